@@ -1,0 +1,104 @@
+# Everything from a bare Python >= 3.11: each target first makes $(VENV) and installs what it needs, as pinned in
+# constraints.txt, once. Another interpreter: `make test PYTHON=/path/to/python3`. Another place: `make test VENV=/tmp/venv`.
+
+PYTHON ?=
+VENV ?= .venv
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+PY := $(VENV)/bin/python
+PINS := constraints.txt
+INSTALL := $(PY) -m pip install -qq --no-input --disable-pip-version-check -c $(PINS)
+CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
+
+# notices of newer versions and of other tools
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+export NO_MKDOCS_2_WARNING := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test coverage lint types bench docs wheel test-wheel format pins clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.ready-demo ## run the order saga of examples/orders and show what it does
+	@$(PY) -m examples.orders.demo
+
+test: $(VENV)/.ready-test ## run the tests (PYTEST_ARGS="-k words" picks some)
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+coverage: $(VENV)/.ready-test ## run the tests and report branch coverage
+	@$(PY) -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+lint: $(VENV)/.ready-test $(VENV)/.ready-lint ## ruff, import contracts, unused code and dependencies
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff format --check --quiet .
+	@$(VENV)/bin/lint-imports --no-logo
+	@$(PY) -m vulture
+	@$(VENV)/bin/deptry sagas durable_core
+
+types: $(VENV)/.ready-test $(VENV)/.ready-types ## mypy --strict and pyright strict on both packages
+	@$(PY) -m mypy
+	@$(PY) -m pyright --pythonpath $(PY)
+
+bench: $(VENV)/.ready-demo ## measure this machine (BENCH_ARGS="--help" lists the choices)
+	@$(PY) -m benchmarks $(BENCH_ARGS)
+
+docs: $(VENV)/.ready-docs ## build the documentation into site/, strictly
+	@$(PY) -m mkdocs build --strict --quiet
+
+wheel: $(VENV)/.ready-wheel ## build sdist and wheel into dist/
+	@rm -rf dist
+	@$(PY) -m build --dependency-constraints-txt $(PINS) --outdir dist . >$(VENV)/build.log 2>&1 \
+		|| { cat $(VENV)/build.log; exit 1; }
+	@ls dist
+
+test-wheel: wheel ## install the built wheel away from this tree and try it there
+	@place=$$(mktemp -d) && trap 'rm -rf "$$place"' EXIT \
+		&& $(PY) -m venv "$$place/venv" \
+		&& "$$place/venv/bin/python" -m pip install -qq --no-input -c $(PINS) dist/*.whl \
+		&& "$$place/venv/bin/python" -E tests/docs/wheel_smoke.py
+
+format: $(VENV)/.ready-lint ## format the code and repair what ruff can repair
+	@$(PY) -m ruff check --fix-only --quiet .
+	@$(PY) -m ruff format .
+
+pins: ## make constraints.txt anew from the newest versions
+	@place=$$(mktemp -d) && trap 'rm -rf "$$place"' EXIT \
+		&& $(MAKE) --no-print-directory VENV="$$place/venv" PINS=/dev/null everything \
+		&& { sed '/^[^#]/,$$d' $(PINS); "$$place/venv/bin/python" -m pip freeze -qq --all --exclude durable-sagas --exclude setuptools; } \
+			>"$$place/pins" \
+		&& cp "$$place/pins" $(PINS)
+
+clean: ## remove what these targets made, the environment included
+	@rm -rf dist site .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+	@test ! -f $(VENV)/pyvenv.cfg || rm -rf $(VENV)
+
+# -- How the environment is made: one stamp for the packages, one for each group of tools, anew when the pins change.
+
+.PHONY: everything
+everything: $(addprefix $(VENV)/.ready,-test -lint -types -docs -wheel)
+
+$(VENV)/bin/python:
+	@for python in $(CANDIDATES); do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+		echo "making $(VENV) with $$("$$python" -V)"; \
+		"$$python" -m venv $(VENV) && exit; \
+		rm -rf $(VENV); \
+		echo "$$python cannot make a virtual environment; on Debian and Ubuntu install python3-venv" >&2; exit 1; \
+	done; \
+	echo "no Python 3.11 or newer among: $(CANDIDATES). Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1
+
+$(VENV)/.ready: pyproject.toml $(PINS) | $(VENV)/bin/python
+	@echo "installing durable-sagas into $(VENV)"
+	@$(INSTALL) --upgrade pip
+	@$(INSTALL) --build-constraint $(PINS) -e .
+	@touch $@
+
+$(VENV)/.ready-%: $(VENV)/.ready
+	@echo "installing the $* tools into $(VENV)"
+	@$(INSTALL) --group $*
+	@touch $@

@@ -1,0 +1,71 @@
+"""``python -m benchmarks [W1 W2 ...] [--runs N] [--json FILE]``: the median of several runs, each in a fresh process."""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.workloads import WORKLOADS, store_in
+
+TARGETS = {
+    ("W1", "p50_ms"): ("W1 300 sagas one by one, p50", "ms", "<= 1.3"),
+    ("W1", "p99_ms"): ("W1 the same, p99", "ms", ""),
+    ("W2", "sagas_s"): ("W2 2,000 sagas at once", "sagas/s", ">= 8000"),
+    ("W2", "peak_mib"): ("W2 peak memory", "MiB", "<= 60"),
+    ("W3", "sagas_s"): ("W3 1,000 rolled back, at once", "sagas/s", ">= 4500"),
+    ("W4", "us_per_step_100"): ("W4 a saga of 100 steps", "us/step", "<= 350"),
+    ("W4", "us_per_step_1000"): ("W4 of 1,000 steps", "us/step", "<= 350"),
+    ("W4", "us_per_step_5000"): ("W4 of 5,000 steps", "us/step", "<= 350"),
+}
+
+
+def once(workload: str) -> dict[str, float]:
+    """Run a workload in this process, on a fresh file."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
+        return asyncio.run(WORKLOADS[workload](store_in(Path(folder))))
+
+
+def main() -> int:
+    """Run what was asked for and print a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("workloads", nargs="*", metavar="W", help='of W1 to W4; default all')
+    parser.add_argument("--runs", type=int, default=5, help="runs of each workload; the median is printed")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--once", action="store_true", help="run one workload here and print its figures as JSON")
+    asked = parser.parse_args()
+    if asked.once:
+        print(json.dumps(once(asked.workloads[0])))
+        return 0
+    print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, WAL and synchronous=FULL, {os.cpu_count()} cores")
+    figures: dict[str, dict[str, float]] = {}
+    print(f"{'':34}{'median':>10}{'min':>10}{'max':>10}  {'':8} target")
+    for workload in asked.workloads or WORKLOADS:
+        runs = [_in_a_process(workload) for _ in range(asked.runs)]
+        for name in runs[0]:
+            values = [run[name] for run in runs]
+            label, unit, target = TARGETS[workload, name]
+            median = statistics.median(values)
+            figures.setdefault(workload, {})[name] = median
+            print(f"{label:34}{median:10.2f}{min(values):10.2f}{max(values):10.2f}  {unit:8} {target}")
+    if asked.json:
+        asked.json.write_text(json.dumps(figures, indent=2))
+    return 0
+
+
+def _in_a_process(workload: str) -> dict[str, float]:
+    done = subprocess.run(  # noqa: S603 - this very module
+        [sys.executable, "-m", "benchmarks", workload, "--once"], check=True, capture_output=True, text=True
+    )
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

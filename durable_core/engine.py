@@ -1,0 +1,407 @@
+"""The composition root: a store, a writer and a worker on the running event loop, and the calls that users make.
+
+Invariant: what a call reports has been committed before it returns.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import attrs
+
+from durable_core.errors import DefinitionError, RunExists, RunNotFound, StoreError, WrongState
+from durable_core.model.codec import Codec
+from durable_core.model.entry import Entry
+from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunStatus
+from durable_core.model.spec import DurableFunction
+from durable_core.ports import Clock, Ids, Store
+from durable_core.runtime.clock import SystemClock, SystemIds, to_ns
+from durable_core.runtime.registry import Registry
+from durable_core.runtime.run import End, Run
+from durable_core.runtime.worker import Worker
+from durable_core.runtime.writer import Writer
+from durable_core.stores import open_store
+
+log = logging.getLogger("durable_core")
+
+POLL_S = 0.05
+"""How often to ask the store whether another process has written."""
+BURIAL_S = 1.0
+"""How often to look for workers that have died."""
+LONGEST_ID = 500
+
+
+class RunOutcome(NamedTuple):
+    """How a run stands once it has ended or is stuck."""
+
+    status: RunStatus
+    phase: str
+    output: bytes | None
+    error: bytes | None
+    reason: str | None
+
+
+class RunRef(NamedTuple):
+    """A run that was started or found."""
+
+    num: int
+    id: str
+    name: str
+    version: int
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """How an engine runs; every field has a default that suits one process on one file."""
+
+    worker: bool = True
+    """Whether it executes runs; False only starts and observes."""
+    concurrency: int = attrs.field(default=1000, validator=attrs.validators.ge(1))
+    """Runs that may have something under way at once."""
+    grace_s: float = 10.0
+    """How long leaving waits for attempts under way."""
+    store_timeout_s: float = 30.0
+    """How long a call waits for a store that fails."""
+    max_crashes: int = attrs.field(default=5, validator=attrs.validators.ge(1))
+    """After so many deaths of the process within one step the run is stuck."""
+
+
+class Engine:
+    """Durable functions on one store.
+
+    Args:
+        url: ``sqlite:///file.db``, ``memory://`` or ``memory://name``.
+        functions: the durable functions that this process serves.
+        settings: see ``Settings``.
+        clock: drives waits, retry delays and step timeouts.
+        ids: where identities and jitter come from.
+        store: instead of ``url``, an opened or unopened store.
+
+    Use it as an asynchronous context manager. On entry it recovers what an earlier process left.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        functions: Sequence[DurableFunction] = (),
+        *,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.clock: Clock = clock or SystemClock()
+        self.ids: Ids = ids or SystemIds()
+        self.codec = Codec()
+        self.registry = Registry()
+        for function in functions:
+            self.registry.add(function)
+        self.store: Store = store or open_store(url)
+        self._writer: Writer | None = None
+        self._worker: Worker | None = None
+        self._scout: asyncio.Task[None] | None = None
+        self._waiters: dict[int, list[asyncio.Future[RunOutcome]]] = {}
+        self._watched: dict[int, str] = {}
+        self.name = f"w-{self.ids.name()}"
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.store.open(worker=self.name if self.settings.worker else None)
+        loop = asyncio.get_running_loop()
+        self._writer = Writer(self.store, loop, on_guilty=self._guilty, patience_s=self.settings.store_timeout_s)
+        if self.settings.worker:
+            self._worker = Worker(
+                name=self.name,
+                store=self.store,
+                writer=self._writer,
+                registry=self.registry,
+                clock=self.clock,
+                ids=self.ids,
+                concurrency=self.settings.concurrency,
+                max_crashes=self.settings.max_crashes,
+                on_outcome=self._told,
+            )
+        self._scout = loop.create_task(self._look_around())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._scout is not None:
+            self._scout.cancel()
+            await asyncio.gather(self._scout, return_exceptions=True)
+        try:
+            if self._worker is not None:
+                await self._worker.close(grace_s=self.settings.grace_s)
+            if self._writer is not None:
+                await self._writer.close(within_s=self.settings.grace_s)
+        finally:
+            self._writer = self._worker = self._scout = None
+            for waiters in self._waiters.values():
+                for waiter in waiters:
+                    waiter.cancel()
+            self._waiters.clear()
+            await self.store.close()
+
+    @property
+    def writer(self) -> Writer:
+        """The store's writer.
+
+        Raises:
+            StoreError: the engine has not been entered, or was left.
+        """
+        if self._writer is None:
+            raise StoreError("this engine is not open; use it within its `async with` block")
+        return self._writer
+
+    async def _look_around(self) -> None:
+        """Notice what other processes did, and claim what falls due."""
+        loop = asyncio.get_running_loop()
+        burial_at = loop.time() + BURIAL_S
+        poked = self._worker.poked if self._worker is not None else asyncio.Event()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await poked.wait()
+            try:
+                if self._worker is not None and loop.time() >= burial_at:
+                    burial_at = loop.time() + BURIAL_S
+                    if await self.store.release_dead():
+                        poked.set()
+                changed = await self.store.changed()
+                if self._worker is not None:
+                    await self._worker.look(changed=changed)
+                if changed and self._watched:
+                    await self._ask_for_watched()
+            except StoreError as error:
+                log.warning("the store could not be asked for work; trying again: %s", error)
+                await asyncio.sleep(POLL_S)
+
+    # -- starting --------------------------------------------------------------------------------------------------
+
+    async def start(  # noqa: PLR0913
+        self,
+        name: str,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        id: str | None = None,  # noqa: A002 - the contract's name
+        version: int | None = None,
+        deadline_ns: int | None = None,
+    ) -> RunRef:
+        """Start a run; it is durable on return.
+
+        The same id with the same function and input gives the existing run.
+
+        Raises:
+            RunExists: the id is taken by another function or input.
+            DefinitionError: unknown function, or arguments that do not match its signature.
+            PayloadError: an argument cannot be stored.
+            StoreError: the store did not take it; nothing was started.
+        """
+        definition = self.registry.get(name, version)
+        if id is not None:
+            check_id(id)
+        payload = definition.shape.encode(args, dict(kwargs or {}), what=f"starting {name}: the arguments")
+        writer = self.writer
+        if writer.crowded:
+            await writer.room()
+        now_ns = self.clock.now_ns()
+        span_ns = definition.deadline_ns if deadline_ns is None else deadline_ns
+        worker = self._worker if self._worker is not None and not self._worker.leaving else None
+        row = NewRun(
+            self.store.next_num(),
+            id or self.ids.name(),
+            self.ids.uid(),
+            name,
+            definition.version,
+            RunStatus.PENDING if worker is None else RunStatus.RUNNING,
+            None if worker is None else worker.worker,
+            0 if worker is None else None,
+            None if span_ns is None else now_ns + span_ns,
+            payload,
+            None,
+            None,
+            now_ns,
+        )
+        if not await self._begin(row, definition, worker):
+            return await self._existing(row)
+        return RunRef(row.num, row.id, row.name, row.version)
+
+    async def _begin(self, row: NewRun, definition: DurableFunction, worker: Worker | None) -> bool:
+        """Write the start; False where its id is taken."""
+        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def settled(accepted: bool, error: StoreError | None) -> None:  # noqa: FBT001
+            if told.done():
+                return
+            if error is not None:
+                told.set_exception(refused(error, f"{row.name} was not started"))
+            else:
+                told.set_result(accepted)
+
+        if worker is not None:
+            worker.start(row, definition, settled)
+        else:
+            self.writer.start(row, settled)
+        return await told
+
+    async def _existing(self, row: NewRun) -> RunRef:
+        """The run that has this id already; it must be the same function on the same input."""
+        record = await self.find(row.id)
+        if record.name != row.name or record.input != row.input:
+            other = f"{record.name} v{record.version}" if record.name != row.name else "the same function with other input"
+            raise RunExists(
+                f"the id {row.id!r} is taken by {other}, begun before; nothing was started. "
+                "Use another id, or start it with the same input to get that run",
+                run_id=row.id,
+            )
+        return RunRef(record.num, record.id, record.name, record.version)
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    async def find(self, run_id: str) -> RunRecord:
+        """The run's row.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        found = await self.store.find([run_id])
+        if not found:
+            raise RunNotFound(f"no run has the id {run_id!r} in this store; check the id and the store", run_id=run_id)
+        return found[0]
+
+    async def select(self, query: RunQuery) -> list[RunRecord]:
+        """Runs that ``query`` describes, newest first."""
+        return await self.store.select(query)
+
+    async def count(self, query: RunQuery) -> int:
+        """How many runs ``query`` describes."""
+        return await self.store.count(query)
+
+    async def journal(self, num: int) -> list[Entry]:
+        """The run's journal, as far as it is durable."""
+        return (await self.store.load([num]))[num]
+
+    async def journals(self, nums: Sequence[int]) -> dict[int, list[Entry]]:
+        """The journals of several runs in one query."""
+        return await self.store.load(nums)
+
+    async def outcome(self, num: int, run_id: str) -> RunOutcome:
+        """Wait until the run has ended or is stuck; at once where it is so already."""
+        waiter: asyncio.Future[RunOutcome] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(num, []).append(waiter)
+        if self._worker is None or num not in self._worker.runs:
+            record = await self.find(run_id)
+            if record.status in ENDS or record.status is RunStatus.STUCK:
+                self._forget_waiter(num, waiter)
+                return outcome_of(record)
+            self._watched[num] = run_id
+        try:
+            return await waiter
+        finally:
+            self._forget_waiter(num, waiter)
+
+    def _forget_waiter(self, num: int, waiter: "asyncio.Future[RunOutcome]") -> None:
+        waiters = self._waiters.get(num)
+        if waiters is not None:
+            if waiter in waiters:
+                waiters.remove(waiter)
+            if not waiters:
+                del self._waiters[num]
+                self._watched.pop(num, None)
+
+    def _told(self, run: Run, end: End | None) -> None:
+        """A run of this process has ended or was parked, durably."""
+        waiters = self._waiters.pop(run.num, None)
+        if not waiters:
+            return
+        self._watched.pop(run.num, None)
+        outcome = RunOutcome(run.status, run.phase, end.output if end else None, end.error if end else None, run.reason)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(outcome)
+
+    async def _ask_for_watched(self) -> None:
+        for record in await self.store.find(list(self._watched.values())):
+            if record.status in ENDS or record.status is RunStatus.STUCK:
+                for waiter in self._waiters.get(record.num, ()):
+                    if not waiter.done():
+                        waiter.set_result(outcome_of(record))
+
+    def _guilty(self, num: int, error: StoreError) -> None:
+        if self._worker is not None:
+            self._worker.guilty(num, error)
+
+    # -- operators -------------------------------------------------------------------------------------------------
+
+    async def signal(  # noqa: PLR0913
+        self,
+        run_id: str,
+        name: str,
+        payload: bytes,
+        *,
+        allowed: Callable[[RunRecord], str | None],
+        reopen: str = "",
+        since: int = 0,
+    ) -> None:
+        """Signal a run; the signal is durable on return.
+
+        Args:
+            run_id: which run.
+            name: the signal's name.
+            payload: its data, JSON.
+            allowed: says for the run as it stands why the signal makes no sense, or None.
+            reopen: the key of a given-up step that is attempted again.
+            since: the journal entry from which on all is void then.
+
+        Raises:
+            RunNotFound: no such run.
+            WrongState: ``allowed`` said no; nothing changed.
+        """
+        await self.writer.flushed()
+        record = await self.find(run_id)
+        why = allowed(record)
+        if why is not None:
+            raise WrongState(why, run_id=run_id, status=record.status)
+        run = self._worker.runs.get(record.num) if self._worker is not None else None
+        if run is not None and self._worker is not None and not run.dead:
+            self._worker.deliver(run, name, payload)
+            await self.writer.flushed()
+        else:
+            signal = f"{name} {since} {reopen}" if reopen else name
+            await self.store.signal(record.num, signal, payload, now_ns=self.clock.now_ns())
+            if self._worker is not None:
+                self._worker.poke()
+
+
+def outcome_of(record: RunRecord) -> RunOutcome:
+    """How the run of this row stands."""
+    return RunOutcome(record.status, record.phase, record.output, record.error, record.reason)
+
+
+def refused(error: StoreError, what: str) -> StoreError:
+    """The store's refusal, told for one call."""
+    plain = str(error.args[0]).rpartition(" [")[0]
+    told = type(error)(f"{what}: {plain}", transient=error.transient)
+    told.__cause__ = error
+    return told
+
+
+def check_id(run_id: str) -> None:
+    """Refuse an id that cannot be shown, listed or typed again."""
+    if not run_id or len(run_id) > LONGEST_ID or not run_id.isprintable():
+        raise DefinitionError(
+            f"the id {run_id[:60]!r} cannot be used: give 1 to {LONGEST_ID} printable characters; nothing was started"
+        )
+
+
+def span_ns(span: timedelta | float | None) -> int | None:
+    """A duration in nanoseconds, or None."""
+    return None if span is None else to_ns(span)

@@ -1,0 +1,216 @@
+"""The errors of the durable core.
+
+    DurableError
+    ├── DefinitionError        the code declares something that cannot work
+    ├── PayloadError           a value cannot be stored, or not be read back
+    ├── StoreError             the database said no; ``transient`` tells whether asking again may help
+    │   ├── StoreFull          no room left on the disk
+    │   ├── StoreNotFound      no such database, or not one that can be opened
+    │   └── StoreFormatError   another program's file, or a newer stored format
+    ├── RunExists              the id is taken by a run with other input
+    ├── RunNotFound            no such run
+    ├── RunStuck               the run needs a person
+    ├── RunKilled              an operator ended the run
+    ├── WrongState             the verb makes no sense in this state
+    ├── StepTimeout            (also TimeoutError) an attempt passed its timeout
+    ├── StepInterrupted        the process died in an ``at_most_once`` step
+    ├── StepCrashed            a step took its process down too often
+    └── RemoteError            an exception whose class is not imported here
+
+Signals derive from ``BaseException``, so that ``except Exception`` in a body never takes one for a failure:
+
+    Fault                      the engine refuses to go on with this run; nothing was done and nothing is undone
+    ├── NonDeterminismError    the code asks for something else than its journal holds
+    └── ForeignAwaitError      the body awaited something that is not one of its operations
+    Closed                     the body is being closed: cancelled, evicted, or its block has failed
+
+Every message says what happened, to which run and step, and what to do next, and ends with its code.
+"""
+
+from typing import ClassVar
+
+
+class DurableError(Exception):
+    """Root of all errors that cross the border of this package."""
+
+    code: ClassVar[str] = "DC000"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message} [{self.code}]")
+
+
+class DefinitionError(DurableError):
+    """The code declares something that cannot work; found before any effect."""
+
+    code = "DC001"
+
+
+class PayloadError(DurableError):
+    """A value cannot be stored as JSON, or not be read back as the type it was declared with."""
+
+    code = "DC002"
+
+
+class StoreError(DurableError):
+    """The store refused or could not be reached. ``transient`` is True where asking again may help."""
+
+    code = "DC010"
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
+class StoreFull(StoreError):
+    """The disk or the database's size limit is reached. Running sagas wait and go on once there is room."""
+
+    code = "DC013"
+
+
+class StoreNotFound(StoreError):
+    """There is no database at this address, or it cannot be opened."""
+
+    code = "DC011"
+
+
+class StoreFormatError(StoreError):
+    """The file is another program's, or of a stored format this release cannot read."""
+
+    code = "DC012"
+
+
+class RunExists(DurableError):
+    """The id is taken by a run of another definition or with other input."""
+
+    code = "DC020"
+
+    def __init__(self, message: str, *, run_id: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class RunNotFound(DurableError):
+    """No run has this id."""
+
+    code = "DC021"
+
+    def __init__(self, message: str, *, run_id: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class RunStuck(DurableError):
+    """The run needs a person: ``reason`` says why, ``steps`` on what."""
+
+    code = "DC022"
+
+    def __init__(self, message: str, *, run_id: str, reason: str, steps: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        self.reason = reason
+        self.steps = steps
+
+
+class RunKilled(DurableError):
+    """An operator ended the run; nothing was undone."""
+
+    code = "DC023"
+
+    def __init__(self, message: str, *, run_id: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class WrongState(DurableError):
+    """The verb makes no sense in the state that the run is in; nothing changed."""
+
+    code = "DC024"
+
+    def __init__(self, message: str, *, run_id: str, status: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        self.status = status
+
+
+class StepTimeout(DurableError, TimeoutError):
+    """An attempt passed its timeout. Whether its effect happened is not known."""
+
+    code = "DC030"
+
+
+class StepInterrupted(DurableError):
+    """The process died while an ``at_most_once`` step ran; it is not run again."""
+
+    code = "DC031"
+
+
+class StepCrashed(DurableError):
+    """The process died in this step more often than ``max_crashes`` allows."""
+
+    code = "DC032"
+
+
+class RemoteError(DurableError):
+    """An exception was stored whose class is not imported in this process.
+
+    ``type_name`` is the dotted name of the original, ``args`` keeps its message.
+    """
+
+    code = "DC033"
+
+    def __init__(self, message: str, *, type_name: str = "") -> None:
+        super().__init__(message)
+        self.type_name = type_name
+
+
+class EngineSignal(BaseException):
+    """Root of what the engine throws into a body. Never catch it: let it pass, as with ``GeneratorExit``.
+
+    Wrong, because it also swallows the engine's signals::
+
+        try:
+            await ctx.step(charge, order)
+        except BaseException:
+            ...
+
+    Right::
+
+        except CardDeclined:
+            ...
+    """
+
+
+class Closed(EngineSignal):
+    """The body is being closed. What its ``finally`` asks for is refused and leaves no trace."""
+
+
+class Fault(EngineSignal):
+    """The engine refuses to go on with this run. It is parked as stuck; nothing is done and nothing undone."""
+
+    code: ClassVar[str] = "DC100"
+
+    step: str = ""
+    """The step to attempt again once it is mended; empty where the body itself is run again."""
+    since: int = 0
+    """The journal entry from which on all is void then."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message} [{self.code}]")
+
+
+class NonDeterminismError(Fault):
+    """The code asks for something else than the journal of this run holds at that place."""
+
+    code = "DC101"
+
+    def __init__(self, message: str, *, seq: int, recorded: str, asked: str) -> None:
+        super().__init__(message)
+        self.seq = seq
+        self.recorded = recorded
+        self.asked = asked
+
+
+class ForeignAwaitError(Fault):
+    """A body awaited something that is not one of its own operations."""
+
+    code = "DC102"

@@ -1,0 +1,135 @@
+"""One row of the journal: what happened to one run, in the order in which its body saw it.
+
+Invariant: the entries of a run, read by ``seq``, are the only input of its replay. An *input* entry tells the
+body something (a result, a fired timer, an operator's signal); the *output* entries that follow it are what the
+body asked for in answer. A *remark* is evidence for people and is never replayed.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class EntryKind(StrEnum):
+    """What an entry says. Stored by value: a name here is part of the stored format."""
+
+    STARTED = "started"
+    """A step's first attempt is about to begin: the intent. ``label`` is the step kind, ``payload`` its arguments."""
+    RETRIED = "retried"
+    """A further attempt is about to begin, after a failure or after a crash."""
+    WITHHELD = "withheld"
+    """The announced attempt was not begun: its worker was leaving."""
+    REOPENED = "reopened"
+    """A given-up step is attempted again under its own key, with a fresh policy, because an operator asked."""
+    SUCCEEDED = "succeeded"
+    """An attempt returned. ``payload`` is the result."""
+    FAILED = "failed"
+    """An attempt ended otherwise. ``label`` is the outcome; ``due_at_ns`` is set where another attempt follows."""
+    TIMED_OUT = "timed_out"
+    """An attempt passed its timeout and has not returned yet."""
+    GAVE_UP = "gave_up"
+    """A further attempt that was due will not be made: the scope was stopped. ``label`` is the outcome."""
+    SETTLED = "settled"
+    """An unknown outcome was settled. ``label`` is ``happened`` or ``did_not_happen``; ``payload`` the result."""
+    ARMED = "armed"
+    """A wait began. ``label`` is its kind (``sleep``, ``callback``), ``due_at_ns`` when it ends by itself."""
+    FIRED = "fired"
+    """A wait fell due."""
+    ANSWERED = "answered"
+    """A callback was answered. ``label`` is ``completed`` or ``failed``."""
+    CLOSED = "closed"
+    """A wait was given up: its scope was stopped."""
+    MARKED = "marked"
+    """The layer above noted a fact; ``key`` names it (``compensating``, ``patched:name``)."""
+    PARKED = "parked"
+    """The run cannot go on without a person. ``payload`` says why and on which steps."""
+    SIGNALLED = "signalled"
+    """A signal arrived: ``key`` is its name, ``payload`` its data with actor and note.
+
+    With a step's key as ``label`` it has that step attempted again, and what came from entry ``attempt`` on is void.
+    """
+    ENDED = "ended"
+    """The run ended. ``label`` is its status; ``payload`` or ``error`` its outcome."""
+    FAULTED = "faulted"
+    """The engine refused to go on: the code does not fit the journal, or broke a rule. A remark.
+
+    ``key`` is the step that is to be attempted again once mended, ``attempt`` the entry from which on all is void then.
+    """
+    NOTED = "noted"
+    """Evidence that changes nothing, such as the late result of a killed run. A remark."""
+
+
+class Role(StrEnum):
+    """How replay treats an entry."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    REMARK = "remark"
+
+
+ROLES: Mapping[EntryKind, Role] = {
+    EntryKind.STARTED: Role.OUTPUT,
+    EntryKind.RETRIED: Role.INPUT,
+    EntryKind.WITHHELD: Role.INPUT,
+    EntryKind.REOPENED: Role.OUTPUT,
+    EntryKind.SUCCEEDED: Role.INPUT,
+    EntryKind.FAILED: Role.INPUT,
+    EntryKind.TIMED_OUT: Role.INPUT,
+    EntryKind.GAVE_UP: Role.OUTPUT,
+    EntryKind.SETTLED: Role.OUTPUT,
+    EntryKind.ARMED: Role.OUTPUT,
+    EntryKind.FIRED: Role.INPUT,
+    EntryKind.ANSWERED: Role.INPUT,
+    EntryKind.CLOSED: Role.OUTPUT,
+    EntryKind.MARKED: Role.OUTPUT,
+    EntryKind.PARKED: Role.OUTPUT,
+    EntryKind.SIGNALLED: Role.INPUT,
+    EntryKind.ENDED: Role.OUTPUT,
+    EntryKind.FAULTED: Role.REMARK,
+    EntryKind.NOTED: Role.REMARK,
+}
+
+
+class Entry(NamedTuple):
+    """A journal row, in column order; a tuple, because the hot path binds it to SQL as it stands."""
+
+    run: int
+    """The run's number (``RunRecord.num``)."""
+    seq: int
+    """Position in the run's journal, from 1, without gaps."""
+    kind: str
+    """An ``EntryKind`` by value."""
+    key: str
+    """The step, wait, mark or signal that the entry is about; empty for the run itself."""
+    attempt: int
+    """1 for the first attempt; 0 where there is none."""
+    label: str
+    """The kind's own detail: step kind, outcome, wait kind, status."""
+    payload: bytes | None
+    """JSON: arguments, a result, a signal's data."""
+    error: bytes | None
+    """JSON of a stored failure (``durable_core.model.failure``)."""
+    started_at_ns: int | None
+    """When the attempt that this entry closes was called, in ns since the epoch."""
+    at_ns: int
+    """When this entry was made, in ns since the epoch, by its worker's clock."""
+    due_at_ns: int | None
+    """When the retry or wait that this entry sets falls due."""
+    worker: str
+    """The worker that wrote it."""
+
+
+def effective(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries that a replay feeds: without remarks, and without what a later signal has made void.
+
+    A step that was given up and is attempted again because an operator asked has not failed: its end, and what
+    followed from it, is history, not input.
+    """
+    kept: list[Entry] = []
+    for entry in entries:
+        if entry.kind == EntryKind.SIGNALLED and entry.label and entry.attempt:
+            while kept and kept[-1].seq >= entry.attempt:
+                kept.pop()
+        if ROLES[EntryKind(entry.kind)] is not Role.REMARK:
+            kept.append(entry)
+    return kept

@@ -1,0 +1,143 @@
+"""A step as its entries tell it: one fold, used by the engine to drive it and by readers to show it.
+
+Invariant: the same entries give the same record, whoever folds them.
+"""
+
+from enum import StrEnum
+
+from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.keys import name_of
+from durable_core.model.outcome import Outcome
+
+
+class StepStatus(StrEnum):
+    """Where a step stands."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class StepRecord:
+    """The state of one step. Mutable, and changed by ``apply`` only: folding must cost less than storing."""
+
+    __slots__ = (
+        "arguments",
+        "attempt",
+        "begun",
+        "crashes",
+        "due_at_ns",
+        "ended_at_ns",
+        "ended_seq",
+        "error",
+        "failures",
+        "key",
+        "kind",
+        "result",
+        "started_at_ns",
+        "status",
+        "unknown",
+    )
+
+    def __init__(self, key: str, kind: str, arguments: bytes | None, started_at_ns: int) -> None:
+        self.key = key
+        self.kind = kind
+        self.arguments = arguments
+        self.started_at_ns = started_at_ns
+        self.status = StepStatus.RUNNING
+        self.attempt = 1
+        """The number of the last attempt announced."""
+        self.begun = True
+        """Whether the last announced attempt may have been called."""
+        self.failures = 0
+        """Attempts that ended without success under the current policy."""
+        self.crashes = 0
+        """Attempts that were cut by the death of their process."""
+        self.unknown = False
+        """Whether any attempt left the effect in doubt, and nobody has settled it (sticky)."""
+        self.due_at_ns: int | None = None
+        """When the next attempt is due, where one was promised."""
+        self.result: bytes | None = None
+        self.error: bytes | None = None
+        self.ended_at_ns: int | None = None
+        self.ended_seq = 0
+        """The entry that ended it: the order of completion."""
+
+    @property
+    def name(self) -> str:
+        """The step's name, without scope and occurrence."""
+        return name_of(self.key)
+
+    def apply(self, entry: Entry) -> None:
+        """Take up the next entry about this step."""
+        kind = entry.kind
+        if kind == EntryKind.SUCCEEDED:
+            self.result = entry.payload
+            self.unknown = False
+            self._end(StepStatus.SUCCEEDED, entry)
+        elif kind == EntryKind.FAILED:
+            self._failed(entry)
+        elif kind == EntryKind.RETRIED:
+            self._again(entry)
+        elif kind == EntryKind.WITHHELD:
+            self.begun = False
+        elif kind == EntryKind.GAVE_UP:
+            self._end(StepStatus(entry.label), entry)
+        elif kind == EntryKind.REOPENED:
+            self.reopen()
+            self.begun = True
+            self.attempt = entry.attempt
+        elif kind == EntryKind.SETTLED:
+            self.unknown = False
+            if entry.label == "happened":
+                self.result = entry.payload
+                self._end(StepStatus.SUCCEEDED, entry)
+            else:
+                self._end(StepStatus.FAILED, entry)
+
+    def reopen(self) -> None:
+        """An operator asked for another attempt, under a fresh policy: the last one's end is void."""
+        self.failures = self.crashes = 0
+        self.begun = False
+        self.due_at_ns = self.ended_at_ns = None
+        self.status = StepStatus.RUNNING
+
+    def _end(self, status: StepStatus, entry: Entry) -> None:
+        self.status = status
+        self.due_at_ns = None
+        self.ended_at_ns = entry.at_ns
+        self.ended_seq = entry.seq
+
+    def _failed(self, entry: Entry) -> None:
+        self.failures += 1
+        self.error = entry.error
+        if entry.label == Outcome.UNKNOWN:
+            self.unknown = True
+        elif entry.label == Outcome.REJECTED:
+            self.unknown = False
+        if entry.due_at_ns is None:
+            self._end(StepStatus(entry.label), entry)
+        else:
+            self.due_at_ns = entry.due_at_ns
+
+    def _again(self, entry: Entry) -> None:
+        if self.due_at_ns is None and self.begun:  # the attempt before has no end: its process died
+            self.crashes += 1
+            self.unknown = True
+        self.status = StepStatus.RUNNING
+        self.attempt = entry.attempt
+        self.begun = True
+        self.due_at_ns = None
+
+
+def fold(entries: list[Entry]) -> dict[str, StepRecord]:
+    """All steps of a run by key, in the order in which they first started."""
+    steps: dict[str, StepRecord] = {}
+    for entry in entries:
+        if entry.kind == EntryKind.STARTED:
+            steps[entry.key] = StepRecord(entry.key, entry.label, entry.payload, entry.at_ns)
+        elif (step := steps.get(entry.key)) is not None:
+            step.apply(entry)
+    return steps

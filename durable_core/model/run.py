@@ -1,0 +1,132 @@
+"""A run as its row tells it: identity, status, and what it waits for."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+import attrs
+
+
+class RunStatus(StrEnum):
+    """Where a run stands. Stored by value."""
+
+    PENDING = "pending"
+    """Durable, and not begun by any worker."""
+    RUNNING = "running"
+    """A worker drives it."""
+    WAITING = "waiting"
+    """It waits for a time, a callback or a retry."""
+    STUCK = "stuck"
+    """It needs a person; see ``RunRecord.reason``."""
+    COMPLETED = "completed"
+    """Its body returned."""
+    FAILED = "failed"
+    """Its body raised; ``phase`` may say what that means to the layer above."""
+    KILLED = "killed"
+    """An operator ended it."""
+
+
+OPEN = frozenset({RunStatus.PENDING, RunStatus.RUNNING, RunStatus.WAITING, RunStatus.STUCK})
+ENDS = frozenset(RunStatus) - OPEN
+
+MOVES: Mapping[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.PENDING: frozenset(RunStatus) - {RunStatus.PENDING},
+    RunStatus.RUNNING: frozenset(RunStatus) - {RunStatus.RUNNING},
+    RunStatus.WAITING: frozenset(RunStatus) - {RunStatus.WAITING},
+    RunStatus.STUCK: frozenset(RunStatus) - {RunStatus.STUCK},
+    RunStatus.COMPLETED: frozenset(),
+    RunStatus.FAILED: frozenset(),
+    RunStatus.KILLED: frozenset({RunStatus.PENDING}),  # an operator may ask for its rollback
+}
+"""The moves a run may make. Only a killed run can be opened again, by an operator's verb."""
+
+
+class NewRun(NamedTuple):
+    """The row of a run that begins; a tuple in column order, bound to SQL as it stands."""
+
+    num: int
+    """Unique in the store, from ``Store.next_num``; joins the run to its journal."""
+    id: str
+    """The user's id, unique in the store."""
+    uid: bytes
+    """16 random bytes; keys, tokens and trace ids derive from it."""
+    name: str
+    version: int
+    status: str
+    owner: str | None
+    """The worker that drives it, or None: any worker may claim it once ``wake_at_ns`` has come."""
+    wake_at_ns: int | None
+    """When an unowned run may be claimed; 0 is now, None not before somebody signals it."""
+    deadline_at_ns: int | None
+    input: bytes
+    parent: int | None
+    """The parent run's number, for a child."""
+    traceparent: str | None
+    """The caller's W3C trace context, as ``link:00-...`` or ``join:00-...``."""
+    created_at_ns: int
+
+
+class RunUpdate(NamedTuple):
+    """All mutable columns of a run at once; the last of a batch wins. ``num`` comes last, for SQL's WHERE."""
+
+    status: str
+    phase: str
+    """The layer above's word for where the run stands (``compensating``, ``past-pivot``); empty at first."""
+    owner: str | None
+    wake_at_ns: int | None
+    paused: int
+    """1 while an operator holds the run."""
+    output: bytes | None
+    """JSON of the result, once ended."""
+    error: bytes | None
+    """JSON of the stored failure that ended the run or that it is stuck on."""
+    reason: str | None
+    """For a person: why the run is stuck."""
+    detail: bytes | None
+    """JSON that the body published with ``set_status``."""
+    updated_at_ns: int
+    ended_at_ns: int | None
+    num: int
+
+
+@attrs.frozen
+class RunRecord:
+    """A run's whole row, as the store reads it."""
+
+    num: int
+    id: str
+    uid: bytes
+    name: str
+    version: int
+    status: RunStatus
+    phase: str
+    owner: str | None
+    wake_at_ns: int | None
+    deadline_at_ns: int | None
+    paused: bool
+    input: bytes
+    output: bytes | None
+    error: bytes | None
+    reason: str | None
+    detail: bytes | None
+    parent: int | None
+    traceparent: str | None
+    created_at_ns: int
+    updated_at_ns: int
+    ended_at_ns: int | None
+
+
+@attrs.frozen(kw_only=True)
+class RunQuery:
+    """Which runs to list or count; every given field must hold. Newest first."""
+
+    statuses: frozenset[RunStatus] | None = None
+    phases: frozenset[str] | None = None
+    name: str | None = None
+    version: int | None = None
+    since_ns: int | None = None
+    """Created at or after."""
+    before_num: int | None = None
+    """A page's cursor: only runs with a smaller number."""
+    parent: int | None = None
+    limit: int | None = 100

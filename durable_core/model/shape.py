@@ -1,0 +1,317 @@
+"""The signature of a step or body as data: how its arguments and its result are written and read back.
+
+Invariant: two calls that bind the same values to the same parameters encode to the same bytes, however they were
+written (``f(1, b=2)`` and ``f(1, 2)``), and ``decode`` gives back a call that binds them again.
+"""
+
+import contextlib
+import functools
+import inspect
+import typing
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from inspect import Parameter
+from types import NoneType, SimpleNamespace
+from typing import Any, Final, Self
+
+import attrs
+import msgspec
+
+from durable_core.errors import DefinitionError, PayloadError
+from durable_core.model.codec import Codec, kind_name, misfit
+
+_MISSING: Final[Any] = Parameter.empty
+_POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class _Call(msgspec.Struct):
+    """The stored form of a call with keyword arguments; a call without is a bare array."""
+
+    args: list[msgspec.Raw]
+    kwargs: dict[str, msgspec.Raw]
+
+
+_read_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_read_call = msgspec.json.Decoder(_Call).decode
+
+
+@attrs.frozen(eq=False)
+class CallShape:
+    """The journalled parameters and the result of one function."""
+
+    name: str
+    """The function's qualified name, for messages."""
+    signature: inspect.Signature
+    """Only the journalled parameters, annotations evaluated."""
+    parameters: tuple[str, ...]
+    """Their names, in order."""
+    result: Any
+    """The declared type of the result; ``Any`` where there is none. What an ``async def`` or awaitable gives."""
+    admits_none_result: bool
+    """Whether None is a result of the declared type."""
+    unresolved: tuple[str, ...]
+    """Parameters (``return`` for the result) whose annotation could not be evaluated; they are plain JSON."""
+    _codec: Codec = attrs.field(alias="codec", repr=False)
+    _excluded: frozenset[str] = attrs.field(alias="excluded", repr=False)
+    _decoders: Mapping[str, Callable[[bytes], Any]] = attrs.field(alias="decoders", repr=False)
+    """By parameter; for ``*args`` and ``**kwargs`` the decoder of one of their values."""
+    _decode_result: Callable[[bytes], Any] = attrs.field(alias="decode_result", repr=False)
+    _fewest: int = attrs.field(alias="fewest", repr=False)
+    """Positional arguments without which no call is complete; -1 where keyword-only ones are required."""
+    _most: int = attrs.field(alias="most", repr=False)
+    """Positional parameters, without ``*args``."""
+    _open: bool = attrs.field(alias="open", repr=False)
+    """Whether there is an ``*args``."""
+
+    @classmethod
+    def of(cls, fn: Callable[..., Any], codec: Codec, *, skip: int = 0, exclude: Collection[str] = ()) -> Self:
+        """Read the signature of ``fn``.
+
+        Args:
+            fn: A function, method or other callable with a signature.
+            codec: Writes and reads the values.
+            skip: How many leading parameters are not journalled (the context of a body).
+            exclude: Names of parameters that somebody else fills (resources).
+
+        Raises:
+            DefinitionError: There are fewer than ``skip`` positional parameters.
+            PayloadError: A declared type cannot be stored; the message names the function and the parameter.
+        """
+        name = _name_of(fn)
+        types, unresolved = _annotations(fn)
+        kept = [p.replace(annotation=types.get(p.name, _MISSING)) for p in _journalled(fn, skip, exclude)]
+        result = _result_type(fn, types.get("return", _MISSING))
+        decode_result = _decoder(codec, result, f"the result of {name}()")
+        positional = [parameter for parameter in kept if parameter.kind in _POSITIONAL]
+        strict = any(p.kind is Parameter.KEYWORD_ONLY and p.default is _MISSING for p in kept)
+        return cls(
+            name=name,
+            signature=inspect.Signature(kept, return_annotation=result),
+            parameters=tuple(parameter.name for parameter in kept),
+            result=result,
+            admits_none_result=_reads_null(decode_result),
+            unresolved=unresolved,
+            codec=codec,
+            excluded=frozenset(exclude),
+            decoders={p.name: _decoder(codec, p.annotation, f"parameter {p.name!r} of {name}()") for p in kept},
+            decode_result=decode_result,
+            fewest=-1 if strict else sum(parameter.default is _MISSING for parameter in positional),
+            most=len(positional),
+            open=any(parameter.kind is Parameter.VAR_POSITIONAL for parameter in kept),
+        )
+
+    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """See that a call with these arguments would be accepted. Types are not looked at.
+
+        Raises:
+            DefinitionError: It would not; the message names the function, its signature and what was given.
+        """
+        if not kwargs and 0 <= self._fewest <= len(args) and (len(args) <= self._most or self._open):
+            return
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise self._mismatch(args, kwargs, error) from error
+
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, what: str) -> bytes:
+        """Write a call's arguments: an array of the positional ones, or an object with ``args`` and ``kwargs``.
+
+        Keyword arguments for positional parameters become positional; a default is written only where a later
+        parameter is given and so leaves a gap. Sets and dicts are written in order, so the bytes suit a digest.
+
+        Raises:
+            DefinitionError: The arguments do not fit the signature.
+            PayloadError: A value cannot be stored.
+        """
+        if not kwargs and len(args) == self._most and self._fewest >= 0:
+            return self._codec.encode_ordered(args, what=what)
+        self.check(args, kwargs)
+        if not kwargs:
+            return self._codec.encode_ordered(args, what=what)
+        positional, named = self._normal(args, kwargs)
+        if not named:
+            return self._codec.encode_ordered(positional, what=what)
+        return self._codec.encode_ordered({"args": positional, "kwargs": named}, what=what)
+
+    def decode(self, payload: bytes, *, what: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Read the arguments back, each by its annotation.
+
+        Raises:
+            PayloadError: The payload is no call of this signature, or a value does not fit its annotation.
+        """
+        try:
+            call = _read_call(payload) if payload.startswith(b"{") else _Call(_read_array(payload), {})
+        except msgspec.MsgspecError as error:
+            raise misfit(self._text(), what, error) from error
+        args = tuple(self._read_value(index, raw, what) for index, raw in enumerate(call.args))
+        kwargs = {name: self._read_value(name, raw, what) for name, raw in call.kwargs.items()}
+        try:
+            self.check(args, kwargs)
+        except DefinitionError as error:
+            raise misfit(self._text(), what, error) from error
+        return args, kwargs
+
+    def as_mapping(self, payload: bytes) -> dict[str, object]:
+        """The stored arguments by parameter name; ``*args`` is a tuple, ``**kwargs`` a dict. Defaults are left out.
+
+        Raises:
+            PayloadError: As ``decode`` does.
+        """
+        args, kwargs = self.decode(payload, what=f"the arguments of {self.name}()")
+        return dict(self.signature.bind_partial(*args, **kwargs).arguments)
+
+    def encode_result(self, value: Any, *, what: str) -> bytes:
+        """Write a result. A function declared to return None has the result None, whatever it let slip.
+
+        Raises:
+            PayloadError: The value cannot be stored.
+        """
+        if self.result is NoneType:
+            return b"null"
+        return self._codec.encode(value, what=what)
+
+    def decode_result(self, payload: bytes, *, what: str) -> Any:
+        """Read a result back as declared.
+
+        Raises:
+            PayloadError: It does not fit the declared type.
+        """
+        try:
+            return self._decode_result(payload)
+        except Exception as error:  # a user's model validates itself and may raise anything
+            raise misfit(self.result, what, error) from error
+
+    def _normal(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The same call with all it can positional, and the keyword-only values in the signature's order."""
+        given = self.signature.bind(*args, **kwargs).arguments
+        leading = list(self.signature.parameters.values())[: self._most]
+        while leading and leading[-1].name not in given:
+            leading.pop()
+        positional = [given.get(parameter.name, parameter.default) for parameter in leading]
+        named: dict[str, Any] = {}
+        for parameter in self.signature.parameters.values():
+            if parameter.kind is Parameter.VAR_POSITIONAL:
+                positional += given.get(parameter.name, ())
+            elif parameter.kind is Parameter.VAR_KEYWORD:
+                named |= given.get(parameter.name, {})
+            elif parameter.kind is Parameter.KEYWORD_ONLY and parameter.name in given:
+                named[parameter.name] = given[parameter.name]
+        return tuple(positional), named
+
+    def _read_value(self, place: int | str, raw: msgspec.Raw, what: str) -> Any:
+        """Read one argument, by its position or its keyword."""
+        parameter = self._parameter(place)
+        if parameter is None:
+            raise misfit(self._text(), what, ValueError(f"there is no parameter for argument {place!r}"))
+        try:
+            return self._decoders[parameter.name](raw)
+        except Exception as error:  # a user's model validates itself and may raise anything
+            raise misfit(parameter.annotation, f"{what}, parameter {parameter.name!r}", error) from error
+
+    def _parameter(self, place: int | str) -> Parameter | None:
+        """The parameter that takes the argument at this position or under this keyword."""
+        every = self.signature.parameters
+        if isinstance(place, str):
+            named = every.get(place)
+            if named is not None and named.kind is Parameter.KEYWORD_ONLY:
+                return named
+            return next((p for p in every.values() if p.kind is Parameter.VAR_KEYWORD), None)
+        if place < self._most:
+            return every[self.parameters[place]]
+        return next((p for p in every.values() if p.kind is Parameter.VAR_POSITIONAL), None)
+
+    def _text(self) -> str:
+        return f"a call of {self.name}{self.signature}"
+
+    def _mismatch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: TypeError) -> DefinitionError:
+        given = [kind_name(value) for value in args]
+        given += [f"{name}={kind_name(value)}" for name, value in kwargs.items()]
+        filled = sorted(self._excluded.intersection(kwargs))
+        hint = f"Leave out {', '.join(filled)}: the engine fills it." if filled else "Pass what the signature asks for."
+        message = f"{self.name}{self.signature} cannot be called with ({', '.join(given)}): {error}. {hint}"
+        return DefinitionError(message)
+
+
+def _journalled(fn: Callable[..., Any], skip: int, exclude: Collection[str]) -> list[Parameter]:
+    """The parameters that are left without ``skip`` leading ones and the excluded ones."""
+    every = list(inspect.signature(fn).parameters.values())
+    for _ in range(skip):
+        if every and every[0].kind in _POSITIONAL:
+            every.pop(0)
+        elif not (every and every[0].kind is Parameter.VAR_POSITIONAL):
+            message = (
+                f"{_name_of(fn)}() takes too few positional parameters: the engine itself passes the first "
+                f"{skip}. Add them in front of its own."
+            )
+            raise DefinitionError(message)
+    return [parameter for parameter in every if parameter.name not in exclude]
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    source = _source(fn)
+    return str(getattr(source, "__qualname__", type(fn).__qualname__)).rpartition("<locals>.")[2]
+
+
+def _source(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The plain function behind wrappers, partials, methods and callable objects: it has the annotations."""
+    inner = inspect.unwrap(fn)
+    while isinstance(inner, functools.partial):
+        inner = inspect.unwrap(inner.func)
+    if inspect.ismethod(inner):
+        return inner.__func__
+    if inspect.isfunction(inner) or inspect.isbuiltin(inner):
+        return inner
+    holder, entry = (inner, "__init__") if isinstance(inner, type) else (type(inner), "__call__")
+    method: Callable[..., Any] = inspect.unwrap(getattr(holder, entry))
+    return method
+
+
+def _annotations(fn: Callable[..., Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The evaluated annotations of ``fn``, and the names of those that cannot be evaluated; they become ``Any``."""
+    source = _source(fn)
+    names = getattr(getattr(source, "__code__", None), "co_freevars", ())
+    cells = getattr(source, "__closure__", None) or ()
+    scope: dict[str, Any] = {variable.__name__: variable for variable in getattr(source, "__type_params__", ())}
+    for name, cell in zip(names, cells, strict=False):
+        with contextlib.suppress(ValueError):  # an empty cell: the variable has no value yet
+            scope[name] = cell.cell_contents
+    types: dict[str, Any] = {}
+    unresolved: list[str] = []
+    for name, annotation in getattr(source, "__annotations__", {}).items():
+        holder = SimpleNamespace(__annotations__={name: annotation})
+        try:
+            hints = typing.get_type_hints(holder, getattr(source, "__globals__", {}), scope, include_extras=True)
+        except Exception:  # noqa: BLE001 - evaluating an annotation may raise anything; ``unresolved`` tells
+            unresolved.append(name)
+            types[name] = Any
+        else:
+            types[name] = hints[name]
+    return types, tuple(unresolved)
+
+
+def _result_type(fn: Callable[..., Any], annotation: Any) -> Any:
+    """What a caller gets in the end."""
+    if annotation in (_MISSING, Any, object):
+        return Any
+    if annotation in (typing.NoReturn, typing.Never):
+        return NoneType
+    origin = typing.get_origin(annotation) or annotation
+    if not inspect.iscoroutinefunction(_source(fn)) and isinstance(origin, type) and issubclass(origin, Awaitable):
+        inner = typing.get_args(annotation)
+        return inner[-1] if inner else Any
+    return annotation
+
+
+def _decoder(codec: Codec, declared: Any, where: str) -> Callable[[bytes], Any]:
+    try:
+        return codec.decoder(declared)
+    except PayloadError as error:
+        message = f"{where}: {str(error).removesuffix(f' [{error.code}]')}"
+        raise PayloadError(message) from error
+
+
+def _reads_null(read: Callable[[bytes], Any]) -> bool:
+    try:
+        read(b"null")
+    except Exception:  # noqa: BLE001 - whatever the type raises, None is not of it
+        return False
+    return True

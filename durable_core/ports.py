@@ -1,0 +1,146 @@
+"""The seams of the engine: what it needs of a store, a clock and a source of ids, and nothing more."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+import attrs
+
+from durable_core.model.entry import Entry
+from durable_core.model.run import NewRun, RunQuery, RunRecord, RunUpdate
+
+
+@attrs.frozen
+class Signal:
+    """A signal left in the store for a run's owner by a process that does not drive it."""
+
+    num: int
+    """The signal's own number, by which a batch consumes it."""
+    run: int
+    name: str
+    payload: bytes
+
+
+@attrs.define
+class Batch:
+    """What one commit writes: all of it or nothing.
+
+    The rows of a start whose id is already taken are left out, together with the entries and updates of its
+    number; the commit reports them as conflicts.
+    """
+
+    starts: list[NewRun] = attrs.field(factory=list)
+    entries: list[Entry] = attrs.field(factory=list)
+    updates: dict[int, RunUpdate] = attrs.field(factory=dict)
+    """By run number; applied after the starts."""
+    consumed: list[int] = attrs.field(factory=list)
+    """Numbers of signals that these entries take up."""
+
+    def __len__(self) -> int:
+        return len(self.starts) + len(self.entries) + len(self.updates) + len(self.consumed)
+
+
+class Store(Protocol):
+    """Where runs and their journals live. One instance serves one engine, on its event loop.
+
+    Every method may raise ``StoreError``; ``StoreError.transient`` says whether it is worth asking again.
+    """
+
+    async def open(self, *, worker: str | None) -> None:
+        """Make the schema where there is none, check it where there is, and announce ``worker`` as alive.
+
+        Runs of workers found dead are released: without owner and due at once.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release everything; the worker is no longer alive. Safe to call twice."""
+        ...
+
+    def next_num(self) -> int:
+        """A run number that no other process of this store will ever hand out, rising within this process."""
+        ...
+
+    async def commit(self, batch: Batch) -> frozenset[int]:
+        """Write ``batch`` in one transaction; it is on disk on return. Returns the numbers of refused starts."""
+        ...
+
+    async def claim(
+        self, worker: str, served: Collection[tuple[str, int]], *, now_ns: int, limit: int
+    ) -> list[RunRecord]:
+        """Take up to ``limit`` unowned open runs that are due, the longest due first, and make them ``worker``'s.
+
+        Only runs of a ``(name, version)`` in ``served``, and no paused ones.
+        """
+        ...
+
+    async def release_dead(self) -> int:
+        """Release the runs of workers that died since; return how many runs became free."""
+        ...
+
+    async def next_wake_ns(self) -> int | None:
+        """When the next unowned open run falls due; None where no such time is set."""
+        ...
+
+    async def load(self, nums: Sequence[int]) -> dict[int, list[Entry]]:
+        """The journals of these runs, each by ``seq``; a run without entries has an empty list."""
+        ...
+
+    async def find(self, ids: Sequence[str]) -> list[RunRecord]:
+        """The runs of these ids, in no order; unknown ids are left out."""
+        ...
+
+    async def select(self, query: RunQuery) -> list[RunRecord]:
+        """Runs that ``query`` describes, newest (largest number) first."""
+        ...
+
+    async def count(self, query: RunQuery) -> int:
+        """How many runs ``query`` describes; its limit is ignored."""
+        ...
+
+    async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int) -> None:
+        """Leave a signal for ``run``; durable on return. An unowned run becomes due at once."""
+        ...
+
+    async def signals(self, runs: Collection[int]) -> list[Signal]:
+        """The signals waiting for these runs, oldest first. They stay until a batch consumes them."""
+        ...
+
+    async def changed(self) -> bool:
+        """Whether another connection has committed since the last call: a cheap reason to look."""
+        ...
+
+
+class Timer(Protocol):
+    """A call that a clock will make, unless cancelled first."""
+
+    def cancel(self) -> None:
+        """Do not make the call. Safe to repeat, and after the call."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, as runs see it: waits, retry delays, deadlines and step timeouts."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the epoch, never going backwards within a process."""
+        ...
+
+    def call_at(self, at_ns: int, call: Callable[[], None]) -> Timer:
+        """Call ``call`` on the event loop once ``now_ns()`` has reached ``at_ns``."""
+        ...
+
+
+class Ids(Protocol):
+    """Randomness for identities."""
+
+    def uid(self) -> bytes:
+        """16 random bytes."""
+        ...
+
+    def name(self) -> str:
+        """A short random name for a run or worker that was given none."""
+        ...
+
+    def draw(self) -> float:
+        """A number in [0, 1), for the jitter of a retry."""
+        ...

@@ -1,0 +1,1 @@
+"""The shell around the model: drives bodies, runs attempts, commits in groups."""

@@ -1,0 +1,177 @@
+"""Calls step functions: coroutines as tasks on the loop, plain functions on threads, each with its timeout.
+
+Invariant: every call that begins ends in exactly one ``PendingStep.attempted``, unless the process dies.
+"""
+
+import asyncio
+import contextvars
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from durable_core.errors import StepInterrupted, StepTimeout
+from durable_core.model.keys import idempotency_key, served
+
+if TYPE_CHECKING:
+    from durable_core.runtime.run import Run
+    from durable_core.runtime.shell import Shell
+    from durable_core.runtime.steps import PendingStep
+
+THREADS = 32
+
+
+class AttemptInfo:
+    """The attempt under way, as its own code may ask (``durable_core.current``)."""
+
+    __slots__ = ("_run", "_step", "attempt")
+
+    def __init__(self, run: "Run", step: "PendingStep") -> None:
+        self._run = run
+        self._step = step
+        self.attempt = step.attempt
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._run.id
+
+    @property
+    def name(self) -> str:
+        """The durable function's name."""
+        return self._run.definition.name
+
+    @property
+    def version(self) -> int:
+        """The durable function's version."""
+        return self._run.definition.version
+
+    @property
+    def key(self) -> str:
+        """The step's key."""
+        return self._step.key
+
+    @property
+    def kind(self) -> str:
+        """The step's kind."""
+        return self._step.kind
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for each attempt of this step, and for no other step of any run."""
+        return idempotency_key(self._run.uid, self._step.key)
+
+    @property
+    def forward_key(self) -> str | None:
+        """The idempotency key of the step that this one serves; None where it serves none."""
+        key = self._step.key
+        forward = served(key)
+        return None if forward == key else idempotency_key(self._run.uid, forward)
+
+
+CURRENT: contextvars.ContextVar[AttemptInfo] = contextvars.ContextVar("durable_core_attempt")
+
+
+@attrs.define
+class Attempts:
+    """The calls under way of one worker."""
+
+    shell: "Shell"
+    loop: asyncio.AbstractEventLoop
+    threads: ThreadPoolExecutor | None = None
+    tasks: set[asyncio.Task[None]] = attrs.field(factory=set)
+
+    def call(self, run: "Run", step: "PendingStep") -> None:
+        """Begin an attempt."""
+        task = self.loop.create_task(self._attempt(run, step))
+        step.task = task
+        self.tasks.add(task)
+
+    async def _attempt(self, run: "Run", step: "PendingStep") -> None:
+        spec = step.spec
+        shell = self.shell
+        value: Any = None
+        error: BaseException | None = None
+        doubtful = False
+        timer = None
+        token = CURRENT.set(AttemptInfo(run, step))
+        started_at_ns = shell.now_ns()
+        if spec.timeout_ns is not None:
+            timer = shell.clock.call_at(started_at_ns + spec.timeout_ns, step.overdue)
+        try:
+            if spec.is_async:
+                value = await spec.fn(*step.args, **(step.kwargs if step.extra is None else {**step.kwargs, **step.extra}))
+            else:
+                value = await self._on_thread(step)
+        except Exception as failure:  # noqa: BLE001 - the border of the user's step: whatever it raises is its outcome
+            error = failure
+        except asyncio.CancelledError as cancelled:
+            if run.dead or shell.leaving:
+                raise  # the worker is leaving: this attempt counts as cut, and its step is run again elsewhere
+            error = cancelled
+        if timer is not None:
+            timer.cancel()
+        CURRENT.reset(token)
+        if error is not None:
+            error, doubtful = self._judge(run, step, error)
+            _drop_frames(error)
+        task = step.task
+        if task is not None:
+            self.tasks.discard(task)
+        step.attempted(value, error, started_at_ns, doubtful=doubtful)
+
+    def _judge(self, run: "Run", step: "PendingStep", error: BaseException) -> tuple[BaseException, bool]:
+        """What an attempt's exception means: its own, its timeout's, or a cancellation from nowhere."""
+        about = f"run {run.id}, step {step.key!r}, attempt {step.attempt}"
+        if step.overrun and not isinstance(error, step.spec.rejects):
+            timeout_s = (step.spec.timeout_ns or 0) / 1e9
+            timeout = StepTimeout(f"{about}: it did not end within its timeout of {timeout_s:g} s")
+            if not isinstance(error, asyncio.CancelledError):
+                timeout.__cause__ = error
+            return timeout, True
+        if isinstance(error, asyncio.CancelledError):
+            return StepInterrupted(f"{about}: it was cancelled by its own code; its effect is not known"), True
+        return error, False
+
+    async def _on_thread(self, step: "PendingStep") -> Any:  # noqa: ANN401 - a step's result
+        if self.threads is None:
+            self.threads = ThreadPoolExecutor(THREADS, "sagas-step")
+        context = contextvars.copy_context()
+        kwargs = step.kwargs if step.extra is None else {**step.kwargs, **step.extra}
+        outcome = self.loop.run_in_executor(self.threads, context.run, _call, step, kwargs)
+        while True:
+            try:
+                # A thread cannot be stopped: after a timeout, retry and undo wait until it has returned, and its late
+                # result is the outcome.
+                return await asyncio.shield(outcome)
+            except asyncio.CancelledError:
+                if self.shell.leaving or not step.overrun or outcome.cancelled():
+                    raise
+
+    async def drain(self, *, within_s: float) -> int:
+        """Wait for the attempts under way, cut what does not end in time; return how many were cut."""
+        waiting = {task for task in self.tasks if not task.done()}
+        if waiting:
+            _, waiting = await asyncio.wait(waiting, timeout=within_s)
+        for task in waiting:
+            task.cancel()
+        if waiting:
+            await asyncio.wait(waiting, timeout=1.0)
+        if self.threads is not None:
+            self.threads.shutdown(wait=False, cancel_futures=True)
+        return len(waiting)
+
+
+def _call(step: "PendingStep", kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - a step's result
+    try:
+        return step.spec.fn(*step.args, **kwargs)
+    except StopIteration as stop:  # a future cannot carry it
+        raise RuntimeError("the step raised StopIteration") from stop
+
+
+def _drop_frames(error: BaseException) -> None:
+    """Leave out our own frames from the traceback that users see and that the journal keeps."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
+        traceback = traceback.tb_next
+    error.__traceback__ = traceback

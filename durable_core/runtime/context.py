@@ -1,0 +1,309 @@
+"""What a durable body is given: its operations, and nothing that could touch the world by itself."""
+
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
+from random import Random
+from types import NoneType, TracebackType
+from typing import Any, Self, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from durable_core.errors import DefinitionError
+from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.keys import check_name
+from durable_core.model.record import StepRecord
+from durable_core.model.spec import StepSpec
+from durable_core.runtime import structure
+from durable_core.runtime.commands import Command
+from durable_core.runtime.fibers import Branch, Fiber, Group, Interrupted
+from durable_core.runtime.run import Run
+from durable_core.runtime.steps import Extra, Perform, Reattempt
+from durable_core.runtime.waits import Park, Sleep
+
+R = TypeVar("R")
+NS = 1_000_000_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Context:
+    """The operations of one run. Each coroutine of the body uses the same object; keys are those of the caller's scope."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    # -- who and when ----------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._run.id
+
+    @property
+    def uid(self) -> bytes:
+        """16 random bytes, fixed when the run began."""
+        return self._run.uid
+
+    @property
+    def version(self) -> int:
+        """The version that the run is pinned to."""
+        return self._run.definition.version
+
+    @property
+    def replaying(self) -> bool:
+        """Whether what happens now has happened before."""
+        return bool(self._run.backlog)
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger that is silent while replaying."""
+        return _ReplayLog(self._run)
+
+    def now(self) -> datetime:
+        """The time of the last checkpoint, the same on every replay."""
+        return EPOCH + timedelta(microseconds=self._run.last_at_ns // 1000)
+
+    def random(self) -> float:
+        """A number in [0, 1), the same on every replay."""
+        return self._generator().random()
+
+    def uuid(self) -> UUID:
+        """A random UUID (version 4), the same on every replay."""
+        return UUID(int=self._generator().getrandbits(128), version=4)
+
+    def patched(self, name: str) -> bool:
+        """True for runs that begin, or first come here, with the changed code; False for those that passed before."""
+        run = self._run
+        key = f"patched:{name}"
+        if key not in run.patches:
+            recorded = run.backlog[0] if run.backlog else None
+            if recorded is None or (recorded.kind == EntryKind.MARKED and recorded.key == key):
+                run.output(EntryKind.MARKED, key)
+                run.patches[key] = True
+            else:
+                run.patches[key] = False
+        return run.patches[key]
+
+    def _generator(self) -> Random:
+        fiber = self._fiber()
+        if fiber.generator is None:
+            fiber.generator = Random(self._run.uid + fiber.scope.prefix.encode())
+        return fiber.generator
+
+    def _fiber(self) -> Fiber:
+        fiber = self._run.current
+        if fiber is None:
+            raise DefinitionError(
+                f"run {self._run.id}: an operation of the body was used outside of it, perhaps inside a step; "
+                "a step does its work itself and returns what the body needs"
+            )
+        return fiber
+
+    # -- steps and waits -------------------------------------------------------------------------------------------
+
+    def perform(
+        self,
+        spec: StepSpec,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        extra: Extra | None = None,
+        key: str | None = None,
+    ) -> Command[Any]:
+        """Run a declared step. ``extra`` are keyword arguments that are passed to it and not journalled."""
+        return Perform(spec, args, kwargs or {}, extra=extra, key=key)
+
+    def reattempt(self, key: str) -> Command[Any]:
+        """Attempt a given-up step again under its own key, with a fresh policy."""
+        return Reattempt(key)
+
+    def claim_key(self, name: str) -> str:
+        """The key of the next occurrence of ``name`` in the caller's scope."""
+        return self._fiber().scope.key(name)
+
+    def sleep(self, span: timedelta | float) -> Command[None]:
+        """Wait for ``span`` (a timedelta, or seconds). Durable: the time is fixed in the journal."""
+        seconds = span.total_seconds() if isinstance(span, timedelta) else float(span)
+        if not 0 <= seconds < 100 * 366 * 86400:
+            raise DefinitionError(f"run {self.id}: sleep({span!r}): give a duration from 0 to 100 years")
+        return Sleep(self._run.last_at_ns + round(seconds * NS))
+
+    def sleep_until(self, when: datetime) -> Command[None]:
+        """Wait until ``when``, an aware datetime; at once where it is past."""
+        if when.tzinfo is None:
+            raise DefinitionError(f"run {self.id}: sleep_until({when!r}): give a datetime with a time zone")
+        return Sleep((when - EPOCH) // timedelta(microseconds=1) * 1000)
+
+    # -- structure -------------------------------------------------------------------------------------------------
+
+    def group(self) -> "Branches":
+        """An empty group of branches, to be entered with ``async with``."""
+        return Branches(self._run, self._fiber())
+
+    # -- for the layer above ---------------------------------------------------------------------------------------
+
+    def mark(self, key: str, payload: object = None, *, phase: str | None = None) -> None:
+        """Note a fact in the journal; with ``phase`` also in the run's row, durable in the same commit."""
+        run = self._run
+        _, new = run.output(EntryKind.MARKED, key, 0, phase or "", None if payload is None else msgspec.json.encode(payload))
+        if phase is not None:
+            run.phase = phase
+            if new:
+                run.save(owner=run.shell.worker, wake_at_ns=None)
+
+    def settle(self, key: str, *, happened: bool, result: bytes | None = None) -> None:
+        """Settle the unknown outcome of the step at ``key``; ``result`` is its JSON where it happened."""
+        entry, _ = self._run.output(
+            EntryKind.SETTLED, key, 0, "happened" if happened else "did_not_happen", result if happened else None
+        )
+        self._run.steps[key].apply(entry)
+
+    def park(self, key: str, reason: str, steps: Sequence[str] = ()) -> Command[Any]:
+        """Wait for a person; the answer is what ``unpark`` was given for ``key``.
+
+        Args:
+            key: what is stuck; one fiber may be parked under a key.
+            reason: for a person: what happened and which verbs mend it.
+            steps: the keys of the steps concerned.
+        """
+        return Park(key, reason, tuple(steps))
+
+    def parked(self) -> dict[str, tuple[str, ...]]:
+        """What is parked: the steps concerned, by the key given to ``park``."""
+        return {key: parked.steps for key, parked in self._run.parked.items()}
+
+    def unpark(self, key: str, value: object) -> None:
+        """Let the body parked under ``key`` go on with ``value``; called from a signal's handler."""
+        self._run.parked[key].unpark(self._run, value)
+
+    def on_signal(self, handler: Callable[[Entry], None]) -> None:
+        """Have ``handler`` called for each signal, at its place in the journal."""
+        self._run.on_signal = handler
+
+    def steps(self) -> dict[str, StepRecord]:
+        """The run's steps so far by key, in the order in which they first started."""
+        return self._run.steps  # type: ignore[return-value]  # the values are read-only to the caller
+
+    def error_of(self, key: str) -> BaseException | None:
+        """What ended the step at ``key``, rebuilt; None where it did not fail."""
+        return self._run.steps[key].stored_error()
+
+    def set_status(self, detail: bytes) -> None:
+        """Publish JSON in the run's row; durable with the next commit."""
+        run = self._run
+        run.detail = detail
+        if not run.backlog and not run.dead:
+            run.save(owner=run.shell.worker, wake_at_ns=None)
+
+    def made(self) -> None:
+        """Count an operation that must be awaited."""
+        self._run.made += 1
+
+    def awaited(self) -> None:
+        """Count an operation that was."""
+        self._run.awaited += 1
+
+
+class Branches:
+    """Branches that begin and end together, like ``asyncio.TaskGroup``.
+
+    The block ends once all have ended. After the first failure nothing new begins in any branch, what is under way ends
+    and is recorded, and the first recorded failure is raised.
+    """
+
+    __slots__ = ("_fiber", "_group", "_run")
+
+    def __init__(self, run: Run, fiber: Fiber) -> None:
+        self._run = run
+        self._fiber = fiber
+        self._group: Group = structure.open_group(fiber)
+
+    def spawn(self, body: Coroutine[Any, Any, R], *, name: str | None = None) -> Branch[R]:
+        """Begin ``body`` once the caller next awaits. With ``name`` its steps have a scope of their own."""
+        scope = self._fiber.scope if name is None else self._fiber.scope.inner(check_name(name, what="a branch"))
+        return Branch(structure.spawn(self._run, self._group, body, scope))
+
+    def stop(self) -> None:
+        """Let nothing new begin; ``join`` returns when what is under way has ended."""
+        structure.stop(self._run, self._group)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether ``stop`` was called, or a branch has failed."""
+        return self._group.stopped
+
+    def join(self) -> Awaitable[None]:
+        """Wait for all branches; raises the first recorded failure."""
+        return Join(self._group)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        group, fiber = self._group, self._fiber
+        structure.leave(fiber, group)
+        if fiber.signal is not None or not isinstance(error, (Exception, Interrupted, NoneType)):
+            return  # closed from outside: whatever was under way in here has ended already
+        if error is not None:
+            if group.failure is None and isinstance(error, Exception):
+                group.failure = error
+            structure.stop(self._run, group)
+            structure.leave(fiber, group)
+        await Join(group)
+
+
+class Join(Command[None]):
+    """Wait until every fiber of a group has ended."""
+
+    __slots__ = ("_group",)
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+
+    def issue(self, run: Run, fiber: Fiber) -> None:
+        """Wait, or go on at once where all have ended."""
+        group = self._group
+        if group.alive:
+            group.joiner = fiber
+            fiber.wait = self
+            return
+        if group in fiber.groups:
+            fiber.groups.remove(group)
+        run.ready.append((fiber, None, group.failure))
+
+    def interrupt(self, run: Run) -> bool:
+        """The joining fiber is being closed: its groups have been stopped already, and their last end advances it."""
+        self._group.joiner = None
+        return True
+
+
+class ScopeBlock:
+    """Steps within get keys under ``name``; a block of its own, so that a prefix tells what belongs to it."""
+
+    __slots__ = ("_fiber", "_outer", "prefix")
+
+    def __init__(self, fiber: Fiber, name: str) -> None:
+        self._fiber = fiber
+        self._outer = fiber.scope
+        fiber.scope = fiber.scope.inner(name)
+        self.prefix = fiber.scope.prefix
+
+    def leave(self) -> None:
+        """Back to the scope outside."""
+        self._fiber.scope = self._outer
+
+
+class _ReplayLog(logging.LoggerAdapter[logging.Logger]):
+    def __init__(self, run: Run) -> None:
+        super().__init__(logging.getLogger(f"durable_core.run.{run.definition.name}"), {"run_id": run.id})
+        self._run = run
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the standard library's name
+        return not self._run.backlog and super().isEnabledFor(level)
+
+

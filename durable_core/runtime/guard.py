@@ -1,0 +1,100 @@
+"""While a body is driven, this object stands where the running event loop would be.
+
+A body may only await its context's operations. Whatever else it starts (``asyncio.sleep``, ``gather``, an HTTP call, an
+anyio scope) asks for the running loop first, so it is caught at that very line, and recorded: swallowing the error
+does not help.
+"""
+
+import sys
+from asyncio import AbstractEventLoop
+from asyncio.events import _get_running_loop, _set_running_loop  # pyright: ignore[reportPrivateUsage]
+from types import TracebackType
+from typing import Any, NoReturn, cast
+
+from durable_core.errors import ForeignAwaitError
+
+ADVICE = {
+    "create_future": "sleep(...) for a pause, callback(...) for an event from outside, a step for anything else",
+    "call_later": "sleep(...) for a pause",
+    "call_at": "sleep(...) for a pause, or a step's own timeout=",
+    "create_task": "parallel(...) for work at the same time",
+    "run_in_executor": "a step: a plain function runs on a thread",
+    "current_task": "a step's own timeout= for a time limit, parallel(...) for work at the same time",
+}
+
+
+class LoopGuard:
+    """Raises ``ForeignAwaitError`` for whatever is asked of it, and keeps the first one."""
+
+    def __init__(self) -> None:
+        self.caught: ForeignAwaitError | None = None
+        self.operations = "ctx"
+        self._outer: AbstractEventLoop | None = None
+
+    def enter(self, operations: str) -> None:
+        """Stand in for the running loop."""
+        self.operations = operations
+        self._outer = _get_running_loop()
+        _set_running_loop(cast("AbstractEventLoop", self))
+
+    def leave(self) -> ForeignAwaitError | None:
+        """Put the running loop back; return what was caught meanwhile."""
+        _set_running_loop(self._outer)
+        caught, self.caught = self.caught, None
+        return caught
+
+    def refuse(self, asked: str) -> ForeignAwaitError:
+        """The error for something foreign, remembered as caught."""
+        advice = ADVICE.get(asked, "a step for anything that touches the world outside")
+        error = ForeignAwaitError(
+            f"{_line_of_body()}the body used asyncio itself ({asked}); a body may await only its own operations, "
+            f"because it is run again from its journal after a crash. Use {self.operations}.{advice}."
+        )
+        if self.caught is None:
+            self.caught = error
+        return error
+
+    def refuse_yield(self, coro: Any, awaited: object) -> ForeignAwaitError:  # noqa: ANN401 - a coroutine of any type
+        """The error for a body that yielded something that is not a command."""
+        frame = coro.cr_frame
+        line = f"{frame.f_code.co_filename}:{frame.f_lineno}: " if frame is not None else ""
+        error = ForeignAwaitError(
+            f"{line}the body awaited {type(awaited).__name__ if awaited is not None else 'a bare yield'}; a body may await "
+            f"only its own operations, because it is run again from its journal after a crash. "
+            f"Use {self.operations}.sleep(...) for a pause, or a step for anything that touches the world outside."
+        )
+        if self.caught is None:
+            self.caught = error
+        return error
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise self.refuse(name)
+
+    def __hash__(self) -> int:
+        # asyncio.current_task() looks the running loop up in a dict; logging does so too (3.12), and that is harmless.
+        if sys._getframe(1).f_globals.get("__name__") == "logging":  # noqa: SLF001
+            return id(self)
+        raise self.refuse("current_task")
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def _line_of_body() -> str:
+    """``file:line: `` of the innermost frame that is neither ours nor a library's; empty where there is none."""
+    frame = sys._getframe(2)  # noqa: SLF001
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        filename = frame.f_code.co_filename
+        ours = module.partition(".")[0] in {"durable_core", "asyncio", "sagas", "anyio", "sniffio", "httpx", "httpcore"}
+        if not ours and "site-packages" not in filename:
+            return f"{filename}:{frame.f_lineno}: "
+        frame = cast("Any", frame.f_back)
+    return ""
+
+
+def line_of(traceback: TracebackType | None) -> str:
+    """``file:line: `` of the innermost frame of ``traceback``; empty where there is none."""
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return "" if traceback is None else f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}: "

@@ -1,0 +1,49 @@
+"""What a run needs of the worker that drives it: the effects of its decisions, and nothing else."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from durable_core.model.entry import Entry
+from durable_core.model.run import RunUpdate
+from durable_core.ports import Clock
+
+if TYPE_CHECKING:
+    from durable_core.runtime.guard import LoopGuard
+    from durable_core.runtime.run import End, Run
+    from durable_core.runtime.steps import PendingStep
+
+
+class Shell(Protocol):
+    """The worker, as its runs see it."""
+
+    worker: str
+    guard: "LoopGuard"
+    clock: Clock
+    now_ns: Callable[[], int]
+    draw: Callable[[], float]
+    append: Callable[[Entry], None]
+    update: Callable[[RunUpdate], None]
+    after: Callable[[Callable[[], None]], None]
+    max_crashes: int
+    leaving: bool
+    """True once the worker starts nothing new: bodies are no longer driven."""
+
+    def attempt(self, run: "Run", step: "PendingStep") -> None:
+        """Call the step's function; its end comes back by ``PendingStep.attempted``."""
+        ...
+
+    def idle(self, run: "Run") -> None:
+        """The run has nothing under way: it waits, or is parked."""
+        ...
+
+    def ended(self, run: "Run", end: "End") -> None:
+        """The run's end is queued."""
+        ...
+
+    def parked(self, run: "Run") -> None:
+        """The run's parking is queued."""
+        ...
+
+    def forget(self, run: "Run") -> None:
+        """The run is no longer in memory."""
+        ...

@@ -1,0 +1,302 @@
+"""A step under way: announced, attempted, retried, ended; live and on replay by the same entries.
+
+Invariant: the function is called only once its intent, and all that came before it, is on disk.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from durable_core.errors import Closed, DurableError, Fault, PayloadError, StepCrashed, StepInterrupted, StepTimeout
+from durable_core.model.decide import Again, CrashesTooOften, Interrupted, RunAgain, after_crash, after_failure, given_up
+from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.failure import capture, rebuild
+from durable_core.model.outcome import Outcome
+from durable_core.model.record import StepRecord, StepStatus
+from durable_core.model.spec import StepSpec
+from durable_core.ports import Timer
+from durable_core.runtime import structure
+from durable_core.runtime.commands import Command
+from durable_core.runtime.fibers import Fiber
+
+if TYPE_CHECKING:
+    from durable_core.runtime.run import Run
+
+R = TypeVar("R")
+STARTED = EntryKind.STARTED.value
+SUCCEEDED = EntryKind.SUCCEEDED.value
+RUNNING = StepStatus.RUNNING
+Extra = dict[str, Any]
+
+
+class OutcomeUnknown(DurableError):
+    """An attempt was given up while its effect may have happened. ``__cause__`` is what it raised.
+
+    Raised only for steps declared with ``surfaces_unknown``, to the layer that settles it.
+    """
+
+    code = "DC034"
+
+    def __init__(self, message: str, *, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class PendingStep(StepRecord):
+    """A step of a run in memory: its record, and what is needed to attempt it and to answer its fiber."""
+
+    __slots__ = ("args", "extra", "fiber", "kwargs", "overrun", "run", "spec", "task", "timer")
+
+    def __init__(  # noqa: PLR0913
+        self,
+        run: "Run",
+        spec: StepSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        extra: Extra | None,
+        fiber: Fiber,
+        started: Entry,
+    ) -> None:
+        super().__init__(started.key, spec.kind, started.payload, started.at_ns)
+        self.run = run
+        self.spec = spec
+        self.args = args
+        self.kwargs = kwargs
+        self.extra = extra
+        self.fiber: Fiber | None = fiber
+        self.task: asyncio.Task[None] | None = None
+        self.timer: Timer | None = None
+        self.overrun = False
+        """The attempt under way has passed its timeout."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it has not ended."""
+        return self.status is RUNNING
+
+    # -- attempts --------------------------------------------------------------------------------------------------
+
+    def launch(self) -> None:
+        """The intent is durable: attempt it, unless the run or its worker is leaving."""
+        run = self.run
+        if run.dead:
+            return
+        if run.shell.leaving:
+            run.in_flight -= 1
+            self.apply(run.input(EntryKind.WITHHELD, self.key, self.attempt))
+            return
+        run.shell.attempt(run, self)
+
+    def announce(self) -> None:
+        """Have the attempt made once the intent is durable."""
+        run = self.run
+        run.in_flight += 1
+        run.shell.after(self.launch)
+
+    def again(self) -> None:
+        """Announce the next attempt."""
+        run = self.run
+        if run.dead or run.shell.leaving:
+            return
+        self.timer = None
+        self.apply(run.input(EntryKind.RETRIED, self.key, self.attempt + 1))
+        self.announce()
+
+    def attempted(self, value: Any, error: BaseException | None, started_at_ns: int, *, doubtful: bool) -> None:  # noqa: ANN401
+        """An attempt has ended: journal it, and let the body go on or the policy speak.
+
+        Args:
+            value: what it returned.
+            error: what it raised, else None.
+            started_at_ns: when it was called.
+            doubtful: whether its effect is in doubt whatever the error's type says.
+        """
+        run = self.run
+        self.task = None
+        self.overrun = False
+        if run.dead:
+            return
+        run.in_flight -= 1
+        if error is None:
+            spec = self.spec
+            try:
+                payload = spec.shape.encode_result(value, what=f"run {run.id}, step {self.key!r}: the result")
+                value = spec.shape.decode_result(payload, what=f"run {run.id}, step {self.key!r}: the result")
+            except PayloadError as refused:
+                self._ended_badly(refused, started_at_ns, doubtful=True, repeatable=False)
+            else:
+                entry = run.input(SUCCEEDED, self.key, self.attempt, "", payload, None, started_at_ns)
+                run.last_at_ns = entry.at_ns
+                self.apply(entry)
+                self._answer(value, None)
+        else:
+            self._ended_badly(error, started_at_ns, doubtful=doubtful, repeatable=True)
+        run.pump()
+
+    def _ended_badly(self, error: BaseException, started_at_ns: int, *, doubtful: bool, repeatable: bool) -> None:
+        run, spec = self.run, self.spec
+        shell = run.shell
+        now_ns = shell.now_ns()
+        outcome, then = after_failure(
+            spec, self, error, now_ns=now_ns, draw=shell.draw(), repeatable=repeatable, doubtful=doubtful
+        )
+        stopping = self.fiber is None or self.fiber.signal is not None
+        if isinstance(then, Again) and not stopping:
+            entry = run.input(
+                EntryKind.FAILED, self.key, self.attempt, outcome, None, capture(error), started_at_ns, then.due_at_ns
+            )
+        else:
+            if isinstance(then, Again):  # its scope has been stopped meanwhile: no further attempt
+                outcome = Outcome.UNKNOWN if (self.unknown and spec.effect) else outcome
+            else:
+                outcome = then.outcome
+            entry = run.input(EntryKind.FAILED, self.key, self.attempt, outcome, None, capture(error), started_at_ns)
+        self.take(run, entry, error)
+        if self.due_at_ns is not None:
+            self.arm(run)
+
+    def overdue(self) -> None:
+        """The attempt under way has passed its timeout; journalled at once, whatever the attempt does about it."""
+        run = self.run
+        if run.dead or not self.waiting or run.shell.leaving:
+            return
+        self.overrun = True
+        run.input(EntryKind.TIMED_OUT, self.key, self.attempt)
+        if self.task is not None:
+            self.task.cancel()
+
+    # -- entries ---------------------------------------------------------------------------------------------------
+
+    def take(self, run: "Run", entry: Entry, error: BaseException | None = None) -> None:
+        """Take up an entry, and answer the fiber where it ends the step. ``error`` saves rebuilding it when live."""
+        run.last_at_ns = entry.at_ns
+        self.apply(entry)
+        if self.status is RUNNING:
+            return
+        if self.status is StepStatus.SUCCEEDED:
+            shape = self.spec.shape
+            try:
+                self._answer(shape.decode_result(entry.payload or b"null", what=f"run {run.id}, step {self.key!r}"), None)
+            except PayloadError as refused:
+                run.fault = Fault(f"{refused} Bring back the type it was stored with, then retry the run")
+        else:
+            self._answer(None, self.failure(rebuild(entry.error or b"{}", self._preferred()) if error is None else error))
+
+    def failure(self, error: BaseException) -> BaseException:
+        """What the body sees for ``error``, which ended this step."""
+        if self.status is StepStatus.UNKNOWN and self.spec.surfaces_unknown:
+            unknown = OutcomeUnknown(
+                f"run {self.run.id}, step {self.key!r}: whether its effect happened is not known", key=self.key
+            )
+            unknown.__cause__ = error
+            return unknown
+        return error
+
+    def _preferred(self) -> tuple[type[BaseException], ...]:
+        return (*self.spec.rejects, *self.spec.unknown, StepTimeout, StepInterrupted, PayloadError)
+
+    def stored_error(self) -> BaseException | None:
+        """What ended it, rebuilt; None where it did not fail."""
+        return None if self.error is None else rebuild(self.error, self._preferred())
+
+    def _answer(self, value: Any, error: BaseException | None) -> None:  # noqa: ANN401
+        fiber, self.fiber = self.fiber, None
+        if fiber is not None:
+            structure.resume(self.run, fiber, value, error)
+
+    # -- waiting ---------------------------------------------------------------------------------------------------
+
+    def arm(self, run: "Run") -> None:
+        """Set the timer of the promised next attempt."""
+        if self.due_at_ns is not None and self.timer is None:
+            self.timer = run.shell.clock.call_at(self.due_at_ns, self.again)
+
+    def disarm(self) -> None:
+        """The run leaves memory: no timer and no attempt of it may call back."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        self.fiber = None
+
+    def recover(self, run: "Run") -> None:
+        """The journal is fed and this step has no end: go on where the last process stopped."""
+        if self.due_at_ns is not None:
+            self.arm(run)
+            return
+        match after_crash(self.spec, self, max_crashes=run.shell.max_crashes):
+            case RunAgain():
+                self.again()
+            case Interrupted():
+                error = StepInterrupted(
+                    f"run {run.id}, step {self.key!r}: the process died while it ran; it is declared at_most_once, so it is "
+                    "not called again"
+                )
+                self._ended_badly(error, self.started_at_ns, doubtful=True, repeatable=False)
+                run.pump()
+            case CrashesTooOften(crashes=crashes):
+                crashed = StepCrashed(
+                    f"run {run.id}, step {self.key!r}: the process died {crashes} times while it ran. Find out what it does to "
+                    "its process, then retry the run"
+                )
+                fault = Fault(str(crashed))
+                fault.step = self.key
+                run.park(fault)
+
+    def interrupt(self, run: "Run") -> bool:
+        """Its fiber is being closed: give up a promised attempt; an attempt under way must end first."""
+        if self.due_at_ns is None or not self.waiting:
+            return False
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        entry, _ = run.output(EntryKind.GAVE_UP, self.key, self.attempt, given_up(self.spec, self))
+        self.apply(entry)
+        self.fiber = None
+        return True
+
+
+class Perform(Command[R]):
+    """Run a step."""
+
+    __slots__ = ("args", "extra", "key", "kwargs", "spec")
+
+    def __init__(
+        self, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any], *, extra: Extra | None = None, key: str | None = None
+    ) -> None:
+        self.spec = spec
+        self.args = args
+        self.kwargs = kwargs
+        self.extra = extra
+        self.key = key
+
+    def issue(self, run: "Run", fiber: Fiber) -> None:
+        """Announce the step, or find it in the journal."""
+        spec = self.spec
+        key = self.key or fiber.scope.key(spec.name)
+        payload = spec.shape.encode(self.args, self.kwargs, what=f"run {run.id}, step {key!r}: the arguments")
+        entry, new = run.output(STARTED, key, 1, spec.kind, payload)
+        step = PendingStep(run, spec, self.args, self.kwargs, self.extra, fiber, entry)
+        run.steps[key] = step
+        fiber.wait = step
+        if new:
+            step.announce()
+
+
+class Reattempt(Command[R]):
+    """Attempt a given-up step again, under its own key and with a fresh policy."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def issue(self, run: "Run", fiber: Fiber) -> None:
+        """Reopen the step; it answers ``fiber`` from now on."""
+        step = run.steps.get(self.key)
+        if step is None or step.waiting or step.status is StepStatus.SUCCEEDED:
+            raise Closed
+        entry, new = run.output(EntryKind.REOPENED, self.key, step.attempt + 1)
+        step.apply(entry)
+        step.fiber = fiber
+        fiber.wait = step
+        if new:
+            step.announce()

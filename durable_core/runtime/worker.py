@@ -1,0 +1,278 @@
+"""The worker: owns runs, drives them, and claims those that are due.
+
+Invariant: a run is in the memory of at most one worker, the one that its row names as owner; it is dropped from memory in
+the same commit that gives it back.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from durable_core.errors import DurableError, Fault, StoreError
+from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.run import NewRun, RunRecord, RunStatus
+from durable_core.model.spec import DurableFunction
+from durable_core.ports import Clock, Ids, Store, Timer
+from durable_core.ports import Signal as StoredSignal
+from durable_core.runtime.attempts import Attempts
+from durable_core.runtime.context import Context
+from durable_core.runtime.guard import LoopGuard
+from durable_core.runtime.registry import Registry
+from durable_core.runtime.run import End, Run
+from durable_core.runtime.steps import PendingStep
+from durable_core.runtime.writer import Settled, Writer
+
+log = logging.getLogger("durable_core")
+
+LINGER_NS = 5_000_000_000
+"""A run that waits no longer than this stays in memory; a longer wait costs a row and nothing else."""
+
+
+class Worker:
+    """Drives runs on the current event loop. Implements ``Shell``."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        *,
+        name: str,
+        store: Store,
+        writer: Writer,
+        registry: Registry,
+        clock: Clock,
+        ids: Ids,
+        concurrency: int,
+        max_crashes: int,
+        on_outcome: Callable[[Run, End | None], None],
+    ) -> None:
+        self.worker = name
+        self.store = store
+        self.writer = writer
+        self.registry = registry
+        self.clock = clock
+        self.guard = LoopGuard()
+        self.now_ns = clock.now_ns
+        self.draw = ids.draw
+        self.append = writer.append
+        self.update = writer.update
+        self.after = writer.after
+        self.max_crashes = max_crashes
+        self.leaving = False
+        self.runs: dict[int, Run] = {}
+        self._concurrency = concurrency
+        self._active = 0
+        self._admitted: deque[tuple[Run, tuple[Any, ...], dict[str, Any]]] = deque()
+        self._on_outcome = on_outcome
+        self._attempts = Attempts(self, asyncio.get_running_loop())
+        self.poked = asyncio.Event()
+        """Set when something may have become due."""
+        self.poked.set()
+        self._starved = False
+        self._wake_timer: Timer | None = None
+        self._wake_at_ns: int | None = None
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def close(self, *, grace_s: float) -> None:
+        """Start nothing new, let attempts under way end for ``grace_s``, and give every run back."""
+        self.leaving = True
+        if self._wake_timer is not None:
+            self._wake_timer.cancel()
+        for run, _, _ in self._admitted:
+            run.status = RunStatus.PENDING
+            run.save(owner=None, wake_at_ns=0)
+        cut = await self._attempts.drain(within_s=grace_s)
+        if cut:
+            log.warning("%d attempts were cut: they did not end within the grace of %.3g s and will be run again", cut, grace_s)
+        for run in list(self.runs.values()):
+            run.save(owner=None, wake_at_ns=0)
+            run.evict()
+
+    # -- runs begin ------------------------------------------------------------------------------------------------
+
+    def start(self, row: NewRun, definition: DurableFunction, settled: Settled) -> None:
+        """Drive a new run from its start; its row and its first intent are one commit."""
+        run = Run(self, definition, num=row.num, id=row.id, uid=row.uid, created_at_ns=row.created_at_ns)
+        args, kwargs = definition.shape.decode(row.input, what=f"run {row.id}: the arguments")
+        self.runs[row.num] = run
+
+        def told(accepted: bool, error: StoreError | None) -> None:  # noqa: FBT001
+            if not accepted and not run.dead:
+                run.evict()
+            settled(accepted, error)
+
+        self.writer.start(row, told)
+        if self._active < self._concurrency:
+            self._drive(run, args, kwargs)
+        else:
+            self._admitted.append((run, args, kwargs))
+
+    def _drive(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        run.active = True
+        self._active += 1
+        run.begin(run.definition.fn(Context(run), *args, **kwargs))
+        run.pump()
+
+    def _admit(self) -> None:
+        while self._admitted and self._active < self._concurrency and not self.leaving:
+            run, args, kwargs = self._admitted.popleft()
+            if not run.dead:
+                self._drive(run, args, kwargs)
+
+    def adopt(self, record: RunRecord, entries: list[Entry], signals: list[StoredSignal]) -> None:
+        """Drive a run that another process, or this one earlier, has begun."""
+        definition = self.registry.get(record.name, record.version)
+        run = Run(
+            self,
+            definition,
+            num=record.num,
+            id=record.id,
+            uid=record.uid,
+            created_at_ns=record.created_at_ns,
+            status=record.status,
+            phase=record.phase,
+            paused=record.paused,
+            reason=record.reason,
+            detail=record.detail,
+        )
+        self.runs[record.num] = run
+        run.active = True
+        self._active += 1
+        try:
+            args, kwargs = definition.shape.decode(record.input, what=f"run {record.id}: the arguments")
+        except DurableError as unreadable:
+            run.seq = entries[-1].seq if entries else 0
+            run.park(Fault(f"{unreadable} Bring back the signature that it was started with, then retry the run"))
+            return
+        reopening = [signal for signal in signals if " " in signal.name]
+        if reopening:  # they change what is replayed, so they are journalled first
+            entries = [*entries, *self._reopen(run, reopening, entries[-1].seq)]
+        run.begin(definition.fn(Context(run), *args, **kwargs))
+        run.replay(entries)
+        for signal in signals:
+            # A run that does not fit its code was parked by its replay: the signal has had its chance.
+            if not run.dead and signal not in reopening:
+                self.deliver(run, signal.name, signal.payload)
+            self.writer.consume(signal.num)
+
+    def _reopen(self, run: Run, signals: list[StoredSignal], seq: int) -> list[Entry]:
+        """Journal the signals that have a given-up step attempted again."""
+        run.seq = seq
+        found: list[Entry] = []
+        for signal in signals:
+            name, since, key = signal.name.split(" ", 2)
+            found.append(run.input(EntryKind.SIGNALLED, name, int(since), key, signal.payload))
+        return found
+
+    def deliver(self, run: Run, name: str, payload: bytes) -> None:
+        """Journal a signal for a run in memory, and feed it."""
+        run.feed(run.input(EntryKind.SIGNALLED, name, 0, "", payload))
+
+    # -- what runs say (Shell) -------------------------------------------------------------------------------------
+
+    def attempt(self, run: Run, step: PendingStep) -> None:
+        """Call the step's function."""
+        if not run.active:
+            run.active = True
+            self._active += 1
+        self._attempts.call(run, step)
+
+    def idle(self, run: Run) -> None:
+        """Nothing is under way in ``run``: keep it for a short wait, else give it back."""
+        self._rest(run)
+        due = [wait.due_at_ns for wait in run.waits.values()]
+        due += [step.due_at_ns for step in run.steps.values() if step.waiting]
+        times = [at_ns for at_ns in due if at_ns is not None]
+        wake_at_ns = min(times) if times else None
+        if run.status is not RunStatus.STUCK:
+            if wake_at_ns is not None and wake_at_ns - self.now_ns() <= LINGER_NS:
+                return
+            run.status = RunStatus.WAITING
+        run.save(owner=None, wake_at_ns=wake_at_ns)
+        run.evict()
+        if wake_at_ns is not None:
+            self._wake_by(wake_at_ns)
+
+    def ended(self, run: Run, end: End) -> None:
+        """Tell the waiters once the end is durable."""
+        self.after(lambda: self._on_outcome(run, end))
+
+    def parked(self, run: Run) -> None:
+        """Tell the waiters once the parking is durable."""
+        self.after(lambda: self._on_outcome(run, None))
+
+    def forget(self, run: Run) -> None:
+        """Drop a run from memory."""
+        self.runs.pop(run.num, None)
+        self._rest(run)
+
+    def _rest(self, run: Run) -> None:
+        """``run`` no longer counts against the concurrency: let others in."""
+        if run.active:
+            run.active = False
+            self._active -= 1
+            if self._admitted:
+                self._admit()
+            elif self._starved:
+                self.poked.set()
+
+    def guilty(self, num: int, error: StoreError) -> None:
+        """The store refuses this run's rows for good: drop it; it goes on from its journal once somebody has looked."""
+        run = self.runs.get(num)
+        if run is not None:
+            log.error("run %s: the store refuses its rows, and it is dropped from memory: %s", run.id, error)
+            run.evict()
+
+    # -- claiming --------------------------------------------------------------------------------------------------
+
+    def poke(self) -> None:
+        """There may be something to claim."""
+        self.poked.set()
+
+    def _wake_by(self, at_ns: int) -> None:
+        if self._wake_at_ns is not None and self._wake_at_ns <= at_ns:
+            return
+        if self._wake_timer is not None:
+            self._wake_timer.cancel()
+        self._wake_at_ns = at_ns
+        self._wake_timer = self.clock.call_at(at_ns, self._woken)
+
+    def _woken(self) -> None:
+        self._wake_at_ns = None
+        self._wake_timer = None
+        self.poked.set()
+
+    async def look(self, *, changed: bool) -> None:
+        """Take up what other processes left, and claim what is due. ``changed``: another process has written."""
+        if changed:
+            await self._take_signals()
+        if changed or self.poked.is_set():
+            self.poked.clear()
+            await self._claim()
+
+    async def _take_signals(self) -> None:
+        for signal in await self.store.signals(list(self.runs)):
+            run = self.runs.get(signal.run)
+            if run is not None and not run.dead:
+                self.deliver(run, signal.name, signal.payload)
+                self.writer.consume(signal.num)
+
+    async def _claim(self) -> None:
+        served = self.registry.served()
+        while served and not self.leaving:
+            room = self._concurrency - self._active - len(self._admitted)
+            self._starved = room <= 0
+            if self._starved:
+                return  # whoever leaves pokes
+            records = await self.store.claim(self.worker, served, now_ns=self.now_ns(), limit=min(room, 500))
+            if not records:
+                break
+            nums = [record.num for record in records]
+            journals = await self.store.load(nums)
+            left = await self.store.signals(nums)
+            for record in records:
+                self.adopt(record, journals[record.num], [signal for signal in left if signal.run == record.num])
+        next_ns = await self.store.next_wake_ns()
+        if next_ns is not None and next_ns > self.now_ns():
+            self._wake_by(next_ns)

@@ -1,0 +1,204 @@
+"""Group commit: one writer per store; what queues up while a commit is under way is the next batch.
+
+Invariant: entries reach the store in the order in which they were appended, and a call given to ``after`` is made only
+once everything appended before it is on disk. There is no timer and no linger: the flush starts in the same turn of the event
+loop as the first need, so that whatever else is ready in that turn joins it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from durable_core.errors import StoreError, StoreFull
+from durable_core.model.entry import Entry
+from durable_core.model.run import NewRun, RunUpdate
+from durable_core.ports import Batch, Store
+
+log = logging.getLogger("durable_core")
+
+BOUND = 20_000
+"""Rows that may queue up before starters must wait."""
+
+
+Settled = Callable[[bool, StoreError | None], None]
+"""Told how a start ended: durable (True), its id taken (False, None), or given up (False, the error)."""
+
+
+class Writer:
+    """The one writer of a store. All methods are called on the event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        on_guilty: Callable[[int, StoreError], None],
+        patience_s: float,
+    ) -> None:
+        self._store = store
+        self._loop = loop
+        self._on_guilty = on_guilty
+        self._patience_s = patience_s
+        self._batch = Batch()
+        self._calls: list[Callable[[], None]] = []
+        self._starts: dict[int, Settled] = {}
+        self._scheduled = False
+        self._flushing: asyncio.Task[None] | None = None
+        self._in_flight = 0
+        self._room: list[asyncio.Future[None]] = []
+        self.trouble: StoreError | None = None
+        """The error of the last commit, while commits fail."""
+
+    @property
+    def backlog(self) -> int:
+        """Rows not yet durable."""
+        return len(self._batch) + self._in_flight
+
+    @property
+    def crowded(self) -> bool:
+        """Whether starters must wait for room."""
+        return self.backlog >= BOUND
+
+    def append(self, entry: Entry) -> None:
+        """Queue a journal entry."""
+        self._batch.entries.append(entry)
+        if not self._scheduled:
+            self._schedule()
+
+    def update(self, update: RunUpdate) -> None:
+        """Queue the new state of a run's row; a later one in the same batch replaces it."""
+        self._batch.updates[update.num] = update
+        if not self._scheduled:
+            self._schedule()
+
+    def start(self, row: NewRun, settled: Settled) -> None:
+        """Queue a new run. ``settled`` is called before any call given to ``after`` from here on."""
+        self._batch.starts.append(row)
+        self._starts[row.num] = settled
+        if not self._scheduled:
+            self._schedule()
+
+    def consume(self, signal: int) -> None:
+        """Queue the removal of a signal that the queued entries take up."""
+        self._batch.consumed.append(signal)
+
+    def after(self, call: Callable[[], None]) -> None:
+        """Make ``call`` once all that is queued so far is on disk."""
+        self._calls.append(call)
+        if not self._scheduled:
+            self._schedule()
+
+    async def flushed(self) -> None:
+        """Return once all that is queued so far is on disk."""
+        done: asyncio.Future[None] = self._loop.create_future()
+        self.after(lambda: None if done.done() else done.set_result(None))
+        await done
+
+    async def room(self) -> None:
+        """Return once the queue is below its bound: the back-pressure on starters."""
+        while self.backlog >= BOUND:
+            turn: asyncio.Future[None] = self._loop.create_future()
+            self._room.append(turn)
+            await turn
+
+    async def close(self, *, within_s: float) -> None:
+        """Write what is queued, waiting at most ``within_s`` for a store that fails."""
+        try:
+            await asyncio.wait_for(self.flushed(), within_s)
+        except TimeoutError:
+            log.warning("%d rows could not be written before closing: %s", self.backlog, self.trouble)
+        if self._flushing is not None:
+            self._flushing.cancel()
+            await asyncio.gather(self._flushing, return_exceptions=True)
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        if self._flushing is None:
+            self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        if self._flushing is None:
+            self._flushing = self._loop.create_task(self._flush())
+
+    async def _flush(self) -> None:
+        try:
+            while self._scheduled:
+                self._scheduled = False
+                batch, self._batch = self._batch, Batch()
+                calls, self._calls = self._calls, []
+                starts, self._starts = self._starts, {}
+                self._in_flight = len(batch)
+                refused = await self._commit(batch, starts) if self._in_flight else frozenset[int]()
+                self._in_flight = 0
+                for num, settled in starts.items():
+                    settled(num not in refused, None)
+                for call in calls:
+                    call()
+                if self._room:
+                    self._let_in()
+        finally:
+            self._flushing = None
+            if self._scheduled:
+                self._schedule()
+
+    def _let_in(self) -> None:
+        if self.backlog < BOUND:
+            waiting, self._room = self._room, []
+            for turn in waiting:
+                if not turn.done():
+                    turn.set_result(None)
+
+    async def _commit(self, batch: Batch, starts: dict[int, Settled]) -> frozenset[int]:
+        """Write ``batch``, again and again while the store is in trouble; give up on what the store refuses for good.
+
+        Runs that have begun stay queued for as long as it takes: their effects have happened. New runs are refused once
+        their starters have waited long enough, or at once where waiting cannot help.
+        """
+        delay_s, waited_s = 0.05, 0.0
+        while True:
+            try:
+                refused = await self._store.commit(batch)
+            except StoreError as error:
+                self.trouble = error
+                if not error.transient or isinstance(error, StoreFull) or waited_s >= self._patience_s:
+                    self._refuse(batch, starts, error)
+                if not error.transient:
+                    await self._bisect(batch, error)
+                    return frozenset()
+                if not batch:
+                    return frozenset()
+                log.warning("the store refused a commit of %d rows; next try in %.2f s: %s", len(batch), delay_s, error)
+                await asyncio.sleep(delay_s)
+                waited_s += delay_s
+                delay_s = min(delay_s * 2, 2.0)
+            else:
+                self.trouble = None
+                return refused
+
+    def _refuse(self, batch: Batch, starts: dict[int, Settled], error: StoreError) -> None:
+        """Tell the starters that nothing of their runs has been written or will be."""
+        nums = set(starts)
+        for part in (batch, self._batch):
+            part.starts[:] = [row for row in part.starts if row.num not in nums]
+            part.entries[:] = [entry for entry in part.entries if entry.run not in nums]
+            for num in nums:
+                part.updates.pop(num, None)
+        for settled in starts.values():
+            settled(False, error)  # noqa: FBT003
+        starts.clear()
+
+    async def _bisect(self, batch: Batch, error: StoreError) -> None:
+        """The store refused the batch for good: write it run by run, so that only the guilty ones suffer."""
+        nums = {entry.run for entry in batch.entries} | set(batch.updates)
+        if len(nums) <= 1:
+            for num in nums:
+                self._on_guilty(num, error)
+            return
+        for num in sorted(nums):
+            part = Batch(entries=[entry for entry in batch.entries if entry.run == num])
+            if num in batch.updates:
+                part.updates[num] = batch.updates[num]
+            try:
+                await self._store.commit(part)
+            except StoreError as guilty:
+                self._on_guilty(num, guilty)

@@ -1,0 +1,119 @@
+"""SQL of the tables, as text: definitions, column lists, and the statements that bind whole tuples.
+
+Made from ``tables.py`` by ``python -m durable_core.stores.generate``; edit the tables, not this file.
+"""
+
+CREATE = (
+    """
+CREATE TABLE runs (
+    num INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    uid BLOB NOT NULL,
+    name TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    status TEXT NOT NULL,
+    phase TEXT DEFAULT '' NOT NULL,
+    owner TEXT,
+    wake_at_ns BIGINT,
+    deadline_at_ns BIGINT,
+    paused BIGINT DEFAULT 0 NOT NULL,
+    input BLOB NOT NULL,
+    output BLOB,
+    error BLOB,
+    reason TEXT,
+    detail BLOB,
+    parent BIGINT,
+    traceparent TEXT,
+    created_at_ns BIGINT NOT NULL,
+    updated_at_ns BIGINT NOT NULL,
+    ended_at_ns BIGINT,
+    PRIMARY KEY (num),
+    UNIQUE (id)
+)
+""",
+    """
+CREATE INDEX runs_children ON runs (parent) WHERE parent IS NOT NULL
+""",
+    """
+CREATE INDEX runs_open ON runs (owner, wake_at_ns) WHERE ended_at_ns IS NULL
+""",
+    """
+CREATE TABLE journal (
+    pos INTEGER NOT NULL,
+    run BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    kind TEXT NOT NULL,
+    "key" TEXT NOT NULL,
+    attempt BIGINT NOT NULL,
+    label TEXT NOT NULL,
+    payload BLOB,
+    error BLOB,
+    started_at_ns BIGINT,
+    at_ns BIGINT NOT NULL,
+    due_at_ns BIGINT,
+    worker TEXT NOT NULL,
+    PRIMARY KEY (pos)
+)
+""",
+    """
+CREATE UNIQUE INDEX journal_run_seq ON journal (run, seq)
+""",
+    """
+CREATE TABLE signals (
+    num INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    run BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    at_ns BIGINT NOT NULL
+)
+""",
+    """
+CREATE INDEX signals_run ON signals (run)
+""",
+    """
+CREATE TABLE workers (
+    id TEXT NOT NULL,
+    pid BIGINT NOT NULL,
+    host TEXT NOT NULL,
+    started_at_ns BIGINT NOT NULL,
+    PRIMARY KEY (id)
+)
+""",
+    """
+CREATE TABLE meta (
+    "key" TEXT NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY ("key")
+)
+""",
+)
+
+RUN_COLUMNS = (
+    "num, id, uid, name, version, status, phase, owner, wake_at_ns, deadline_at_ns, paused, input, "
+    "output, error, reason, detail, parent, traceparent, created_at_ns, updated_at_ns, ended_at_ns"
+)
+
+INSERT_RUNS = (
+    "INSERT INTO runs (num, id, uid, name, version, status, owner, wake_at_ns, deadline_at_ns, input, "
+    "parent, traceparent, created_at_ns, updated_at_ns) VALUES "
+)
+
+RUN_MARKS = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+UPDATE_RUN = (
+    "UPDATE runs SET status = ?, phase = ?, owner = ?, wake_at_ns = ?, paused = ?, output = ?, error = "
+    "?, reason = ?, detail = ?, updated_at_ns = ?, ended_at_ns = ? WHERE num = ?"
+)
+
+ENTRY_COLUMNS = "run, seq, kind, key, attempt, label, payload, error, started_at_ns, at_ns, due_at_ns, worker"
+
+INSERT_ENTRIES = (
+    "INSERT INTO journal (run, seq, kind, key, attempt, label, payload, error, started_at_ns, at_ns, "
+    "due_at_ns, worker) VALUES "
+)
+
+ENTRY_MARKS = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+INSERT_SIGNAL = "INSERT INTO signals (run, name, payload, at_ns) VALUES (?, ?, ?, ?)"
+
+INSERT_WORKER = "INSERT INTO workers (id, pid, host, started_at_ns) VALUES (?, ?, ?, ?)"

@@ -1,0 +1,261 @@
+"""The SQLite store: no server, one file, several processes.
+
+Rows are bound on the caller's thread, which measured cheaper than handing them to another one. The commit, which
+waits for the disk, is made there too while commits are small and quick, else on a thread, so that the loop stays free.
+
+Invariant: one writing connection, used by one task at a time; what a method has returned, every later read sees.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Literal, TypeVar
+
+from durable_core.errors import StoreError
+from durable_core.model.entry import Entry
+from durable_core.model.run import RunQuery, RunRecord
+from durable_core.ports import Batch, Signal
+from durable_core.stores import refusals
+from durable_core.stores.sqlite_file import SqliteFile
+from durable_core.stores.sqlite_reader import Reader
+from durable_core.stores.sqlite_writer import NUMBERS
+
+log = logging.getLogger("durable_core")
+
+T = TypeVar("T")
+Durability = Literal["power", "process"]
+
+SYNCHRONOUS: dict[Durability, str] = {"power": "FULL", "process": "NORMAL"}
+FEW_ROWS = 16
+"""Rows of a batch that may be committed on the loop's thread."""
+QUICK_S = 0.002
+"""How long commits may take there, as a moving average."""
+FEW_READS = 4
+"""Runs whose journals or rows are read on the loop's thread."""
+
+
+class SqliteStore:
+    """A ``Store`` on the SQLite file at ``path``, which ``open`` makes where there is none.
+
+    Args:
+        path: of the file; its directory must exist and be writable.
+        durability: ``power`` keeps every commit through a power loss; ``process`` only through the end of the
+            process, and is faster where the disk is slow.
+    """
+
+    def __init__(self, path: str, *, durability: Durability = "power") -> None:
+        self.path = path
+        self._synchronous = SYNCHRONOUS[durability]
+        self._opened: SqliteFile | None = None
+        self._turn = asyncio.Lock()
+        self._commit_s = 0.0
+        self._numbers = iter(range(0))
+        self._numbers_left = 0
+        self._spare = range(0)
+        self._version = 0
+
+    @property
+    def secret(self) -> bytes:
+        """32 random bytes, made with the store: all its processes share them, and nobody else has them."""
+        return self._file.secret
+
+    @property
+    def _file(self) -> SqliteFile:
+        if self._opened is None:
+            raise StoreError(f"the store {self.path} is not open; await open() first, and use it before close()")
+        return self._opened
+
+    async def open(self, *, worker: str | None) -> None:
+        """Open the file or make it, announce ``worker`` and release the runs of the dead. See ``Store.open``."""
+        if self._opened is not None:
+            raise StoreError(f"the store {self.path} is open already; close it first, or make another one")
+        self._writes = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._reads = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        how = partial(SqliteFile.open, self.path, worker=worker, synchronous=self._synchronous)
+        async with self._turn:
+            opening = asyncio.get_running_loop().run_in_executor(self._writes, how)
+            try:
+                file = await _uncut(opening)
+            except asyncio.CancelledError:
+                if opening.exception() is None:
+                    opening.result().close()
+                raise
+            self._opened = file
+            self._take_numbers(file.numbers)
+            self._version = file.versions.data_version()
+
+    async def close(self) -> None:
+        """Free this worker's runs, forget it and close the file. Safe to call twice."""
+        async with self._turn:
+            file, self._opened = self._opened, None
+            if file is None:
+                return
+            try:
+                await self._threaded(self._reads, lambda: None)  # what is being read ends first
+                await self._threaded(self._writes, file.close)
+            except (StoreError, *refusals.CAUGHT) as error:
+                # Nothing is lost, and the caller can do nothing: a worker that did not sign off is found dead.
+                log.warning("%s: this worker could not sign off, so others release its runs: %s", self.path, error)
+            finally:
+                self._writes.shutdown(wait=False)
+                self._reads.shutdown(wait=False)
+
+    def crash(self) -> None:
+        """For tests: let go of the file as the end of the process would, so that the worker is found dead."""
+        file, self._opened = self._opened, None
+        if file is not None:
+            self._writes.shutdown()
+            self._reads.shutdown()
+            file.crash()
+
+    def next_num(self) -> int:
+        """A run number that is this store's alone. Reserved ahead, by blocks; commits reserve the next block."""
+        if not self._numbers_left:
+            if not self._spare:
+                raise StoreError(
+                    f"all {NUMBERS} run numbers reserved in {self.path} are handed out, and no commit came to reserve "
+                    "more; start fewer runs at a time",
+                    transient=True,
+                )
+            self._take_numbers(self._spare)
+            self._spare = range(0)
+        self._numbers_left -= 1
+        return next(self._numbers)
+
+    def _take_numbers(self, numbers: range) -> None:
+        self._numbers, self._numbers_left = iter(numbers), len(numbers)
+
+    async def commit(self, batch: Batch) -> frozenset[int]:
+        """Write ``batch``; see ``Store.commit``. With durability ``power`` it outlasts a power loss on return."""
+        rows = len(batch)
+        if not rows:
+            return frozenset()
+        low = self._numbers_left < NUMBERS // 2 and not self._spare
+        file = self._file
+
+        def work() -> tuple[frozenset[int], range]:
+            return file.writer.write(batch), file.writer.reserve_numbers() if low else range(0)
+
+        refused, numbers = await self._transact(f"write a batch of {rows} rows", work, rows=rows)
+        if low:
+            self._spare = numbers
+        return refused
+
+    async def claim(
+        self, worker: str, served: Collection[tuple[str, int]], *, now_ns: int, limit: int
+    ) -> list[RunRecord]:
+        """Take due runs; see ``Store.claim``. Writes nothing where none is due."""
+        if not served or limit < 1 or not self._ask(lambda reader: reader.due(served, now_ns=now_ns, limit=1)):
+            return []
+        take = partial(self._file.writer.claim, worker, served, now_ns=now_ns, limit=limit)
+        return await self._transact("claim runs", take, rows=limit)
+
+    async def release_dead(self) -> int:
+        """Free the runs of workers whose lock is free; see ``Store.release_dead``."""
+        file = self._file
+        if not self._ask(lambda reader: reader.other_workers(file.worker)):
+            return 0
+        return await self._transact("release dead workers", file.release_dead, rows=1)
+
+    async def next_wake_ns(self) -> int | None:
+        """When the next unowned open run that is not paused falls due; see ``Store.next_wake_ns``."""
+        return self._ask(lambda reader: reader.next_wake_ns())
+
+    async def load(self, nums: Sequence[int]) -> dict[int, list[Entry]]:
+        """The journals of these runs; see ``Store.load``."""
+        if len(nums) <= FEW_READS:
+            return self._ask(lambda reader: reader.load(nums))
+        return await self._ask_at_length(lambda reader: reader.load(nums))
+
+    async def find(self, ids: Sequence[str]) -> list[RunRecord]:
+        """The runs of these ids; see ``Store.find``."""
+        if len(ids) <= FEW_READS:
+            return self._ask(lambda reader: reader.find(ids))
+        return await self._ask_at_length(lambda reader: reader.find(ids))
+
+    async def select(self, query: RunQuery) -> list[RunRecord]:
+        """The runs that ``query`` describes; see ``Store.select``."""
+        return await self._ask_at_length(lambda reader: reader.select(query))
+
+    async def count(self, query: RunQuery) -> int:
+        """How many runs ``query`` describes; see ``Store.count``."""
+        return await self._ask_at_length(lambda reader: reader.count(query))
+
+    async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int) -> None:
+        """Leave a signal for ``run``; durable on return. See ``Store.signal``."""
+        leave = partial(self._file.writer.signal, run, name, payload, now_ns=now_ns)
+        await self._transact(f"leave the signal {name!r}", leave, rows=1)
+
+    async def signals(self, runs: Collection[int]) -> list[Signal]:
+        """The signals that wait for these runs; see ``Store.signals``."""
+        return self._ask(lambda reader: reader.signals(runs))
+
+    async def changed(self) -> bool:
+        """Whether another store, in this process or another, has committed since the last call."""
+        async with self._turn:
+            try:
+                version = self._file.versions.data_version()
+            except refusals.CAUGHT as error:
+                raise refusals.explain(error, path=self.path, doing="look for changes") from error
+            changed, self._version = version != self._version, version
+            return changed
+
+    async def _transact(self, doing: str, work: Callable[[], T], *, rows: int) -> T:
+        """Do ``work`` in one transaction; it is durable on return, or nothing of it was written."""
+        async with self._turn:
+            file = self._file
+            try:
+                if not file.begin_now():
+                    await self._threaded(self._writes, file.begin_waiting)
+                    file = self._file
+                result = work()
+                if rows <= FEW_ROWS and self._commit_s < QUICK_S:
+                    self._commit(file)
+                else:
+                    await self._threaded(self._writes, partial(self._commit, file))
+            except refusals.CAUGHT as error:
+                raise refusals.explain(error, path=self.path, doing=doing) from error
+            finally:
+                if self._opened is not None:
+                    file.leave()
+            return result
+
+    def _commit(self, file: SqliteFile) -> None:
+        began = time.perf_counter()
+        file.commit()
+        self._commit_s += (time.perf_counter() - began - self._commit_s) / 8
+
+    def _ask(self, question: Callable[[Reader], T]) -> T:
+        try:
+            return question(self._file.reader)
+        except refusals.CAUGHT as error:
+            raise refusals.explain(error, path=self.path, doing="read", outcome="nothing was changed") from error
+
+    async def _ask_at_length(self, question: Callable[[Reader], T]) -> T:
+        reader = self._file.bulk_reader
+        try:
+            return await self._threaded(self._reads, lambda: question(reader))
+        except refusals.CAUGHT as error:
+            raise refusals.explain(error, path=self.path, doing="read", outcome="nothing was changed") from error
+
+    async def _threaded(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        return await _uncut(asyncio.get_running_loop().run_in_executor(threads, call))
+
+
+async def _uncut(future: "asyncio.Future[T]") -> T:
+    """Await ``future``. Where the caller is cancelled, wait for its end nevertheless: the thread cannot be stopped.
+
+    So nobody uses a connection that a thread still works with.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return future.result()

@@ -1,0 +1,169 @@
+"""What is asked of a SQLite file without changing it: each question is one or a few indexed queries.
+
+Synchronous, and for one thread at a time: ``SqliteStore`` decides on which thread a question is asked.
+"""
+
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import attrs
+
+from durable_core.model.entry import Entry
+from durable_core.model.run import OPEN, RunQuery, RunRecord, RunStatus
+from durable_core.ports import Signal
+from durable_core.stores import sql
+
+T = TypeVar("T")
+
+_FIELDS = [field.name for field in attrs.fields(RunRecord)]
+_STATUS, _PAUSED = _FIELDS.index("status"), _FIELDS.index("paused")
+
+CHUNKS = (256, 16, 1)
+"""Lengths of an IN list: few, so that few statements are prepared."""
+
+# ruff: noqa: S608 - every statement here is put together from our own column names and marks; values are bound
+LOAD_ONE = f"SELECT {sql.ENTRY_COLUMNS} FROM journal WHERE run = ? ORDER BY seq"
+LOAD = f"SELECT {sql.ENTRY_COLUMNS} FROM journal WHERE run IN ({{marks}}) ORDER BY run, seq"
+FIND = f"SELECT {sql.RUN_COLUMNS} FROM runs WHERE id IN ({{marks}})"
+WAITING = "SELECT num, run FROM signals"
+SIGNALS = "SELECT num, run, name, payload FROM signals WHERE num IN ({marks})"
+DUE = f"""
+SELECT {sql.RUN_COLUMNS} FROM runs
+WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns <= ? AND paused = 0 AND (name, version) IN (VALUES {{marks}})
+ORDER BY wake_at_ns, num LIMIT ?
+"""
+NEXT_WAKE = """
+SELECT wake_at_ns FROM runs
+WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns IS NOT NULL AND paused = 0
+ORDER BY wake_at_ns LIMIT 1
+"""
+OTHER_WORKERS = "SELECT id FROM workers WHERE id IS NOT ?"
+
+
+class Where(NamedTuple):
+    """A condition and the values it binds."""
+
+    text: str
+    values: list[object]
+
+
+def chunks(values: Sequence[T], lengths: Sequence[int] = CHUNKS) -> Iterator[Sequence[T]]:
+    """``values`` in pieces of the given lengths, the longest first."""
+    start = 0
+    for length in lengths:
+        while len(values) - start >= length:
+            yield values[start : start + length]
+            start += length
+
+
+def marks(count: int) -> str:
+    """``count`` question marks, for an IN list."""
+    return ", ".join("?" * count)
+
+
+def to_run(row: Sequence[object]) -> RunRecord:
+    """The record of a row of ``sql.RUN_COLUMNS``."""
+    values: list[Any] = list(row)  # SQLite's values have no types; the table's columns follow the record's fields
+    values[_STATUS] = RunStatus(values[_STATUS])
+    values[_PAUSED] = bool(values[_PAUSED])
+    return RunRecord(*values)
+
+
+def where(query: RunQuery) -> Where:
+    """What ``query`` asks, as a condition on ``runs``."""
+    parts: list[str] = ["1"]
+    values: list[object] = []
+    if query.statuses is not None:
+        parts.append(f"status IN ({marks(len(query.statuses))})")
+        values.extend(sorted(query.statuses))
+        if query.statuses <= OPEN:
+            parts.append("ended_at_ns IS NULL")  # nothing new, but it lets the index of open runs serve
+    if query.phases is not None:
+        parts.append(f"phase IN ({marks(len(query.phases))})")
+        values.extend(sorted(query.phases))
+    for text, value in (
+        ("name = ?", query.name),
+        ("version = ?", query.version),
+        ("created_at_ns >= ?", query.since_ns),
+        ("num < ?", query.before_num),
+        ("parent = ?", query.parent),
+    ):
+        if value is not None:
+            parts.append(text)
+            values.append(value)
+    return Where(" AND ".join(parts), values)
+
+
+class Reader:
+    """The questions, on one connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def load(self, nums: Sequence[int]) -> dict[int, list[Entry]]:
+        """The journals of ``nums``, each by ``seq``."""
+        if len(nums) == 1:
+            return {nums[0]: list(map(Entry._make, self._connection.execute(LOAD_ONE, nums)))}
+        journals: dict[int, list[Entry]] = {num: [] for num in nums}
+        for some in chunks(tuple(journals)):
+            for row in self._connection.execute(LOAD.format(marks=marks(len(some))), some):
+                journals[row[0]].append(Entry._make(row))
+        return journals
+
+    def find(self, ids: Sequence[str]) -> list[RunRecord]:
+        """The runs of ``ids`` that exist."""
+        found: list[RunRecord] = []
+        for some in chunks(tuple(dict.fromkeys(ids))):
+            found += map(to_run, self._connection.execute(FIND.format(marks=marks(len(some))), some))
+        return found
+
+    def select(self, query: RunQuery) -> list[RunRecord]:
+        """The runs that ``query`` describes, the largest number first."""
+        condition = where(query)
+        limit = -1 if query.limit is None else query.limit
+        text = f"SELECT {sql.RUN_COLUMNS} FROM runs WHERE {condition.text} ORDER BY num DESC LIMIT ?"
+        return list(map(to_run, self._connection.execute(text, (*condition.values, limit))))
+
+    def count(self, query: RunQuery) -> int:
+        """How many runs ``query`` describes."""
+        condition = where(query)
+        text = f"SELECT count(*) FROM runs WHERE {condition.text}"
+        (number,) = self._connection.execute(text, condition.values).fetchone()
+        return int(number)
+
+    def signals(self, runs: Collection[int]) -> list[Signal]:
+        """The signals that wait for ``runs``, the oldest first."""
+        # A worker asks for all its runs, which may be thousands; signals that wait are few.
+        asked = frozenset(runs)
+        nums = [num for num, run in self._connection.execute(WAITING) if run in asked]
+        found: list[Signal] = []
+        for some in chunks(nums):
+            rows = self._connection.execute(SIGNALS.format(marks=marks(len(some))), some)
+            found += (Signal(*row) for row in rows)
+        found.sort(key=lambda signal: signal.num)
+        return found
+
+    def due(self, served: Collection[tuple[str, int]], *, now_ns: int, limit: int) -> list[RunRecord]:
+        """Up to ``limit`` runs that a worker serving ``served`` may claim, the longest due first."""
+        values = [value for pair in sorted(served) for value in pair]
+        text = DUE.format(marks=", ".join(["(?, ?)"] * len(served)))
+        return list(map(to_run, self._connection.execute(text, (now_ns, *values, limit))))
+
+    def next_wake_ns(self) -> int | None:
+        """When the next run that could be claimed falls due."""
+        row = self._connection.execute(NEXT_WAKE).fetchone()
+        return None if row is None else int(row[0])
+
+    def other_workers(self, worker: str | None) -> list[str]:
+        """The announced workers but ``worker``."""
+        return [str(row[0]) for row in self._connection.execute(OTHER_WORKERS, (worker,))]
+
+    def data_version(self) -> int:
+        """A number that changes when another connection has committed."""
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return int(version)

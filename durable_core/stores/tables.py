@@ -1,0 +1,135 @@
+"""The tables, once: what every other form of the schema is made from.
+
+Migrations, admin queries and the dashboard use these classes. The hot path does not: it binds tuples to the text in
+``sql.py``, which ``python -m durable_core.stores.generate`` makes from here. Nothing imports this module at run time,
+since SQLModel costs 320 ms and 30 MiB.
+
+Invariant: the columns of ``runs`` are those of ``RunRecord`` and the columns of ``journal`` those of ``Entry``, in
+order, after the row's own number.
+"""
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Text, text
+from sqlmodel import Field, SQLModel
+
+
+def _number() -> "Column[int]":
+    # SQLite makes a key of exactly the type INTEGER the row's own number, and needs no second index for it.
+    return Column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
+
+
+def _whole(*, default: int | None = None) -> "Column[int]":
+    return Column(BigInteger, nullable=False, server_default=None if default is None else text(str(default)))
+
+
+def _whole_or_none() -> "Column[int]":
+    return Column(BigInteger, nullable=True)
+
+
+def _text(*, default: str | None = None, unique: bool = False, key: bool = False) -> "Column[str]":
+    return Column(Text, nullable=False, server_default=default, unique=unique or None, primary_key=key)
+
+
+def _text_or_none() -> "Column[str]":
+    return Column(Text, nullable=True)
+
+
+def _data() -> "Column[bytes]":
+    return Column(LargeBinary, nullable=False)
+
+
+def _data_or_none() -> "Column[bytes]":
+    return Column(LargeBinary, nullable=True)
+
+
+class RunRow(SQLModel, table=True):
+    """One run."""
+
+    __tablename__ = "runs"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (
+        # What claim, next_wake_ns and release_dead look for: the open runs only, so that ended ones cost nothing.
+        Index("runs_open", "owner", "wake_at_ns", sqlite_where=text("ended_at_ns IS NULL")),
+        Index("runs_children", "parent", sqlite_where=text("parent IS NOT NULL")),
+    )
+
+    num: int = Field(sa_column=_number())
+    id: str = Field(sa_column=_text(unique=True))
+    uid: bytes = Field(sa_column=_data())
+    name: str = Field(sa_column=_text())
+    version: int = Field(sa_column=_whole())
+    status: str = Field(sa_column=_text())
+    phase: str = Field(sa_column=_text(default=""))
+    owner: str | None = Field(sa_column=_text_or_none())
+    wake_at_ns: int | None = Field(sa_column=_whole_or_none())
+    deadline_at_ns: int | None = Field(sa_column=_whole_or_none())
+    paused: int = Field(sa_column=_whole(default=0))
+    input: bytes = Field(sa_column=_data())
+    output: bytes | None = Field(sa_column=_data_or_none())
+    error: bytes | None = Field(sa_column=_data_or_none())
+    reason: str | None = Field(sa_column=_text_or_none())
+    detail: bytes | None = Field(sa_column=_data_or_none())
+    parent: int | None = Field(sa_column=_whole_or_none())
+    traceparent: str | None = Field(sa_column=_text_or_none())
+    created_at_ns: int = Field(sa_column=_whole())
+    updated_at_ns: int = Field(sa_column=_whole())
+    ended_at_ns: int | None = Field(sa_column=_whole_or_none())
+
+
+class JournalRow(SQLModel, table=True):
+    """One entry of a run's journal. ``pos`` is the order of the commits, over all runs."""
+
+    __tablename__ = "journal"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (Index("journal_run_seq", "run", "seq", unique=True),)
+
+    pos: int = Field(sa_column=_number())
+    run: int = Field(sa_column=_whole())
+    seq: int = Field(sa_column=_whole())
+    kind: str = Field(sa_column=_text())
+    key: str = Field(sa_column=_text())
+    attempt: int = Field(sa_column=_whole())
+    label: str = Field(sa_column=_text())
+    payload: bytes | None = Field(sa_column=_data_or_none())
+    error: bytes | None = Field(sa_column=_data_or_none())
+    started_at_ns: int | None = Field(sa_column=_whole_or_none())
+    at_ns: int = Field(sa_column=_whole())
+    due_at_ns: int | None = Field(sa_column=_whole_or_none())
+    worker: str = Field(sa_column=_text())
+
+
+class SignalRow(SQLModel, table=True):
+    """A signal that no batch has consumed yet."""
+
+    __tablename__ = "signals"  # pyright: ignore[reportAssignmentType]
+    # A number is never given out again, so that a batch which is written twice cannot consume a newer signal.
+    __table_args__ = (Index("signals_run", "run"), {"sqlite_autoincrement": True})
+
+    num: int = Field(sa_column=_number())
+    run: int = Field(sa_column=_whole())
+    name: str = Field(sa_column=_text())
+    payload: bytes = Field(sa_column=_data())
+    at_ns: int = Field(sa_column=_whole())
+
+
+class WorkerRow(SQLModel, table=True):
+    """A worker that announced itself. Whether it lives, its lock file says."""
+
+    __tablename__ = "workers"  # pyright: ignore[reportAssignmentType]
+
+    id: str = Field(sa_column=_text(key=True))
+    pid: int = Field(sa_column=_whole())
+    host: str = Field(sa_column=_text())
+    started_at_ns: int = Field(sa_column=_whole())
+
+
+class MetaRow(SQLModel, table=True):
+    """A fact about the whole store: ``format`` and ``next_num`` (numbers), ``secret`` (32 bytes).
+
+    The column holds either; SQLite keeps a value of a BLOB column as it was given.
+    """
+
+    __tablename__ = "meta"  # pyright: ignore[reportAssignmentType]
+
+    key: str = Field(sa_column=_text(key=True))
+    value: bytes = Field(sa_column=_data())
+
+
+TABLES: tuple[type[SQLModel], ...] = (RunRow, JournalRow, SignalRow, WorkerRow, MetaRow)

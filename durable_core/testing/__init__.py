@@ -1,0 +1,21 @@
+"""Tests' tools: for code that uses this package, and for stores that others write.
+
+``StoreContract`` needs pytest, so it is loaded when it is asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from durable_core.testing.faulty_store import FaultyStore
+
+if TYPE_CHECKING:
+    from durable_core.testing.store_contract import StoreContract
+
+__all__ = ["FaultyStore", "StoreContract"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "StoreContract":
+        from durable_core.testing.store_contract import StoreContract  # noqa: PLC0415 - imports pytest
+
+        return StoreContract
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

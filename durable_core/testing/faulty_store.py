@@ -1,0 +1,117 @@
+"""A store that fails on demand: what happens to an engine whose database says no, or does not answer.
+
+Invariant: what the inner store has written is written, whatever the caller was told. That is what an unknown commit is.
+"""
+
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from durable_core.errors import StoreError
+from durable_core.model.entry import Entry
+from durable_core.model.run import RunQuery, RunRecord
+from durable_core.ports import Batch, Signal, Store
+
+T = TypeVar("T")
+
+
+class FaultyStore:
+    """``inner``, of which the next commits or other calls can be told to fail.
+
+    >>> from durable_core.stores import open_store
+    >>> store = FaultyStore(open_store("memory://"))
+    >>> store.fail_commits(2, written=True)  # both are written, and both raise
+    """
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.commits = 0
+        """Commits asked for so far."""
+        self.on_commit: Callable[[Batch], None] | None = None
+        """Called with each batch before it is written; what it raises, ``commit`` raises."""
+        self._failing_commits = 0
+        self._written = False
+        self._failing_calls = 0
+        self._transient = True
+
+    def fail_commits(self, count: int, *, written: bool = False, transient: bool = True) -> None:
+        """Let the next ``count`` commits raise: before anything is written, or after all of it is."""
+        self._failing_commits, self._written, self._transient = count, written, transient
+
+    def fail_calls(self, count: int, *, transient: bool = True) -> None:
+        """Let the next ``count`` calls of methods other than ``open``, ``close`` and ``commit`` raise, undone."""
+        self._failing_calls, self._transient = count, transient
+
+    async def open(self, *, worker: str | None) -> None:
+        """Open the inner store."""
+        await self.inner.open(worker=worker)
+
+    async def close(self) -> None:
+        """Close the inner store."""
+        await self.inner.close()
+
+    def next_num(self) -> int:
+        """The inner store's next number."""
+        return self.inner.next_num()
+
+    async def commit(self, batch: Batch) -> frozenset[int]:
+        """Commit, or raise as told by ``fail_commits``."""
+        self.commits += 1
+        if self.on_commit is not None:
+            self.on_commit(batch)
+        if not self._failing_commits:
+            return await self.inner.commit(batch)
+        self._failing_commits -= 1
+        if self._written:
+            await self.inner.commit(batch)
+        raise self._refusal(f"commit of {len(batch)} rows")
+
+    def _refusal(self, what: str) -> StoreError:
+        return StoreError(f"the {what} fails because a test asked for it; ask again", transient=self._transient)
+
+    async def _call(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        if self._failing_calls:
+            self._failing_calls -= 1
+            raise self._refusal(what)
+        return await call()
+
+    async def claim(
+        self, worker: str, served: Collection[tuple[str, int]], *, now_ns: int, limit: int
+    ) -> list[RunRecord]:
+        """Claim, or raise as told by ``fail_calls``; so do the methods below."""
+        return await self._call("claim", lambda: self.inner.claim(worker, served, now_ns=now_ns, limit=limit))
+
+    async def release_dead(self) -> int:
+        """Release the runs of the dead."""
+        return await self._call("release", self.inner.release_dead)
+
+    async def next_wake_ns(self) -> int | None:
+        """When the next run falls due."""
+        return await self._call("question for the next wake", self.inner.next_wake_ns)
+
+    async def load(self, nums: Sequence[int]) -> dict[int, list[Entry]]:
+        """The journals."""
+        return await self._call("load", lambda: self.inner.load(nums))
+
+    async def find(self, ids: Sequence[str]) -> list[RunRecord]:
+        """The runs of these ids."""
+        return await self._call("find", lambda: self.inner.find(ids))
+
+    async def select(self, query: RunQuery) -> list[RunRecord]:
+        """The runs that ``query`` describes."""
+        return await self._call("select", lambda: self.inner.select(query))
+
+    async def count(self, query: RunQuery) -> int:
+        """How many runs ``query`` describes."""
+        return await self._call("count", lambda: self.inner.count(query))
+
+    async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int) -> None:
+        """Leave a signal."""
+        await self._call("signal", lambda: self.inner.signal(run, name, payload, now_ns=now_ns))
+
+    async def signals(self, runs: Collection[int]) -> list[Signal]:
+        """The signals that wait."""
+        return await self._call("question for signals", lambda: self.inner.signals(runs))
+
+    async def changed(self) -> bool:
+        """Whether somebody else has committed."""
+        return await self._call("question for changes", self.inner.changed)

@@ -1,0 +1,209 @@
+"""How a store hands runs to workers: whose they are, when they are due, who is dead, and what signals do."""
+# ruff: noqa: S101, PLR2004 - a test suite asserts, and its numbers are examples
+
+import asyncio
+
+import pytest
+
+from durable_core.errors import StoreError
+from durable_core.model.run import RunQuery, RunStatus
+from durable_core.ports import Batch
+from durable_core.testing.store_rows import (
+    NOW_NS,
+    SERVED,
+    MakeStore,
+    Rules,
+    add,
+    claimed,
+    in_loop,
+    new_batch,
+    new_entry,
+    new_run,
+    new_update,
+    opened,
+    the,
+)
+
+
+class ClaimRules(Rules):
+    """Claims, wakes, the dead, and signals."""
+
+    @in_loop
+    async def test_claim_takes_the_longest_due_first(self, make_store: MakeStore) -> None:
+        """What fell due first is claimed first, no more than asked for, and becomes the worker's."""
+        async with opened(make_store, "w1") as (store,):
+            for id, wake_at_ns in (("c", 30), ("a", 10), ("b", 20), ("now", NOW_NS), ("later", NOW_NS + 1)):
+                await add(store, id, wake_at_ns=wake_at_ns)
+            assert await claimed(store, "w1", limit=0) == []
+            (first, second) = await store.claim("w1", SERVED, now_ns=NOW_NS, limit=2)
+            assert (first.id, second.id) == ("a", "b")
+            assert (first.owner, first.status, first.wake_at_ns) == ("w1", RunStatus.RUNNING, None)
+            assert await the(store, "a") == first
+            assert await claimed(store, "w1") == ["c", "now"]
+            assert await claimed(store, "w1") == []
+
+    @in_loop
+    async def test_claim_leaves_what_it_must(self, make_store: MakeStore) -> None:
+        """Owned, paused, ended, unserved runs and those without a wake are not claimed."""
+        async with opened(make_store, "w1") as (store,):
+            await add(store, "owned", owner="w2")
+            await add(store, "unset", wake_at_ns=None)
+            await add(store, "other name", name="trip")
+            await add(store, "other version", version=2)
+            paused, ended = await add(store, "paused"), await add(store, "ended")
+            end = new_update(ended, status=RunStatus.COMPLETED, wake_at_ns=0, ended_at_ns=20)
+            await store.commit(new_batch(updates=[end, new_update(paused, wake_at_ns=0, paused=True)]))
+            assert await claimed(store, "w1") == []
+            assert await store.claim("w1", [], now_ns=NOW_NS, limit=9) == []
+            served = [*SERVED, *((f"unused {n}", n) for n in range(500)), ("trip", 1), ("order", 2)]
+            found = await store.claim("w1", served, now_ns=NOW_NS, limit=9)
+            assert [run.id for run in found] == ["other name", "other version"]
+
+    @in_loop
+    async def test_no_run_is_claimed_twice(self, make_store: MakeStore) -> None:
+        """Two workers that claim at the same time share the runs out."""
+        async with opened(make_store, "w1", "w2") as (one, two):
+            nums = [one.next_num() for _ in range(60)]
+            await one.commit(new_batch(starts=[new_run(num, f"r{num}") for num in nums]))
+            shares = await asyncio.gather(
+                *(claimed(store, worker, limit=7) for _ in range(6) for store, worker in ((one, "w1"), (two, "w2")))
+            )
+            got = [id for share in shares for id in share]
+            assert len(got) == len(set(got)) == 60
+
+    @in_loop
+    async def test_next_wake(self, make_store: MakeStore) -> None:
+        """The earliest wake of the runs that anybody could claim, now or later."""
+        async with opened(make_store, "w1") as (store,):
+            assert await store.next_wake_ns() is None
+            await add(store, "owned", owner="w1", wake_at_ns=1)
+            paused = await add(store, "paused", wake_at_ns=2)
+            await add(store, "unset", wake_at_ns=None)
+            await store.commit(new_batch(updates=[new_update(paused, wake_at_ns=2, paused=True)]))
+            assert await store.next_wake_ns() is None
+            await add(store, "b", wake_at_ns=50)
+            await add(store, "a", wake_at_ns=40)
+            assert await store.next_wake_ns() == 40
+
+    @in_loop
+    async def test_the_runs_of_the_dead_are_released(self, make_store: MakeStore) -> None:
+        """A worker that died loses its open runs, which are due at once; those of the living stay theirs."""
+        async with opened(make_store, "w1", "w3") as (one, three):
+            dying = make_store()
+            await dying.open(worker="w2")
+            await add(dying, "open", owner="w2", wake_at_ns=None)
+            stuck, ended = await add(dying, "stuck", owner="w2"), await add(dying, "ended", owner="w2")
+            end = new_update(ended, owner="w2", status=RunStatus.FAILED, ended_at_ns=3)
+            await dying.commit(new_batch(updates=[new_update(stuck, owner="w2", status=RunStatus.STUCK), end]))
+            await add(three, "living", owner="w3", wake_at_ns=None)
+            assert await one.release_dead() == 0
+            self.crash(dying)
+            assert await one.release_dead() == 2
+            assert await three.release_dead() == 0
+            assert (await the(one, "stuck")).wake_at_ns is None
+            assert {run.id: run.owner for run in await one.select(RunQuery())} == {
+                "open": None,
+                "stuck": None,
+                "ended": "w2",
+                "living": "w3",
+            }
+            assert await claimed(one, "w1") == ["open"]
+
+    @in_loop
+    async def test_opening_releases_the_dead(self, make_store: MakeStore) -> None:
+        """Whoever opens the store frees the runs of the dead: another worker, an observer, one of the same name."""
+        for place, opener in enumerate(("w2", None, "w1")):
+            dying = make_store()
+            await dying.open(worker="w1")
+            await add(dying, f"r{place}", owner="w1", wake_at_ns=None)
+            self.crash(dying)
+            async with opened(make_store, opener) as (store,):
+                assert (await the(store, f"r{place}")).owner is None
+                assert await claimed(store, "w9") == [f"r{place}"]
+
+    @in_loop
+    async def test_closing_frees_a_workers_runs(self, make_store: MakeStore) -> None:
+        """A worker that leaves properly leaves its runs to the others at once. Closing twice is harmless."""
+        async with opened(make_store, "w1", "w2") as (one, two):
+            await add(one, "a", owner="w1", wake_at_ns=None)
+            await one.close()
+            assert await claimed(two, "w2") == ["a"]
+            await one.close()
+
+    @in_loop
+    async def test_a_living_workers_name_is_taken(self, make_store: MakeStore) -> None:
+        """Two living workers cannot have one name; the second is told so and the first goes on."""
+        async with opened(make_store, "w1") as (store,):
+            await add(store, "a", owner="w1")
+            with pytest.raises(StoreError, match="w1"):
+                await make_store().open(worker="w1")
+            assert await store.release_dead() == 0
+            assert (await the(store, "a")).owner == "w1"
+
+    @in_loop
+    async def test_worker_names_may_hold_any_text(self, make_store: MakeStore) -> None:
+        """Slashes, dots and long names are as good as any."""
+        names = ["../w", "a/b", ".", "é'\"", "x" * 500, "x" * 501, "W1", "w1"]
+        async with opened(make_store, *names) as stores:
+            for store in stores:
+                assert await store.release_dead() == 0
+
+    @in_loop
+    async def test_signals_wait_in_order_until_consumed(self, make_store: MakeStore) -> None:
+        """Signals are read oldest first, by run, as often as asked, until a batch takes them up."""
+        async with opened(make_store, "w1", None) as (store, observer):
+            a, b = await add(store, "a", owner="w1"), await add(store, "b", owner="w1")
+            for run, name in ((b, "one"), (a, "two"), (b, "three")):
+                await observer.signal(run, name, name.encode(), now_ns=1)
+            assert [(s.run, s.name, s.payload) for s in await store.signals([b])] == [
+                (b, "one", b"one"),
+                (b, "three", b"three"),
+            ]
+            found = await store.signals([a, b, *range(b + 1, b + 3000)])
+            assert [signal.name for signal in found] == ["one", "two", "three"]
+            assert await store.signals([]) == []
+            await store.commit(Batch(entries=[new_entry(b, 1)], consumed=[found[0].num]))
+            assert [signal.name for signal in await store.signals([a, b])] == ["two", "three"]
+            await store.commit(Batch(consumed=[signal.num for signal in found]))
+            await observer.signal(a, "four", b"", now_ns=1)
+            (last,) = await store.signals([a])
+            assert last.num not in {signal.num for signal in found}
+
+    @in_loop
+    async def test_a_signal_makes_an_unowned_run_due(self, make_store: MakeStore) -> None:
+        """It wakes an unowned open run, stuck or waiting; an owned one is its owner's; an ended one stays ended."""
+        async with opened(make_store, "w1") as (store,):
+            waiting = await add(store, "waiting", wake_at_ns=None)
+            owned = await add(store, "owned", owner="w1", wake_at_ns=None)
+            stuck, ended = await add(store, "stuck"), await add(store, "ended")
+            end = new_update(ended, status=RunStatus.COMPLETED, ended_at_ns=20)
+            await store.commit(new_batch(updates=[end, new_update(stuck, status=RunStatus.STUCK)]))
+            for num in (waiting, owned, stuck, ended):
+                await store.signal(num, "retry", b"", now_ns=1)
+            assert [(await the(store, id)).wake_at_ns for id in ("owned", "ended")] == [None, None]
+            assert await claimed(store, "w1") == ["waiting", "stuck"]
+
+    @in_loop
+    async def test_a_signal_for_nobody_is_refused(self, make_store: MakeStore) -> None:
+        """There is no run of that number: an error, and nothing is left."""
+        async with opened(make_store, "w1") as (store,):
+            with pytest.raises(StoreError, match="4711"):
+                await store.signal(4711, "cancel", b"", now_ns=1)
+            assert await store.signals([4711]) == []
+
+    @in_loop
+    async def test_no_signal_is_lost_when_a_run_is_let_go(self, make_store: MakeStore) -> None:
+        """A signal that its owner had not seen makes the run due: whether the owner evicts it, leaves or dies."""
+        async with opened(make_store, "w1") as (store,):
+            evicted = await add(store, "evicted", owner="w1", wake_at_ns=None)
+            await store.signal(evicted, "cancel", b"", now_ns=1)
+            await store.commit(new_batch(updates=[new_update(evicted, wake_at_ns=10**18)]))
+            assert await claimed(store, "w1") == ["evicted"]
+            dying = make_store()
+            await dying.open(worker="w2")
+            stuck = await add(dying, "stuck", owner="w2")
+            await dying.commit(new_batch(updates=[new_update(stuck, owner="w2", status=RunStatus.STUCK)]))
+            await store.signal(stuck, "retry", b"", now_ns=1)
+            self.crash(dying)
+            assert await store.release_dead() == 1
+            assert await claimed(store, "w1") == ["stuck"]

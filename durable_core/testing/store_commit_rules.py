@@ -1,0 +1,197 @@
+"""What a store must do with a batch: all of it or nothing, and read back as it was written."""
+# ruff: noqa: S101, PLR2004 - a test suite asserts, and its numbers are examples
+
+import asyncio
+from typing import Any
+
+import attrs
+import pytest
+
+from durable_core.errors import StoreError
+from durable_core.model.entry import Entry
+from durable_core.model.run import RunQuery, RunStatus, RunUpdate
+from durable_core.ports import Batch
+from durable_core.testing.store_rows import (
+    MakeStore,
+    Rules,
+    add,
+    in_loop,
+    new_batch,
+    new_entry,
+    new_run,
+    new_update,
+    opened,
+    the,
+)
+
+
+class CommitRules(Rules):
+    """Commits, and reading what they wrote."""
+
+    @in_loop
+    async def test_a_start_is_read_back_whole(self, make_store: MakeStore) -> None:
+        """Every column of a start is found again, and the others have their first values."""
+        async with opened(make_store, "w1") as (store,):
+            start = new_run(store.next_num(), "a", owner="w1", wake_at_ns=None, parent=7)
+            await store.commit(new_batch(starts=[start]))
+            run = attrs.asdict(await the(store, "a"))
+            assert {name: run.pop(name) for name in start._fields} == start._asdict()
+            firsts: dict[str, Any] = dict.fromkeys(("output", "error", "reason", "detail", "ended_at_ns"))
+            assert run == firsts | {"phase": "", "paused": False, "updated_at_ns": 17}
+
+    @in_loop
+    async def test_an_update_replaces_all_mutable_columns(self, make_store: MakeStore) -> None:
+        """Every column of an update is found again, also where it is None."""
+        async with opened(make_store, "w1") as (store,):
+            num = await add(store, "a")
+            update = new_update(num, status=RunStatus.STUCK, wake_at_ns=5, paused=True, phase="compensating")
+            await store.commit(new_batch(updates=[update]))
+            run = await the(store, "a")
+            assert {name: getattr(run, name) for name in update._fields} == update._asdict()
+            assert run.status is RunStatus.STUCK
+            assert run.paused is True
+            cleared = RunUpdate("running", "", None, None, 0, None, None, None, None, 19, None, num)
+            await store.commit(new_batch(updates=[cleared]))
+            run = await the(store, "a")
+            assert {name: getattr(run, name) for name in cleared._fields} == cleared._asdict()
+
+    @in_loop
+    async def test_entries_are_read_back_in_order(self, make_store: MakeStore) -> None:
+        """A journal is read by ``seq``, whatever the order of its rows in batches, and equals what was written."""
+        async with opened(make_store, "w1") as (store,):
+            num = await add(store, "a")
+            entries = [new_entry(num, seq, payload=None if seq == 2 else bytes(range(256))) for seq in (2, 1, 4, 3)]
+            await store.commit(new_batch(entries=entries[:3]))
+            await store.commit(new_batch(entries=entries[3:]))
+            assert await store.load([num]) == {num: sorted(entries, key=lambda entry: entry.seq)}
+            assert type((await store.load([num]))[num][0]) is Entry
+
+    @in_loop
+    async def test_one_batch_starts_writes_and_ends_a_run(self, make_store: MakeStore) -> None:
+        """A batch may hold a run's start, entries and end together."""
+        async with opened(make_store, "w1") as (store,):
+            num = store.next_num()
+            end = new_update(num, status=RunStatus.COMPLETED, ended_at_ns=20)
+            await store.commit(new_batch(starts=[new_run(num, "a")], entries=[new_entry(num, 1)], updates=[end]))
+            assert (await the(store, "a")).ended_at_ns == 20
+            assert len((await store.load([num]))[num]) == 1
+
+    @in_loop
+    async def test_an_empty_batch_is_harmless(self, make_store: MakeStore) -> None:
+        """A batch without rows writes nothing."""
+        async with opened(make_store, "w1") as (store,):
+            assert await store.commit(Batch()) == frozenset()
+
+    @in_loop
+    async def test_what_is_committed_is_there_after_reopening(self, make_store: MakeStore) -> None:
+        """Runs, entries and signals outlast their store."""
+        async with opened(make_store, "w1") as (store,):
+            num = await add(store, "a")
+            await store.commit(new_batch(entries=[new_entry(num, 1)]))
+            await store.signal(num, "cancel", b"1", now_ns=1)
+        async with opened(make_store, None) as (store,):
+            assert (await the(store, "a")).num == num
+            assert await store.load([num]) == {num: [new_entry(num, 1)]}
+            assert [signal.name for signal in await store.signals([num])] == ["cancel"]
+
+    @in_loop
+    async def test_a_taken_id_is_refused_with_all_its_rows(self, make_store: MakeStore) -> None:
+        """A start whose id is taken is reported and leaves nothing; the rest of its batch is written."""
+        async with opened(make_store, "w1") as (store,):
+            first = await add(store, "a")
+            second, other = store.next_num(), store.next_num()
+            batch = new_batch(
+                starts=[new_run(second, "a"), new_run(other, "b")],
+                entries=[new_entry(second, 1), new_entry(other, 1), new_entry(first, 1)],
+                updates=[new_update(second, phase="lost"), new_update(other, phase="kept")],
+            )
+            assert await store.commit(batch) == {second}
+            assert (await the(store, "a")).num == first
+            assert (await the(store, "b")).phase == "kept"
+            assert {num: len(rows) for num, rows in (await store.load([first, second, other])).items()} == {
+                first: 1,
+                second: 0,
+                other: 1,
+            }
+
+    @in_loop
+    async def test_of_two_starts_with_one_id_the_first_wins(self, make_store: MakeStore) -> None:
+        """The same holds within one batch, also a long one."""
+        async with opened(make_store, "w1") as (store,):
+            nums = [store.next_num() for _ in range(100)]
+            starts = [new_run(num, f"r{place % 98}") for place, num in enumerate(nums)]
+            assert await store.commit(new_batch(starts=starts)) == {nums[98], nums[99]}
+            assert await store.count(RunQuery()) == 98
+            assert (await the(store, "r0")).num == nums[0]
+
+    @in_loop
+    async def test_two_stores_cannot_start_one_id(self, make_store: MakeStore) -> None:
+        """Of two processes that start the same id at the same time one is refused."""
+        async with opened(make_store, "w1", "w2") as (one, two):
+            nums = one.next_num(), two.next_num()
+            refused = await asyncio.gather(
+                one.commit(new_batch(starts=[new_run(nums[0], "a")])),
+                two.commit(new_batch(starts=[new_run(nums[1], "a")])),
+            )
+            assert sorted(map(len, refused)) == [0, 1]
+            assert {(await the(one, "a")).num} | set().union(*refused) == set(nums)
+
+    @in_loop
+    async def test_a_refused_batch_writes_nothing(self, make_store: MakeStore) -> None:
+        """Where one row is wrong, none is written, the error is not transient, and the store goes on."""
+        async with opened(make_store, "w1") as (store,):
+            num = await add(store, "a")
+            await store.commit(new_batch(entries=[new_entry(num, 1)]))
+            await store.signal(num, "cancel", b"1", now_ns=1)
+            before = await the(store, "a")
+            for entries, updates in (
+                ([new_entry(num, 2), new_entry(num, 1)], [new_update(num)]),  # an entry is there already
+                ([new_entry(num, 2), new_entry(num, 2)], [new_update(num)]),  # an entry comes twice
+                ([new_entry(num, 2)], [new_update(num), new_update(num + 1000)]),  # no such run
+            ):
+                wrong = new_batch(starts=[new_run(store.next_num(), "b")], entries=entries, updates=updates)
+                wrong.consumed = [signal.num for signal in await store.signals([num])]
+                with pytest.raises(StoreError) as caught:
+                    await store.commit(wrong)
+                assert not caught.value.transient
+                assert await store.find(["a", "b"]) == [before]
+                assert await store.load([num]) == {num: [new_entry(num, 1)]}
+                assert len(await store.signals([num])) == 1
+            await store.commit(new_batch(entries=[new_entry(num, 2)]))
+
+    @in_loop
+    async def test_a_big_batch(self, make_store: MakeStore) -> None:
+        """Thousands of rows of every kind in one batch."""
+        async with opened(make_store, "w1") as (store,):
+            nums = [store.next_num() for _ in range(1500)]
+            batch = new_batch(
+                starts=[new_run(num, f"r{num}") for num in nums],
+                entries=[new_entry(num, seq) for seq in (1, 2, 3) for num in nums],
+                updates=[new_update(num, phase=str(num)) for num in nums[::2]],
+            )
+            await store.commit(batch)
+            journals = await store.load(nums)
+            assert list(journals) == nums
+            assert {tuple(entry.seq for entry in journal) for journal in journals.values()} == {(1, 2, 3)}
+            runs = {run.num: run.phase for run in await store.find([f"r{num}" for num in nums])}
+            assert runs == {num: str(num) if place % 2 == 0 else "" for place, num in enumerate(nums)}
+
+    @in_loop
+    async def test_load_and_find_give_what_there_is(self, make_store: MakeStore) -> None:
+        """A number without entries has an empty journal; an unknown id is left out; asking twice gives one."""
+        async with opened(make_store, "w1") as (store,):
+            num = await add(store, "a")
+            assert await store.load([]) == {}
+            assert await store.load([num, num + 1000]) == {num: [], num + 1000: []}
+            assert await store.find([]) == []
+            assert [run.num for run in await store.find(["a", "nobody", "a"])] == [num]
+
+    @in_loop
+    async def test_ids_may_hold_any_text(self, make_store: MakeStore) -> None:
+        """Quotes, NUL, other scripts and differences of case are kept and told apart."""
+        async with opened(make_store, "w1") as (store,):
+            ids = ["", " ", "'; DROP TABLE runs; --", '"', "a\0b", "a", "A", "é", "e\u0301", "😀", "%", "x" * 5000]
+            for id in ids:
+                await add(store, id)
+            assert sorted(run.id for run in await store.find(ids)) == sorted(ids)
+            assert [run.id for run in await store.find(["a\0b"])] == ["a\0b"]

@@ -1,0 +1,1 @@
+"""Applications that use the two packages as any other program would."""

@@ -1,0 +1,45 @@
+"""The demo's hand on a participant's admin endpoints: switch faults on, see an answer withheld, let it go."""
+
+import attrs
+import httpx
+
+WAIT_S = 20.0
+"""How long to wait for an answer to be withheld, or let go, before the demo gives up."""
+
+
+class NotHeldError(Exception):
+    """A request that a scene counts on did not come."""
+
+
+@attrs.frozen
+class Admin:
+    """Switches of one participant."""
+
+    name: str
+    http: httpx.AsyncClient
+
+    async def plan(self, operation: str, **faults: int) -> None:
+        """Put faults in force for the next requests of ``operation``: ``decline_next=1``, ``hold_next=1``, ...
+
+        An operation without faults is in order again.
+        """
+        response = await self.http.post("/admin/faults", json={"operation": operation, **faults})
+        response.raise_for_status()
+
+    async def held(self, operation: str) -> None:
+        """Return once a request of ``operation`` has taken effect and its answer is being withheld."""
+        await self._wait(f"/admin/held/{operation}", f"no {operation!r} came to be held")
+
+    async def unheld(self, operation: str) -> None:
+        """Return once no answer of ``operation`` is being withheld: released, or its caller is gone."""
+        await self._wait(f"/admin/unheld/{operation}", f"a {operation!r} is still held")
+
+    async def release(self) -> None:
+        """Let all withheld answers go."""
+        (await self.http.post("/admin/release")).raise_for_status()
+
+    async def _wait(self, path: str, otherwise: str) -> None:
+        try:
+            (await self.http.get(path, timeout=WAIT_S)).raise_for_status()
+        except httpx.ReadTimeout as error:
+            raise NotHeldError(f"{self.name}: {otherwise} after {WAIT_S:g} s; see the logs of the worker") from error

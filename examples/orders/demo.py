@@ -1,0 +1,124 @@
+"""``python -m examples.orders.demo``: a shop of real processes, made to fail in every way, and audited at the end.
+
+Exit code 0 only if the participants' own books show every order whole or gone. No process is left behind.
+"""
+
+import asyncio
+import signal
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from shutil import rmtree
+from typing import Annotated
+
+import attrs
+import msgspec
+import typer
+
+from examples.orders.admin import NotHeldError
+from examples.orders.audit import Audit, Expected, audit
+from examples.orders.domain import Order
+from examples.orders.launcher import ChildFailedError
+from examples.orders.scenes import SCENES
+from examples.orders.screen import Outcome, Screen
+from examples.orders.shop import DemoFailedError, Shop, open_shop
+from sagas import SagaInfo
+
+FAILED = 1
+TERMINATED = 143
+
+
+def main(
+    *,
+    keep: Annotated[Path | None, typer.Option(help="Keep databases and logs here; must be new or empty.")] = None,
+    store: Annotated[str | None, typer.Option(help="Keep the sagas here instead of in a SQLite file.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the audit to this file as JSON.")] = None,
+) -> None:
+    """Play all scenes and audit them."""
+    if keep is not None and keep.exists() and any(keep.iterdir()):
+        raise typer.BadParameter(f"{keep} is not empty; name a new directory, so that the audit sees this demo alone")
+    directory = (keep or Path(tempfile.mkdtemp(prefix="orders-demo-"))).resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    code = FAILED
+    try:
+        code = asyncio.run(_demo(directory, store, json))
+    except asyncio.CancelledError:
+        code = TERMINATED
+    finally:
+        if keep is None and code == 0:
+            rmtree(directory)
+        else:
+            typer.echo(f"databases and logs: {directory}")
+    raise typer.Exit(code)
+
+
+async def _demo(directory: Path, store: str | None, json: Path | None) -> int:
+    """Play and audit; returns the exit code."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    if task is not None:
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)  # as Ctrl-C does: end the children, then go
+    began = loop.time()
+    # A store that is not ours alone may hold the orders of an earlier demo: give ours ids that none of them has.
+    mark = "" if store is None else f"-{int(began * 1000):x}"
+    screen = Screen()
+    try:
+        async with open_shop(directory, store or f"sqlite:///{directory / 'sagas.db'}") as shop:
+            screen.open(shop)
+            outcomes, found = await _play(shop, screen, mark)
+    except (DemoFailedError, ChildFailedError, NotHeldError) as error:
+        screen.say(f"The demo failed: {error}")
+        return FAILED
+    seconds = loop.time() - began
+    screen.verdict(outcomes, found, seconds)
+    holds = found.holds and not any(outcome.faults for outcome in outcomes)
+    if json is not None:
+        await asyncio.to_thread(json.write_bytes, _report(outcomes, found, holds=holds, seconds=seconds))
+    return 0 if holds else FAILED
+
+
+async def _play(shop: Shop, screen: Screen, mark: str) -> tuple[list[Outcome], Audit]:
+    orders = [
+        Order(id=f"order-{number}{mark}", sku="coffee", quantity=2, amount=1990, address="1 Main Street")
+        for number in range(1, len(SCENES) + 1)
+    ]
+    for number, (scene, order) in enumerate(zip(SCENES, orders, strict=True), start=1):
+        screen.head(number, scene.title)
+        async for sentence in scene.play(shop, order):
+            screen.say(sentence)
+        handle = await shop.counter.get(order.id)
+        screen.timeline(await handle.info(), await handle.history())
+    expected = [
+        Expected(order_id=order.id, kept=scene.kept, quantity=order.quantity, amount=order.amount)
+        for scene, order in zip(SCENES, orders, strict=True)
+    ]
+    found = audit(shop.books, expected)
+    infos = [await _info(shop, order) for order in orders]
+    return [Outcome(*played) for played in zip(SCENES, infos, found.findings, strict=False)], found
+
+
+async def _info(shop: Shop, order: Order) -> SagaInfo:
+    return await (await shop.counter.get(order.id)).info()
+
+
+def _report(outcomes: Sequence[Outcome], found: Audit, *, holds: bool, seconds: float) -> bytes:
+    """The audit as JSON, for a program that wants to judge it for itself."""
+    orders = [
+        {
+            "scene": outcome.scene.title,
+            "status": str(outcome.info.status),
+            "expected_status": outcome.scene.status,
+            "kept": outcome.scene.kept,
+            "faults": list(outcome.faults),
+            **attrs.asdict(outcome.finding.traces),
+        }
+        for outcome in outcomes
+    ]
+    stock = [{**attrs.asdict(shelf), "balanced": shelf.balanced} for shelf in found.shelves]
+    strangers = [finding.traces.order_id for finding in found.findings[len(outcomes) :]]
+    facts = {"holds": holds, "seconds": round(seconds, 1), "orders": orders, "stock": stock, "strangers": strangers}
+    return msgspec.json.format(msgspec.json.encode(facts), indent=2)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,100 @@
+"""The warehouse: sets goods aside for an order, puts them back, or lets them go for good.
+
+Invariant: for each article, delivered = on hand + reserved + sold.
+"""
+
+from pydantic import BaseModel
+from sqlmodel import Field, Session, SQLModel, select
+
+from examples.orders.participants.ledger import Reply, close_key
+from examples.orders.participants.operation import Of, Operation, Participant
+
+DELIVERED = {"coffee": 40, "teapot": 3}
+"""What lies in the warehouse when it opens."""
+
+
+class Stock(SQLModel, table=True):
+    """An article: how many came in, and how many of them nobody has asked for."""
+
+    __tablename__ = "stock"  # pyright: ignore[reportAssignmentType]
+    sku: str = Field(primary_key=True)
+    delivered: int
+    on_hand: int
+
+
+class Reservation(SQLModel, table=True):
+    """Goods of one order. ``order_id`` is not unique on purpose: a second reservation must be visible to an audit."""
+
+    __tablename__ = "reservation"  # pyright: ignore[reportAssignmentType]
+    id: int | None = Field(default=None, primary_key=True)
+    key: str = Field(index=True)
+    order_id: str
+    sku: str
+    quantity: int
+    state: str
+    """``reserved``, then ``released`` or ``sold``."""
+
+
+class Reserve(BaseModel):
+    """A request for goods."""
+
+    order_id: str
+    sku: str
+    quantity: int = Field(gt=0)
+
+
+class Sell(BaseModel):
+    """A request to let reserved goods go."""
+
+    reservation_id: int
+
+
+def _reserve(session: Session, key: str, asked: Reserve) -> Reply:
+    stock = session.get(Stock, asked.sku)
+    on_hand = stock.on_hand if stock is not None else 0
+    if stock is None or on_hand < asked.quantity:
+        return Reply.refusal(409, "out-of-stock", f"{asked.sku}: {asked.quantity} wanted, {on_hand} on hand")
+    stock.on_hand -= asked.quantity
+    reservation = Reservation(key=key, state="reserved", **asked.model_dump())
+    session.add(reservation)
+    session.flush()  # gives it its id
+    return Reply(201, {"id": reservation.id, "sku": asked.sku, "quantity": asked.quantity})
+
+
+def _release(session: Session, _key: str, asked: Of) -> Reply:
+    close_key(session, asked.of)
+    reservation = session.exec(select(Reservation).where(Reservation.key == asked.of)).one_or_none()
+    if reservation is None or reservation.state == "released":
+        return Reply(200, {"released": 0})
+    if reservation.state == "sold":
+        return Reply.refusal(409, "already-sold", f"reservation {reservation.id} is sold and cannot be released")
+    reservation.state = "released"
+    session.get_one(Stock, reservation.sku).on_hand += reservation.quantity
+    return Reply(200, {"released": reservation.quantity})
+
+
+def _sell(session: Session, _key: str, asked: Sell) -> Reply:
+    reservation = session.get(Reservation, asked.reservation_id)
+    if reservation is None or reservation.state != "reserved":
+        state = "unknown" if reservation is None else reservation.state
+        return Reply.refusal(409, "not-reserved", f"reservation {asked.reservation_id} is {state}, not reserved")
+    reservation.state = "sold"
+    return Reply(201, {"reservation_id": reservation.id})
+
+
+def _open(session: Session) -> None:
+    for sku, count in DELIVERED.items():
+        if session.get(Stock, sku) is None:
+            session.add(Stock(sku=sku, delivered=count, on_hand=count))
+
+
+INVENTORY = Participant(
+    "inventory",
+    tables=["stock", "reservation"],
+    operations=[
+        Operation("reserve", Reserve, _reserve, declines=Reply.refusal(409, "out-of-stock", "the shelf is empty")),
+        Operation("release", Of, _release),
+        Operation("sell", Sell, _sell),
+    ],
+    opening=_open,
+)

@@ -1,0 +1,62 @@
+"""What a participant offers, as data: its tables and its operations. ``service`` puts any of them on HTTP."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import attrs
+from pydantic import BaseModel
+from sqlmodel import Session
+
+from examples.orders.participants.ledger import Effect, Reply, close_key
+
+A = TypeVar("A", bound=BaseModel)
+
+
+class Of(BaseModel):
+    """The body of every undo and of every question after an outcome: the idempotency key of the call it is about."""
+
+    of: str
+
+
+@attrs.frozen
+class Operation(Generic[A]):
+    """One thing a participant does when asked."""
+
+    name: str
+    """Its path and its name at the admin endpoints."""
+    asks: type[A]
+    """The shape of the request's body."""
+    does: Callable[[Session, str, A], Reply]
+    """The effect: session, idempotency key, body."""
+    declines: Reply | None = None
+    """What it answers when told to say no; None where it never does."""
+
+    def read(self, body: bytes, key: str) -> tuple[str, Effect]:
+        """The request as text and as an effect; ``pydantic.ValidationError`` if the body has another shape."""
+        asked = self.asks.model_validate_json(body)
+        return f"{self.name} {asked.model_dump_json()}", lambda session: self.does(session, key, asked)
+
+
+@attrs.frozen
+class Participant:
+    """A service: what it is called, what it keeps and what it does."""
+
+    name: str
+    tables: Sequence[str]
+    """Names of its tables, beside the ledger's own."""
+    operations: Sequence[Operation[Any]]
+    opening: Callable[[Session], None] = lambda _session: None
+    """Fills a database that is new; must leave one that is not as it is."""
+
+    def operation(self, name: str) -> Operation[Any] | None:
+        """The operation called ``name``; ``settle`` is every participant's."""
+        return next((o for o in (*self.operations, SETTLE) if o.name == name), None)
+
+
+def _settle(session: Session, _key: str, asked: Of) -> Reply:
+    found = close_key(session, asked.of)
+    return Reply(200, {"status": found.status, "body": found.body})
+
+
+SETTLE = Operation("settle", Of, _settle)
+"""Tells for good what became of a call: its answer, or, if it never arrived, that it never will."""

@@ -1,0 +1,105 @@
+"""The order saga: what is done for an order, and for each thing that is done how to take it back.
+
+    reserve stock -> charge card -> book courier -> sell -> dispatch
+    release       <- refund      <- cancel          |
+                                     the point of no return
+
+Up to the sale every step has a compensation; the sale is the pivot, and after it the parcel is sent, however long it
+takes. Each call carries the step's idempotency key, and each compensation names the key of the call that it undoes, so
+that it works without knowing whether that call ever arrived.
+"""
+
+from examples.orders.clients import InventoryClient, PaymentsClient, ShippingClient
+from examples.orders.domain import (
+    CardDeclined,
+    NoCourier,
+    Order,
+    OutOfStock,
+    Payment,
+    Receipt,
+    Reservation,
+    Sale,
+    Shipment,
+)
+from sagas import Retry, Saga, Unknown, current, pivot, resource, retriable, saga, step
+
+QUICK = Retry(attempts=5, first=0.2, longest=2)
+"""Short delays, for a demo: a service out of order is asked again after 0.2 s, 0.4 s, ..."""
+
+
+@step(retry=QUICK, timeout=60, rejects=(OutOfStock,))
+async def reserve_stock(order: Order, *, inventory: InventoryClient = resource()) -> Reservation:
+    """Set the goods aside."""
+    return await inventory.reserve(order, key=current().idempotency_key)
+
+
+@reserve_stock.compensate(retry=QUICK)
+async def release_stock(_reserved: Reservation | Unknown, *, inventory: InventoryClient = resource()) -> None:
+    """Put the goods back on the shelf; as good where nobody knows whether they were set aside."""
+    await inventory.release(of=_undone_key(), key=current().idempotency_key)
+
+
+@step(timeout=60, rejects=(CardDeclined,))
+async def charge_card(order: Order, *, payments: PaymentsClient = resource()) -> Payment:
+    """Take the money. Not retried: if the bank does not answer, ``find_charge`` asks what became of it."""
+    return await payments.charge(order, key=current().idempotency_key)
+
+
+@charge_card.probe
+async def find_charge(order: Order, *, payments: PaymentsClient = resource()) -> Payment | None:
+    """Whether the money was taken; if it was not, the bank promises that it will not be either."""
+    return await payments.find_charge(of=_undone_key(), key=current().idempotency_key)
+
+
+@charge_card.compensate(retry=Retry(attempts=3, first=0.2))
+async def refund(_payment: Payment, *, payments: PaymentsClient = resource()) -> None:
+    """Give the money back."""
+    await payments.refund(of=_undone_key(), key=current().idempotency_key)
+
+
+@step(retry=QUICK, timeout=60, rejects=(NoCourier,))
+async def book_courier(order: Order, *, shipping: ShippingClient = resource()) -> Shipment:
+    """Book a courier, who fails at times and is then asked again."""
+    return await shipping.book(order, key=current().idempotency_key)
+
+
+@book_courier.compensate(retry=QUICK)
+async def cancel_courier(_booked: Shipment | Unknown, *, shipping: ShippingClient = resource()) -> None:
+    """Call the courier off; as good where nobody knows whether he was booked."""
+    await shipping.cancel(of=_undone_key(), key=current().idempotency_key)
+
+
+@pivot(retry=QUICK, timeout=60)
+async def sell(reserved: Reservation, *, inventory: InventoryClient = resource()) -> Sale:
+    """The point of no return: the goods are the customer's."""
+    return await inventory.sell(reserved, key=current().idempotency_key)
+
+
+@sell.probe
+async def find_sale(reserved: Reservation, *, inventory: InventoryClient = resource()) -> Sale | None:
+    """Whether the goods were sold; if not, they will not be under this key."""
+    return await inventory.find_sale(of=_undone_key(), key=current().idempotency_key)
+
+
+@retriable(retry=Retry.forever(first=0.2, longest=2), timeout=60)
+async def dispatch(shipment: Shipment, *, shipping: ShippingClient = resource()) -> None:
+    """Send the parcel, however often it takes."""
+    await shipping.dispatch(shipment, key=current().idempotency_key)
+
+
+@saga("place-order", version=1)
+async def place_order(s: Saga, order: Order) -> Receipt:
+    """Have ``order`` reserved, paid, sold and sent, or leave no trace of it."""
+    reserved = await s.run(reserve_stock, order)
+    payment = await s.run(charge_card, order)
+    shipment = await s.run(book_courier, order)
+    await s.run(sell, reserved)
+    await s.run(dispatch, shipment)
+    return Receipt(order_id=order.id, payment_id=payment.id, shipment_id=shipment.id)
+
+
+def _undone_key() -> str:
+    """The idempotency key of the call that this compensation or probe is about."""
+    key = current().forward_key
+    assert key is not None, "only a compensation or a probe is about another call"  # noqa: S101 - so the contract says
+    return key

@@ -1,0 +1,115 @@
+"""A user's module: importing it by name or path, and finding its sagas and resources.
+
+Invariant: a file is imported under the name that ``import`` itself would give it, so that the classes of stored
+exceptions are found again.
+"""
+
+import contextlib
+import importlib
+import inspect
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sagas.cli.exits import CommandError
+from sagas.model.definition import SagaDef
+
+RESOURCES = "resources"
+
+
+def load(name: str) -> ModuleType:
+    """Import a module, from the current directory first.
+
+    Args:
+        name: dotted, or the path of a ``.py`` file.
+
+    Raises:
+        CommandError: there is none, or it raised while it was imported.
+    """
+    is_path = name.endswith(".py")
+    place, dotted = _place(Path(name)) if is_path else (Path.cwd(), name)
+    if str(place) not in sys.path:
+        sys.path.insert(0, str(place))
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for what the command itself has to say
+            module = importlib.import_module(dotted)
+    except (Exception, SystemExit) as error:  # the border of the user's module: it may raise anything
+        raise CommandError(_why(name, dotted, error)) from error
+    found = getattr(module, "__file__", None)
+    if is_path and (found is None or not Path(found).samefile(name)):
+        raise CommandError(f"{name} cannot be imported as {dotted!r}: that is {found or 'a built-in module'}; rename the file")
+    return module
+
+
+def _place(path: Path) -> tuple[Path, str]:
+    """Where to import a file from, and as what: its package's directory, and its dotted name."""
+    if not path.is_file():
+        raise CommandError(f"there is no file {path}; give a module's dotted name, or the path of its .py file")
+    full = path.resolve()
+    parts, directory = [full.stem], full.parent
+    while (directory / "__init__.py").is_file():
+        parts.insert(0, directory.name)
+        directory = directory.parent
+    return directory, ".".join(parts)
+
+
+def _why(name: str, dotted: str, error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name is not None and f"{dotted}.".startswith(f"{error.name}."):
+        return (
+            f"there is no module {error.name!r} in {Path.cwd()} or among the installed packages; give the dotted name of a "
+            "module there, or the path of its .py file"
+        )
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    last = frames[-1] if len(frames) > 1 else None
+    where = f" at {last.filename}:{last.lineno}" if last is not None else ""
+    return f"the module {name} cannot be imported: it raised {type(error).__name__}: {error}{where}"
+
+
+def sagas_of(modules: Sequence[ModuleType]) -> list[SagaDef[..., Any]]:
+    """All sagas that these modules define or have imported.
+
+    Raises:
+        CommandError: there is none.
+    """
+    found: dict[int, SagaDef[..., Any]] = {}
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, SagaDef):
+                found[id(value)] = value  # pyright: ignore[reportUnknownArgumentType] - one object may have two names
+    if not found:
+        names = ", ".join(module.__name__ for module in modules)
+        raise CommandError(f"{names} holds no saga; name the module in which a function is decorated with @saga(...)")
+    return list(found.values())
+
+
+async def resources_of(module: ModuleType, stack: AsyncExitStack) -> list[object]:
+    """What the module offers its steps as ``resources``: a list, or a callable that gives one, in whatever way.
+
+    Args:
+        module: a user's module; one without ``resources`` has none.
+        stack: closes the resources that are a context manager's.
+
+    Raises:
+        CommandError: what it gives is no list.
+    """
+    given: Any = getattr(module, RESOURCES, None)
+    if given is None or inspect.ismodule(given):
+        return []
+    if callable(given):
+        given = given()
+    if inspect.isawaitable(given):
+        given = await given
+    if hasattr(given, "__aenter__"):
+        given = await stack.enter_async_context(given)
+    elif hasattr(given, "__enter__"):
+        given = stack.enter_context(given)
+    if isinstance(given, list | tuple):
+        return [*given]
+    raise CommandError(
+        f"{module.__name__}.{RESOURCES} gave {type(given).__name__}; make it a list, or a callable that returns one, "
+        "awaits one, or is a context manager of one (@contextmanager, @asynccontextmanager)"
+    )

@@ -1,0 +1,104 @@
+"""Commands that look: ``list``, ``show``, ``history``. They change nothing and never make a store."""
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+
+from sagas.cli import documents, lists, screen, timeline, words
+from sagas.cli.address import Address, orchestrator_at
+from sagas.cli.exits import code_of
+from sagas.cli.layout import Line, Piece
+from sagas.cli.looking import Seen, look
+from sagas.cli.options import Common, Json, SagaId, Store, common
+from sagas.model.info import Entry, SagaInfo
+
+
+def attach(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command("list")(list_sagas)
+    app.command("show")(show)
+    app.command("history")(history)
+
+
+def list_sagas(  # noqa: PLR0913 - one parameter for each option
+    ctx: typer.Context,
+    *,
+    status: Annotated[
+        str | None, typer.Option(metavar="STATUS", help="Only those that stand so: stuck, running, completed, ...")
+    ] = None,
+    saga: Annotated[str | None, typer.Option(metavar="NAME", help="Only those of this name.")] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """List sagas, newest first."""
+    given = common(ctx, store, as_json=as_json)
+    found, count, now_ns = asyncio.run(_select(given.address, status=status, saga=saga, limit=limit))
+    if given.json:
+        screen.document({"sagas": [documents.summary(info) for info in found], "count": count})
+        return
+    lines: list[Line] = lists.sagas(found, now_ns=now_ns, width=screen.width()) if found else []
+    if not found:
+        lines.append((Piece(f"No saga of that description in {given.address.shown}."),))
+    elif count > len(found):
+        lines.append((Piece(f"{len(found)} of {count}; --limit shows more."),))
+    screen.show(lines)
+
+
+def show(
+    ctx: typer.Context,
+    saga_id: SagaId,
+    *,
+    payloads: Annotated[bool, typer.Option("--payloads", help="With its input, its result and those of its steps.")] = False,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Show how a saga stands, step by step, and what mends it.
+
+    Exit code 1 says that it failed: it is compensated, resolved, stuck or killed.
+    """
+    given = common(ctx, store, as_json=as_json)
+    seen = asyncio.run(_look(given.address, saga_id))
+    present(seen, given, payloads=payloads)
+    raise typer.Exit(code_of(seen.info.status))
+
+
+def history(ctx: typer.Context, saga_id: SagaId, *, store: Store = None, as_json: Json = False) -> None:
+    """Print a saga's journal: everything that has happened to it, oldest first."""
+    given = common(ctx, store, as_json=as_json)
+    entries = asyncio.run(_journal(given.address, saga_id))
+    if given.json:
+        screen.document(documents.history(saga_id, entries))
+        return
+    screen.show(lists.history(entries, width=screen.width()))
+
+
+def present(seen: Seen, given: Common, *, payloads: bool) -> None:
+    """Write how a saga stands, in the form that was asked for."""
+    if given.json:
+        screen.document(documents.whole(seen, payloads=payloads))
+        return
+    how = timeline.Look(
+        width=screen.width(),
+        ascii=not screen.can_write(words.EVERY_SIGN),
+        payloads=payloads,
+        option=given.address.option,
+    )
+    screen.show(timeline.timeline(seen, how))
+
+
+async def _select(address: Address, *, limit: int, **which: Any) -> tuple[list[SagaInfo], int, int]:  # noqa: ANN401
+    async with orchestrator_at(address, worker=False) as orchestrator:
+        found = await orchestrator.list(limit=limit, **which)
+        return found, await orchestrator.count(**which), orchestrator.engine.clock.now_ns()
+
+
+async def _look(address: Address, saga_id: str) -> Seen:
+    async with orchestrator_at(address, worker=False) as orchestrator:
+        return await look(orchestrator, saga_id)
+
+
+async def _journal(address: Address, saga_id: str) -> list[Entry]:
+    async with orchestrator_at(address, worker=False) as orchestrator:
+        return await (await orchestrator.get(saga_id)).history()

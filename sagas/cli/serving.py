@@ -1,0 +1,133 @@
+"""``worker``: serves the sagas of modules until it is asked to stop.
+
+Invariant: a signal never loses anything. The first lets attempts under way end and be recorded; what a second SIGINT
+cuts is found again by the next worker, as after any crash.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import ModuleType
+from typing import Annotated, Any
+
+import attrs
+import typer
+
+from sagas.cli import screen
+from sagas.cli.address import orchestrator_at
+from sagas.cli.exits import DONE, INTERRUPTED, tell
+from sagas.cli.layout import Piece, clean
+from sagas.cli.modules import load, resources_of, sagas_of
+from sagas.cli.options import Common, Json, Store, common
+
+
+@attrs.frozen
+class Limits:
+    """How a worker works."""
+
+    concurrency: int
+    grace: float
+    """Seconds."""
+
+
+def attach(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command("worker")(worker)
+
+
+def worker(  # noqa: PLR0913 - one parameter for each option
+    ctx: typer.Context,
+    modules: Annotated[
+        list[str],
+        typer.Argument(metavar="MODULE...", help="Dotted names, or paths of .py files, of the modules with the sagas.", show_default=False),
+    ],
+    *,
+    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Sagas that may be under way at once.")] = 1000,
+    grace: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait, when stopping, for attempts under way.")
+    ] = 10,
+    log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error; to stderr.")] = "info",
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Run the sagas of MODULE until SIGTERM or Ctrl-C; a second Ctrl-C stops at once.
+
+    A module may have `resources`: a list of the objects that its steps ask for, or a callable (plain, async, or a
+    context manager) that gives one.
+    """
+    given = common(ctx, store, as_json=as_json)
+    levels = logging.getLevelNamesMapping()
+    if log_level.upper() not in levels:
+        raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
+    logging.basicConfig(level=levels[log_level.upper()], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    asyncio.run(_serve([load(name) for name in modules], given, Limits(concurrency, grace)))
+    _leave()
+
+
+async def _serve(modules: Sequence[ModuleType], given: Common, limits: Limits) -> None:
+    sagas = sagas_of(modules)
+    async with AsyncExitStack() as stack:
+        resources: list[object] = []
+        for module in modules:
+            resources += await resources_of(module, stack)
+        orchestrator = orchestrator_at(
+            given.address, create=True, sagas=sagas, resources=resources, concurrency=limits.concurrency, grace=limits.grace
+        )
+        stop = _stop_on_signals()
+        await stack.enter_async_context(orchestrator)
+        # What is there now lives as long as the process: no collection needs to look at it again.
+        gc.collect()
+        gc.freeze()
+        served = sorted((saga.name, saga.version) for saga in sagas)
+        _ready(orchestrator.engine.name, served, given)
+        await stop.wait()
+    tell("stopped; its sagas are left for other workers")
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Set on SIGTERM or SIGINT; a SIGINT after that ends the process."""
+    stop = asyncio.Event()
+
+    def asked(number: int) -> None:
+        if stop.is_set():
+            if number == signal.SIGINT:
+                tell("stopped at once; the next worker goes on from what was recorded")
+                os._exit(INTERRUPTED)  # nothing may hold it up now, and the store is made for the death of a process
+            return
+        stop.set()
+        tell("stopping: attempts under way may end first; Ctrl-C (again) stops at once")
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked, number)
+    return stop
+
+
+def _ready(name: str, served: Sequence[tuple[str, int]], given: Common) -> None:
+    if given.json:
+        facts: dict[str, Any] = {
+            "worker": name,
+            "pid": os.getpid(),
+            "store": given.address.shown,
+            "sagas": [{"saga": saga, "version": version} for saga, version in served],
+        }
+        screen.document(facts)
+        return
+    told = ", ".join(f"{saga} v{version}" for saga, version in served)
+    screen.show([(Piece(clean(f"worker {name} (pid {os.getpid()}) is ready: {told} on {given.address.shown}")),)])
+
+
+def _leave() -> None:
+    """End even if the thread of a step that nothing can stop still runs: its attempt counts as cut."""
+    held = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
+    if held:
+        tell(f"{len(held)} threads of steps did not end in time and are cut")
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(DONE)

@@ -1,0 +1,86 @@
+"""The errors of sagas. Those of the durable core that users meet are the same classes, under the same names.
+
+    SagasError                 root of them all (the core's ``DurableError``)
+    ├── DefinitionError        a declaration that cannot work
+    ├── PayloadError           a value that cannot be stored or read back
+    ├── StoreError             the store refused or could not be reached
+    ├── SagaExists             the id is taken by a saga with other input
+    ├── SagaNotFound           no saga has this id
+    ├── SagaCompensated        the saga was undone: ``cause``, ``compensated``, ``__cause__``
+    ├── SagaStuck              the saga needs a person: ``reason``, ``steps``
+    ├── SagaKilled             an operator ended it without undoing anything
+    ├── WrongState             the verb makes no sense in this state
+    │   └── SagaPastPivot      nothing can be undone after the pivot
+    ├── StepTimeout            an attempt passed its timeout
+    ├── StepInterrupted        the process died in an ``at_most_once`` step
+    └── RemoteError            an exception whose class is not imported here
+"""
+
+from collections.abc import Sequence
+
+from durable_core import DurableError as SagasError
+from durable_core import RunExists, RunKilled, RunNotFound, RunStuck, WrongState
+
+__all__ = ["SagaCompensated", "SagaExists", "SagaKilled", "SagaNotFound", "SagaPastPivot", "SagaStuck", "SagasError"]
+
+
+class SagaExists(RunExists):
+    """The id is taken by another saga, or by the same saga with other input. Nothing was started."""
+
+    code = "SG001"
+
+
+class SagaNotFound(RunNotFound):
+    """No saga has this id."""
+
+    code = "SG002"
+
+
+class SagaCompensated(SagasError):
+    """The saga was rolled back: every step that had completed was undone.
+
+    Attributes:
+        saga_id: which saga.
+        status: ``compensated``, or ``resolved`` where an operator skipped or settled something.
+        cause: ``failed``, ``cancelled`` or ``deadline``.
+        compensated: the keys of the undone steps, in the order in which they were undone.
+        skipped: the keys of the steps whose compensation an operator skipped.
+        __cause__: the exception that left the body, where the cause is ``failed``.
+    """
+
+    code = "SG003"
+
+    def __init__(  # noqa: PLR0913
+        self,
+        message: str,
+        *,
+        saga_id: str = "",
+        status: str = "compensated",
+        cause: str = "failed",
+        compensated: Sequence[str] = (),
+        skipped: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.saga_id = saga_id
+        self.status = status
+        self.cause = cause
+        self.compensated = list(compensated)
+        self.skipped = list(skipped)
+
+
+class SagaStuck(RunStuck):
+    """The saga cannot go on without a person. ``reason`` says why, ``steps`` on which steps."""
+
+    code = "SG004"
+
+
+class SagaKilled(RunKilled):
+    """An operator ended the saga; nothing was undone."""
+
+    code = "SG005"
+
+
+class SagaPastPivot(WrongState):
+    """The saga has passed its pivot: it goes forward, and nothing is undone any more."""
+
+    code = "SG006"

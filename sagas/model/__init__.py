@@ -1,0 +1,1 @@
+"""Frozen data and pure functions of sagas: declarations, outcomes, the order of an undo, what is shown."""

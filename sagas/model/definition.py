@@ -1,0 +1,316 @@
+"""Declarations: steps with their compensations and probes, and sagas. Frozen once a saga that uses them runs."""
+
+import inspect
+import types
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, overload
+
+import attrs
+
+from durable_core import DEFAULT_UNKNOWN, DefinitionError, Retry, check_name, is_async
+from sagas.model.outcome import DidNotHappen, Happened, StillUnknown, Unknown
+from sagas.model.resource import resources_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Span = timedelta | float
+Probe = (
+    Callable[P, Awaitable[Happened[R] | DidNotHappen | StillUnknown | R | None]]
+    | Callable[P, Happened[R] | DidNotHappen | StillUnknown | R | None]
+)
+
+COMPENSATION_RETRY = Retry(attempts=10)
+PROBE_RETRY = Retry(attempts=10)
+FOREVER = Retry.forever()
+ONCE = Retry()
+
+
+@attrs.frozen(eq=False)
+class Serving:
+    """A compensation or probe: the function and how it is attempted."""
+
+    fn: Callable[..., Any]
+    retry: Retry
+    timeout: Span | None
+    resources: dict[str, Any]
+    """Parameter name to the type that fills it."""
+
+
+class Declared(Generic[P, R]):
+    """What all kinds of steps share. Calling one outside a saga just calls its function."""
+
+    kind: str = "step"
+
+    def __init__(  # noqa: PLR0913 - one keyword for each option of the decorators
+        self,
+        fn: Callable[P, Any],
+        *,
+        name: str | None = None,
+        retry: Retry | int | None = None,
+        default_retry: Retry = ONCE,
+        timeout: Span | None = None,
+        rejects: tuple[type[Exception], ...] = (),
+        unknown: tuple[type[Exception], ...] = DEFAULT_UNKNOWN,
+        at_most_once: bool = False,
+    ) -> None:
+        if not callable(fn):
+            raise DefinitionError(f"@{self.kind} decorates a function, not {fn!r}")
+        self.fn = fn
+        self.name = check_name(name or getattr(fn, "__name__", ""), what=f"the {self.kind} {fn!r}")
+        self.what = f"{self.kind} {self.name!r} ({place_of(fn)})"
+        self.retry = Retry.of(retry, default_retry)
+        self.timeout = check_timeout(timeout, self.what)
+        self.rejects = check_types(rejects, f"{self.what}: rejects")
+        self.unknown = check_types(unknown, f"{self.what}: unknown")
+        self.at_most_once = at_most_once
+        self.is_async = is_async(fn)
+        self.resources = resources_of(fn)
+        self.__name__ = self.name
+        self.__qualname__ = getattr(fn, "__qualname__", self.name)
+        self.__doc__ = fn.__doc__
+        self.__wrapped__ = fn
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401 - what the function itself returns
+        """Call the function itself."""
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{self.what}>"
+
+    @property
+    def settles(self) -> bool:
+        """Whether an unknown outcome can be settled without a person."""
+        return False
+
+    @property
+    def effect(self) -> bool:
+        """Whether an unknown outcome matters."""
+        return False
+
+
+class Probed(Declared[P, R]):
+    """A step whose unknown outcome a probe may settle."""
+
+    probing: Serving | None = None
+
+    @overload
+    def probe(self, fn: Probe[P, R], /) -> Probe[P, R]: ...
+    @overload
+    def probe(
+        self, *, retry: Retry | int | None = ..., timeout: Span | None = ...
+    ) -> Callable[[Probe[P, R]], Probe[P, R]]: ...
+    def probe(
+        self, fn: Probe[P, R] | None = None, /, *, retry: Retry | int | None = None, timeout: Span | None = None
+    ) -> Any:
+        """Declare the function that settles an unknown outcome: it takes the step's arguments.
+
+        It returns ``Happened(value)``, ``DidNotHappen()`` or ``StillUnknown()``; a bare value or None is short for the
+        first two where the step's result type does not admit None.
+        """
+
+        def declare(probe: Any) -> Any:  # noqa: ANN401
+            if self.probing is not None:
+                raise DefinitionError(f"{self.what} has two probes: {place_of(self.probing.fn)} and {place_of(probe)}")
+            check_parameters(probe, self.fn, result=False, what=f"the probe of {self.what}")
+            self.probing = Serving(
+                probe, Retry.of(retry, PROBE_RETRY), check_timeout(timeout, f"the probe of {self.what}"), resources_of(probe)
+            )
+            return probe
+
+        return declare if fn is None else declare(fn)
+
+    @property
+    def settles(self) -> bool:
+        """Whether it has a probe."""
+        return self.probing is not None
+
+    @property
+    def effect(self) -> bool:
+        """It changes the world."""
+        return True
+
+
+class Step(Probed[P, R]):
+    """A compensatable step."""
+
+    kind = "step"
+    compensating: Serving | None = None
+    admits_unknown = False
+    compensated_by_nothing = False
+    because = ""
+
+    @overload
+    def compensate(self, undo: Callable[[R], object], /) -> Callable[[R], object]: ...
+    @overload
+    def compensate(self, undo: Callable[Concatenate[R, P], object], /) -> Callable[Concatenate[R, P], object]: ...
+    @overload
+    def compensate(
+        self, *, retry: Retry | int | None = ..., timeout: Span | None = ...
+    ) -> "Compensate[P, R]": ...
+    def compensate(
+        self, undo: Any = None, /, *, retry: Retry | int | None = None, timeout: Span | None = None
+    ) -> Any:
+        """Declare how to undo the step: a function of its result, or of its result and its own arguments.
+
+        Where the first parameter's annotation admits ``Unknown``, it is also run for a step of which nobody knows whether
+        it happened.
+        """
+
+        def declare(undo: Any) -> Any:  # noqa: ANN401
+            what = f"the compensation of {self.what}"
+            if self.compensating is not None:
+                raise DefinitionError(f"{self.what} has two compensations: {place_of(self.compensating.fn)}, {place_of(undo)}")
+            if self.compensated_by_nothing:
+                raise DefinitionError(f"{self.what} says compensation=None and has a compensation; drop one of the two")
+            check_parameters(undo, self.fn, result=True, what=what)
+            self.compensating = Serving(
+                undo, Retry.of(retry, COMPENSATION_RETRY), check_timeout(timeout, what), resources_of(undo)
+            )
+            self.admits_unknown = admits_unknown(undo)
+            return undo
+
+        return declare if undo is None else declare(undo)
+
+    @property
+    def settles(self) -> bool:
+        """Whether it has a probe, or a compensation that admits ``Unknown``."""
+        return self.probing is not None or self.admits_unknown
+
+    @property
+    def effect(self) -> bool:
+        """Whether there is anything to undo."""
+        return not self.compensated_by_nothing
+
+
+class Compensate(Generic[P, R]):
+    """What ``@step.compensate(...)`` with options returns; for type checkers."""
+
+    @overload
+    def __call__(self, undo: Callable[[R], object], /) -> Callable[[R], object]: ...
+    @overload
+    def __call__(self, undo: Callable[Concatenate[R, P], object], /) -> Callable[Concatenate[R, P], object]: ...
+    def __call__(self, undo: Any, /) -> Any:
+        """Declare the compensation."""
+        raise TypeError("for type checkers only")
+
+
+class Pivot(Probed[P, R]):
+    """The point of no return: once it has succeeded the saga only goes forward."""
+
+    kind = "pivot"
+
+
+class Retriable(Declared[P, R]):
+    """After the pivot: retried until it succeeds."""
+
+    kind = "retriable"
+
+
+class Lookup(Declared[P, R]):
+    """A read or a decision: nothing to undo, allowed anywhere."""
+
+    kind = "lookup"
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class SagaDef(Generic[P, R]):
+    """A saga: a name, a version and a body."""
+
+    name: str
+    version: int
+    body: Callable[..., Awaitable[Any]]
+    deadline: Span | None = None
+    parallel_compensation: bool = False
+    on_compensation_failure: Literal["continue", "halt"] = "continue"
+
+    def __attrs_post_init__(self) -> None:
+        what = f"the saga {self.name!r} ({place_of(self.body)})"
+        check_name(self.name, what=what)
+        if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DefinitionError(f"{what}: version={self.version!r}; give a whole number from 1")
+        if not is_async(self.body):
+            raise DefinitionError(f"{what}: the body must be an `async def` whose first parameter is the Saga")
+        if not positional(self.body):
+            raise DefinitionError(f"{what}: the body takes no parameter; the first one is the Saga")
+        if self.on_compensation_failure not in ("continue", "halt"):
+            raise DefinitionError(f"{what}: on_compensation_failure={self.on_compensation_failure!r}; use 'continue' or 'halt'")
+        check_timeout(self.deadline, f"{what}: deadline")
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401
+        """Sagas are started, or run as children, never called."""
+        raise DefinitionError(
+            f"the saga {self.name!r} was called like a function; start it with `await orchestrator.start(...)`, "
+            "or run it within another saga with `await s.run(...)`"
+        )
+
+
+def place_of(fn: Callable[..., Any]) -> str:
+    """``file:line`` of a function; its repr where it has no code."""
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    return repr(fn) if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def positional(fn: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters that can be given by position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return [parameter for parameter in inspect.signature(fn).parameters.values() if parameter.kind in kinds]
+
+
+def takes_arguments(undo: Callable[..., Any]) -> bool:
+    """Whether a compensation takes the step's own arguments after its result."""
+    parameters = positional(undo)
+    return len(parameters) > 1 or any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
+
+
+def check_timeout(timeout: Span | None, what: str) -> Span | None:
+    """Refuse a timeout that is no positive duration."""
+    if timeout is None:
+        return None
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 100 * 366 * 86400:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DefinitionError(f"{what}: {timeout!r} is no duration; give a timedelta or seconds, above zero")
+    return timeout
+
+
+def check_types(given: Sequence[type[Exception]], what: str) -> tuple[type[Exception], ...]:
+    """Refuse what is not a tuple of exception classes."""
+    found = tuple(given) if isinstance(given, tuple | list) else (given,)
+    for item in found:
+        if not (isinstance(item, type) and issubclass(item, Exception)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DefinitionError(f"{what}: {item!r} is not an exception class; give a tuple of classes")
+    return found
+
+
+def check_parameters(fn: Callable[..., Any], step: Callable[..., Any], *, result: bool, what: str) -> None:
+    """Refuse a compensation or probe that could not be called with what it will be given."""
+    mine, theirs = positional(fn), positional(step)
+    where = f"{what} ({place_of(fn)})"
+    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in mine):
+        return
+    required = [parameter for parameter in mine if parameter.default is inspect.Parameter.empty]
+    names = ", ".join(parameter.name for parameter in theirs)
+    if result:
+        if not mine:
+            raise DefinitionError(f"{where} takes no parameter; it is given the step's result, or the result, {names}")
+        if len(mine) != 1 and len(mine) != len(theirs) + 1:
+            raise DefinitionError(
+                f"{where} takes {len(mine)} positional parameters; give it one (the step's result) "
+                f"or {len(theirs) + 1} (the result, {names})"
+            )
+    elif len(required) > len(theirs) or len(mine) < len(theirs):
+        raise DefinitionError(f"{where} takes {len(mine)} positional parameters; give it the step's own: {names or 'none'}")
+
+
+def admits_unknown(undo: Callable[..., Any]) -> bool:
+    """Whether the annotation of a compensation's first parameter admits ``Unknown``."""
+    parameters = positional(undo)
+    annotation: Any = parameters[0].annotation if parameters else None
+    if isinstance(annotation, str):
+        try:
+            annotation = inspect.signature(undo, eval_str=True).parameters[parameters[0].name].annotation
+        except (NameError, TypeError, AttributeError, SyntaxError):
+            return "Unknown" in [part.strip() for part in annotation.split("|")]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return Unknown in get_args(annotation)
+    return annotation is Unknown

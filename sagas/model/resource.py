@@ -1,0 +1,102 @@
+"""Resources: parameters that the orchestrator fills with its own objects, and that are never journalled."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from durable_core import DefinitionError
+
+
+class Resource:
+    """The default of a parameter that an orchestrator fills. Used as it stands, it explains itself."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise DefinitionError(
+            f"a resource was used ({name!r}) that nobody filled: outside a saga pass the object by keyword; "
+            "within one, give it to Orchestrator(resources=[...])"
+        )
+
+    def __repr__(self) -> str:
+        return "resource()"
+
+
+RESOURCE = Resource()
+
+
+def resource() -> Any:  # noqa: ANN401 - stands for an object of the parameter's annotated type
+    """Mark a keyword-only parameter as filled by the orchestrator with its object of the annotated type.
+
+    >>> async def charge(order: str, *, payments: object = resource()) -> None: ...
+    """
+    return RESOURCE
+
+
+def resources_of(fn: Callable[..., Any]) -> dict[str, Any]:
+    """The resource parameters of ``fn``, each with its annotated type.
+
+    Raises:
+        DefinitionError: one is not keyword-only, or has no annotation.
+    """
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(f"{fn!r} has no signature that can be read; decorate a plain function") from error
+    found: dict[str, Any] = {}
+    for name, parameter in signature.parameters.items():
+        if parameter.default is not RESOURCE:
+            continue
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.annotation is inspect.Parameter.empty:
+            raise DefinitionError(f"{fn!r}: the resource {name!r} must be keyword-only (after a `*`) and have an annotation")
+        found[name] = parameter.annotation
+    if any(isinstance(annotation, str) for annotation in found.values()):
+        found = _evaluated(fn, found)
+    return found
+
+
+def _evaluated(fn: Callable[..., Any], found: dict[str, Any]) -> dict[str, Any]:
+    scope = {**getattr(fn, "__globals__", {}), **inspect.getclosurevars(fn).nonlocals}
+    try:
+        return {
+            name: eval(annotation, scope) if isinstance(annotation, str) else annotation  # noqa: S307 - the user's own code
+            for name, annotation in found.items()
+        }
+    except NameError:
+        return found  # a type that is local to a function: matched by its name
+
+
+def fill(wanted: dict[str, Any], resources: Sequence[object], *, what: str) -> dict[str, Any]:
+    """The object for each resource parameter: the one of exactly its type, else the one instance of it.
+
+    Raises:
+        DefinitionError: none fits, or more than one.
+    """
+    return {name: _pick(name, declared, resources, what) for name, declared in wanted.items()}
+
+
+def _pick(name: str, declared: Any, resources: Sequence[object], what: str) -> object:  # noqa: ANN401
+    if isinstance(declared, str):
+        fits = [item for item in resources if declared.rpartition(".")[2] in {cls.__name__ for cls in type(item).__mro__}]
+    else:
+        exact = [item for item in resources if type(item) is declared]
+        fits = exact or [item for item in resources if _is_a(item, declared)]
+    if len(fits) == 1:
+        return fits[0]
+    shown = declared if isinstance(declared, str) else getattr(declared, "__name__", repr(declared))
+    given = ", ".join(type(item).__name__ for item in resources) or "none"
+    problem = "no resource of that type was given" if not fits else f"{len(fits)} resources of that type were given"
+    raise DefinitionError(
+        f"{what} wants {name!r} of type {shown}, and {problem} (given: {given}); "
+        "pass exactly one to Orchestrator(resources=[...])"
+    )
+
+
+def _is_a(item: object, declared: Any) -> bool:  # noqa: ANN401
+    try:
+        return isinstance(item, declared)
+    except TypeError:  # a Protocol that is not runtime-checkable: matched by the names that it asks for
+        wanted = getattr(declared, "__protocol_attrs__", None) or {
+            name for name in vars(declared) if not name.startswith("_")
+        }
+        return all(hasattr(item, attribute) for attribute in wanted)

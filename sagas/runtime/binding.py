@@ -1,0 +1,180 @@
+"""Binds declared steps to one orchestrator: what the engine runs, and the resources that it passes along."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import msgspec
+
+from durable_core import CallShape, Codec, DefinitionError, StepSpec, is_async, to_ns
+from sagas.model.definition import Declared, Probed, Retriable, Serving, Span, Step, takes_arguments
+from sagas.model.outcome import DidNotHappen, Happened, StillUnknown
+from sagas.model.resource import fill
+
+Extra = dict[str, Any]
+RESULT = "sagas_result"
+
+
+class StillUnknownError(Exception):
+    """A probe could not tell yet; its retry policy asks again."""
+
+
+@attrs.frozen(eq=False)
+class Bound:
+    """A declared step, ready to run: specs for the engine, and resources by parameter."""
+
+    declared: Declared[..., Any]
+    spec: StepSpec
+    extra: Extra | None
+    undo: StepSpec | None = None
+    undo_extra: Extra | None = None
+    undo_takes_arguments: bool = False
+    probe: StepSpec | None = None
+    probe_extra: Extra | None = None
+
+
+class ProbeAnswer(msgspec.Struct):
+    """What a probe found out, as it is journalled."""
+
+    happened: bool
+    value: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Binder:
+    """Binds each declared step once."""
+
+    def __init__(self, codec: Codec, resources: Sequence[object]) -> None:
+        self._codec = codec
+        self._resources = resources
+        self._bound: dict[Declared[..., Any], Bound] = {}
+
+    def bind(self, declared: Declared[..., Any]) -> Bound:
+        """What to run for ``declared``.
+
+        Raises:
+            DefinitionError: it has neither a compensation nor a reason for having none, or a resource is missing.
+        """
+        bound = self._bound.get(declared)
+        if bound is None:
+            bound = self._bound[declared] = self._bind(declared)
+        return bound
+
+    def _bind(self, declared: Declared[..., Any]) -> Bound:
+        self._check(declared)
+        shape = CallShape.of(declared.fn, self._codec, exclude=declared.resources)
+        forever = isinstance(declared, Retriable)
+        spec = StepSpec(
+            name=declared.name,
+            kind=declared.kind,
+            fn=declared.fn,
+            shape=shape,
+            is_async=declared.is_async,
+            retry=declared.retry,
+            timeout_ns=_ns(declared.timeout),
+            at_most_once=declared.at_most_once,
+            rejects=declared.rejects,
+            unknown=declared.unknown,
+            effect=declared.effect and not forever,
+            settles=declared.settles,
+            surfaces_unknown=declared.effect,
+        )
+        extra = self._extra(declared.resources, declared.what)
+        undo = probe = undo_extra = probe_extra = None
+        takes = False
+        if isinstance(declared, Step) and declared.compensating is not None:
+            takes = takes_arguments(declared.compensating.fn)
+            undo = self._undo_spec(declared, declared.compensating, shape, takes=takes)
+            undo_extra = self._extra(declared.compensating.resources, f"the compensation of {declared.what}")
+        if isinstance(declared, Probed) and declared.probing is not None:
+            probe = self._probe_spec(declared, declared.probing, shape)
+            probe_extra = self._extra(declared.probing.resources, f"the probe of {declared.what}")
+        return Bound(declared, spec, extra, undo, undo_extra, takes, probe, probe_extra)
+
+    def _check(self, declared: Declared[..., Any]) -> None:
+        if isinstance(declared, Step) and declared.compensating is None and not declared.compensated_by_nothing:
+            raise DefinitionError(
+                f"{declared.what} has no compensation, so a rollback could not undo it. Declare one with "
+                f"`@{declared.fn.__name__}.compensate`, or say `@step(compensation=None, because=...)`; "
+                "a step that changes nothing is a `@lookup`"
+            )
+
+    def _extra(self, wanted: dict[str, Any], what: str) -> Extra | None:
+        return fill(wanted, self._resources, what=what) if wanted else None
+
+    def _undo_spec(self, declared: Step[..., Any], serving: Serving, shape: CallShape, *, takes: bool) -> StepSpec:
+        fn = serving.fn
+
+        def undo(*args: Any, sagas_result: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            return fn(sagas_result, *args, **kwargs)
+
+        return StepSpec(
+            name=declared.name,
+            kind="compensation",
+            fn=undo,
+            shape=_with_result(shape, None) if takes else CallShape.of(_nothing, self._codec),
+            is_async=is_async(fn),
+            retry=serving.retry,
+            timeout_ns=_ns(serving.timeout),
+            effect=False,  # retried under its own key until it succeeds; a doubt about it changes nothing
+        )
+
+    def _probe_spec(self, declared: Probed[..., Any], serving: Serving, shape: CallShape) -> StepSpec:
+        fn = serving.fn
+        asynchronous = is_async(fn)
+        answer = _answerer(declared, shape)
+
+        async def ask_async(*args: Any, **kwargs: Any) -> ProbeAnswer:  # noqa: ANN401
+            return answer(await fn(*args, **kwargs))
+
+        def ask(*args: Any, **kwargs: Any) -> ProbeAnswer:  # noqa: ANN401
+            return answer(fn(*args, **kwargs))
+
+        return StepSpec(
+            name=declared.name,
+            kind="probe",
+            fn=ask_async if asynchronous else ask,
+            shape=_with_result(shape, ProbeAnswer, self._codec),
+            is_async=asynchronous,
+            retry=serving.retry,
+            timeout_ns=_ns(serving.timeout),
+            effect=False,
+        )
+
+
+def _answerer(declared: Declared[..., Any], shape: CallShape) -> Callable[[Any], ProbeAnswer]:
+    def answer(given: Any) -> ProbeAnswer:  # noqa: ANN401
+        match given:
+            case Happened(value=value):
+                return ProbeAnswer(True, msgspec.Raw(shape.encode_result(value, what=f"the probe of {declared.what}")))  # noqa: FBT003
+            case DidNotHappen():
+                return ProbeAnswer(False)  # noqa: FBT003
+            case StillUnknown():
+                raise StillUnknownError(f"the probe of {declared.what} cannot tell yet")
+            case _ if shape.admits_none_result:
+                raise DefinitionError(
+                    f"the probe of {declared.what} returned {given!r}; the step's own result may be None, so the probe must "
+                    "return Happened(value), DidNotHappen() or StillUnknown()"
+                )
+            case None:
+                return ProbeAnswer(False)  # noqa: FBT003
+            case value:
+                return ProbeAnswer(True, msgspec.Raw(shape.encode_result(value, what=f"the probe of {declared.what}")))  # noqa: FBT003
+
+    return answer
+
+
+def _nothing() -> None:
+    """A signature without parameters."""
+
+
+def _with_result(shape: CallShape, result: Any, codec: Codec | None = None) -> CallShape:  # noqa: ANN401
+    """The same arguments, another result."""
+    if codec is None:
+        return attrs.evolve(shape, result=Any, admits_none_result=True, decode_result=msgspec.json.decode)
+    return attrs.evolve(shape, result=result, admits_none_result=False, decode_result=codec.decoder(result))
+
+
+def _ns(span: Span | None) -> int | None:
+    return None if span is None else to_ns(span)
+
+

@@ -1,0 +1,43 @@
+"""The README's first example, as a reader would run it: taken from the page, in an empty folder, by any Python."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def first_example() -> tuple[str, str]:
+    """The first python block of the README, and the text block after it: what it prints."""
+    blocks = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    languages = [language for language, _ in blocks]
+    code = languages.index("python")
+    return blocks[code][1], blocks[languages.index("text", code)][1]
+
+
+def run(code: str, folder: Path, *, source: Path | None) -> str:
+    """What ``code`` prints when run in ``folder`` by this Python; with ``source`` as the place of the packages.
+
+    Raises:
+        AssertionError: it failed; the message holds what it wrote to its standard error.
+    """
+    script = folder / "example.py"
+    script.write_text(code, encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    if source is not None:
+        environment["PYTHONPATH"] = str(source)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script.name],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, f"the README's example ended with code {done.returncode}:\n{done.stderr}"
+    return done.stdout

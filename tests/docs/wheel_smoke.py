@@ -1,0 +1,48 @@
+"""Try the installed wheel: run by ``make test-wheel`` with the Python of a fresh environment, away from the tree."""
+
+import importlib
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import distribution
+from pathlib import Path
+
+from readme import first_example, run
+
+
+def check_package(name: str) -> None:
+    """The package comes from this environment, is marked as typed, and has each name that it exports."""
+    package = importlib.import_module(name)
+    assert package.__file__ is not None
+    home = Path(package.__file__).parent
+    assert home.is_relative_to(sys.prefix), f"{name} was imported from {home}, which is not the installed wheel"
+    assert (home / "py.typed").is_file(), f"{name} has no py.typed"
+    for exported in package.__all__:
+        getattr(package, exported)
+
+
+def main() -> None:
+    """Check packages, metadata, command and the README's example; say what was checked."""
+    for name in ("durable_core", "sagas"):
+        check_package(name)
+    wheel = distribution("durable-sagas")
+    files = [str(file) for file in wheel.files or []]
+    assert any(file.endswith("licenses/LICENSE") for file in files), "the wheel has no license"
+    stray = sorted(
+        {
+            file.split("/")[0]
+            for file in files
+            if not file.startswith(("sagas/", "durable_core/", "durable_sagas-", "../"))
+        }
+    )
+    assert stray == [], f"the wheel also installs {stray}"
+    command = Path(sys.executable).with_name("sagas")
+    subprocess.run([command, "--help"], check=True, capture_output=True, timeout=60)
+    code, printed = first_example()
+    with tempfile.TemporaryDirectory() as folder:
+        assert run(code, Path(folder), source=None) == printed
+    print(f"durable-sagas {wheel.version}: the built wheel works ({len(files)} files)")
+
+
+if __name__ == "__main__":
+    main()

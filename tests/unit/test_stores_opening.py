@@ -1,0 +1,276 @@
+"""Opening a SQLite file: what is made, what is refused, and that nothing foreign is touched."""
+
+import asyncio
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from durable_core.errors import StoreError, StoreFormatError, StoreNotFound
+from durable_core.stores import schema
+from durable_core.stores.sqlite import SqliteStore
+from durable_core.testing.store_rows import add
+
+
+def refusal(path: Path | str, *, worker: str | None = "w1") -> StoreError:
+    """What opening ``path`` raises."""
+
+    async def open_it() -> StoreError:
+        with pytest.raises(StoreError) as caught:
+            await SqliteStore(str(path)).open(worker=worker)
+        return caught.value
+
+    return asyncio.run(open_it())
+
+
+def use(path: Path | str) -> None:
+    """Open, start a run, close."""
+
+    async def use_it() -> None:
+        store = SqliteStore(str(path))
+        await store.open(worker="w1")
+        await add(store, f"run {store.next_num()}")
+        await store.close()
+
+    asyncio.run(use_it())
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file with its bytes."""
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+def test_a_new_file_is_its_owners_and_marked_as_ours(tmp_path: Path):
+    """Mode 0600 for all files, our mark and format inside, and one file left when all are gone."""
+
+    async def look() -> None:
+        store = SqliteStore(str(tmp_path / "x.db"))
+        await store.open(worker="w1")
+        await add(store, "a")
+        assert len(list(tmp_path.iterdir())) == 6
+        assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+        await store.close()
+
+    old = os.umask(0)
+    try:
+        asyncio.run(look())
+    finally:
+        os.umask(old)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.db"]
+    connection = sqlite3.connect(tmp_path / "x.db")
+    facts = dict(connection.execute("SELECT key, value FROM meta"))
+    assert connection.execute("PRAGMA application_id").fetchone() == (schema.APPLICATION_ID,)
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+    assert facts["format"] == schema.FORMAT
+    assert len(facts["secret"]) == 32
+
+
+def test_the_secret_is_the_stores(tmp_path: Path):
+    """All stores on a file have the same one, and another file has another."""
+
+    async def secret(name: str) -> bytes:
+        store = SqliteStore(str(tmp_path / name))
+        await store.open(worker=None)
+        await store.close()
+        with pytest.raises(StoreError, match="not open"):
+            _ = store.secret
+        await store.open(worker=None)
+        found = store.secret
+        await store.close()
+        return found
+
+    assert asyncio.run(secret("x.db")) == asyncio.run(secret("x.db")) != asyncio.run(secret("y.db"))
+
+
+@pytest.mark.parametrize(("durability", "level"), [("power", 2), ("process", 1)])
+def test_commits_are_as_durable_as_promised(tmp_path: Path, durability: str, level: int):
+    """``power`` is WAL with synchronous=FULL, ``process`` with NORMAL; readers can neither write nor checkpoint."""
+
+    async def look() -> None:
+        store = SqliteStore(str(tmp_path / "x.db"), durability="process" if durability == "process" else "power")
+        await store.open(worker=None)
+        connection = store._file._connection
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
+        for reader in (store._file.reader, store._file.bulk_reader):
+            assert reader._connection.execute("PRAGMA query_only").fetchone() == (1,)
+            assert reader._connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                reader._connection.execute("DELETE FROM runs")
+        await store.close()
+
+    asyncio.run(look())
+
+
+def test_an_empty_file_is_nobodys(tmp_path: Path):
+    """It becomes a store, as one that does not exist does."""
+    path = tmp_path / "x.db"
+    path.touch()
+    use(path)
+    use(path)
+    assert path.stat().st_size > 0
+
+
+def test_what_a_crash_left_of_a_creation_does_no_harm(tmp_path: Path):
+    """The file is made beside its place; a half-made one is thrown away."""
+    (tmp_path / "x.db-new").write_bytes(b"half")
+    (tmp_path / "x.db-new-journal").write_bytes(b"half a journal")
+    use(tmp_path / "x.db")
+    assert list(contents(tmp_path)) == ["x.db"]
+
+
+def foreign_database(path: Path, *, wal: bool) -> None:
+    """Another program's database."""
+    connection = sqlite3.connect(path)
+    if wal:
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("CREATE TABLE meta (key TEXT, value TEXT)")
+    connection.execute("INSERT INTO meta VALUES ('format', 1)")
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("kind", ["text", "sqlite", "sqlite in WAL mode", "truncated", "sqlite without tables"])
+def test_a_foreign_file_is_left_as_it_is(tmp_path: Path, kind: str):
+    """It is refused with its name, byte for byte unchanged, and nothing is left beside it."""
+    path = tmp_path / "orders.db"
+    if kind == "text":
+        path.write_text("order,amount\n" * 500)
+    elif kind == "sqlite without tables":
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA user_version = 3")
+        connection.close()
+    else:
+        foreign_database(path, wal=kind == "sqlite in WAL mode")
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:50])
+    before = contents(tmp_path)
+    error = refusal(path)
+    assert isinstance(error, StoreFormatError)
+    assert str(path) in str(error)
+    assert contents(tmp_path) == before
+
+
+def test_a_newer_format_is_refused(tmp_path: Path):
+    """The message names both formats and says to upgrade; a lost format is told from it."""
+    path = tmp_path / "x.db"
+    use(path)
+    for change, word in (("UPDATE meta SET value = 99 WHERE key = 'format'", "99"), ("DELETE FROM meta", "None")):
+        connection = sqlite3.connect(path)
+        connection.execute(change)
+        connection.commit()
+        connection.close()
+        error = refusal(path)
+        assert isinstance(error, StoreFormatError)
+        assert word in str(error)
+        assert [file.name for file in tmp_path.iterdir()] == ["x.db"]
+
+
+def test_places_where_no_file_can_be(tmp_path: Path):
+    """No such directory, a directory, a file as directory, a pipe: each is a ``StoreNotFound`` that says so."""
+    (tmp_path / "file").write_text("x")
+    os.mkfifo(tmp_path / "pipe")
+    for path, word in (
+        (tmp_path / "missing" / "x.db", "does not exist"),
+        (tmp_path, "is a directory"),
+        (tmp_path / "file" / "x.db", "does not exist"),
+        (tmp_path / "pipe", "no ordinary file"),
+    ):
+        error = refusal(path)
+        assert isinstance(error, StoreNotFound)
+        assert word in str(error)
+        assert str(path) in str(error)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe"]
+
+
+def test_files_that_may_not_be_written(tmp_path: Path):
+    """A read-only file or directory is refused with what to do. In a process of its own: root may write everything."""
+    use(tmp_path / "x.db")
+    code = """
+import asyncio, os, sys
+from durable_core.errors import StoreNotFound
+from durable_core.stores.sqlite import SqliteStore
+if os.geteuid() == 0:
+    os.seteuid(65534)
+for path in sys.argv[1:]:
+    try:
+        asyncio.run(SqliteStore(path).open(worker=None))
+    except StoreNotFound as error:
+        print(error)
+"""
+    sealed = tmp_path / "sealed"
+    sealed.mkdir()
+    use(sealed / "x.db")
+    (sealed / "x.db").chmod(0o444)
+    (tmp_path / "x.db").chmod(0o444)
+    paths = [str(tmp_path / "x.db"), str(sealed / "x.db"), str(sealed / "new.db")]
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.owner() == tmp_path.owner() and directory != Path("/tmp"):
+            directory.chmod(directory.stat().st_mode | 0o755)
+    tmp_path.chmod(0o777)
+    sealed.chmod(0o555)
+    try:
+        done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
+    finally:
+        sealed.chmod(0o755)
+    said = done.stdout.splitlines()
+    assert len(said) == 3, done
+    assert "cannot be read and written" in said[0]
+    assert "directory" in said[1]
+    assert "directory" in said[2]
+
+
+def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The message names the version there is and the one that is needed."""
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 9))
+    error = refusal(tmp_path / "x.db")
+    assert "3.35.0" in str(error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_file_by_two_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A link, or a relative path and another directory since, leads to the same locks."""
+
+    async def both() -> None:
+        (tmp_path / "link.db").symlink_to(tmp_path / "x.db")
+        monkeypatch.chdir(tmp_path)
+        one, two = SqliteStore("x.db"), SqliteStore(str(tmp_path / "link.db"))
+        await one.open(worker="w1")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        await two.open(worker="w2")
+        await add(one, "a", owner="w1")
+        assert await two.release_dead() == 0
+        with pytest.raises(StoreError, match="already runs"):
+            await SqliteStore(str(tmp_path / "x.db")).open(worker="w2")
+        await one.close()
+        await two.close()
+
+    asyncio.run(both())
+    assert sorted(contents(tmp_path)) == ["link.db", "x.db"]
+
+
+def test_looking_at_the_header_costs_no_lock(tmp_path: Path):
+    """POSIX locks fall when any descriptor of the file is closed: a look at it must not take those of open stores."""
+
+    def locks(path: Path) -> int:
+        held = Path("/proc/locks").read_text(encoding="utf-8")
+        return held.count(f":{path.stat().st_ino} ")
+
+    async def look() -> None:
+        path = tmp_path / "x.db"
+        store = SqliteStore(str(path))
+        await store.open(worker=None)
+        before = locks(path)
+        schema.check_ours(str(path))
+        assert before == locks(path) > 0
+        await store.close()
+
+    if not Path("/proc/locks").exists():
+        pytest.skip("only Linux lists its locks")
+    asyncio.run(look())

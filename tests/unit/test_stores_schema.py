@@ -1,0 +1,73 @@
+"""The tables, the text made of them, and the plans that SQLite makes for the text."""
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import attrs
+import pytest
+
+from durable_core.model.entry import Entry
+from durable_core.model.run import RunQuery, RunRecord, RunStatus
+from durable_core.stores import generate, sql, sqlite_reader, sqlite_writer
+from durable_core.stores.sqlite_reader import where
+from durable_core.stores.tables import JournalRow, RunRow
+
+
+def test_the_committed_text_is_what_the_tables_give():
+    """Run ``python -m durable_core.stores.generate`` where this fails."""
+    assert generate.TARGET.read_text(encoding="utf-8") == generate.render()
+
+
+def test_columns_follow_the_records():
+    """A row is bound and read by position, so the orders must agree."""
+    assert list(RunRow.model_fields) == [field.name for field in attrs.fields(RunRecord)]
+    assert list(JournalRow.model_fields) == ["pos", *Entry._fields]
+
+
+def test_sqlmodel_is_not_loaded_at_run_time():
+    """It would cost every process a third of a second and 30 MiB."""
+    code = "import sys, durable_core.stores; print({'sqlmodel', 'sqlalchemy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(":memory:")
+    for definition in sql.CREATE:
+        connection.execute(definition)
+    yield connection
+    connection.close()
+
+
+SELECT = "SELECT * FROM runs WHERE {} ORDER BY num DESC LIMIT 9"
+OPEN_ONES = where(RunQuery(statuses=frozenset({RunStatus.STUCK}))).text
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        (sqlite_reader.DUE.format(marks="(?, ?), (?, ?)"), "runs_open (owner=? AND wake_at_ns<?)"),
+        (sqlite_reader.NEXT_WAKE, "runs_open (owner=? AND wake_at_ns>?)"),
+        (sqlite_reader.LOAD_ONE, "journal_run_seq (run=?)"),
+        (sqlite_reader.LOAD.format(marks="?, ?"), "journal_run_seq (run=?)"),
+        (sqlite_reader.FIND.format(marks="?, ?"), "sqlite_autoindex_runs_1 (id=?)"),
+        (sqlite_reader.SIGNALS.format(marks="?, ?"), "INTEGER PRIMARY KEY (rowid=?)"),
+        (sqlite_writer._RELEASE, "runs_open (owner=?)"),
+        (sqlite_writer._CLAIM.format(marks="?, ?"), "INTEGER PRIMARY KEY (rowid=?)"),
+        (sqlite_writer._WAKE_SIGNALLED, "INTEGER PRIMARY KEY (rowid=?)"),
+        (sql.UPDATE_RUN, "INTEGER PRIMARY KEY (rowid=?)"),
+        (SELECT.format(where(RunQuery(parent=1)).text), "runs_children (parent=?)"),
+        (SELECT.format(where(RunQuery(before_num=1)).text), "INTEGER PRIMARY KEY (rowid<?)"),
+    ],
+)
+def test_questions_use_an_index(connection: sqlite3.Connection, text: str, index: str):
+    """No statement of the engine's reads a whole table of runs or entries, or sorts what an index has in order."""
+    count = text.count("?")
+    plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + text, [1] * count)]
+    assert any(f" {index}" in step for step in plan), plan
+    assert not [step for step in plan if step.startswith("SCAN") and ("runs" in step or "journal" in step)]
+    if index.startswith(("runs_open", "journal")):
+        assert "USE TEMP B-TREE FOR ORDER BY" not in plan
