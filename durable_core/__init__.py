@@ -42,7 +42,7 @@ from durable_core.runtime.attempts import CURRENT, AttemptInfo
 from durable_core.runtime.clock import to_ns
 from durable_core.runtime.context import Branches, Context
 from durable_core.runtime.fibers import Branch
-from durable_core.runtime.run import End
+from durable_core.runtime.ledger import End
 from durable_core.runtime.steps import OutcomeUnknown
 from durable_core.stores import open_store
 

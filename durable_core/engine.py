@@ -21,7 +21,8 @@ from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store
 from durable_core.runtime.clock import SystemClock, SystemIds, to_ns
 from durable_core.runtime.registry import Registry
-from durable_core.runtime.run import End, Run
+from durable_core.runtime.ledger import End
+from durable_core.runtime.run import Run
 from durable_core.runtime.worker import Worker
 from durable_core.runtime.writer import Writer
 from durable_core.stores import open_store
@@ -143,9 +144,9 @@ class Engine:
                 await self._writer.close(within_s=self.settings.grace_s)
         finally:
             self._writer = self._worker = self._scout = None
-            for waiters in self._waiters.values():
-                for waiter in waiters:
-                    waiter.cancel()
+            left = StoreError("the engine was left while this waited; the run goes on, ask another engine on its store")
+            for waiter in [waiter for waiters in self._waiters.values() for waiter in waiters if not waiter.done()]:
+                waiter.set_exception(left)
             self._waiters.clear()
             await self.store.close()
 
@@ -181,7 +182,11 @@ class Engine:
                     await self._ask_for_watched()
             except StoreError as error:
                 log.warning("the store could not be asked for work; trying again: %s", error)
+                poked.set()
                 await asyncio.sleep(POLL_S)
+            except Exception:
+                log.exception("internal error while looking for work; trying again")
+                await asyncio.sleep(BURIAL_S)
 
     # -- starting --------------------------------------------------------------------------------------------------
 
@@ -302,7 +307,7 @@ class Engine:
             if record.status in ENDS or record.status is RunStatus.STUCK:
                 self._forget_waiter(num, waiter)
                 return outcome_of(record)
-            self._watched[num] = run_id
+        self._watched[num] = run_id
         try:
             return await waiter
         finally:
@@ -329,7 +334,8 @@ class Engine:
                 waiter.set_result(outcome)
 
     async def _ask_for_watched(self) -> None:
-        for record in await self.store.find(list(self._watched.values())):
+        mine = self._worker.runs if self._worker is not None else {}
+        for record in await self.store.find([run_id for num, run_id in self._watched.items() if num not in mine]):
             if record.status in ENDS or record.status is RunStatus.STUCK:
                 for waiter in self._waiters.get(record.num, ()):
                     if not waiter.done():

@@ -77,8 +77,8 @@ class Store(Protocol):
         """Release the runs of workers that died since; return how many runs became free."""
         ...
 
-    async def next_wake_ns(self) -> int | None:
-        """When the next unowned open run falls due; None where no such time is set."""
+    async def next_wake_ns(self, *, after_ns: int) -> int | None:
+        """When the first unowned open run after that time falls due; None where no such time is set."""
         ...
 
     async def load(self, nums: Sequence[int]) -> dict[int, list[Entry]]:

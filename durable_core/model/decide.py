@@ -63,7 +63,7 @@ def after_failure(
         answer = decide_retry(
             spec.retry,
             failures=step.failures + 1,
-            elapsed_s=(now_ns - step.started_at_ns) / NS,
+            elapsed_s=(now_ns - step.policy_from_ns) / NS,
             error=error,
             draw=draw,
         )

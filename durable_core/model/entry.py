@@ -48,6 +48,11 @@ class EntryKind(StrEnum):
 
     With a step's key as ``label`` it has that step attempted again, and what came from entry ``attempt`` on is void.
     """
+    HELD = "held"
+    """A signal came while the run was stuck on its code; it is delivered once the code fits. A remark.
+
+    The ``signalled`` entry that delivers it names its ``seq`` as ``attempt``.
+    """
     ENDED = "ended"
     """The run ended. ``label`` is its status; ``payload`` or ``error`` its outcome."""
     FAULTED = "faulted"
@@ -84,6 +89,7 @@ ROLES: Mapping[EntryKind, Role] = {
     EntryKind.MARKED: Role.OUTPUT,
     EntryKind.PARKED: Role.OUTPUT,
     EntryKind.SIGNALLED: Role.INPUT,
+    EntryKind.HELD: Role.REMARK,
     EntryKind.ENDED: Role.OUTPUT,
     EntryKind.FAULTED: Role.REMARK,
     EntryKind.NOTED: Role.REMARK,
@@ -128,8 +134,28 @@ def effective(entries: Sequence[Entry]) -> list[Entry]:
     kept: list[Entry] = []
     for entry in entries:
         if entry.kind == EntryKind.SIGNALLED and entry.label and entry.attempt:
-            while kept and kept[-1].seq >= entry.attempt:
-                kept.pop()
+            kept = _without(kept, key=entry.label, since=entry.attempt)
         if ROLES[EntryKind(entry.kind)] is not Role.REMARK:
             kept.append(entry)
     return kept
+
+
+def _without(entries: list[Entry], *, key: str, since: int) -> list[Entry]:
+    """Leave out the end of the step at ``key`` and what the body made of it.
+
+    What other steps, begun before, have reported since is kept: a completed step never runs again.
+    """
+    before = [entry for entry in entries if entry.seq < since]
+    begun = {entry.key for entry in before if entry.kind == EntryKind.STARTED} - {key}
+    kept = [
+        entry
+        for entry in entries
+        if entry.seq >= since and entry.key in begun and ROLES[EntryKind(entry.kind)] is Role.INPUT
+    ]
+    return before + kept
+
+
+def held(entries: Sequence[Entry]) -> list[Entry]:
+    """The signals that were held back and have not been delivered since."""
+    delivered = {entry.attempt for entry in entries if entry.kind == EntryKind.SIGNALLED and not entry.label}
+    return [entry for entry in entries if entry.kind == EntryKind.HELD and entry.seq not in delivered]

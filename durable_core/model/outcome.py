@@ -34,6 +34,7 @@ TRANSPORT: Mapping[str, bool] = {
     "httpx.UnsupportedProtocol": NOTHING_SENT,
     "httpx.LocalProtocolError": NOTHING_SENT,
     "httpx.TransportError": MAYBE_SENT,
+    "httpx.DecodingError": MAYBE_SENT,
     "requests.exceptions.ConnectTimeout": NOTHING_SENT,
     "requests.exceptions.ProxyError": NOTHING_SENT,
     "requests.exceptions.ConnectionError": MAYBE_SENT,
@@ -46,6 +47,8 @@ TRANSPORT: Mapping[str, bool] = {
     "urllib3.exceptions.ProtocolError": MAYBE_SENT,
     "urllib3.exceptions.TimeoutError": MAYBE_SENT,
     "urllib3.exceptions.MaxRetryError": MAYBE_SENT,
+    "urllib3.exceptions.SSLError": MAYBE_SENT,
+    "urllib3.exceptions.DecodeError": MAYBE_SENT,
     "aiohttp.client_exceptions.ClientConnectorError": NOTHING_SENT,
     "aiohttp.client_exceptions.ConnectionTimeoutError": NOTHING_SENT,
     "aiohttp.client_exceptions.ClientConnectionError": MAYBE_SENT,
@@ -53,6 +56,9 @@ TRANSPORT: Mapping[str, bool] = {
     "botocore.exceptions.EndpointConnectionError": NOTHING_SENT,
     "botocore.exceptions.ConnectTimeoutError": NOTHING_SENT,
     "botocore.exceptions.HTTPClientError": MAYBE_SENT,
+    "botocore.exceptions.SSLError": MAYBE_SENT,
+    "botocore.exceptions.IncompleteReadError": MAYBE_SENT,
+    "botocore.exceptions.ResponseStreamingError": MAYBE_SENT,
 }
 
 

@@ -35,6 +35,7 @@ class StepRecord:
         "failures",
         "key",
         "kind",
+        "policy_from_ns",
         "result",
         "started_at_ns",
         "status",
@@ -45,7 +46,8 @@ class StepRecord:
         self.key = key
         self.kind = kind
         self.arguments = arguments
-        self.started_at_ns = started_at_ns
+        self.started_at_ns = self.policy_from_ns = started_at_ns
+        """When it first started, and when its retry policy began: that is later where an operator had it retried."""
         self.status = StepStatus.RUNNING
         self.attempt = 1
         """The number of the last attempt announced."""
@@ -86,7 +88,7 @@ class StepRecord:
         elif kind == EntryKind.GAVE_UP:
             self._end(StepStatus(entry.label), entry)
         elif kind == EntryKind.REOPENED:
-            self.reopen()
+            self.reopen(entry.at_ns)
             self.begun = True
             self.attempt = entry.attempt
         elif kind == EntryKind.SETTLED:
@@ -97,8 +99,11 @@ class StepRecord:
             else:
                 self._end(StepStatus.FAILED, entry)
 
-    def reopen(self) -> None:
+    def reopen(self, at_ns: int) -> None:
         """An operator asked for another attempt, under a fresh policy: the last one's end is void."""
+        if self.status is StepStatus.RUNNING and self.begun and self.due_at_ns is None:
+            self.unknown = True  # the last attempt was cut by a crash: fresh or not, it may have happened
+        self.policy_from_ns = at_ns
         self.failures = self.crashes = 0
         self.begun = False
         self.due_at_ns = self.ended_at_ns = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from durable_core.errors import StepInterrupted, StepTimeout
+from durable_core.errors import Fault, StepInterrupted, StepTimeout
 from durable_core.model.keys import idempotency_key, served
 
 if TYPE_CHECKING:
@@ -103,22 +103,35 @@ class Attempts:
                 value = await spec.fn(*step.args, **(step.kwargs if step.extra is None else {**step.kwargs, **step.extra}))
             else:
                 value = await self._on_thread(step)
-        except Exception as failure:  # noqa: BLE001 - the border of the user's step: whatever it raises is its outcome
-            error = failure
+        except (KeyboardInterrupt, SystemExit):
+            raise  # the process is ending: for its journal this attempt is cut by a crash
         except asyncio.CancelledError as cancelled:
             if run.dead or shell.leaving:
                 raise  # the worker is leaving: this attempt counts as cut, and its step is run again elsewhere
             error = cancelled
+        except BaseException as failure:  # noqa: BLE001 - the border of the user's step: whatever it raises is its outcome
+            error = failure
+            doubtful = not isinstance(failure, Exception)
         if timer is not None:
             timer.cancel()
         CURRENT.reset(token)
         if error is not None:
-            error, doubtful = self._judge(run, step, error)
+            error, judged = self._judge(run, step, error)
+            doubtful = doubtful or judged
             _drop_frames(error)
         task = step.task
         if task is not None:
             self.tasks.discard(task)
-        step.attempted(value, error, started_at_ns, doubtful=doubtful)
+        try:
+            step.attempted(value, error, started_at_ns, doubtful=doubtful)
+        except Exception as bug:  # noqa: BLE001 - a retry policy of the user's own, or a bug of ours: nobody may lose the run
+            if not run.dead:
+                run.park(
+                    Fault(
+                        f"run {run.id}, step {step.key!r}: what follows its attempt {step.attempt} could not be decided "
+                        f"({type(bug).__name__}: {bug}). Mend the step's retry policy, then retry the run"
+                    )
+                )
 
     def _judge(self, run: "Run", step: "PendingStep", error: BaseException) -> tuple[BaseException, bool]:
         """What an attempt's exception means: its own, its timeout's, or a cancellation from nowhere."""

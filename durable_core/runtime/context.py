@@ -5,12 +5,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
 from types import NoneType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 from uuid import UUID
 
 import msgspec
 
-from durable_core.errors import DefinitionError
+from durable_core.errors import DefinitionError, Fault
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.keys import check_name
 from durable_core.model.record import StepRecord
@@ -198,13 +198,20 @@ class Context:
         if not run.backlog and not run.dead:
             run.save(owner=run.shell.worker, wake_at_ns=None)
 
-    def made(self) -> None:
-        """Count an operation that must be awaited."""
-        self._run.made += 1
+    def refuse(self, fault: Fault) -> NoReturn:
+        """Stop this run with ``fault``, whatever the body makes of what is raised here."""
+        self.blame(fault)
+        raise fault
 
-    def awaited(self) -> None:
-        """Count an operation that was."""
-        self._run.awaited += 1
+    def blame(self, fault: Fault) -> None:
+        """Have the run parked with ``fault`` before its next operation, where nothing can be raised."""
+        if self._run.fault is None and not self._run.dead:
+            self._run.fault = fault
+
+    def in_flight(self, key: str) -> bool:
+        """Whether the step at ``key`` has begun and has not ended."""
+        step = self._run.steps.get(key)
+        return step is not None and step.waiting
 
 
 class Branches:

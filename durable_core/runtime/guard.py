@@ -14,13 +14,14 @@ from typing import Any, NoReturn, cast
 from durable_core.errors import ForeignAwaitError
 
 ADVICE = {
-    "create_future": "sleep(...) for a pause, callback(...) for an event from outside, a step for anything else",
-    "call_later": "sleep(...) for a pause",
-    "call_at": "sleep(...) for a pause, or a step's own timeout=",
-    "create_task": "parallel(...) for work at the same time",
+    "create_future": "`await {s}.sleep(...)` for a pause, and a step for anything that touches the world outside",
+    "call_later": "`await {s}.sleep(...)` for a pause",
+    "call_at": "`await {s}.sleep(...)` for a pause, and a step's own timeout= for a time limit",
+    "create_task": "`async with {s}.parallel()` for work at the same time",
     "run_in_executor": "a step: a plain function runs on a thread",
-    "current_task": "a step's own timeout= for a time limit, parallel(...) for work at the same time",
+    "current_task": "a step for anything that touches the world outside, and its own timeout= for a time limit",
 }
+ELSE = "a step for anything that touches the world outside, and `await {s}.sleep(...)` for a pause"
 
 
 class LoopGuard:
@@ -32,7 +33,9 @@ class LoopGuard:
         self._outer: AbstractEventLoop | None = None
 
     def enter(self, operations: str) -> None:
-        """Stand in for the running loop."""
+        """Stand in for the running loop. Not to be entered twice: no body is driven from within another."""
+        if self._outer is not None:
+            raise RuntimeError("a body is driven while another one is")
         self.operations = operations
         self._outer = _get_running_loop()
         _set_running_loop(cast("AbstractEventLoop", self))
@@ -40,15 +43,16 @@ class LoopGuard:
     def leave(self) -> ForeignAwaitError | None:
         """Put the running loop back; return what was caught meanwhile."""
         _set_running_loop(self._outer)
+        self._outer = None
         caught, self.caught = self.caught, None
         return caught
 
     def refuse(self, asked: str) -> ForeignAwaitError:
         """The error for something foreign, remembered as caught."""
-        advice = ADVICE.get(asked, "a step for anything that touches the world outside")
+        advice = ADVICE.get(asked, ELSE).format(s=self.operations)
         error = ForeignAwaitError(
             f"{_line_of_body()}the body used asyncio itself ({asked}); a body may await only its own operations, "
-            f"because it is run again from its journal after a crash. Use {self.operations}.{advice}."
+            f"because it is run again from its journal after a crash. Use {advice}. Then retry the run"
         )
         if self.caught is None:
             self.caught = error
@@ -61,7 +65,7 @@ class LoopGuard:
         error = ForeignAwaitError(
             f"{line}the body awaited {type(awaited).__name__ if awaited is not None else 'a bare yield'}; a body may await "
             f"only its own operations, because it is run again from its journal after a crash. "
-            f"Use {self.operations}.sleep(...) for a pause, or a step for anything that touches the world outside."
+            f"Use {ELSE.format(s=self.operations)}. Then retry the run"
         )
         if self.caught is None:
             self.caught = error

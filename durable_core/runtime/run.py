@@ -11,17 +11,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import attrs
-
-from durable_core.errors import Closed, DurableError, Fault, NonDeterminismError
-from durable_core.model.decide import describe, disagreement
-from durable_core.model.entry import ROLES, Entry, EntryKind, Role, effective
+from durable_core.errors import Closed, DurableError, Fault
+from durable_core.model.entry import ROLES, Entry, EntryKind, Role, effective, held
 from durable_core.model.failure import capture
 from durable_core.model.keys import Scope
-from durable_core.model.run import ENDS, RunStatus, RunUpdate
+from durable_core.model.run import RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.runtime import structure
 from durable_core.runtime.fibers import REFUSALS, Body, Fiber
+from durable_core.runtime.ledger import End, Ledger
 from durable_core.runtime.shell import Shell
 from durable_core.runtime.steps import PendingStep
 from durable_core.runtime.waits import Parked, PendingWait
@@ -31,175 +29,50 @@ log = logging.getLogger("durable_core")
 SUCCEEDED = EntryKind.SUCCEEDED.value
 
 
-@attrs.frozen(kw_only=True)
-class End:
-    """How a body says that its run ends, where a plain return or raise is not enough."""
-
-    status: RunStatus = RunStatus.COMPLETED
-    phase: str = ""
-    output: bytes | None = None
-    error: bytes | None = None
-    reason: str | None = None
-
-
-class Run:
+class Run(Ledger):
     """A run that this worker owns."""
 
     __slots__ = (
         "_context",
         "_driving",
+        "_restoring",
         "active",
-        "awaited",
-        "backlog",
         "current",
-        "dead",
-        "definition",
-        "detail",
         "fault",
-        "id",
         "in_flight",
-        "last_at_ns",
-        "made",
-        "memory",
-        "num",
+        "inbox",
         "on_signal",
         "parked",
         "patches",
-        "paused",
-        "phase",
         "ready",
-        "reason",
         "root",
-        "seq",
-        "shell",
-        "status",
         "steps",
-        "uid",
+        "unarmed",
         "waits",
     )
 
-    def __init__(  # noqa: PLR0913 - a run's row, without the cost of an object for it
-        self,
-        shell: Shell,
-        definition: DurableFunction,
-        *,
-        num: int,
-        id: str,  # noqa: A002 - the field's name everywhere
-        uid: bytes,
-        created_at_ns: int,
-        status: RunStatus = RunStatus.RUNNING,
-        phase: str = "",
-        paused: bool = False,
-        reason: str | None = None,
-        detail: bytes | None = None,
-    ) -> None:
-        self.shell = shell
-        self.definition = definition
-        self.num = num
-        self.id = id
-        self.uid = uid
-        self.status = status
-        self.phase = phase
-        self.paused = paused
-        self.reason = reason
-        self.detail = detail
-        self.last_at_ns = created_at_ns
-        self.seq = 0
+    def __init__(self, shell: Shell, definition: DurableFunction, **row: Any) -> None:  # noqa: ANN401 - as the ledger's
+        super().__init__(shell, definition, **row)
         self.steps: dict[str, PendingStep] = {}
         self.waits: dict[str, PendingWait] = {}
         self.parked: dict[str, Parked] = {}
         self.patches: dict[str, bool] = {}
-        self.backlog: deque[Entry] = deque()
+        self.unarmed: list[PendingWait] = []
+        """Waits whose timers are set once the body is no longer driven."""
+        self.inbox: list[tuple[str, bytes, int]] = []
+        """Signals that came while the run was in nobody's memory: name, data, and the entry that holds them or 0."""
         self.ready: deque[tuple[Fiber, Any, BaseException | None]] = deque()
         self.root: Fiber | None = None
         self.current: Fiber | None = None
         self.fault: Fault | None = None
-        self.dead = False
-        """No longer this worker's business: ended, evicted, refused or parked. Nothing more is written for it."""
         self.active = False
         """Whether it counts against the worker's concurrency."""
         self.in_flight = 0
         """Attempts announced and not ended."""
-        self.made = self.awaited = 0
         self.on_signal: Callable[[Entry], None] | None = None
-        self.memory: Any = None
-        """Whatever the layer above keeps per run; dropped with it."""
+        self._restoring = False
         self._driving = False
         self._context = contextvars.copy_context()
-
-    # -- in and out of the journal ---------------------------------------------------------------------------------
-
-    def input(
-        self,
-        kind: str,
-        key: str,
-        attempt: int = 0,
-        label: str = "",
-        payload: bytes | None = None,
-        error: bytes | None = None,
-        started_at_ns: int | None = None,
-        due_at_ns: int | None = None,
-    ) -> Entry:
-        """Append an entry; durable when the writer's next flush returns."""
-        if self.dead:
-            raise Closed
-        shell = self.shell
-        self.seq += 1
-        entry = Entry(
-            self.num, self.seq, kind, key, attempt, label, payload, error, started_at_ns, shell.now_ns(), due_at_ns, shell.worker
-        )
-        shell.append(entry)
-        return entry
-
-    def output(
-        self, kind: str, key: str, attempt: int = 0, label: str = "", payload: bytes | None = None, due_at_ns: int | None = None
-    ) -> tuple[Entry, bool]:
-        """What the body asks for: the journal's next entry where it agrees, else a new one. True where it is new.
-
-        Raises:
-            NonDeterminismError: the journal holds something else.
-        """
-        backlog = self.backlog
-        if not backlog:
-            return self.input(kind, key, attempt, label, payload, None, None, due_at_ns), True
-        recorded = backlog[0]
-        why = disagreement(recorded, kind=kind, key=key, label=label, payload=payload)
-        if why is not None:
-            raise self.mismatch(recorded, why, describe(kind, key, label))
-        backlog.popleft()
-        return recorded, False
-
-    def mismatch(self, recorded: Entry, why: str, asked: str) -> NonDeterminismError:
-        """The fault of code that does not fit its journal."""
-        holds = describe(recorded.kind, recorded.key, recorded.label)
-        return NonDeterminismError(
-            f"run {self.id} of {self.definition.name} v{self.definition.version}, entry #{recorded.seq}: {why}, and the code "
-            f"asks for {asked}. Nothing was done. Bring back the code that began this run, or keep the old branch behind "
-            "patched(...), then retry the run; start new runs under a new version",
-            seq=recorded.seq,
-            recorded=holds,
-            asked=asked,
-        )
-
-    def save(self, *, owner: str | None, wake_at_ns: int | None, end: End | None = None) -> None:
-        """Queue the run's row as it stands now."""
-        now_ns = self.shell.now_ns()
-        self.shell.update(
-            RunUpdate(
-                self.status,
-                self.phase,
-                owner,
-                wake_at_ns,
-                int(self.paused),
-                end.output if end else None,
-                end.error if end else None,
-                self.reason,
-                self.detail,
-                now_ns,
-                now_ns if self.status in ENDS else None,
-                self.num,
-            )
-        )
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -209,34 +82,41 @@ class Run:
         self.ready.append((self.root, None, None))
 
     def replay(self, entries: Sequence[Entry]) -> None:
-        """Feed the journal, then go live: arm what waits, and attempt again what a crash has cut.
+        """Feed the journal, then what came meanwhile, then go live: arm what waits, attempt again what a crash has cut.
 
         A run that does not fit its journal is parked before any effect.
         """
+        self._restoring = True
+        self.inbox[:0] = [(entry.key, entry.payload or b"{}", entry.seq) for entry in held(entries)]
         self.backlog.extend(effective(entries))
-        self.seq = entries[-1].seq if entries else 0
+        self.seq = max(self.seq, entries[-1].seq if entries else 0)
         self.pump()
         while self.backlog and not self.dead:
             entry = self.backlog[0]
             if ROLES[EntryKind(entry.kind)] is Role.OUTPUT:
-                holds = describe(entry.kind, entry.key, entry.label)
-                self.park(self.mismatch(entry, f"the journal holds {holds}", "nothing more here"))
+                self.park(self.mismatch(entry, "nothing more here"))
                 return
             self.backlog.popleft()
             self.take(entry)
             self.pump()
         if not self.dead:
-            self.go_live()
+            self._go_live()
 
-    def go_live(self) -> None:
+    def _go_live(self) -> None:
         """The journal is fed: from here on things happen."""
-        if self.status is RunStatus.PENDING or (self.status is RunStatus.WAITING):
+        if self.status in (RunStatus.PENDING, RunStatus.WAITING):
             self.status = RunStatus.RUNNING
+        while self.inbox and not self.dead:
+            name, payload, seq = self.inbox.pop(0)
+            self.feed(self.input(EntryKind.SIGNALLED, name, seq, "", payload))
         for step in [step for step in self.steps.values() if step.waiting]:
             if not self.dead:
                 step.recover(self)
-        for wait in list(self.waits.values()):
+        if self.dead:
+            return
+        for wait in self.waits.values():
             wait.arm(self)
+        self._restoring = False
         self.pump()
 
     def feed(self, entry: Entry) -> None:
@@ -250,7 +130,7 @@ class Run:
         kind = entry.kind
         if kind == EntryKind.SIGNALLED:
             if entry.label and entry.label in self.steps:
-                self.steps[entry.label].reopen()
+                self.steps[entry.label].reopen(entry.at_ns)
             if self.on_signal is not None:
                 self.on_signal(entry)
             return
@@ -262,7 +142,7 @@ class Run:
         if wait is not None:
             wait.take(self, entry)
             return
-        self.fault = self.mismatch(entry, f"the journal holds {describe(kind, entry.key, entry.label)}", "no such step")
+        self.fault = self.mismatch(entry, "no such step")
 
     # -- driving ---------------------------------------------------------------------------------------------------
 
@@ -290,7 +170,10 @@ class Run:
         fault = caught or self.fault
         if fault is not None:
             self.park(fault)
-        elif not self.in_flight and not self.backlog:
+            return
+        while self.unarmed:
+            self.unarmed.pop().arm(self)
+        if not self.in_flight and not self._restoring:
             self.shell.idle(self)
 
     def _drive(self) -> None:
@@ -316,11 +199,15 @@ class Run:
         except Closed as closed:
             self._finish(fiber, None, None if fiber.signal is not None else closed)
             return
-        except Fault as fault:
-            self.fault = fault
-            return
+        except (KeyboardInterrupt, SystemExit):
+            raise
         except Exception as failure:  # noqa: BLE001 - the border of the user's body: whatever it raises is its outcome
             self._finish(fiber, None, failure)
+            return
+        except BaseException as signal:  # noqa: BLE001 - an engine fault on its way out, or a signal of the user's own
+            self.fault = self.fault or self._as_fault(signal)
+            return
+        if self._faulted():
             return
         if fiber.signal is not None:
             self._refuse(fiber)
@@ -336,6 +223,20 @@ class Run:
             self.fault = fault
         except DurableError as refused:
             self.ready.append((fiber, None, refused))
+
+    def _faulted(self) -> bool:
+        """Whether the engine refuses to go on, also where the body has swallowed the fault."""
+        if self.fault is None:
+            self.fault = self.shell.guard.caught
+        return self.fault is not None
+
+    def _as_fault(self, signal: BaseException) -> Fault:
+        if isinstance(signal, Fault):
+            return signal
+        return Fault(
+            f"run {self.id} of {self.definition.name}: the body raised {type(signal).__name__}, which is no Exception, so it is "
+            "taken neither for a result nor for a failure. Raise an Exception instead, then retry the run"
+        )
 
     def _refuse(self, fiber: Fiber) -> None:
         """A closed body asks for more: throw again, and drop it where it never learns."""
@@ -360,6 +261,8 @@ class Run:
             log.debug("run %s: the body let go of the foreign await", self.id)
 
     def _finish(self, fiber: Fiber, value: Any, error: BaseException | None) -> None:  # noqa: ANN401
+        if self._faulted():
+            return
         fiber.done = True
         fiber.coro = None
         fiber.value = value
@@ -380,15 +283,9 @@ class Run:
                 end = End(status=RunStatus.FAILED, error=capture(refused))
         else:
             end = End(status=RunStatus.FAILED, error=capture(error))
-        if self.made != self.awaited:
-            self.fault = Fault(
-                f"run {self.id} of {self.definition.name}: {self.made - self.awaited} operation(s) were called without "
-                f"await and would be lost; write `await {self.definition.operations}...`, then retry the run"
-            )
-            return
         if self.backlog:
             entry = self.backlog[0]
-            self.fault = self.mismatch(entry, f"the journal holds {describe(entry.kind, entry.key, entry.label)}", "the end")
+            self.fault = self.mismatch(entry, "the end")
             return
         self.finish(end)
 
@@ -410,6 +307,10 @@ class Run:
         log.error("%s", fault)
         # A remark: it is kept for people, never replayed, so that the run can go on once the code is mended.
         self.input(EntryKind.FAULTED, fault.step, fault.since, type(fault).__name__, None, capture(fault))
+        for name, payload, seq in self.inbox:  # they wait until the code is mended; a retry has had its chance
+            if name != "retry" and not seq:
+                self.input(EntryKind.HELD, name, 0, "", payload)
+        self.inbox.clear()
         self.save(owner=None, wake_at_ns=None)
         self.shell.parked(self)
         self.evict()
@@ -434,7 +335,7 @@ class Run:
     def release(self) -> None:
         """Cut the cycles between run, fibers and coroutines, so that the collector need not find them."""
         self.dead = True
-        self.root = self.current = self.on_signal = self.memory = None
+        self.root = self.current = self.on_signal = None
         self.ready.clear()
         self.steps = {}
         self.waits = {}

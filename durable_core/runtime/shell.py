@@ -9,7 +9,8 @@ from durable_core.ports import Clock
 
 if TYPE_CHECKING:
     from durable_core.runtime.guard import LoopGuard
-    from durable_core.runtime.run import End, Run
+    from durable_core.runtime.ledger import End
+    from durable_core.runtime.run import Run
     from durable_core.runtime.steps import PendingStep
 
 

@@ -44,7 +44,7 @@ class OutcomeUnknown(DurableError):
 class PendingStep(StepRecord):
     """A step of a run in memory: its record, and what is needed to attempt it and to answer its fiber."""
 
-    __slots__ = ("args", "extra", "fiber", "kwargs", "overrun", "run", "spec", "task", "timer")
+    __slots__ = ("announced", "args", "extra", "fiber", "kwargs", "overrun", "run", "spec", "task", "timer")
 
     def __init__(  # noqa: PLR0913
         self,
@@ -65,6 +65,8 @@ class PendingStep(StepRecord):
         self.fiber: Fiber | None = fiber
         self.task: asyncio.Task[None] | None = None
         self.timer: Timer | None = None
+        self.announced = False
+        """Whether this process has announced an attempt of it."""
         self.overrun = False
         """The attempt under way has passed its timeout."""
 
@@ -89,6 +91,7 @@ class PendingStep(StepRecord):
     def announce(self) -> None:
         """Have the attempt made once the intent is durable."""
         run = self.run
+        self.announced = True
         run.in_flight += 1
         run.shell.after(self.launch)
 
@@ -219,6 +222,8 @@ class PendingStep(StepRecord):
 
     def recover(self, run: "Run") -> None:
         """The journal is fed and this step has no end: go on where the last process stopped."""
+        if self.announced:
+            return
         if self.due_at_ns is not None:
             self.arm(run)
             return

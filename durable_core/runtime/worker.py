@@ -20,12 +20,15 @@ from durable_core.runtime.attempts import Attempts
 from durable_core.runtime.context import Context
 from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.registry import Registry
-from durable_core.runtime.run import End, Run
+from durable_core.runtime.ledger import End
+from durable_core.runtime.run import Run
 from durable_core.runtime.steps import PendingStep
 from durable_core.runtime.writer import Settled, Writer
 
 log = logging.getLogger("durable_core")
 
+MOST_CLAIMED = 500
+"""Runs claimed in one transaction."""
 LINGER_NS = 5_000_000_000
 """A run that waits no longer than this stays in memory; a longer wait costs a row and nothing else."""
 
@@ -64,7 +67,10 @@ class Worker:
         self._active = 0
         self._admitted: deque[tuple[Run, tuple[Any, ...], dict[str, Any]]] = deque()
         self._on_outcome = on_outcome
-        self._attempts = Attempts(self, asyncio.get_running_loop())
+        self._loop = asyncio.get_running_loop()
+        self._attempts = Attempts(self, self._loop)
+        self._claimed: list[RunRecord] = []
+        """Runs that are ours in the store and not yet in memory."""
         self.poked = asyncio.Event()
         """Set when something may have become due."""
         self.poked.set()
@@ -148,12 +154,10 @@ class Worker:
         reopening = [signal for signal in signals if " " in signal.name]
         if reopening:  # they change what is replayed, so they are journalled first
             entries = [*entries, *self._reopen(run, reopening, entries[-1].seq)]
+        run.inbox = [(signal.name, signal.payload, 0) for signal in signals if signal not in reopening]
         run.begin(definition.fn(Context(run), *args, **kwargs))
         run.replay(entries)
         for signal in signals:
-            # A run that does not fit its code was parked by its replay: the signal has had its chance.
-            if not run.dead and signal not in reopening:
-                self.deliver(run, signal.name, signal.payload)
             self.writer.consume(signal.num)
 
     def _reopen(self, run: Run, signals: list[StoredSignal], seq: int) -> list[Entry]:
@@ -182,13 +186,15 @@ class Worker:
         """Nothing is under way in ``run``: keep it for a short wait, else give it back."""
         self._rest(run)
         due = [wait.due_at_ns for wait in run.waits.values()]
-        due += [step.due_at_ns for step in run.steps.values() if step.waiting]
+        due += [step.due_at_ns for step in run.steps.values() if step.due_at_ns is not None]
         times = [at_ns for at_ns in due if at_ns is not None]
         wake_at_ns = min(times) if times else None
         if run.status is not RunStatus.STUCK:
             if wake_at_ns is not None and wake_at_ns - self.now_ns() <= LINGER_NS:
                 return
             run.status = RunStatus.WAITING
+        else:
+            self.parked(run)
         run.save(owner=None, wake_at_ns=wake_at_ns)
         run.evict()
         if wake_at_ns is not None:
@@ -213,7 +219,8 @@ class Worker:
             run.active = False
             self._active -= 1
             if self._admitted:
-                self._admit()
+                # Not at once: this may be called amid another body, and no body is driven from within another.
+                self._loop.call_soon(self._admit)
             elif self._starved:
                 self.poked.set()
 
@@ -265,14 +272,17 @@ class Worker:
             self._starved = room <= 0
             if self._starved:
                 return  # whoever leaves pokes
-            records = await self.store.claim(self.worker, served, now_ns=self.now_ns(), limit=min(room, 500))
-            if not records:
+            if not self._claimed:
+                limit = min(room, MOST_CLAIMED)
+                self._claimed = await self.store.claim(self.worker, served, now_ns=self.now_ns(), limit=limit)
+            if not self._claimed:
                 break
-            nums = [record.num for record in records]
+            nums = [record.num for record in self._claimed]
             journals = await self.store.load(nums)
             left = await self.store.signals(nums)
+            records, self._claimed = self._claimed, []
             for record in records:
                 self.adopt(record, journals[record.num], [signal for signal in left if signal.run == record.num])
-        next_ns = await self.store.next_wake_ns()
-        if next_ns is not None and next_ns > self.now_ns():
+        next_ns = await self.store.next_wake_ns(after_ns=self.now_ns())
+        if next_ns is not None:
             self._wake_by(next_ns)

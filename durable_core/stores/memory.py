@@ -162,7 +162,8 @@ class MemoryStore:
             for num in {signal.run for signal in self.data.signals.values()}.intersection(nums):
                 run = self.data.runs[num]
                 if run.owner is None and run.ended_at_ns is None:
-                    self.data.runs[num] = attrs.evolve(run, wake_at_ns=0)
+                    status = RunStatus.PENDING if run.status is RunStatus.STUCK else run.status
+                    self.data.runs[num] = attrs.evolve(run, wake_at_ns=0, status=status)
 
     def _committed(self) -> None:
         self.data.commits += 1
@@ -173,12 +174,13 @@ class MemoryStore:
     ) -> list[RunRecord]:
         """Take due runs; see ``Store.claim``."""
         self._check_open()
+        signalled = {signal.run for signal in self.data.signals.values()}
         due = [
             (run.wake_at_ns, num)
             for num, run in self.data.runs.items()
             if run.ended_at_ns is None
             and run.owner is None
-            and not run.paused
+            and (not run.paused or num in signalled)
             and run.wake_at_ns is not None
             and run.wake_at_ns <= now_ns
             and (run.name, run.version) in served
@@ -210,14 +212,18 @@ class MemoryStore:
         self._wake_signalled([run.num for run in owned])
         return len(owned)
 
-    async def next_wake_ns(self) -> int | None:
+    async def next_wake_ns(self, *, after_ns: int) -> int | None:
         """When the next unowned open run that is not paused falls due; see ``Store.next_wake_ns``."""
         self._check_open()
         return min(
             (
                 run.wake_at_ns
                 for run in self.data.runs.values()
-                if run.ended_at_ns is None and run.owner is None and run.wake_at_ns is not None and not run.paused
+                if run.ended_at_ns is None
+                and run.owner is None
+                and run.wake_at_ns is not None
+                and run.wake_at_ns > after_ns
+                and not run.paused
             ),
             default=None,
         )

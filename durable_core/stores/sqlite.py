@@ -160,9 +160,9 @@ class SqliteStore:
             return 0
         return await self._transact("release dead workers", file.release_dead, rows=1)
 
-    async def next_wake_ns(self) -> int | None:
+    async def next_wake_ns(self, *, after_ns: int) -> int | None:
         """When the next unowned open run that is not paused falls due; see ``Store.next_wake_ns``."""
-        return self._ask(lambda reader: reader.next_wake_ns())
+        return self._ask(lambda reader: reader.next_wake_ns(after_ns=after_ns))
 
     async def load(self, nums: Sequence[int]) -> dict[int, list[Entry]]:
         """The journals of these runs; see ``Store.load``."""

@@ -30,12 +30,13 @@ WAITING = "SELECT num, run FROM signals"
 SIGNALS = "SELECT num, run, name, payload FROM signals WHERE num IN ({marks})"
 DUE = f"""
 SELECT {sql.RUN_COLUMNS} FROM runs
-WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns <= ? AND paused = 0 AND (name, version) IN (VALUES {{marks}})
+WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns <= ?
+    AND (paused = 0 OR EXISTS (SELECT 1 FROM signals WHERE run = runs.num)) AND (name, version) IN (VALUES {{marks}})
 ORDER BY wake_at_ns, num LIMIT ?
 """
 NEXT_WAKE = """
 SELECT wake_at_ns FROM runs
-WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns IS NOT NULL AND paused = 0
+WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns > ? AND paused = 0
 ORDER BY wake_at_ns LIMIT 1
 """
 OTHER_WORKERS = "SELECT id FROM workers WHERE id IS NOT ?"
@@ -154,9 +155,9 @@ class Reader:
         text = DUE.format(marks=", ".join(["(?, ?)"] * len(served)))
         return list(map(to_run, self._connection.execute(text, (now_ns, *values, limit))))
 
-    def next_wake_ns(self) -> int | None:
-        """When the next run that could be claimed falls due."""
-        row = self._connection.execute(NEXT_WAKE).fetchone()
+    def next_wake_ns(self, *, after_ns: int) -> int | None:
+        """When the next run after that time could be claimed."""
+        row = self._connection.execute(NEXT_WAKE, (after_ns,)).fetchone()
         return None if row is None else int(row[0])
 
     def other_workers(self, worker: str | None) -> list[str]:

@@ -28,8 +28,12 @@ _INSERT_ENTRIES = {n: sql.INSERT_ENTRIES + ", ".join([sql.ENTRY_MARKS] * n) for 
 _CLAIM = "UPDATE runs SET owner = ?, status = 'running', wake_at_ns = NULL WHERE num IN ({marks})"
 # The plus keeps SQLite from walking all unowned runs in search of the few that have a signal.
 _WAKE_SIGNALLED = """
-UPDATE runs SET wake_at_ns = 0
+UPDATE runs SET wake_at_ns = 0, status = CASE WHEN status = 'stuck' THEN 'pending' ELSE status END
 WHERE num IN (SELECT run FROM signals) AND +owner IS NULL AND ended_at_ns IS NULL
+"""
+# A stuck run that somebody has signalled is no longer stuck: it waits for a worker to take the signal up.
+_SIGNALLED = """
+UPDATE runs SET wake_at_ns = 0, status = CASE WHEN status = 'stuck' THEN 'pending' ELSE status END WHERE num = ?
 """
 # A stuck run waits for a person, so it stays as it is, unless that person's signal waits already.
 _RELEASE = """
@@ -134,7 +138,7 @@ class Writer:
             )
         self._connection.execute(sql.INSERT_SIGNAL, (run, name, payload, now_ns))
         if row == (None, None):
-            self._connection.execute("UPDATE runs SET wake_at_ns = 0 WHERE num = ?", (run,))
+            self._connection.execute(_SIGNALLED, (run,))
 
     def reserve_numbers(self) -> range:
         """The next ``NUMBERS`` run numbers; they are this store's once the transaction is committed."""

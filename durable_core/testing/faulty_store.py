@@ -4,6 +4,7 @@ Invariant: what the inner store has written is written, whatever the caller was 
 """
 
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from durable_core.errors import StoreError
@@ -84,9 +85,9 @@ class FaultyStore:
         """Release the runs of the dead."""
         return await self._call("release", self.inner.release_dead)
 
-    async def next_wake_ns(self) -> int | None:
+    async def next_wake_ns(self, *, after_ns: int) -> int | None:
         """When the next run falls due."""
-        return await self._call("question for the next wake", self.inner.next_wake_ns)
+        return await self._call("question for the next wake", partial(self.inner.next_wake_ns, after_ns=after_ns))
 
     async def load(self, nums: Sequence[int]) -> dict[int, list[Entry]]:
         """The journals."""

@@ -75,15 +75,16 @@ class ClaimRules(Rules):
     async def test_next_wake(self, make_store: MakeStore) -> None:
         """The earliest wake of the runs that anybody could claim, now or later."""
         async with opened(make_store, "w1") as (store,):
-            assert await store.next_wake_ns() is None
+            assert await store.next_wake_ns(after_ns=0) is None
             await add(store, "owned", owner="w1", wake_at_ns=1)
             paused = await add(store, "paused", wake_at_ns=2)
             await add(store, "unset", wake_at_ns=None)
             await store.commit(new_batch(updates=[new_update(paused, wake_at_ns=2, paused=True)]))
-            assert await store.next_wake_ns() is None
+            assert await store.next_wake_ns(after_ns=0) is None
             await add(store, "b", wake_at_ns=50)
             await add(store, "a", wake_at_ns=40)
-            assert await store.next_wake_ns() == 40
+            assert await store.next_wake_ns(after_ns=0) == 40
+            assert await store.next_wake_ns(after_ns=40) == 50
 
     @in_loop
     async def test_the_runs_of_the_dead_are_released(self, make_store: MakeStore) -> None:

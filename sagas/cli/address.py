@@ -52,7 +52,7 @@ def address_of(option: str | None, variable: str | None) -> Address:
     url = option or variable
     if not url:
         raise CommandError(
-            f"which store? Give --store sqlite:///FILE.db, or set {VARIABLE}; it is the address that the worker was given"
+            f"which store? Give --store sqlite:///FILE.db, or set {VARIABLE}, to the address that the worker has"
         )
     if url.partition("://")[0] == "memory":
         raise CommandError(

@@ -31,7 +31,7 @@ def whole(seen: Seen, *, payloads: bool) -> dict[str, Any]:
     info = seen.info
     found = summary(info) | {"error": seen.error, "status_detail": info.status_detail}
     if payloads:
-        found |= {"input": plain(info.input), "result": _plain(info.result)}
+        found |= {"input": plain(info.input), "result": plain(info.result)}
     return found | {"steps": [step(each, payloads=payloads) for each in info.steps]}
 
 
@@ -49,6 +49,6 @@ def history(saga_id: str, entries: Sequence[Entry]) -> dict[str, Any]:
     return {"id": saga_id, "entries": [attrs.asdict(entry) for entry in entries]}
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401 - a payload
+def plain(value: Any) -> Any:
     """A value as it is stored, for it may be an instance of the user's own class."""
     return msgspec.json.decode(Codec(limit=sys.maxsize).encode(value, what="the value to show"))

@@ -1,6 +1,7 @@
 """How a command ends: its exit code, and one message where it was refused.
 
-Invariant: a person who made a mistake reads one sentence on stderr and no traceback, unless ``SAGAS_DEBUG=1`` asks for it.
+Invariant: a person who made a mistake reads one message on stderr and no traceback, unless ``SAGAS_DEBUG=1`` asks for
+it.
 """
 
 import os
@@ -44,5 +45,7 @@ def refused(error: Exception) -> int:
     if isinstance(error, CommandError | SagasError):
         tell(f"error: {error}")
     else:
-        tell(f"error: unexpected {type(error).__name__}: {error}; SAGAS_DEBUG=1 shows where, for a report of it as a bug")
+        tell(
+            f"error: unexpected {type(error).__name__}: {error}; SAGAS_DEBUG=1 shows where, for a report of it as a bug"
+        )
     return REFUSED

@@ -67,18 +67,20 @@ class Column(NamedTuple):
 
 
 class Table:
-    """Rows in columns. The first column takes what the others leave; a text too long for it has a line of its own.
+    """Rows in columns. One takes what the others leave; a text too long for it pushes what follows to a new line.
 
     Args:
-        columns: the first one is flexible.
+        columns: at least one.
         width: of the whole, in cells.
         indent: what every line begins with.
+        flexible: which column may be cut short, from 0.
     """
 
-    def __init__(self, columns: Sequence[Column], *, width: int, indent: str = "") -> None:
+    def __init__(self, columns: Sequence[Column], *, width: int, indent: str = "", flexible: int = 0) -> None:
         self._columns = columns
         self._width = width
         self._indent = indent
+        self._flexible = flexible
         self._rows: list[tuple[Sequence[Piece], list[Line]]] = []
 
     def row(self, pieces: Sequence[Piece], below: Sequence[Line] = ()) -> None:
@@ -88,20 +90,26 @@ class Table:
     def lines(self) -> list[Line]:
         """The title line, and the rows."""
         title = [Piece(column.title, "dim") for column in self._columns]
-        every = [pieces for pieces, _ in self._rows]
-        widths = [max(cells(row[place].text) for row in [title, *every]) for place in range(len(self._columns))]
-        taken = cells(self._indent) + sum(widths[1:]) + len(GAP) * (len(widths) - 1)
-        widths[0] = min(widths[0], max(self._width - taken, len(self._columns[0].title)))
+        every = [title, *(pieces for pieces, _ in self._rows)]
+        widths = [max(cells(row[place].text) for row in every) for place in range(len(self._columns))]
+        spare = self._width - cells(self._indent) - sum(widths) - len(GAP) * (len(widths) - 1)
+        if spare < 0:
+            widths[self._flexible] = max(widths[self._flexible] + spare, cells(title[self._flexible].text))
         found = self._row(title, widths)
         for pieces, below in self._rows:
             found += [*self._row(pieces, widths), *below]
         return found
 
     def _row(self, pieces: Sequence[Piece], widths: Sequence[int]) -> list[Line]:
-        first, *others = pieces
-        rest: list[Piece] = []
-        for piece, column, width in zip(others, self._columns[1:], widths[1:], strict=True):
-            rest += [Piece(GAP), Piece(padded(piece.text, width, right=column.right), piece.style)]
-        if cells(first.text) > widths[0]:
-            return [(Piece(self._indent), first), (Piece(self._indent + " " * widths[0]), *rest)]
-        return [(Piece(self._indent), Piece(padded(first.text, widths[0]), first.style), *rest)]
+        found: list[Line] = []
+        line = [Piece(self._indent)]
+        taken = cells(self._indent)
+        for piece, column, width in zip(pieces, self._columns, widths, strict=True):
+            line.append(Piece(padded(piece.text, width, right=column.right), piece.style))
+            taken += width
+            if cells(piece.text) > width:
+                found.append(tuple(line))
+                line = [Piece(" " * taken)]
+            line.append(Piece(GAP))
+            taken += len(GAP)
+        return [*found, tuple(line[:-1])]

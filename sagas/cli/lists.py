@@ -8,7 +8,13 @@ from sagas.cli.words import MEANINGS
 from sagas.model.info import Entry, SagaInfo, at
 
 OF_SAGAS = (Column("id"), Column("saga"), Column("status"), Column("started"), Column("took", right=True))
-OF_ENTRIES = (Column("what"), Column("about"), Column("attempt", right=True), Column("detail"), Column("after", right=True))
+OF_ENTRIES = (
+    Column("what"),
+    Column("about"),
+    Column("attempt", right=True),
+    Column("detail"),
+    Column("after", right=True),
+)
 UNDER = " " * 6
 
 
@@ -23,7 +29,7 @@ def sagas(found: Sequence[SagaInfo], *, now_ns: int, width: int) -> list[Line]:
                 Piece(f"{clean(info.saga)} v{info.version}"),
                 Piece(_status(info), MEANINGS[info.status].style),
                 Piece(moment(info.created_at).removesuffix(" UTC")),
-                Piece(span if info.ended_at else f"{span}.."),
+                Piece(span if info.ended_at else f"{span} so far"),
             )
         )
     return table.lines()
@@ -38,7 +44,7 @@ def history(entries: Sequence[Entry], *, width: int) -> list[Line]:
     """One row for each entry, with who asked for it and what went wrong beneath."""
     if not entries:
         return [(Piece("Nothing has happened yet."),)]
-    table = Table(OF_ENTRIES, width=width)
+    table = Table(OF_ENTRIES, width=width, flexible=1)
     digits = len(str(entries[-1].seq))
     for entry in entries:
         table.row(

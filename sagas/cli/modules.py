@@ -41,7 +41,9 @@ def load(name: str) -> ModuleType:
         raise CommandError(_why(name, dotted, error)) from error
     found = getattr(module, "__file__", None)
     if is_path and (found is None or not Path(found).samefile(name)):
-        raise CommandError(f"{name} cannot be imported as {dotted!r}: that is {found or 'a built-in module'}; rename the file")
+        raise CommandError(
+            f"{name} cannot be imported as {dotted!r}: that is {found or 'a built-in module'}; rename the file"
+        )
     return module
 
 
@@ -60,8 +62,8 @@ def _place(path: Path) -> tuple[Path, str]:
 def _why(name: str, dotted: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name is not None and f"{dotted}.".startswith(f"{error.name}."):
         return (
-            f"there is no module {error.name!r} in {Path.cwd()} or among the installed packages; give the dotted name of a "
-            "module there, or the path of its .py file"
+            f"there is no module {error.name!r} in {Path.cwd()} or among the installed packages; "
+            "give the dotted name of one there, or the path of its .py file"
         )
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     last = frames[-1] if len(frames) > 1 else None

@@ -15,10 +15,13 @@ Store = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 Actor = Annotated[
-    str | None, typer.Option("--actor", metavar="NAME", help="Who asks; kept in the journal. [default: the system's user]")
+    str | None,
+    typer.Option("--actor", metavar="NAME", help="Who asks; kept in the journal. [default: the system's user]"),
 ]
 Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; kept in the journal.")]
-SagaId = Annotated[str, typer.Argument(metavar="ID", help="The saga's id; `sagas list` shows them.", show_default=False)]
+SagaId = Annotated[
+    str, typer.Argument(metavar="ID", help="The saga's id; `sagas list` shows them.", show_default=False)
+]
 
 
 @attrs.frozen

@@ -21,7 +21,7 @@ def attach(app: typer.Typer) -> None:
     app.command("history")(history)
 
 
-def list_sagas(  # noqa: PLR0913 - one parameter for each option
+def list_sagas(
     ctx: typer.Context,
     *,
     status: Annotated[
@@ -50,7 +50,9 @@ def show(
     ctx: typer.Context,
     saga_id: SagaId,
     *,
-    payloads: Annotated[bool, typer.Option("--payloads", help="With its input, its result and those of its steps.")] = False,
+    payloads: Annotated[
+        bool, typer.Option("--payloads", help="With its input, its result and those of its steps.")
+    ] = False,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -88,7 +90,7 @@ def present(seen: Seen, given: Common, *, payloads: bool) -> None:
     screen.show(timeline.timeline(seen, how))
 
 
-async def _select(address: Address, *, limit: int, **which: Any) -> tuple[list[SagaInfo], int, int]:  # noqa: ANN401
+async def _select(address: Address, *, limit: int, **which: Any) -> tuple[list[SagaInfo], int, int]:
     async with orchestrator_at(address, worker=False) as orchestrator:
         found = await orchestrator.list(limit=limit, **which)
         return found, await orchestrator.count(**which), orchestrator.engine.clock.now_ns()

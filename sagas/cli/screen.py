@@ -47,7 +47,7 @@ def show(lines: Sequence[Line]) -> None:
     _write(caught.get())
 
 
-def document(content: Any) -> None:  # noqa: ANN401 - whatever JSON can say
+def document(content: Any) -> None:
     """Write one JSON document, in ASCII."""
     _write(json.dumps(msgspec.to_builtins(content, str_keys=True), indent=2) + "\n")
 

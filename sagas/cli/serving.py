@@ -41,11 +41,15 @@ def attach(app: typer.Typer) -> None:
     app.command("worker")(worker)
 
 
-def worker(  # noqa: PLR0913 - one parameter for each option
+def worker(
     ctx: typer.Context,
     modules: Annotated[
         list[str],
-        typer.Argument(metavar="MODULE...", help="Dotted names, or paths of .py files, of the modules with the sagas.", show_default=False),
+        typer.Argument(
+            metavar="MODULE...",
+            help="Dotted names, or paths of .py files, of the modules with the sagas.",
+            show_default=False,
+        ),
     ],
     *,
     concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Sagas that may be under way at once.")] = 1000,
@@ -77,7 +81,12 @@ async def _serve(modules: Sequence[ModuleType], given: Common, limits: Limits) -
         for module in modules:
             resources += await resources_of(module, stack)
         orchestrator = orchestrator_at(
-            given.address, create=True, sagas=sagas, resources=resources, concurrency=limits.concurrency, grace=limits.grace
+            given.address,
+            create=True,
+            sagas=sagas,
+            resources=resources,
+            concurrency=limits.concurrency,
+            grace=limits.grace,
         )
         stop = _stop_on_signals()
         await stack.enter_async_context(orchestrator)

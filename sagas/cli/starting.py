@@ -6,6 +6,7 @@ Invariant: arguments are read by the body's own annotations before anything is s
 import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
@@ -16,7 +17,7 @@ from durable_core import CallShape
 from sagas.cli import documents, screen
 from sagas.cli.address import orchestrator_at
 from sagas.cli.exits import CommandError, code_of, tell
-from sagas.cli.layout import Piece, clean
+from sagas.cli.layout import Piece, clean, wrapped
 from sagas.cli.looking import Seen, look
 from sagas.cli.modules import load, sagas_of
 from sagas.cli.options import Common, Json, Store, common
@@ -50,7 +51,8 @@ class Wanted:
     @property
     def options(self) -> dict[str, Any]:
         """What the orchestrator takes besides the arguments."""
-        return {"id": self.id, "deadline": None if self.deadline is None else timedelta(seconds=self.deadline)}
+        deadline = None if self.deadline is None else timedelta(seconds=self.deadline)
+        return {"id": self.id, "version": self.version, "deadline": deadline}
 
 
 @attrs.frozen
@@ -67,7 +69,7 @@ def attach(app: typer.Typer) -> None:
     app.command("start")(start)
 
 
-def start(  # noqa: PLR0913 - one parameter for each option
+def start(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The saga's name.", show_default=False)],
     arguments: Annotated[
@@ -79,11 +81,16 @@ def start(  # noqa: PLR0913 - one parameter for each option
         str | None,
         typer.Option(metavar="JSON", help="All arguments at once: an array, or an object by parameter name."),
     ] = None,
-    module: Annotated[str | None, typer.Option(metavar="MODULE", help="Where it is declared: dotted, or a .py file.")] = None,
-    saga_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="Its id; once more with the same input is harmless. [default: random]")
+    module: Annotated[
+        str | None, typer.Option(metavar="MODULE", help="Where it is declared: dotted, or a .py file.")
     ] = None,
-    version: Annotated[int | None, typer.Option(metavar="N", help="Which version. [default: the newest in MODULE]")] = None,
+    saga_id: Annotated[
+        str | None,
+        typer.Option("--id", metavar="ID", help="Its id; once more with the same input is harmless. [default: random]"),
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(metavar="N", help="Which version. [default: the newest in MODULE]")
+    ] = None,
     deadline: Annotated[float | None, typer.Option(metavar="SECONDS", help="Instead of the saga's own.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its end; exit code 1 if it failed.")] = False,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Wait no longer; the saga goes on.")] = None,
@@ -102,17 +109,21 @@ def _call(arguments: list[str], together: str | None) -> Call:
     if together is None:
         return Call([_json(text, f"argument {place}") for place, text in enumerate(arguments, 1)], {})
     if arguments:
-        raise CommandError("give the arguments either one by one or all at once with --args, not both; nothing was started")
+        raise CommandError(
+            "give the arguments either one by one or all at once with --args, not both; nothing was started"
+        )
     match _json(together, "--args"):
         case list(values):  # pyright: ignore[reportUnknownVariableType]
             return Call(values, {})  # pyright: ignore[reportUnknownArgumentType]
         case dict(values):  # pyright: ignore[reportUnknownVariableType]
             return Call([], values)  # pyright: ignore[reportUnknownArgumentType]
         case _:
-            raise CommandError("--args takes a JSON array of the arguments, or an object by parameter name; nothing was started")
+            raise CommandError(
+                "--args takes a JSON array of the arguments, or an object by parameter name; nothing was started"
+            )
 
 
-def _json(text: str, what: str) -> Any:  # noqa: ANN401 - whatever JSON can say
+def _json(text: str, what: str) -> Any:
     try:
         return msgspec.json.decode(text.encode("utf-8", "surrogateescape"))
     except msgspec.DecodeError as error:
@@ -124,8 +135,10 @@ def _json(text: str, what: str) -> Any:  # noqa: ANN401 - whatever JSON can say
 async def _start(wanted: Wanted, given: Common, patience: Patience) -> int:
     sagas = [] if wanted.module is None else sagas_of([load(wanted.module)])
     definition = _chosen(sagas, wanted)
-    async with orchestrator_at(given.address, create=True, worker=False, sagas=sagas) as orchestrator:
-        handle = await _begin(orchestrator, definition, wanted)
+    orchestrator = orchestrator_at(given.address, create=True, worker=False, sagas=sagas)
+    args, kwargs = _arguments(orchestrator, definition, wanted)  # before a store is made for it
+    async with orchestrator:
+        handle = await orchestrator.start(definition or wanted.name, *args, **wanted.options, **kwargs)
         if not patience.wait:
             info = await handle.info()
             _told(info.id, info.saga, info.version, given)
@@ -139,9 +152,7 @@ def _chosen(sagas: list[SagaDef[..., Any]], wanted: Wanted) -> SagaDef[..., Any]
     """The saga of this name and version, or its newest one; None where no module was given."""
     if not sagas:
         return None
-    fitting = [
-        saga for saga in sagas if saga.name == wanted.name and wanted.version in (None, saga.version)
-    ]
+    fitting = [saga for saga in sagas if saga.name == wanted.name and wanted.version in (None, saga.version)]
     if not fitting:
         known = ", ".join(sorted(f"{saga.name} v{saga.version}" for saga in sagas))
         asked = wanted.name if wanted.version is None else f"{wanted.name} v{wanted.version}"
@@ -149,13 +160,13 @@ def _chosen(sagas: list[SagaDef[..., Any]], wanted: Wanted) -> SagaDef[..., Any]
     return max(fitting, key=lambda saga: saga.version)
 
 
-async def _begin(orchestrator: "Orchestrator", definition: SagaDef[..., Any] | None, wanted: Wanted) -> "SagaHandle[Any]":
+def _arguments(
+    orchestrator: "Orchestrator", definition: SagaDef[..., Any] | None, wanted: Wanted
+) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     if definition is None:
-        call = wanted.call
-        return await orchestrator.start(wanted.name, *call.args, version=wanted.version, **wanted.options, **call.kwargs)
+        return tuple(wanted.call.args), wanted.call.kwargs
     shape = CallShape.of(definition.body, orchestrator.engine.codec, skip=1)
-    args, kwargs = typed(shape, wanted.call, what=f"starting {wanted.name}: the arguments")
-    return await orchestrator.start(definition, *args, **wanted.options, **kwargs)
+    return typed(shape, wanted.call, what=f"starting {wanted.name}: the arguments")
 
 
 def typed(shape: CallShape, call: Call, *, what: str) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
@@ -187,7 +198,8 @@ async def _end(handle: "SagaHandle[Any]", patience: Patience) -> Exception | Non
         return failure
     except TimeoutError as error:
         raise CommandError(
-            f"saga {handle.id!r} has not ended within {patience.timeout:g} s; it goes on, and `sagas show {handle.id}` shows it"
+            f"saga {handle.id!r} has not ended within {patience.timeout:g} s; it goes on. "
+            f"See `sagas show {quote(handle.id)}`"
         ) from error
     return None
 
@@ -209,10 +221,14 @@ def _told(saga_id: str, saga: str, version: int, given: Common) -> None:
     if given.json:
         screen.document({"id": saga_id, "saga": saga, "version": version})
         return
-    command = f"  sagas show {saga_id}{given.address.option}"
+    command = f"  sagas show {quote(saga_id)}{given.address.option}"
     screen.show(
         [
-            (Piece(clean(f"{saga_id} ({saga} v{version}) is started: it is in the store, and a worker runs it. Look with")),),
+            *wrapped(
+                f"{saga_id} ({saga} v{version}) is started. A worker that serves it runs it; look with",
+                width=screen.width(),
+                indent="",
+            ),
             (Piece(clean(command), "bold"),),
         ]
     )

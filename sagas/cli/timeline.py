@@ -43,14 +43,19 @@ def timeline(seen: Seen, look: Look) -> list[Line]:
 def _head(seen: Seen, look: Look) -> Iterator[Line]:
     info = seen.info
     told = meaning(info)
-    yield Piece("saga".ljust(LABEL), "dim"), Piece(clean(info.id), "bold"), Piece(f"  {clean(info.saga)} v{info.version}")
+    yield (
+        Piece("saga".ljust(LABEL), "dim"),
+        Piece(clean(info.id), "bold"),
+        Piece(f"  {clean(info.saga)} v{info.version}"),
+    )
     status = f"{info.status.upper()}: {told.text}"
     yield from _labelled("status", status, look, style=told.style)
     yield from _times(seen)
     if seen.error is not None and (info.reason is None or seen.error not in info.reason):
         yield from _labelled("error", seen.error, look, style="red")
     if info.status is SagaStatus.STUCK:
-        yield from _labelled("reason", info.reason or "none was recorded", look)
+        reason = (info.reason or "none was recorded").removeprefix(f"saga {info.id}: ")
+        yield from _labelled("reason", reason, look)
     for place, remedy in enumerate(remedies(info, option=look.option)):
         yield Piece(("to mend" if place == 0 else "or").ljust(LABEL), "dim"), Piece(clean(remedy.command), "bold")
         yield from wrapped(remedy.effect, width=look.width, indent=" " * (LABEL + 2), style="dim")
@@ -66,7 +71,10 @@ def _times(seen: Seen) -> Iterator[Line]:
     ended = "" if info.ended_at is None else f", ended {moment(info.ended_at)}"
     took = duration((info.ended_at or at(seen.now_ns)) - info.created_at)
     yield Piece("time".ljust(LABEL), "dim"), Piece(f"started {moment(info.created_at)}{ended}")
-    yield Piece(" " * LABEL), Piece(f"took {took}" if info.ended_at else f"{took} so far, last change {moment(info.updated_at)}")
+    yield (
+        Piece(" " * LABEL),
+        Piece(f"took {took}" if info.ended_at else f"{took} so far, last change {moment(info.updated_at)}"),
+    )
     if info.wake_at is not None and info.status in (SagaStatus.WAITING, SagaStatus.COMPENSATING):
         yield Piece(" " * LABEL), Piece(f"goes on at {moment(info.wake_at)}, or earlier if something comes")
 
@@ -79,7 +87,7 @@ def _labelled(label: str, text: str, look: Look, *, style: str = "") -> Iterator
 def _steps(seen: Seen, look: Look) -> list[Line]:
     info = seen.info
     if not info.steps:
-        return [(Piece(_no_steps(info)),)]
+        return wrapped(_no_steps(info), width=look.width, indent="")
     table = Table(COLUMNS, width=look.width, indent=INDENT)
     for step in info.steps:
         _row(table, step, seen, look, undoes=None)
@@ -90,7 +98,8 @@ def _steps(seen: Seen, look: Look) -> list[Line]:
 
 def _no_steps(info: SagaInfo) -> str:
     if info.status is SagaStatus.PENDING:
-        return f"No step has begun. Is there a worker (`sagas worker MODULE`) that serves {clean(info.saga)} v{info.version}?"
+        served = f"{info.saga} v{info.version}"
+        return f"No step has begun. Is there a worker (`sagas worker MODULE`) that serves {served}?"
     return "No step has begun."
 
 
@@ -125,8 +134,8 @@ def _took(state: StepState, now: datetime, *, over: bool) -> str:
         return ""
     if state.ended_at is not None:
         return duration(state.ended_at - state.started_at)
-    return "" if over else f"{duration(now - state.started_at)}.."
+    return "" if over else f"{duration(now - state.started_at)} so far"
 
 
-def _json(value: Any) -> str:  # noqa: ANN401 - a payload
+def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()

@@ -1,10 +1,11 @@
-"""Operators' verbs: ``retry``, ``cancel``. Each is journalled with who asked and why, and durable when the command ends.
+"""Operators' verbs: ``retry``, ``cancel``. Each is journalled with who asked and why, and durable on exit.
 
 A new verb is one function with its own arguments that hands what it asks for to ``give``.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
@@ -13,7 +14,7 @@ import typer
 from sagas.cli import screen
 from sagas.cli.address import orchestrator_at
 from sagas.cli.exits import CommandError
-from sagas.cli.layout import Piece, clean
+from sagas.cli.layout import Piece, clean, wrapped
 from sagas.cli.options import Actor, Common, Json, Note, SagaId, Store, actor_or_user, common
 from sagas.model.info import SagaInfo
 
@@ -49,7 +50,7 @@ def attach(app: typer.Typer) -> None:
     app.command("cancel")(cancel)
 
 
-def retry(  # noqa: PLR0913 - one parameter for each option
+def retry(
     ctx: typer.Context,
     saga_id: SagaId,
     *,
@@ -65,7 +66,7 @@ def retry(  # noqa: PLR0913 - one parameter for each option
     give(asked, given, lambda orchestrator: orchestrator.retry(saga_id, step, **asked.signed))
 
 
-def cancel(  # noqa: PLR0913 - one parameter for each option
+def cancel(
     ctx: typer.Context,
     saga_id: SagaId,
     *,
@@ -92,9 +93,11 @@ def give(asked: Asked, given: Common, call: Call) -> None:
     if given.json:
         screen.document(_document(asked, info))
         return
-    told = f"{asked.verb} of {asked.saga_id} is recorded. A worker that serves {info.saga} v{info.version} takes it up; "
-    command = f"sagas show {asked.saga_id}{given.address.option}"
-    screen.show([(Piece(clean(told) + "look with"),), (Piece(f"  {clean(command)}", "bold"),)])
+    told = f"{asked.verb} of {asked.saga_id} is recorded. A worker that serves {info.saga} v{info.version} takes it up;"
+    command = f"sagas show {quote(asked.saga_id)}{given.address.option}"
+    screen.show(
+        [*wrapped(f"{told} look with", width=screen.width(), indent=""), (Piece(f"  {clean(command)}", "bold"),)]
+    )
 
 
 async def _give(asked: Asked, given: Common, call: Call) -> SagaInfo:

@@ -63,4 +63,3 @@ def meaning(info: SagaInfo) -> Meaning:
     text, style = MEANINGS[info.status]
     told = text.format(why=CAUSES.get(info.cause, f", because: {info.cause}"))
     return Meaning(f"{told}; paused by an operator: no step begins" if info.paused else told, style)
-

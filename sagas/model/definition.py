@@ -59,6 +59,7 @@ class Declared(Generic[P, R]):
         self.fn = fn
         self.name = check_name(name or getattr(fn, "__name__", ""), what=f"the {self.kind} {fn!r}")
         self.what = f"{self.kind} {self.name!r} ({place_of(fn)})"
+        self.call = f"s.run({self.name}, ...)"
         self.retry = Retry.of(retry, default_retry)
         self.timeout = check_timeout(timeout, self.what)
         self.rejects = check_types(rejects, f"{self.what}: rejects")

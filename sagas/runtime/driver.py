@@ -26,9 +26,12 @@ from sagas.model.definition import Declared, Pivot, SagaDef, Span, Step
 from sagas.model.outcome import Unknown
 from sagas.model.plan import in_doubt, probe_key, to_undo, undo_key
 from sagas.runtime.binding import RESULT, Binder, Bound, ProbeAnswer
+from sagas.runtime.operation import Operation
 from sagas.runtime.saga import Saga
 
 UNKNOWN = Unknown()
+CAUSES = {"cancel": "cancelled", "deadline": "deadline"}
+"""The signals that close a body, and what they are called as the cause of a rollback."""
 
 
 class Verdict(msgspec.Struct):
@@ -45,7 +48,7 @@ class Verdict(msgspec.Struct):
 class Driver:
     """One run of one saga."""
 
-    __slots__ = ("_bound", "_cause", "_definition", "_errors", "_forward", "_resolved", "_skipped", "_undone", "binder", "body", "ctx")
+    __slots__ = ("_bound", "_cause", "_definition", "_errors", "_forward", "_late", "_resolved", "_skipped", "_undone", "binder", "body", "ctx")
 
     def __init__(self, ctx: Context, definition: SagaDef[..., Any], binder: Binder) -> None:
         self.ctx = ctx
@@ -57,6 +60,8 @@ class Driver:
         """The last exception of each failed step: to tell after the pivot which step to attempt again."""
         self._cause: str | None = None
         """Why the body is being closed: ``cancelled`` or ``deadline``."""
+        self._late: str | None = None
+        """What would be the cause, asked for while the pivot was in flight."""
         self._forward = False
         """The pivot has succeeded."""
         self._undone: list[str] = []
@@ -68,6 +73,16 @@ class Driver:
     async def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any], shape: Any) -> End:  # noqa: ANN401
         """Run the body to its end, and undo it where it does not come to one."""
         self.ctx.on_signal(self._signalled)
+        try:
+            return await self._to_its_end(args, kwargs, shape)
+        except Exception as bug:
+            # A saga ends in ways that its driver names; anything else is our mistake, and must not look like an end.
+            fault = Fault(
+                f"saga {self.ctx.id}: internal error ({type(bug).__name__}: {bug}); please report it, then retry the saga"
+            )
+            raise fault from bug
+
+    async def _to_its_end(self, args: tuple[Any, ...], kwargs: dict[str, Any], shape: Any) -> End:  # noqa: ANN401
         self.body = self.ctx.group()
         branch = self.body.spawn(self._definition.body(Saga(self), *args, **kwargs))
         try:
@@ -103,7 +118,7 @@ class Driver:
         while link is not None and link not in chain:
             chain.append(link)
             link = link.__cause__ or link.__context__
-        failed = next((key for key, seen in self._errors.items() if seen in chain), "")
+        failed = next((key for key, seen in self._errors.items() if seen in chain and key in steps), "")
         what = f"step {failed!r}" if failed else "the body"
         fault = Fault(
             f"saga {self.ctx.id}: {what} raised {type(error).__name__}: {error}, after the pivot, so nothing is undone. "
@@ -120,34 +135,45 @@ class Driver:
 
     def run(self, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:  # noqa: ANN401
         """Run a step or a child saga."""
-        self.ctx.made()
         if isinstance(what, Declared):
-            return self._run_step(what, args, kwargs)  # pyright: ignore[reportUnknownArgumentType]
-        raise Fault(
-            f"saga {self.ctx.id}: s.run was given {what!r}; give it a function decorated with @step, @pivot, @retriable or "
-            "@lookup, then retry the saga"
+            return Operation(self, what.call, self._run_step, (what, args, kwargs))  # pyright: ignore[reportUnknownMemberType]
+        self.ctx.refuse(
+            Fault(
+                f"saga {self.ctx.id}: s.run was given {what!r}; give it a function decorated with @step, @pivot, @retriable "
+                "or @lookup, then retry the saga"
+            )
         )
 
     async def _run_step(
         self, declared: Declared[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None = None
     ) -> Any:  # noqa: ANN401
         ctx = self.ctx
-        ctx.awaited()
         bound = self._allowed(declared)
         if key is None:
             key = ctx.claim_key(declared.name)
         self._bound[key] = bound
         try:
-            result = await ctx.perform(bound.spec, args, kwargs, extra=bound.extra, key=key)
-        except OutcomeUnknown as unknown:
-            result = await self._settle(key, unknown.__cause__)
+            try:
+                result = await ctx.perform(bound.spec, args, kwargs, extra=bound.extra, key=key)
+            except OutcomeUnknown as unknown:
+                result = await self._settle(key, unknown.__cause__)
         except Exception as error:
             self._errors[key] = error
+            if self._late is not None:
+                await self._stop_after_pivot()
             raise
         if isinstance(declared, Pivot):
             self._forward = True
             ctx.mark("past-pivot", phase="past-pivot")
+            if self._late is not None:
+                ctx.mark(f"too-late:{self._late}")
         return result
+
+    async def _stop_after_pivot(self) -> None:
+        """The cancel or deadline that came while the pivot was in flight counts: it did not happen."""
+        self._cause, self._late = self._late, None
+        self.body.stop()
+        await self.ctx.sleep(0)  # refused: the body is closed here
 
     def _allowed(self, declared: Declared[..., Any]) -> Bound:
         """The step bound to this orchestrator, where the saga may run it here and now."""
@@ -160,13 +186,15 @@ class Driver:
             return self.binder.bind(declared)
         except (DefinitionError, PayloadError) as error:
             plain = str(error).rpartition(" [")[0]
-            raise Fault(f"saga {self.ctx.id}: {plain}. Then retry the saga") from error
+            fault = Fault(f"saga {self.ctx.id}: {plain}. Then retry the saga")
+            fault.__cause__ = error
+            self.ctx.refuse(fault)
 
     # -- unknown outcomes ------------------------------------------------------------------------------------------
 
     async def _settle_doubts(self, prefix: str) -> None:
         """Settle what nobody knows, before anything is undone."""
-        for key in in_doubt(self.ctx.steps(), prefix, answered=self._undone):
+        for key in in_doubt(self.ctx.steps(), prefix, answered=[*self._undone, *self._skipped]):
             try:
                 await self._settle(key, None)
             except Exception as error:  # noqa: BLE001 - it did not happen: there is nothing to undo, and that is all we ask
@@ -331,24 +359,24 @@ class Driver:
                 if verdict.step is None or verdict.step in steps:
                     verdict.reason = entry.key
                     self.ctx.unpark(key, verdict)
-        elif entry.key in ("cancel", "deadline") and self._cause is None and not self._forward:
-            self._cause = "cancelled" if entry.key == "cancel" else "deadline"
-            self.body.stop()
+        elif entry.key in CAUSES and self._cause is None and self._late is None and not self._forward:
+            if any(isinstance(bound.declared, Pivot) and self.ctx.in_flight(key) for key, bound in self._bound.items()):
+                self._late = CAUSES[entry.key]  # whether it comes too late is the pivot's to say
+            else:
+                self._cause = CAUSES[entry.key]
+                self.body.stop()
 
     # -- waits -----------------------------------------------------------------------------------------------------
 
     def sleep(self, span: Span) -> Awaitable[None]:
         """Wait for ``span``."""
-        self.ctx.made()
-        return self._awaiting(self.ctx.sleep(span))
+        return Operation(self, "s.sleep(...)", self._awaiting, (self.ctx.sleep(span),))
 
     def sleep_until(self, when: datetime) -> Awaitable[None]:
         """Wait until ``when``."""
-        self.ctx.made()
-        return self._awaiting(self.ctx.sleep_until(when))
+        return Operation(self, "s.sleep_until(...)", self._awaiting, (self.ctx.sleep_until(when),))
 
     async def _awaiting(self, command: Awaitable[None]) -> None:
-        self.ctx.awaited()
         await command
 
     def set_status(self, status: dict[str, Any]) -> None:

@@ -1,0 +1,171 @@
+"""What a run writes: its entries and its row; and how what the code asks for is held against the journal.
+
+Invariant: while entries are still to be fed (``backlog``), outputs are compared with them and nothing is written.
+"""
+
+from collections import deque
+
+import attrs
+
+from durable_core.errors import Closed, NonDeterminismError
+from durable_core.model.decide import describe, disagreement
+from durable_core.model.entry import Entry
+from durable_core.model.run import ENDS, RunStatus, RunUpdate
+from durable_core.model.spec import DurableFunction
+from durable_core.runtime.shell import Shell
+
+
+@attrs.frozen(kw_only=True)
+class End:
+    """How a body says that its run ends, where a plain return or raise is not enough."""
+
+    status: RunStatus = RunStatus.COMPLETED
+    phase: str = ""
+    output: bytes | None = None
+    error: bytes | None = None
+    reason: str | None = None
+
+
+class Ledger:
+    """A run's identity, its row as it stands, and its place in its journal."""
+
+    __slots__ = (
+        "backlog",
+        "dead",
+        "definition",
+        "detail",
+        "id",
+        "last_at_ns",
+        "num",
+        "paused",
+        "phase",
+        "reason",
+        "seq",
+        "shell",
+        "status",
+        "uid",
+    )
+
+    def __init__(  # noqa: PLR0913 - a run's row, without the cost of an object for it
+        self,
+        shell: Shell,
+        definition: DurableFunction,
+        *,
+        num: int,
+        id: str,  # noqa: A002 - the field's name everywhere
+        uid: bytes,
+        created_at_ns: int,
+        status: RunStatus = RunStatus.RUNNING,
+        phase: str = "",
+        paused: bool = False,
+        reason: str | None = None,
+        detail: bytes | None = None,
+    ) -> None:
+        self.shell = shell
+        self.definition = definition
+        self.num = num
+        self.id = id
+        self.uid = uid
+        self.status = status
+        self.phase = phase
+        self.paused = paused
+        self.reason = reason
+        self.detail = detail
+        self.last_at_ns = created_at_ns
+        """The time of the last entry that the body has seen."""
+        self.seq = 0
+        """The last entry written."""
+        self.backlog: deque[Entry] = deque()
+        """Entries still to be fed."""
+        self.dead = False
+        """No longer this worker's business: ended, evicted, refused or parked. Nothing more is written for it."""
+
+    def input(  # noqa: PLR0913 - an entry's columns
+        self,
+        kind: str,
+        key: str,
+        attempt: int = 0,
+        label: str = "",
+        payload: bytes | None = None,
+        error: bytes | None = None,
+        started_at_ns: int | None = None,
+        due_at_ns: int | None = None,
+    ) -> Entry:
+        """Append an entry; durable when the writer's next flush returns."""
+        if self.dead:
+            raise Closed
+        shell = self.shell
+        self.seq += 1
+        entry = Entry(
+            self.num,
+            self.seq,
+            kind,
+            key,
+            attempt,
+            label,
+            payload,
+            error,
+            started_at_ns,
+            shell.now_ns(),
+            due_at_ns,
+            shell.worker,
+        )
+        shell.append(entry)
+        return entry
+
+    def output(  # noqa: PLR0913 - an entry's columns
+        self,
+        kind: str,
+        key: str,
+        attempt: int = 0,
+        label: str = "",
+        payload: bytes | None = None,
+        due_at_ns: int | None = None,
+    ) -> tuple[Entry, bool]:
+        """What the body asks for: the journal's next entry where it agrees, else a new one. True where it is new.
+
+        Raises:
+            NonDeterminismError: the journal holds something else.
+        """
+        backlog = self.backlog
+        if not backlog:
+            return self.input(kind, key, attempt, label, payload, None, None, due_at_ns), True
+        recorded = backlog[0]
+        why = disagreement(recorded, kind=kind, key=key, label=label, payload=payload)
+        if why is not None:
+            raise self.mismatch(recorded, describe(kind, key, label), why)
+        backlog.popleft()
+        return recorded, False
+
+    def mismatch(self, recorded: Entry, asked: str, why: str = "") -> NonDeterminismError:
+        """The fault of code that does not fit its journal."""
+        holds = describe(recorded.kind, recorded.key, recorded.label)
+        return NonDeterminismError(
+            f"run {self.id} of {self.definition.name} v{self.definition.version}, entry #{recorded.seq}: "
+            f"{why or f'the journal holds {holds}'}, and the code asks for {asked}. Nothing was done. Bring back the code "
+            "that began this run, or keep the old branch behind patched(...), then retry the run; start new runs under a "
+            "new version",
+            seq=recorded.seq,
+            recorded=holds,
+            asked=asked,
+        )
+
+    def save(self, *, owner: str | None, wake_at_ns: int | None, end: End | None = None) -> None:
+        """Queue the run's row as it stands now."""
+        now_ns = self.shell.now_ns()
+        self.shell.update(
+            RunUpdate(
+                self.status,
+                self.phase,
+                owner,
+                wake_at_ns,
+                int(self.paused),
+                end.output if end else None,
+                end.error if end else None,
+                self.reason,
+                self.detail,
+                now_ns,
+                now_ns if self.status in ENDS else None,
+                self.num,
+            )
+        )

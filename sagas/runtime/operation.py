@@ -1,0 +1,45 @@
+"""An operation that the body has asked for and must await.
+
+Invariant: one that is dropped without having been awaited is a fault, found at the moment it is dropped; else a forgotten
+``await`` would silently leave a step out.
+"""
+
+from collections.abc import Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from durable_core import Fault
+
+if TYPE_CHECKING:
+    from sagas.runtime.driver import Driver
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Operation(Generic[R_co]):
+    """Awaitable once; does nothing before it is awaited."""
+
+    __slots__ = ("_args", "_begin", "_driver", "_what")
+
+    def __init__(
+        self, driver: "Driver", what: str, begin: Callable[..., Coroutine[Any, Any, R_co]], args: tuple[Any, ...]
+    ) -> None:
+        self._driver = driver
+        self._what = what
+        self._begin: Callable[..., Coroutine[Any, Any, R_co]] | None = begin
+        self._args = args
+
+    def __await__(self) -> Generator[Any, Any, R_co]:
+        """Begin the operation."""
+        begin, self._begin = self._begin, None
+        if begin is None:
+            raise RuntimeError(f"{self._what} was awaited twice; call it again for another occurrence")
+        return begin(*self._args).__await__()
+
+    def __del__(self) -> None:
+        if self._begin is not None:
+            self._driver.ctx.blame(
+                Fault(
+                    f"saga {self._driver.ctx.id}: {self._what} was called without await, so it would be left out. "
+                    "Write `await` before it, then retry the saga"
+                )
+            )
