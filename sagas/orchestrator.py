@@ -68,9 +68,11 @@ class SagaHandle(Generic[R]):
             SagaKilled: an operator ended it.
             TimeoutError: it has not ended in time; the saga goes on.
         """
-        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        async with asyncio.timeout(seconds):
+        if timeout is None:
             outcome = await self._orchestrator.engine.outcome(self._ref.num, self.id)
+        else:
+            async with asyncio.timeout(_seconds(timeout)):
+                outcome = await self._orchestrator.engine.outcome(self._ref.num, self.id)
         return await self._orchestrator.answer(self._ref, outcome)  # type: ignore[no-any-return]
 
     async def info(self) -> SagaInfo:

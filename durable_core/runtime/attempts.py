@@ -5,6 +5,7 @@ Invariant: every call that begins ends in exactly one ``PendingStep.attempted``,
 
 import asyncio
 import contextvars
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -79,13 +80,10 @@ class Attempts:
     shell: "Shell"
     loop: asyncio.AbstractEventLoop
     threads: ThreadPoolExecutor | None = None
-    tasks: set[asyncio.Task[None]] = attrs.field(factory=set)
 
     def call(self, run: "Run", step: "PendingStep") -> None:
         """Begin an attempt."""
-        task = self.loop.create_task(self._attempt(run, step))
-        step.task = task
-        self.tasks.add(task)
+        step.task = self.loop.create_task(self._attempt(run, step))
 
     async def _attempt(self, run: "Run", step: "PendingStep") -> None:
         spec = step.spec
@@ -119,9 +117,6 @@ class Attempts:
             error, judged = self._judge(run, step, error)
             doubtful = doubtful or judged
             _drop_frames(error)
-        task = step.task
-        if task is not None:
-            self.tasks.discard(task)
         try:
             step.attempted(value, error, started_at_ns, doubtful=doubtful)
         except Exception as bug:  # noqa: BLE001 - a retry policy of the user's own, or a bug of ours: nobody may lose the run
@@ -161,9 +156,10 @@ class Attempts:
                 if self.shell.leaving or not step.overrun or outcome.cancelled():
                     raise
 
-    async def drain(self, *, within_s: float) -> int:
-        """Wait for the attempts under way, cut what does not end in time; return how many were cut."""
-        waiting = {task for task in self.tasks if not task.done()}
+    async def drain(self, runs: Iterable["Run"], *, within_s: float) -> int:
+        """Wait for the attempts under way in ``runs``, cut what does not end in time; return how many were cut."""
+        tasks = (step.task for run in runs for step in run.steps.values())
+        waiting = {task for task in tasks if task is not None and not task.done()}
         if waiting:
             _, waiting = await asyncio.wait(waiting, timeout=within_s)
         for task in waiting:

@@ -1,7 +1,7 @@
 """Commands: what a body yields. A command does nothing by itself; the run that drives the body issues it."""
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from durable_core.runtime.fibers import Fiber
@@ -17,7 +17,7 @@ class Command(Generic[R_co]):
 
     def __await__(self) -> Generator[Any, Any, R_co]:
         """Hand this command to whoever drives the body."""
-        return cast("R_co", (yield self))
+        return (yield self)  # type: ignore[no-any-return]
 
     def issue(self, run: "Run", fiber: "Fiber") -> None:
         """Carry it out for ``fiber`` of ``run``: journal it or find it in the journal, and set what it waits for."""

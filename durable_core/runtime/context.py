@@ -1,7 +1,7 @@
 """What a durable body is given: its operations, and nothing that could touch the world by itself."""
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
 from types import NoneType, TracebackType
@@ -112,8 +112,8 @@ class Context:
         *,
         extra: Extra | None = None,
         key: str | None = None,
-    ) -> Command[Any]:
-        """Run a declared step. ``extra`` are keyword arguments that are passed to it and not journalled."""
+    ) -> Perform[Any]:
+        """Run a declared step. Its ``key`` is set once it has begun. ``extra`` are keyword arguments that are passed to it and not journalled."""
         return Perform(spec, args, kwargs or {}, extra=extra, key=key)
 
     def reattempt(self, key: str) -> Command[Any]:
@@ -208,10 +208,14 @@ class Context:
         if self._run.fault is None and not self._run.dead:
             self._run.fault = fault
 
-    def in_flight(self, key: str) -> bool:
-        """Whether the step at ``key`` has begun and has not ended."""
+    def spec_of(self, key: str) -> StepSpec | None:
+        """What the step at ``key`` was run with in this process; None where the code has not asked for it yet."""
         step = self._run.steps.get(key)
-        return step is not None and step.waiting
+        return None if step is None else step.spec
+
+    def under_way(self) -> Iterable[StepSpec]:
+        """What has begun and not ended."""
+        return (step.spec for step in self._run.steps.values() if step.waiting)
 
 
 class Branches:

@@ -185,28 +185,30 @@ class Run(Ledger):
             if fiber.signal is not None and error is not fiber.signal:
                 structure.advance(self, fiber)
                 continue
-            self._step(fiber, value, error)
+            coro = fiber.coro
+            self.current = fiber
+            fiber.wait = None
+            try:
+                command = coro.send(value) if error is None else coro.throw(error)  # type: ignore[union-attr]
+            except StopIteration as stop:
+                self._finish(fiber, stop.value, None)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as raised:  # noqa: BLE001 - the border of the user's body: whatever it raises is its outcome
+                self._raised(fiber, raised)
+            else:
+                self._issue(fiber, command)
 
-    def _step(self, fiber: Fiber, value: Any, error: BaseException | None) -> None:  # noqa: ANN401
-        coro = fiber.coro
-        self.current = fiber
-        fiber.wait = None
-        try:
-            command = coro.send(value) if error is None else coro.throw(error)  # type: ignore[union-attr]
-        except StopIteration as stop:
-            self._finish(fiber, stop.value, None)
-            return
-        except Closed as closed:
-            self._finish(fiber, None, None if fiber.signal is not None else closed)
-            return
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except Exception as failure:  # noqa: BLE001 - the border of the user's body: whatever it raises is its outcome
-            self._finish(fiber, None, failure)
-            return
-        except BaseException as signal:  # noqa: BLE001 - an engine fault on its way out, or a signal of the user's own
-            self.fault = self.fault or self._as_fault(signal)
-            return
+    def _raised(self, fiber: Fiber, raised: BaseException) -> None:
+        """The body of ``fiber`` let an exception out."""
+        if isinstance(raised, Closed):
+            self._finish(fiber, None, None if fiber.signal is not None else raised)
+        elif isinstance(raised, Exception):
+            self._finish(fiber, None, raised)
+        else:  # an engine fault on its way out, or a signal of the user's own
+            self.fault = self.fault or self._as_fault(raised)
+
+    def _issue(self, fiber: Fiber, command: Any) -> None:  # noqa: ANN401 - whatever the body yielded
         if self._faulted():
             return
         if fiber.signal is not None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 STARTED = EntryKind.STARTED.value
+AT_NS = Entry._fields.index("at_ns")
 SUCCEEDED = EntryKind.SUCCEEDED.value
 RUNNING = StepStatus.RUNNING
 Extra = dict[str, Any]
@@ -121,19 +122,32 @@ class PendingStep(StepRecord):
         run.in_flight -= 1
         if error is None:
             spec = self.spec
+            shape = spec.shape
             try:
-                payload = spec.shape.encode_result(value, what=f"run {run.id}, step {self.key!r}: the result")
-                value = spec.shape.decode_result(payload, what=f"run {run.id}, step {self.key!r}: the result")
-            except PayloadError as refused:
-                self._ended_badly(refused, started_at_ns, doubtful=True, repeatable=False)
+                payload = shape.encode_result(value, what="")
+                value = shape.decode_result(payload, what="")
+            except PayloadError:
+                self._ended_badly(self._unstorable(value), started_at_ns, doubtful=True, repeatable=False)
             else:
                 entry = run.input(SUCCEEDED, self.key, self.attempt, "", payload, None, started_at_ns)
-                run.last_at_ns = entry.at_ns
+                run.last_at_ns = entry[AT_NS]
                 self.apply(entry)
-                self._answer(value, None)
+                fiber, self.fiber = self.fiber, None
+                if fiber is not None:
+                    structure.resume(run, fiber, value)
         else:
             self._ended_badly(error, started_at_ns, doubtful=doubtful, repeatable=True)
         run.pump()
+
+    def _unstorable(self, value: object) -> PayloadError:
+        """Why a result cannot be stored. The text is put together only here: a step that succeeds needs none."""
+        what = f"run {self.run.id}, step {self.key!r}: the result"
+        shape = self.spec.shape
+        try:
+            shape.decode_result(shape.encode_result(value, what=what), what=what)
+        except PayloadError as refused:
+            return refused
+        return PayloadError(f"{what} could not be stored; make it plain data")
 
     def _ended_badly(self, error: BaseException, started_at_ns: int, *, doubtful: bool, repeatable: bool) -> None:
         run, spec = self.run, self.spec
@@ -277,7 +291,11 @@ class Perform(Command[R]):
         """Announce the step, or find it in the journal."""
         spec = self.spec
         key = self.key or fiber.scope.key(spec.name)
-        payload = spec.shape.encode(self.args, self.kwargs, what=f"run {run.id}, step {key!r}: the arguments")
+        try:
+            payload = spec.shape.encode(self.args, self.kwargs, what="")
+        except DurableError:  # once more, with its text
+            payload = spec.shape.encode(self.args, self.kwargs, what=f"run {run.id}, step {key!r}: the arguments")
+        self.key = key
         entry, new = run.output(STARTED, key, 1, spec.kind, payload)
         step = PendingStep(run, spec, self.args, self.kwargs, self.extra, fiber, entry)
         run.steps[key] = step

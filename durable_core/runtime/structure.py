@@ -51,6 +51,7 @@ def ended(run: "Run", fiber: Fiber) -> None:
         stop(run, group)
     if group.alive:
         return
+    group.fibers.clear()
     joiner, group.joiner = group.joiner, None
     if joiner is not None:
         joiner.groups.remove(group)

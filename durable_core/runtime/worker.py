@@ -88,7 +88,7 @@ class Worker:
         for run, _, _ in self._admitted:
             run.status = RunStatus.PENDING
             run.save(owner=None, wake_at_ns=0)
-        cut = await self._attempts.drain(within_s=grace_s)
+        cut = await self._attempts.drain(list(self.runs.values()), within_s=grace_s)
         if cut:
             log.warning("%d attempts were cut: they did not end within the grace of %.3g s and will be run again", cut, grace_s)
         for run in list(self.runs.values()):

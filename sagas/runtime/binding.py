@@ -7,7 +7,7 @@ import attrs
 import msgspec
 
 from durable_core import CallShape, Codec, DefinitionError, StepSpec, is_async, to_ns
-from sagas.model.definition import Declared, Probed, Retriable, Serving, Span, Step, takes_arguments
+from sagas.model.definition import Declared, Pivot, Probed, Retriable, Serving, Span, Step, takes_arguments
 from sagas.model.outcome import DidNotHappen, Happened, StillUnknown
 from sagas.model.resource import fill
 
@@ -26,6 +26,7 @@ class Bound:
     declared: Declared[..., Any]
     spec: StepSpec
     extra: Extra | None
+    pivot: bool = False
     undo: StepSpec | None = None
     undo_extra: Extra | None = None
     undo_takes_arguments: bool = False
@@ -46,7 +47,9 @@ class Binder:
     def __init__(self, codec: Codec, resources: Sequence[object]) -> None:
         self._codec = codec
         self._resources = resources
-        self._bound: dict[Declared[..., Any], Bound] = {}
+        self.known: dict[Declared[..., Any], Bound] = {}
+        """What has been bound so far."""
+        self._by_spec: dict[StepSpec, Bound] = {}
 
     def bind(self, declared: Declared[..., Any]) -> Bound:
         """What to run for ``declared``.
@@ -54,10 +57,15 @@ class Binder:
         Raises:
             DefinitionError: it has neither a compensation nor a reason for having none, or a resource is missing.
         """
-        bound = self._bound.get(declared)
+        bound = self.known.get(declared)
         if bound is None:
-            bound = self._bound[declared] = self._bind(declared)
+            bound = self.known[declared] = self._bind(declared)
+            self._by_spec[bound.spec] = bound
         return bound
+
+    def of(self, spec: StepSpec | None) -> Bound | None:
+        """What the engine's ``spec`` was made from."""
+        return None if spec is None else self._by_spec.get(spec)
 
     def _bind(self, declared: Declared[..., Any]) -> Bound:
         self._check(declared)
@@ -88,7 +96,7 @@ class Binder:
         if isinstance(declared, Probed) and declared.probing is not None:
             probe = self._probe_spec(declared, declared.probing, shape)
             probe_extra = self._extra(declared.probing.resources, f"the probe of {declared.what}")
-        return Bound(declared, spec, extra, undo, undo_extra, takes, probe, probe_extra)
+        return Bound(declared, spec, extra, isinstance(declared, Pivot), undo, undo_extra, takes, probe, probe_extra)
 
     def _check(self, declared: Declared[..., Any]) -> None:
         if isinstance(declared, Step) and declared.compensating is None and not declared.compensated_by_nothing:

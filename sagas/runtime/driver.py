@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from durable_core import (
+    CallShape,
     Context,
     DefinitionError,
     End,
@@ -48,14 +49,12 @@ class Verdict(msgspec.Struct):
 class Driver:
     """One run of one saga."""
 
-    __slots__ = ("_bound", "_cause", "_definition", "_errors", "_forward", "_late", "_resolved", "_skipped", "_undone", "binder", "body", "ctx")
+    __slots__ = ("_cause", "_definition", "_errors", "_forward", "_late", "_resolved", "_skipped", "_undone", "binder", "body", "ctx")
 
     def __init__(self, ctx: Context, definition: SagaDef[..., Any], binder: Binder) -> None:
         self.ctx = ctx
         self.binder = binder
         self._definition = definition
-        self._bound: dict[str, Bound] = {}
-        """What each step key was run with: the code's side of the journal."""
         self._errors: dict[str, BaseException] = {}
         """The last exception of each failed step: to tell after the pivot which step to attempt again."""
         self._cause: str | None = None
@@ -107,7 +106,7 @@ class Driver:
             status=RunStatus.FAILED,
             phase=f"{phase}/{cause}",
             output=msgspec.json.encode({"compensated": self._undone, "skipped": self._skipped}),
-            error=None if error is None else capture(error),
+            error=None if error is None else _stored(error),
         )
 
     def _stuck_past_pivot(self, error: Exception | None) -> Fault:
@@ -148,21 +147,21 @@ class Driver:
         self, declared: Declared[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None = None
     ) -> Any:  # noqa: ANN401
         ctx = self.ctx
-        bound = self._allowed(declared)
-        if key is None:
-            key = ctx.claim_key(declared.name)
-        self._bound[key] = bound
+        bound = self.binder.known.get(declared)
+        if bound is None or self._forward:
+            bound = self._allowed(declared)
+        step = ctx.perform(bound.spec, args, kwargs, extra=bound.extra, key=key)
         try:
             try:
-                result = await ctx.perform(bound.spec, args, kwargs, extra=bound.extra, key=key)
+                result = await step
             except OutcomeUnknown as unknown:
-                result = await self._settle(key, unknown.__cause__)
+                result = await self._settle(unknown.key, unknown.__cause__)
         except Exception as error:
-            self._errors[key] = error
+            self._errors[step.key or ""] = error
             if self._late is not None:
                 await self._stop_after_pivot()
             raise
-        if isinstance(declared, Pivot):
+        if bound.pivot:
             self._forward = True
             ctx.mark("past-pivot", phase="past-pivot")
             if self._late is not None:
@@ -190,6 +189,16 @@ class Driver:
             fault.__cause__ = error
             self.ctx.refuse(fault)
 
+    def _bound(self, key: str) -> Bound | None:
+        """What the step at ``key`` was run with: the code's side of the journal."""
+        return self.binder.of(self.ctx.spec_of(key))
+
+    def _shape(self, key: str) -> CallShape:
+        spec = self.ctx.spec_of(key)
+        if spec is None:
+            raise DefinitionError(f"the code loaded here does not run step {key!r}")
+        return spec.shape
+
     # -- unknown outcomes ------------------------------------------------------------------------------------------
 
     async def _settle_doubts(self, prefix: str) -> None:
@@ -205,7 +214,7 @@ class Driver:
 
         Returns its result where it happened; raises its exception where it did not, or was undone.
         """
-        bound = self._bound.get(key)
+        bound = self._bound(key)
         if error is None:
             error = self.ctx.error_of(key)
         if bound is not None and bound.probe is not None:
@@ -267,7 +276,7 @@ class Driver:
     def _settled(self, key: str, *, happened: bool, result: bytes, error: BaseException | None) -> Any:  # noqa: ANN401
         self.ctx.settle(key, happened=happened, result=result)
         if happened:
-            return self._bound[key].spec.shape.decode_result(result, what=f"saga {self.ctx.id}, step {key!r}: the settled result")
+            return self._shape(key).decode_result(result, what=f"saga {self.ctx.id}, step {key!r}: the settled result")
         failure = error or RuntimeError(f"step {key} did not happen")
         self._errors[key] = failure
         raise failure
@@ -292,7 +301,7 @@ class Driver:
 
     async def _undo(self, key: str, *, again: bool) -> BaseException | None:
         """Undo one step; what its compensation was given up with, or None."""
-        bound = self._bound.get(key)
+        bound = self._bound(key)
         if bound is not None and bound.undo is None:
             return None  # declared to have nothing to undo
         try:
@@ -360,7 +369,7 @@ class Driver:
                     verdict.reason = entry.key
                     self.ctx.unpark(key, verdict)
         elif entry.key in CAUSES and self._cause is None and self._late is None and not self._forward:
-            if any(isinstance(bound.declared, Pivot) and self.ctx.in_flight(key) for key, bound in self._bound.items()):
+            if any(spec.kind == Pivot.kind for spec in self.ctx.under_way()):
                 self._late = CAUSES[entry.key]  # whether it comes too late is the pivot's to say
             else:
                 self._cause = CAUSES[entry.key]
@@ -382,6 +391,16 @@ class Driver:
     def set_status(self, status: dict[str, Any]) -> None:
         """Publish details for people."""
         self.ctx.set_status(msgspec.json.encode(status))
+
+
+def _stored(error: BaseException) -> bytes:
+    """The failure as it is kept; its frames are let go, so that the collector need not find them."""
+    stored = capture(error)
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return stored
 
 
 def _told(error: BaseException | None) -> str:

@@ -1,0 +1,117 @@
+"""A step's record is a fold of its entries: the same entries give the same record, whoever folds them."""
+
+from typing import Any
+
+from durable_core.model.entry import Entry
+from durable_core.model.record import StepRecord, StepStatus, fold
+
+
+def entry(kind: str, seq: int, *, key: str = "charge", attempt: int = 1, label: str = "", **columns: Any) -> Entry:
+    blank = Entry(1, seq, kind, key, attempt, label, None, None, None, 100 + seq, None, "w")
+    return blank._replace(**columns)
+
+
+STARTED = entry("started", 1, label="step", payload=b'["order"]')
+
+
+def folded(*entries: Entry) -> StepRecord:
+    return fold([STARTED, *entries])["charge"]
+
+
+def test_an_intent_is_a_running_step_that_may_have_been_called():
+    """After its intent a step runs its first attempt, with the arguments that the intent holds."""
+    step = folded()
+    assert (step.status, step.attempt, step.begun, step.kind) == (StepStatus.RUNNING, 1, True, "step")
+    assert (step.arguments, step.started_at_ns, step.name) == (b'["order"]', 101, "charge")
+
+
+def test_a_success_ends_the_step_with_its_result():
+    """The result, the time and the place in the order of completion are those of the entry."""
+    step = folded(entry("succeeded", 2, payload=b"7"))
+    assert (step.status, step.result, step.ended_at_ns, step.ended_seq) == (StepStatus.SUCCEEDED, b"7", 102, 2)
+
+
+def test_a_failure_with_a_due_time_promises_an_attempt():
+    """The step goes on running, its failure is counted, and its next attempt is due."""
+    step = folded(entry("failed", 2, label="failed", error=b"e", due_at_ns=500))
+    assert (step.status, step.failures, step.due_at_ns, step.error) == (StepStatus.RUNNING, 1, 500, b"e")
+    step.apply(entry("retried", 3, attempt=2))
+    assert (step.attempt, step.due_at_ns, step.crashes, step.unknown) == (2, None, 0, False)
+
+
+def test_a_failure_without_a_due_time_ends_the_step():
+    """Its status is the outcome that the entry is labelled with."""
+    for outcome in (StepStatus.FAILED, StepStatus.REJECTED, StepStatus.UNKNOWN):
+        step = folded(entry("failed", 2, label=outcome.value, error=b"e"))
+        assert (step.status, step.ended_seq, step.due_at_ns) == (outcome, 2, None)
+
+
+def test_doubt_is_sticky_until_somebody_who_knows_speaks():
+    """A later failure keeps the doubt; a rejection, a success and a settlement end it."""
+    doubtful = [entry("failed", 2, label="unknown", due_at_ns=9), entry("retried", 3, attempt=2)]
+    assert folded(*doubtful).unknown
+    assert folded(*doubtful, entry("failed", 4, attempt=2, label="failed", due_at_ns=9)).unknown
+    assert not folded(*doubtful, entry("failed", 4, attempt=2, label="rejected")).unknown
+    assert not folded(*doubtful, entry("succeeded", 4, attempt=2)).unknown
+    assert not folded(*doubtful, entry("settled", 4, label="did_not_happen")).unknown
+
+
+def test_an_attempt_after_one_without_an_end_tells_of_a_crash():
+    """The cut attempt may have had its effect: it counts as a crash and leaves a doubt, and is no failure."""
+    step = folded(entry("retried", 2, attempt=2))
+    assert (step.crashes, step.unknown, step.failures, step.attempt) == (1, True, 0, 2)
+
+
+def test_a_withheld_attempt_was_never_called():
+    """The attempt after it tells of no crash and leaves no doubt."""
+    step = folded(entry("withheld", 2))
+    assert not step.begun
+    step.apply(entry("retried", 3, attempt=2))
+    assert (step.crashes, step.unknown, step.begun) == (0, False, True)
+
+
+def test_a_timeout_alone_ends_nothing():
+    """A timed-out attempt has not returned: the step goes on running."""
+    assert folded(entry("timed_out", 2)).status is StepStatus.RUNNING
+
+
+def test_a_given_up_retry_ends_as_labelled():
+    """A promised attempt that will not be made ends the step."""
+    step = folded(entry("failed", 2, label="unknown", due_at_ns=9), entry("gave_up", 3, label="unknown"))
+    assert (step.status, step.due_at_ns, step.ended_seq) == (StepStatus.UNKNOWN, None, 3)
+
+
+def test_settled_as_happened_is_a_success_with_that_result():
+    """The settlement's place in the journal is the step's place in the order of completion."""
+    step = folded(entry("failed", 2, label="unknown"), entry("settled", 5, label="happened", payload=b"7"))
+    assert (step.status, step.result, step.ended_seq, step.unknown) == (StepStatus.SUCCEEDED, b"7", 5, False)
+
+
+def test_settled_as_not_happened_is_a_failure():
+    """There is nothing to undo of a step that did not happen."""
+    step = folded(entry("failed", 2, label="unknown"), entry("settled", 5, label="did_not_happen"))
+    assert step.status is StepStatus.FAILED
+
+
+def test_a_reopened_step_has_a_fresh_policy_and_its_old_doubt():
+    """Failures and crashes are counted anew; that an earlier attempt may have happened is not forgotten."""
+    step = folded(entry("retried", 2, attempt=2), entry("failed", 3, attempt=2, label="unknown"), entry("reopened", 4, attempt=3))
+    assert (step.status, step.failures, step.crashes, step.attempt) == (StepStatus.RUNNING, 0, 0, 3)
+    assert step.unknown
+    assert step.begun
+
+
+def test_an_attempt_that_was_cut_stays_in_doubt_when_an_operator_reopens_its_step():
+    """A step that crashed too often may have happened: a failure of the attempt that the operator asked for proves nothing."""
+    step = folded()
+    step.reopen()
+    step.apply(entry("retried", 2, attempt=2))
+    assert step.unknown
+
+
+def test_a_run_has_its_steps_in_the_order_of_their_intents():
+    """Steps are told apart by key; entries of waits, marks and the run itself are none of theirs."""
+    ship = entry("started", 3, key="ship", label="step")
+    steps = fold([entry("marked", 0, key="m"), STARTED, entry("fired", 2, key="sleep"), ship, entry("succeeded", 4, key="ship"), entry("ended", 5, key="")])
+    assert list(steps) == ["charge", "ship"]
+    assert [step.status for step in steps.values()] == [StepStatus.RUNNING, StepStatus.SUCCEEDED]
