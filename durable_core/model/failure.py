@@ -65,14 +65,19 @@ class FailureText:
     traceback: str
 
 
-def capture(error: BaseException) -> bytes:
+def capture(error: BaseException, *, frames: bool = True) -> bytes:
     """Write ``error`` as JSON, at most 64 KiB: class, message, arguments, attributes, traceback, members, cause.
 
     Arguments and attributes are kept as far as JSON allows, else as their repr. Where the whole is too large, its
     longest texts are cut in their middle. Never raises, whatever the exception's own methods do.
+
+    Args:
+        error: What to keep.
+        frames: Whether to keep the traceback: most of the cost, and of no use where the exception is an answer rather
+            than a mistake.
     """
     try:
-        return _fit(_stored(error, depth=0, seen=set()))
+        return _fit(_stored(error, depth=0 if frames else 1, seen=set()))
     except Exception:  # noqa: BLE001 - a failure that cannot be told in full is still a failure
         return msgspec.json.encode(_Stored(type=_address(type(error)), message=_clip(_text(error), 1 << 10)))
 

@@ -7,7 +7,7 @@ does not help.
 
 import sys
 from asyncio import AbstractEventLoop
-from asyncio.events import _get_running_loop, _set_running_loop  # pyright: ignore[reportPrivateUsage]
+from asyncio.events import _set_running_loop  # pyright: ignore[reportPrivateUsage]
 from types import TracebackType
 from typing import Any, NoReturn, cast
 
@@ -27,25 +27,28 @@ ELSE = "a step for anything that touches the world outside, and `await {s}.sleep
 class LoopGuard:
     """Raises ``ForeignAwaitError`` for whatever is asked of it, and keeps the first one."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: AbstractEventLoop) -> None:
         self.caught: ForeignAwaitError | None = None
+        """The first that was caught since the body under way is driven; whoever drives it takes it."""
         self.operations = "ctx"
-        self._outer: AbstractEventLoop | None = None
+        """What the body under way calls its context."""
+        self._loop = loop
+        self.entered = False
 
-    def enter(self, operations: str) -> None:
-        """Stand in for the running loop. Not to be entered twice: no body is driven from within another."""
-        if self._outer is not None:
+    def enter(self) -> None:
+        """Stand in for the running loop. Not to be entered twice: no body is driven from within another.
+
+        Costs two system calls with ``leave`` (CPython notes the process id), so bodies are driven in batches.
+        """
+        if self.entered:
             raise RuntimeError("a body is driven while another one is")
-        self.operations = operations
-        self._outer = _get_running_loop()
+        self.entered = True
         _set_running_loop(cast("AbstractEventLoop", self))
 
-    def leave(self) -> ForeignAwaitError | None:
-        """Put the running loop back; return what was caught meanwhile."""
-        _set_running_loop(self._outer)
-        self._outer = None
-        caught, self.caught = self.caught, None
-        return caught
+    def leave(self) -> None:
+        """Put the running loop back."""
+        _set_running_loop(self._loop)
+        self.entered = False
 
     def refuse(self, asked: str) -> ForeignAwaitError:
         """The error for something foreign, remembered as caught."""

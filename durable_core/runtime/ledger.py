@@ -44,6 +44,7 @@ class Ledger:
         "shell",
         "status",
         "uid",
+        "undriven",
     )
 
     def __init__(  # noqa: PLR0913 - a run's row, without the cost of an object for it
@@ -77,8 +78,14 @@ class Ledger:
         """The last entry written."""
         self.backlog: deque[Entry] = deque()
         """Entries still to be fed."""
+        self.undriven = False
+        """The body has not yet been driven since the last input."""
         self.dead = False
         """No longer this worker's business: ended, evicted, refused or parked. Nothing more is written for it."""
+
+    def pump(self) -> None:
+        """Drive the body until it waits; see ``Run.pump``."""
+        raise NotImplementedError
 
     def input(  # noqa: PLR0913 - an entry's columns
         self,
@@ -92,6 +99,8 @@ class Ledger:
         due_at_ns: int | None = None,
     ) -> Entry:
         """Append an entry; durable when the writer's next flush returns."""
+        if self.undriven:
+            self.pump()  # the body answers an input before the next one is journalled: a replay feeds them so
         if self.dead:
             raise Closed
         shell = self.shell

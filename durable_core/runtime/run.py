@@ -19,6 +19,7 @@ from durable_core.model.run import RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.runtime import structure
 from durable_core.runtime.fibers import REFUSALS, Body, Fiber
+from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End, Ledger
 from durable_core.runtime.shell import Shell
 from durable_core.runtime.steps import PendingStep
@@ -33,10 +34,9 @@ class Run(Ledger):
     """A run that this worker owns."""
 
     __slots__ = (
-        "_context",
-        "_driving",
         "_restoring",
         "active",
+        "context",
         "current",
         "fault",
         "in_flight",
@@ -71,8 +71,7 @@ class Run(Ledger):
         """Attempts announced and not ended."""
         self.on_signal: Callable[[Entry], None] | None = None
         self._restoring = False
-        self._driving = False
-        self._context = contextvars.copy_context()
+        self.context = contextvars.copy_context()
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -148,35 +147,27 @@ class Run(Ledger):
 
     def pump(self) -> None:
         """Drive every ready fiber until each waits for something."""
-        if self._driving or self.dead or self.shell.leaving:
-            return
-        self._driving = True
-        guard = self.shell.guard
-        guard.enter(self.definition.operations)
-        try:
-            self._context.run(self._drive)
-        except Exception as bug:
-            log.exception("run %s of %s: internal error", self.id, self.definition.name)
-            self.fault = Fault(f"run {self.id}: internal error of the engine ({bug!r}); please report it, then retry the run")
-        except BaseException:
-            self.dead = True  # Ctrl-C amid a body: this process knows no more where it stands, its journal does
-            raise
-        finally:
-            self._driving = False
-            self.current = None
-            caught = guard.leave()
+        drive([self], self.shell.guard)
+
+    def driven(self, broken: Exception | None) -> None:
+        """The body waits, or is done for: take note of what it did, outside of the guard."""
         if self.dead:
             return
-        fault = caught or self.fault
-        if fault is not None:
-            self.park(fault)
+        if broken is not None:
+            log.error("run %s of %s: internal error", self.id, self.definition.name, exc_info=broken)
+            self.fault = Fault(
+                f"run {self.id}: internal error of the engine ({broken!r}); please report it, then retry the run"
+            )
+        if self.fault is not None:
+            self.park(self.fault)
             return
         while self.unarmed:
             self.unarmed.pop().arm(self)
         if not self.in_flight and not self._restoring:
             self.shell.idle(self)
 
-    def _drive(self) -> None:
+    def run_ready(self) -> None:
+        """Send each ready fiber its answer, under the guard and in the run's own context."""
         ready = self.ready
         while ready and self.fault is None:
             fiber, value, error = ready.popleft()
@@ -325,12 +316,13 @@ class Run(Ledger):
             step.disarm()
         for wait in self.waits.values():
             wait.disarm()
-        if not self._driving:
-            self.shell.guard.enter(self.definition.operations)
+        if not self.shell.guard.entered:  # else the process is being torn down amid a body
+            self.shell.guard.enter()
             try:
                 for fiber in fibers:
-                    self._context.run(structure.close, self, fiber)
+                    self.context.run(structure.close, self, fiber)
             finally:
+                self.shell.guard.caught = None
                 self.shell.guard.leave()
         self.release()
 
@@ -343,3 +335,30 @@ class Run(Ledger):
         self.waits = {}
         self.parked = {}
         self.shell.forget(self)
+
+
+def drive(runs: Sequence[Run], guard: LoopGuard) -> None:
+    """Drive the bodies of ``runs``, all under one guard; then let each take note of what its body did."""
+    broken: dict[Run, Exception] = {}
+    guard.enter()
+    try:
+        for run in runs:
+            run.undriven = False
+            if run.dead or run.shell.leaving:
+                continue
+            guard.operations = run.definition.operations
+            try:
+                run.context.run(run.run_ready)
+            except Exception as bug:  # noqa: BLE001 - a bug of the engine: this run is parked, the others go on
+                broken[run] = bug
+            except BaseException:
+                run.dead = True  # Ctrl-C amid a body: this process knows no more where it stands, its journal does
+                raise
+            run.current = None
+            if guard.caught is not None:
+                run.fault, guard.caught = run.fault or guard.caught, None
+    finally:
+        guard.leave()
+    for run in runs:
+        if not run.shell.leaving:
+            run.driven(broken.get(run))

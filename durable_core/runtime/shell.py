@@ -33,6 +33,10 @@ class Shell(Protocol):
         """Call the step's function; its end comes back by ``PendingStep.attempted``."""
         ...
 
+    def drive_soon(self, run: "Run") -> None:
+        """Have the run's body driven in this turn of the event loop."""
+        ...
+
     def idle(self, run: "Run") -> None:
         """The run has nothing under way: it waits, or is parked."""
         ...

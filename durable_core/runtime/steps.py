@@ -115,6 +115,8 @@ class PendingStep(StepRecord):
             doubtful: whether its effect is in doubt whatever the error's type says.
         """
         run = self.run
+        if run.undriven:
+            run.pump()
         self.task = None
         self.overrun = False
         if run.dead:
@@ -137,7 +139,7 @@ class PendingStep(StepRecord):
                     structure.resume(run, fiber, value)
         else:
             self._ended_badly(error, started_at_ns, doubtful=doubtful, repeatable=True)
-        run.pump()
+        run.shell.drive_soon(run)
 
     def _unstorable(self, value: object) -> PayloadError:
         """Why a result cannot be stored. The text is put together only here: a step that succeeds needs none."""
@@ -156,17 +158,18 @@ class PendingStep(StepRecord):
         outcome, then = after_failure(
             spec, self, error, now_ns=now_ns, draw=shell.draw(), repeatable=repeatable, doubtful=doubtful
         )
+        stored = capture(error, frames=outcome is not Outcome.REJECTED)
         stopping = self.fiber is None or self.fiber.signal is not None
         if isinstance(then, Again) and not stopping:
             entry = run.input(
-                EntryKind.FAILED, self.key, self.attempt, outcome, None, capture(error), started_at_ns, then.due_at_ns
+                EntryKind.FAILED, self.key, self.attempt, outcome, None, stored, started_at_ns, then.due_at_ns
             )
         else:
             if isinstance(then, Again):  # its scope has been stopped meanwhile: no further attempt
                 outcome = Outcome.UNKNOWN if (self.unknown and spec.effect) else outcome
             else:
                 outcome = then.outcome
-            entry = run.input(EntryKind.FAILED, self.key, self.attempt, outcome, None, capture(error), started_at_ns)
+            entry = run.input(EntryKind.FAILED, self.key, self.attempt, outcome, None, stored, started_at_ns)
         self.take(run, entry, error)
         if self.due_at_ns is not None:
             self.arm(run)

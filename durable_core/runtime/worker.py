@@ -21,7 +21,7 @@ from durable_core.runtime.context import Context
 from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.ledger import End
-from durable_core.runtime.run import Run
+from durable_core.runtime.run import Run, drive
 from durable_core.runtime.steps import PendingStep
 from durable_core.runtime.writer import Settled, Writer
 
@@ -54,7 +54,6 @@ class Worker:
         self.writer = writer
         self.registry = registry
         self.clock = clock
-        self.guard = LoopGuard()
         self.now_ns = clock.now_ns
         self.draw = ids.draw
         self.append = writer.append
@@ -68,6 +67,8 @@ class Worker:
         self._admitted: deque[tuple[Run, tuple[Any, ...], dict[str, Any]]] = deque()
         self._on_outcome = on_outcome
         self._loop = asyncio.get_running_loop()
+        self.guard = LoopGuard(self._loop)
+        self._undriven: list[Run] = []
         self._attempts = Attempts(self, self._loop)
         self._claimed: list[RunRecord] = []
         """Runs that are ours in the store and not yet in memory."""
@@ -118,7 +119,7 @@ class Worker:
         run.active = True
         self._active += 1
         run.begin(run.definition.fn(Context(run), *args, **kwargs))
-        run.pump()
+        self.drive_soon(run)
 
     def _admit(self) -> None:
         while self._admitted and self._active < self._concurrency and not self.leaving:
@@ -181,6 +182,17 @@ class Worker:
             run.active = True
             self._active += 1
         self._attempts.call(run, step)
+
+    def drive_soon(self, run: Run) -> None:
+        """Drive the body in this turn of the loop, together with others: a turn with many ends enters the guard once."""
+        run.undriven = True
+        self._undriven.append(run)
+        if len(self._undriven) == 1:
+            self._loop.call_soon(self._drive_all)
+
+    def _drive_all(self) -> None:
+        runs, self._undriven = self._undriven, []
+        drive([run for run in runs if run.undriven], self.guard)
 
     def idle(self, run: Run) -> None:
         """Nothing is under way in ``run``: keep it for a short wait, else give it back."""

@@ -106,8 +106,19 @@ class Driver:
             status=RunStatus.FAILED,
             phase=f"{phase}/{cause}",
             output=msgspec.json.encode({"compensated": self._undone, "skipped": self._skipped}),
-            error=None if error is None else _stored(error),
+            error=None if error is None else self._stored(error),
         )
+
+    def _stored(self, error: Exception) -> bytes:
+        """The failure as it is kept: the step's own where it is that one. Its frames are let go for the collector."""
+        steps = self.ctx.steps()
+        mine = next((steps[key].error for key, seen in self._errors.items() if seen is error and key in steps), None)
+        stored = mine or capture(error)
+        link: BaseException | None = error
+        while link is not None:
+            link.__traceback__ = None
+            link = link.__cause__ or link.__context__
+        return stored
 
     def _stuck_past_pivot(self, error: Exception | None) -> Fault:
         """After the pivot nothing is undone: somebody must mend what failed."""
@@ -391,16 +402,6 @@ class Driver:
     def set_status(self, status: dict[str, Any]) -> None:
         """Publish details for people."""
         self.ctx.set_status(msgspec.json.encode(status))
-
-
-def _stored(error: BaseException) -> bytes:
-    """The failure as it is kept; its frames are let go, so that the collector need not find them."""
-    stored = capture(error)
-    link: BaseException | None = error
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
-    return stored
 
 
 def _told(error: BaseException | None) -> str:
