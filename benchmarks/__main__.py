@@ -35,7 +35,7 @@ def once(workload: str) -> dict[str, float]:
 def main() -> int:
     """Run what was asked for and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("workloads", nargs="*", metavar="W", help='of W1 to W4; default all')
+    parser.add_argument("workloads", nargs="*", metavar="W", help="of W1 to W4; default all")
     parser.add_argument("--runs", type=int, default=5, help="runs of each workload; the median is printed")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--once", action="store_true", help="run one workload here and print its figures as JSON")
@@ -43,7 +43,9 @@ def main() -> int:
     if asked.once:
         print(json.dumps(once(asked.workloads[0])))
         return 0
-    print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, WAL and synchronous=FULL, {os.cpu_count()} cores")
+    print(
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, WAL and synchronous=FULL, {os.cpu_count()} cores"
+    )
     figures: dict[str, dict[str, float]] = {}
     print(f"{'':34}{'median':>10}{'min':>10}{'max':>10}  {'':8} target")
     for workload in asked.workloads or WORKLOADS:
@@ -60,7 +62,7 @@ def main() -> int:
 
 
 def _in_a_process(workload: str) -> dict[str, float]:
-    done = subprocess.run(  # noqa: S603 - this very module
+    done = subprocess.run(
         [sys.executable, "-m", "benchmarks", workload, "--once"], check=True, capture_output=True, text=True
     )
     figures: dict[str, float] = json.loads(done.stdout)

@@ -48,7 +48,7 @@ async def undo(receipt: Receipt) -> None:
     """What a compensation does: nothing."""
 
 
-def _step(name: str) -> Any:  # noqa: ANN401
+def _step(name: str) -> Any:
     declared = step(name=name)(effect)
     declared.compensate(undo)
     return declared

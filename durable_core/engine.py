@@ -20,8 +20,8 @@ from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store
 from durable_core.runtime.clock import SystemClock, SystemIds, to_ns
-from durable_core.runtime.registry import Registry
 from durable_core.runtime.ledger import End
+from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
 from durable_core.runtime.worker import Worker
 from durable_core.runtime.writer import Writer
@@ -190,13 +190,13 @@ class Engine:
 
     # -- starting --------------------------------------------------------------------------------------------------
 
-    async def start(  # noqa: PLR0913
+    async def start(
         self,
         name: str,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
         *,
-        id: str | None = None,  # noqa: A002 - the contract's name
+        id: str | None = None,
         version: int | None = None,
         deadline_ns: int | None = None,
     ) -> RunRef:
@@ -261,7 +261,9 @@ class Engine:
         """The run that has this id already; it must be the same function on the same input."""
         record = await self.find(row.id)
         if record.name != row.name or record.input != row.input:
-            other = f"{record.name} v{record.version}" if record.name != row.name else "the same function with other input"
+            other = (
+                f"{record.name} v{record.version}" if record.name != row.name else "the same function with other input"
+            )
             raise RunExists(
                 f"the id {row.id!r} is taken by {other}, begun before; nothing was started. "
                 "Use another id, or start it with the same input to get that run",
@@ -347,7 +349,7 @@ class Engine:
 
     # -- operators -------------------------------------------------------------------------------------------------
 
-    async def signal(  # noqa: PLR0913
+    async def signal(
         self,
         run_id: str,
         name: str,

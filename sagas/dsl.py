@@ -68,7 +68,7 @@ def step(
     compensation: None = ...,
     because: str = ...,
 ) -> StepMaker: ...
-def step(  # noqa: PLR0913
+def step(
     fn: Any = None,
     /,
     *,
@@ -106,7 +106,9 @@ def step(  # noqa: PLR0913
             if compensation is not None:
                 raise DefinitionError(f"{declared.what}: declare the compensation with `@{fn.__name__}.compensate`")
             if not because.strip():
-                raise DefinitionError(f"{declared.what}: compensation=None needs because='...': why is there nothing to undo?")
+                raise DefinitionError(
+                    f"{declared.what}: compensation=None needs because='...': why is there nothing to undo?"
+                )
             declared.compensated_by_nothing = True
             declared.because = because
         return declared
@@ -128,7 +130,7 @@ def pivot(
     unknown: Types = ...,
     at_most_once: bool = ...,
 ) -> PivotMaker: ...
-def pivot(  # noqa: PLR0913
+def pivot(
     fn: Any = None,
     /,
     *,
@@ -142,7 +144,9 @@ def pivot(  # noqa: PLR0913
     """Declare the point of no return: at most one on each path through a saga; it has no compensation. See ``step``."""
 
     def declare(fn: Any) -> Any:
-        return Pivot(fn, name=name, retry=retry, timeout=timeout, rejects=rejects, unknown=unknown, at_most_once=at_most_once)
+        return Pivot(
+            fn, name=name, retry=retry, timeout=timeout, rejects=rejects, unknown=unknown, at_most_once=at_most_once
+        )
 
     return declare if fn is None else declare(fn)
 
@@ -155,7 +159,7 @@ def retriable(fn: Callable[P, R], /) -> Retriable[P, R]: ...
 def retriable(
     *, name: str | None = ..., retry: Retry | int | None = ..., timeout: Span | None = ..., unknown: Types = ...
 ) -> RetriableMaker: ...
-def retriable(  # noqa: PLR0913
+def retriable(
     fn: Any = None,
     /,
     *,
@@ -196,7 +200,7 @@ def lookup(
     unknown: Types = ...,
     at_most_once: bool = ...,
 ) -> LookupMaker: ...
-def lookup(  # noqa: PLR0913
+def lookup(
     fn: Any = None,
     /,
     *,
@@ -210,12 +214,14 @@ def lookup(  # noqa: PLR0913
     """Declare a read or a decision: no effect outside, so nothing to undo; allowed anywhere. See ``step``."""
 
     def declare(fn: Any) -> Any:
-        return Lookup(fn, name=name, retry=retry, timeout=timeout, rejects=rejects, unknown=unknown, at_most_once=at_most_once)
+        return Lookup(
+            fn, name=name, retry=retry, timeout=timeout, rejects=rejects, unknown=unknown, at_most_once=at_most_once
+        )
 
     return declare if fn is None else declare(fn)
 
 
-def saga(  # noqa: PLR0913
+def saga(
     name: str,
     *,
     version: int,

@@ -1,19 +1,19 @@
 """The errors of sagas. Those of the durable core that users meet are the same classes, under the same names.
 
-    SagasError                 root of them all (the core's ``DurableError``)
-    ├── DefinitionError        a declaration that cannot work
-    ├── PayloadError           a value that cannot be stored or read back
-    ├── StoreError             the store refused or could not be reached
-    ├── SagaExists             the id is taken by a saga with other input
-    ├── SagaNotFound           no saga has this id
-    ├── SagaCompensated        the saga was undone: ``cause``, ``compensated``, ``__cause__``
-    ├── SagaStuck              the saga needs a person: ``reason``, ``steps``
-    ├── SagaKilled             an operator ended it without undoing anything
-    ├── WrongState             the verb makes no sense in this state
-    │   └── SagaPastPivot      nothing can be undone after the pivot
-    ├── StepTimeout            an attempt passed its timeout
-    ├── StepInterrupted        the process died in an ``at_most_once`` step
-    └── RemoteError            an exception whose class is not imported here
+SagasError                 root of them all (the core's ``DurableError``)
+├── DefinitionError        a declaration that cannot work
+├── PayloadError           a value that cannot be stored or read back
+├── StoreError             the store refused or could not be reached
+├── SagaExists             the id is taken by a saga with other input
+├── SagaNotFound           no saga has this id
+├── SagaCompensated        the saga was undone: ``cause``, ``compensated``, ``__cause__``
+├── SagaStuck              the saga needs a person: ``reason``, ``steps``
+├── SagaKilled             an operator ended it without undoing anything
+├── WrongState             the verb makes no sense in this state
+│   └── SagaPastPivot      nothing can be undone after the pivot
+├── StepTimeout            an attempt passed its timeout
+├── StepInterrupted        the process died in an ``at_most_once`` step
+└── RemoteError            an exception whose class is not imported here
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ class SagaCompensated(SagasError):
 
     code = "SG003"
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         message: str,
         *,

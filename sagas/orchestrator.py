@@ -105,7 +105,7 @@ class Orchestrator:
         tracer_provider: where spans go.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         url: str,
         *,
@@ -233,12 +233,12 @@ class Orchestrator:
         trace: Literal["link", "join"] = ...,
         **kwargs: Any,
     ) -> SagaHandle[R]: ...
-    async def start(  # noqa: PLR0913
+    async def start(
         self,
         what: Any,
         /,
         *args: Any,
-        id: str | None = None,  # noqa: A002 - the contract's name
+        id: str | None = None,
         version: int | None = None,
         deadline: Span | None = None,
         trace: Literal["link", "join"] = "link",
@@ -281,7 +281,7 @@ class Orchestrator:
             raise SagaExists(_plain(taken), run_id=taken.run_id) from None
         return SagaHandle(self, ref)
 
-    async def get(self, id: str) -> SagaHandle[Any]:  # noqa: A002 - the contract's name
+    async def get(self, id: str) -> SagaHandle[Any]:
         """The saga of this id.
 
         Raises:
@@ -290,7 +290,7 @@ class Orchestrator:
         record = await self._find(id)
         return SagaHandle(self, RunRef(record.num, record.id, record.name, record.version))
 
-    async def list(  # noqa: PLR0913
+    async def list(
         self,
         *,
         status: SagaStatus | str | None = None,
@@ -315,12 +315,12 @@ class Orchestrator:
         """How many sagas there are of that description."""
         return await self.engine.count(_query(status, saga, version, since, None))
 
-    async def info(self, id: str) -> SagaInfo:  # noqa: A002 - the contract's name
+    async def info(self, id: str) -> SagaInfo:
         """A saga as it stands, as far as it is durable."""
         record = await self._find(id)
         return self._info(record, await self.engine.journal(record.num))
 
-    async def _find(self, id: str) -> RunRecord:  # noqa: A002
+    async def _find(self, id: str) -> RunRecord:
         try:
             return await self.engine.find(id)
         except RunNotFound:
@@ -335,10 +335,12 @@ class Orchestrator:
             record,
             entries,
             read_input=shape.as_mapping if shape else _plain_input,
-            read_result=(lambda stored: shape.decode_result(stored, what="the result")) if shape else msgspec.json.decode,
+            read_result=(lambda stored: shape.decode_result(stored, what="the result"))
+            if shape
+            else msgspec.json.decode,
         )
 
-    async def answer(self, ref: RunRef, outcome: RunOutcome) -> Any:  # noqa: ANN401
+    async def answer(self, ref: RunRef, outcome: RunOutcome) -> Any:
         """The result of a saga that has ended, or the exception that tells how it stands."""
         match outcome.status:
             case RunStatus.COMPLETED:
@@ -346,15 +348,13 @@ class Orchestrator:
             case RunStatus.STUCK:
                 reason = outcome.reason or "no reason recorded"
                 steps = tuple(step.key for step in (await self.info(ref.id)).steps if _needs_help(step.status))
-                raise SagaStuck(
-                    f"saga {ref.id!r} is stuck: {reason}", run_id=ref.id, reason=reason, steps=steps
-                )
+                raise SagaStuck(f"saga {ref.id!r} is stuck: {reason}", run_id=ref.id, reason=reason, steps=steps)
             case RunStatus.KILLED:
                 raise SagaKilled(f"saga {ref.id!r} was killed by an operator; nothing was undone", run_id=ref.id)
             case _:
                 raise self._compensated(ref, outcome)
 
-    def _result(self, ref: RunRef, outcome: RunOutcome) -> Any:  # noqa: ANN401
+    def _result(self, ref: RunRef, outcome: RunOutcome) -> Any:
         stored = outcome.output or b"null"
         if (ref.name, ref.version) not in self._registered:
             return msgspec.json.decode(stored)
@@ -381,7 +381,7 @@ class Orchestrator:
 
     # -- operators -------------------------------------------------------------------------------------------------
 
-    async def cancel(self, id: str, *, reason: str = "", actor: str = "", note: str = "") -> None:  # noqa: A002
+    async def cancel(self, id: str, *, reason: str = "", actor: str = "", note: str = "") -> None:
         """Ask for a rollback; durable on return. What is in flight ends first, then everything is undone.
 
         Raises:
@@ -390,7 +390,7 @@ class Orchestrator:
         """
         await self._verb(id, "cancel", Verdict(reason=reason, actor=actor, note=note))
 
-    async def retry(self, id: str, step: str | None = None, *, actor: str = "", note: str = "") -> None:  # noqa: A002
+    async def retry(self, id: str, step: str | None = None, *, actor: str = "", note: str = "") -> None:
         """Have a stuck saga try again what it is stuck on, with a fresh policy; durable on return.
 
         Args:
@@ -404,7 +404,7 @@ class Orchestrator:
         """
         await self._verb(id, "retry", Verdict(step=step, actor=actor, note=note))
 
-    async def _verb(self, id: str, verb: str, verdict: Verdict) -> None:  # noqa: A002
+    async def _verb(self, id: str, verb: str, verdict: Verdict) -> None:
         record = await self._find(id)
         payload = msgspec.json.encode(verdict)
 

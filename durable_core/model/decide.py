@@ -52,9 +52,7 @@ def after_failure(
     if doubtful:
         outcome = Outcome.UNKNOWN if spec.effect else Outcome.FAILED
     else:
-        outcome = classify(
-            error, rejects=spec.rejects, unknown=spec.unknown, effect=spec.effect, settles=spec.settles
-        )
+        outcome = classify(error, rejects=spec.rejects, unknown=spec.unknown, effect=spec.effect, settles=spec.settles)
     if outcome is Outcome.REJECTED:
         return outcome, Final(outcome)
     if outcome is Outcome.UNKNOWN and spec.at_most_once:

@@ -98,7 +98,9 @@ class Attempts:
             timer = shell.clock.call_at(started_at_ns + spec.timeout_ns, step.overdue)
         try:
             if spec.is_async:
-                value = await spec.fn(*step.args, **(step.kwargs if step.extra is None else {**step.kwargs, **step.extra}))
+                value = await spec.fn(
+                    *step.args, **(step.kwargs if step.extra is None else {**step.kwargs, **step.extra})
+                )
             else:
                 value = await self._on_thread(step)
         except (KeyboardInterrupt, SystemExit):
@@ -141,7 +143,7 @@ class Attempts:
             return StepInterrupted(f"{about}: it was cancelled by its own code; its effect is not known"), True
         return error, False
 
-    async def _on_thread(self, step: "PendingStep") -> Any:  # noqa: ANN401 - a step's result
+    async def _on_thread(self, step: "PendingStep") -> Any:
         if self.threads is None:
             self.threads = ThreadPoolExecutor(THREADS, "sagas-step")
         context = contextvars.copy_context()
@@ -171,7 +173,7 @@ class Attempts:
         return len(waiting)
 
 
-def _call(step: "PendingStep", kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - a step's result
+def _call(step: "PendingStep", kwargs: dict[str, Any]) -> Any:
     try:
         return step.spec.fn(*step.args, **kwargs)
     except StopIteration as stop:  # a future cannot carry it

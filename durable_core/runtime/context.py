@@ -148,7 +148,9 @@ class Context:
     def mark(self, key: str, payload: object = None, *, phase: str | None = None) -> None:
         """Note a fact in the journal; with ``phase`` also in the run's row, durable in the same commit."""
         run = self._run
-        _, new = run.output(EntryKind.MARKED, key, 0, phase or "", None if payload is None else msgspec.json.encode(payload))
+        _, new = run.output(
+            EntryKind.MARKED, key, 0, phase or "", None if payload is None else msgspec.json.encode(payload)
+        )
         if phase is not None:
             run.phase = phase
             if new:
@@ -316,5 +318,3 @@ class _ReplayLog(logging.LoggerAdapter[logging.Logger]):
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the standard library's name
         return not self._run.backlog and super().isEnabledFor(level)
-
-

@@ -29,7 +29,21 @@ class Interrupted(Closed):
 class Fiber:
     """One coroutine of a run."""
 
-    __slots__ = ("__weakref__", "coro", "done", "error", "generator", "group", "groups", "refusals", "scope", "signal", "started", "value", "wait")
+    __slots__ = (
+        "__weakref__",
+        "coro",
+        "done",
+        "error",
+        "generator",
+        "group",
+        "groups",
+        "refusals",
+        "scope",
+        "signal",
+        "started",
+        "value",
+        "wait",
+    )
 
     def __init__(self, coro: Body | None, scope: Scope, group: "Group | None") -> None:
         self.coro = coro

@@ -61,7 +61,7 @@ class LoopGuard:
             self.caught = error
         return error
 
-    def refuse_yield(self, coro: Any, awaited: object) -> ForeignAwaitError:  # noqa: ANN401 - a coroutine of any type
+    def refuse_yield(self, coro: Any, awaited: object) -> ForeignAwaitError:
         """The error for a body that yielded something that is not a command."""
         frame = coro.cr_frame
         line = f"{frame.f_code.co_filename}:{frame.f_lineno}: " if frame is not None else ""

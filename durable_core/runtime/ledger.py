@@ -47,13 +47,13 @@ class Ledger:
         "undriven",
     )
 
-    def __init__(  # noqa: PLR0913 - a run's row, without the cost of an object for it
+    def __init__(
         self,
         shell: Shell,
         definition: DurableFunction,
         *,
         num: int,
-        id: str,  # noqa: A002 - the field's name everywhere
+        id: str,
         uid: bytes,
         created_at_ns: int,
         status: RunStatus = RunStatus.RUNNING,
@@ -87,7 +87,7 @@ class Ledger:
         """Drive the body until it waits; see ``Run.pump``."""
         raise NotImplementedError
 
-    def input(  # noqa: PLR0913 - an entry's columns
+    def input(
         self,
         kind: str,
         key: str,
@@ -122,7 +122,7 @@ class Ledger:
         shell.append(entry)
         return entry
 
-    def output(  # noqa: PLR0913 - an entry's columns
+    def output(
         self,
         kind: str,
         key: str,

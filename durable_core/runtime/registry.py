@@ -39,5 +39,7 @@ class Registry:
         if found is None:
             known = ", ".join(sorted(f"{known} v{number}" for known, number in self._functions)) or "none"
             asked = name if version is None else f"{name} v{version}"
-            raise DefinitionError(f"{asked!r} is not registered here; registered are: {known}. Register it, or check the name")
+            raise DefinitionError(
+                f"{asked!r} is not registered here; registered are: {known}. Register it, or check the name"
+            )
         return found

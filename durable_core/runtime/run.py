@@ -51,7 +51,7 @@ class Run(Ledger):
         "waits",
     )
 
-    def __init__(self, shell: Shell, definition: DurableFunction, **row: Any) -> None:  # noqa: ANN401 - as the ledger's
+    def __init__(self, shell: Shell, definition: DurableFunction, **row: Any) -> None:
         super().__init__(shell, definition, **row)
         self.steps: dict[str, PendingStep] = {}
         self.waits: dict[str, PendingWait] = {}
@@ -199,7 +199,7 @@ class Run(Ledger):
         else:  # an engine fault on its way out, or a signal of the user's own
             self.fault = self.fault or self._as_fault(raised)
 
-    def _issue(self, fiber: Fiber, command: Any) -> None:  # noqa: ANN401 - whatever the body yielded
+    def _issue(self, fiber: Fiber, command: Any) -> None:
         if self._faulted():
             return
         if fiber.signal is not None:
@@ -253,7 +253,7 @@ class Run(Ledger):
         except BaseException:  # noqa: BLE001 - what the body makes of it does not matter: the fault is recorded
             log.debug("run %s: the body let go of the foreign await", self.id)
 
-    def _finish(self, fiber: Fiber, value: Any, error: BaseException | None) -> None:  # noqa: ANN401
+    def _finish(self, fiber: Fiber, value: Any, error: BaseException | None) -> None:
         if self._faulted():
             return
         fiber.done = True
@@ -265,7 +265,7 @@ class Run(Ledger):
         elif not self.dead:
             self._finished(value, error)
 
-    def _finished(self, value: Any, error: BaseException | None) -> None:  # noqa: ANN401
+    def _finished(self, value: Any, error: BaseException | None) -> None:
         """The root body returned or raised: the run ends, durable with the next flush."""
         if isinstance(value, End):
             end = value

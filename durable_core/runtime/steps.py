@@ -7,7 +7,15 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from durable_core.errors import Closed, DurableError, Fault, PayloadError, StepCrashed, StepInterrupted, StepTimeout
-from durable_core.model.decide import Again, CrashesTooOften, Interrupted, RunAgain, after_crash, after_failure, given_up
+from durable_core.model.decide import (
+    Again,
+    CrashesTooOften,
+    Interrupted,
+    RunAgain,
+    after_crash,
+    after_failure,
+    given_up,
+)
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.failure import capture, rebuild
 from durable_core.model.outcome import Outcome
@@ -47,7 +55,7 @@ class PendingStep(StepRecord):
 
     __slots__ = ("announced", "args", "extra", "fiber", "kwargs", "overrun", "run", "spec", "task", "timer")
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         run: "Run",
         spec: StepSpec,
@@ -105,7 +113,7 @@ class PendingStep(StepRecord):
         self.apply(run.input(EntryKind.RETRIED, self.key, self.attempt + 1))
         self.announce()
 
-    def attempted(self, value: Any, error: BaseException | None, started_at_ns: int, *, doubtful: bool) -> None:  # noqa: ANN401
+    def attempted(self, value: Any, error: BaseException | None, started_at_ns: int, *, doubtful: bool) -> None:
         """An attempt has ended: journal it, and let the body go on or the policy speak.
 
         Args:
@@ -195,11 +203,15 @@ class PendingStep(StepRecord):
         if self.status is StepStatus.SUCCEEDED:
             shape = self.spec.shape
             try:
-                self._answer(shape.decode_result(entry.payload or b"null", what=f"run {run.id}, step {self.key!r}"), None)
+                self._answer(
+                    shape.decode_result(entry.payload or b"null", what=f"run {run.id}, step {self.key!r}"), None
+                )
             except PayloadError as refused:
                 run.fault = Fault(f"{refused} Bring back the type it was stored with, then retry the run")
         else:
-            self._answer(None, self.failure(rebuild(entry.error or b"{}", self._preferred()) if error is None else error))
+            self._answer(
+                None, self.failure(rebuild(entry.error or b"{}", self._preferred()) if error is None else error)
+            )
 
     def failure(self, error: BaseException) -> BaseException:
         """What the body sees for ``error``, which ended this step."""
@@ -218,7 +230,7 @@ class PendingStep(StepRecord):
         """What ended it, rebuilt; None where it did not fail."""
         return None if self.error is None else rebuild(self.error, self._preferred())
 
-    def _answer(self, value: Any, error: BaseException | None) -> None:  # noqa: ANN401
+    def _answer(self, value: Any, error: BaseException | None) -> None:
         fiber, self.fiber = self.fiber, None
         if fiber is not None:
             structure.resume(self.run, fiber, value, error)
@@ -282,7 +294,13 @@ class Perform(Command[R]):
     __slots__ = ("args", "extra", "key", "kwargs", "spec")
 
     def __init__(
-        self, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any], *, extra: Extra | None = None, key: str | None = None
+        self,
+        spec: StepSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        extra: Extra | None = None,
+        key: str | None = None,
     ) -> None:
         self.spec = spec
         self.args = args

@@ -19,8 +19,8 @@ from durable_core.ports import Signal as StoredSignal
 from durable_core.runtime.attempts import Attempts
 from durable_core.runtime.context import Context
 from durable_core.runtime.guard import LoopGuard
-from durable_core.runtime.registry import Registry
 from durable_core.runtime.ledger import End
+from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run, drive
 from durable_core.runtime.steps import PendingStep
 from durable_core.runtime.writer import Settled, Writer
@@ -36,7 +36,7 @@ LINGER_NS = 5_000_000_000
 class Worker:
     """Drives runs on the current event loop. Implements ``Shell``."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         *,
         name: str,
@@ -91,7 +91,9 @@ class Worker:
             run.save(owner=None, wake_at_ns=0)
         cut = await self._attempts.drain(list(self.runs.values()), within_s=grace_s)
         if cut:
-            log.warning("%d attempts were cut: they did not end within the grace of %.3g s and will be run again", cut, grace_s)
+            log.warning(
+                "%d attempts were cut: they did not end within the grace of %.3g s and will be run again", cut, grace_s
+            )
         for run in list(self.runs.values()):
             run.save(owner=None, wake_at_ns=0)
             run.evict()

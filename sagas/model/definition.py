@@ -42,7 +42,7 @@ class Declared(Generic[P, R]):
 
     kind: str = "step"
 
-    def __init__(  # noqa: PLR0913 - one keyword for each option of the decorators
+    def __init__(
         self,
         fn: Callable[P, Any],
         *,
@@ -72,7 +72,7 @@ class Declared(Generic[P, R]):
         self.__doc__ = fn.__doc__
         self.__wrapped__ = fn
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401 - what the function itself returns
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Call the function itself."""
         return self.fn(*args, **kwargs)
 
@@ -110,12 +110,15 @@ class Probed(Declared[P, R]):
         first two where the step's result type does not admit None.
         """
 
-        def declare(probe: Any) -> Any:  # noqa: ANN401
+        def declare(probe: Any) -> Any:
             if self.probing is not None:
                 raise DefinitionError(f"{self.what} has two probes: {place_of(self.probing.fn)} and {place_of(probe)}")
             check_parameters(probe, self.fn, result=False, what=f"the probe of {self.what}")
             self.probing = Serving(
-                probe, Retry.of(retry, PROBE_RETRY), check_timeout(timeout, f"the probe of {self.what}"), resources_of(probe)
+                probe,
+                Retry.of(retry, PROBE_RETRY),
+                check_timeout(timeout, f"the probe of {self.what}"),
+                resources_of(probe),
             )
             return probe
 
@@ -146,22 +149,20 @@ class Step(Probed[P, R]):
     @overload
     def compensate(self, undo: Callable[Concatenate[R, P], object], /) -> Callable[Concatenate[R, P], object]: ...
     @overload
-    def compensate(
-        self, *, retry: Retry | int | None = ..., timeout: Span | None = ...
-    ) -> "Compensate[P, R]": ...
-    def compensate(
-        self, undo: Any = None, /, *, retry: Retry | int | None = None, timeout: Span | None = None
-    ) -> Any:
+    def compensate(self, *, retry: Retry | int | None = ..., timeout: Span | None = ...) -> "Compensate[P, R]": ...
+    def compensate(self, undo: Any = None, /, *, retry: Retry | int | None = None, timeout: Span | None = None) -> Any:
         """Declare how to undo the step: a function of its result, or of its result and its own arguments.
 
         Where the first parameter's annotation admits ``Unknown``, it is also run for a step of which nobody knows whether
         it happened.
         """
 
-        def declare(undo: Any) -> Any:  # noqa: ANN401
+        def declare(undo: Any) -> Any:
             what = f"the compensation of {self.what}"
             if self.compensating is not None:
-                raise DefinitionError(f"{self.what} has two compensations: {place_of(self.compensating.fn)}, {place_of(undo)}")
+                raise DefinitionError(
+                    f"{self.what} has two compensations: {place_of(self.compensating.fn)}, {place_of(undo)}"
+                )
             if self.compensated_by_nothing:
                 raise DefinitionError(f"{self.what} says compensation=None and has a compensation; drop one of the two")
             check_parameters(undo, self.fn, result=True, what=what)
@@ -235,10 +236,12 @@ class SagaDef(Generic[P, R]):
         if not positional(self.body):
             raise DefinitionError(f"{what}: the body takes no parameter; the first one is the Saga")
         if self.on_compensation_failure not in ("continue", "halt"):
-            raise DefinitionError(f"{what}: on_compensation_failure={self.on_compensation_failure!r}; use 'continue' or 'halt'")
+            raise DefinitionError(
+                f"{what}: on_compensation_failure={self.on_compensation_failure!r}; use 'continue' or 'halt'"
+            )
         check_timeout(self.deadline, f"{what}: deadline")
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Sagas are started, or run as children, never called."""
         raise DefinitionError(
             f"the saga {self.name!r} was called like a function; start it with `await orchestrator.start(...)`, "
@@ -254,7 +257,11 @@ def place_of(fn: Callable[..., Any]) -> str:
 
 def positional(fn: Callable[..., Any]) -> list[inspect.Parameter]:
     """The parameters that can be given by position."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    kinds = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+    )
     return [parameter for parameter in inspect.signature(fn).parameters.values() if parameter.kind in kinds]
 
 
@@ -300,7 +307,9 @@ def check_parameters(fn: Callable[..., Any], step: Callable[..., Any], *, result
                 f"or {len(theirs) + 1} (the result, {names})"
             )
     elif len(required) > len(theirs) or len(mine) < len(theirs):
-        raise DefinitionError(f"{where} takes {len(mine)} positional parameters; give it the step's own: {names or 'none'}")
+        raise DefinitionError(
+            f"{where} takes {len(mine)} positional parameters; give it the step's own: {names or 'none'}"
+        )
 
 
 def admits_unknown(undo: Callable[..., Any]) -> bool:

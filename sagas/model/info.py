@@ -170,7 +170,7 @@ def info_of(
     )
 
 
-def _read(read: Callable[[bytes], Any], stored: bytes, otherwise: Any) -> Any:  # noqa: ANN401
+def _read(read: Callable[[bytes], Any], stored: bytes, otherwise: Any) -> Any:
     """A value by its annotation; as plain JSON where the code has changed since."""
     try:
         return read(stored)
@@ -198,7 +198,11 @@ def _at(at_ns: int | None) -> datetime | None:
 def steps_of(entries: Sequence[JournalEntry]) -> list[StepState]:
     """The saga's steps in the order of their first start, each with its compensation."""
     records = fold(list(entries))
-    skipped = {entry.key.partition(":")[2] for entry in entries if entry.kind == EntryKind.MARKED and entry.key.startswith("skipped:")}
+    skipped = {
+        entry.key.partition(":")[2]
+        for entry in entries
+        if entry.kind == EntryKind.MARKED and entry.key.startswith("skipped:")
+    }
     found: list[StepState] = []
     for record in records.values():
         if record.kind in ("compensation", "probe"):

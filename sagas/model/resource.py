@@ -25,7 +25,7 @@ class Resource:
 RESOURCE = Resource()
 
 
-def resource() -> Any:  # noqa: ANN401 - stands for an object of the parameter's annotated type
+def resource() -> Any:
     """Mark a keyword-only parameter as filled by the orchestrator with its object of the annotated type.
 
     >>> async def charge(order: str, *, payments: object = resource()) -> None: ...
@@ -48,7 +48,9 @@ def resources_of(fn: Callable[..., Any]) -> dict[str, Any]:
         if parameter.default is not RESOURCE:
             continue
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.annotation is inspect.Parameter.empty:
-            raise DefinitionError(f"{fn!r}: the resource {name!r} must be keyword-only (after a `*`) and have an annotation")
+            raise DefinitionError(
+                f"{fn!r}: the resource {name!r} must be keyword-only (after a `*`) and have an annotation"
+            )
         found[name] = parameter.annotation
     if any(isinstance(annotation, str) for annotation in found.values()):
         found = _evaluated(fn, found)
@@ -75,9 +77,11 @@ def fill(wanted: dict[str, Any], resources: Sequence[object], *, what: str) -> d
     return {name: _pick(name, declared, resources, what) for name, declared in wanted.items()}
 
 
-def _pick(name: str, declared: Any, resources: Sequence[object], what: str) -> object:  # noqa: ANN401
+def _pick(name: str, declared: Any, resources: Sequence[object], what: str) -> object:
     if isinstance(declared, str):
-        fits = [item for item in resources if declared.rpartition(".")[2] in {cls.__name__ for cls in type(item).__mro__}]
+        fits = [
+            item for item in resources if declared.rpartition(".")[2] in {cls.__name__ for cls in type(item).__mro__}
+        ]
     else:
         exact = [item for item in resources if type(item) is declared]
         fits = exact or [item for item in resources if _is_a(item, declared)]
@@ -92,7 +96,7 @@ def _pick(name: str, declared: Any, resources: Sequence[object], what: str) -> o
     )
 
 
-def _is_a(item: object, declared: Any) -> bool:  # noqa: ANN401
+def _is_a(item: object, declared: Any) -> bool:
     try:
         return isinstance(item, declared)
     except TypeError:  # a Protocol that is not runtime-checkable: matched by the names that it asks for

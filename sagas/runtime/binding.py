@@ -112,7 +112,7 @@ class Binder:
     def _undo_spec(self, declared: Step[..., Any], serving: Serving, shape: CallShape, *, takes: bool) -> StepSpec:
         fn = serving.fn
 
-        def undo(*args: Any, sagas_result: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        def undo(*args: Any, sagas_result: Any, **kwargs: Any) -> Any:
             return fn(sagas_result, *args, **kwargs)
 
         return StepSpec(
@@ -131,10 +131,10 @@ class Binder:
         asynchronous = is_async(fn)
         answer = _answerer(declared, shape)
 
-        async def ask_async(*args: Any, **kwargs: Any) -> ProbeAnswer:  # noqa: ANN401
+        async def ask_async(*args: Any, **kwargs: Any) -> ProbeAnswer:
             return answer(await fn(*args, **kwargs))
 
-        def ask(*args: Any, **kwargs: Any) -> ProbeAnswer:  # noqa: ANN401
+        def ask(*args: Any, **kwargs: Any) -> ProbeAnswer:
             return answer(fn(*args, **kwargs))
 
         return StepSpec(
@@ -150,7 +150,7 @@ class Binder:
 
 
 def _answerer(declared: Declared[..., Any], shape: CallShape) -> Callable[[Any], ProbeAnswer]:
-    def answer(given: Any) -> ProbeAnswer:  # noqa: ANN401
+    def answer(given: Any) -> ProbeAnswer:
         match given:
             case Happened(value=value):
                 return ProbeAnswer(True, msgspec.Raw(shape.encode_result(value, what=f"the probe of {declared.what}")))  # noqa: FBT003
@@ -175,7 +175,7 @@ def _nothing() -> None:
     """A signature without parameters."""
 
 
-def _with_result(shape: CallShape, result: Any, codec: Codec | None = None) -> CallShape:  # noqa: ANN401
+def _with_result(shape: CallShape, result: Any, codec: Codec | None = None) -> CallShape:
     """The same arguments, another result."""
     if codec is None:
         return attrs.evolve(shape, result=Any, admits_none_result=True, decode_result=msgspec.json.decode)
@@ -184,5 +184,3 @@ def _with_result(shape: CallShape, result: Any, codec: Codec | None = None) -> C
 
 def _ns(span: Span | None) -> int | None:
     return None if span is None else to_ns(span)
-
-

@@ -49,7 +49,19 @@ class Verdict(msgspec.Struct):
 class Driver:
     """One run of one saga."""
 
-    __slots__ = ("_cause", "_definition", "_errors", "_forward", "_late", "_resolved", "_skipped", "_undone", "binder", "body", "ctx")
+    __slots__ = (
+        "_cause",
+        "_definition",
+        "_errors",
+        "_forward",
+        "_late",
+        "_resolved",
+        "_skipped",
+        "_undone",
+        "binder",
+        "body",
+        "ctx",
+    )
 
     def __init__(self, ctx: Context, definition: SagaDef[..., Any], binder: Binder) -> None:
         self.ctx = ctx
@@ -69,7 +81,7 @@ class Driver:
 
     # -- the whole saga --------------------------------------------------------------------------------------------
 
-    async def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any], shape: Any) -> End:  # noqa: ANN401
+    async def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any], shape: Any) -> End:
         """Run the body to its end, and undo it where it does not come to one."""
         self.ctx.on_signal(self._signalled)
         try:
@@ -81,13 +93,15 @@ class Driver:
             )
             raise fault from bug
 
-    async def _to_its_end(self, args: tuple[Any, ...], kwargs: dict[str, Any], shape: Any) -> End:  # noqa: ANN401
+    async def _to_its_end(self, args: tuple[Any, ...], kwargs: dict[str, Any], shape: Any) -> End:
         self.body = self.ctx.group()
         branch = self.body.spawn(self._definition.body(Saga(self), *args, **kwargs))
         try:
             await self.body.join()
             if self._cause is None:
-                return End(output=shape.encode_result(branch.result(), what=f"saga {self.ctx.id}: the result of the body"))
+                return End(
+                    output=shape.encode_result(branch.result(), what=f"saga {self.ctx.id}: the result of the body")
+                )
             error: Exception | None = None
         except Exception as raised:  # noqa: BLE001 - the border of the user's body: whatever leaves it starts the rollback
             error = raised
@@ -143,7 +157,7 @@ class Driver:
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
-    def run(self, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:  # noqa: ANN401
+    def run(self, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         """Run a step or a child saga."""
         if isinstance(what, Declared):
             return Operation(self, what.call, self._run_step, (what, args, kwargs))  # pyright: ignore[reportUnknownMemberType]
@@ -153,10 +167,11 @@ class Driver:
                 "or @lookup, then retry the saga"
             )
         )
+        return None
 
     async def _run_step(
         self, declared: Declared[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None = None
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         ctx = self.ctx
         bound = self.binder.known.get(declared)
         if bound is None or self._forward:
@@ -220,7 +235,7 @@ class Driver:
             except Exception as error:  # noqa: BLE001 - it did not happen: there is nothing to undo, and that is all we ask
                 self.ctx.log.debug("step %s did not happen: %s", key, error)
 
-    async def _settle(self, key: str, error: BaseException | None) -> Any:  # noqa: ANN401
+    async def _settle(self, key: str, error: BaseException | None) -> Any:
         """Find out whether the step at ``key`` happened: by its probe, by its compensation, or by a person.
 
         Returns its result where it happened; raises its exception where it did not, or was undone.
@@ -230,7 +245,12 @@ class Driver:
             error = self.ctx.error_of(key)
         if bound is not None and bound.probe is not None:
             return await self._ask_probe(key, bound, bound.probe, error)
-        if bound is not None and bound.undo is not None and isinstance(bound.declared, Step) and bound.declared.admits_unknown:
+        if (
+            bound is not None
+            and bound.undo is not None
+            and isinstance(bound.declared, Step)
+            and bound.declared.admits_unknown
+        ):
             await self._undo_until_done([key])
             raise error or RuntimeError("undone")
         name = bound.declared.name if bound is not None else key
@@ -242,7 +262,7 @@ class Driver:
             error,
         )
 
-    async def _ask_probe(self, key: str, bound: Bound, probe: Any, error: BaseException | None) -> Any:  # noqa: ANN401
+    async def _ask_probe(self, key: str, bound: Bound, probe: Any, error: BaseException | None) -> Any:
         args, kwargs = self._arguments(key, bound)
         mine = probe_key(key)
         again = False
@@ -268,7 +288,7 @@ class Driver:
             else:
                 return self._settled(key, happened=answer.happened, result=bytes(answer.value), error=error)
 
-    async def _ask_person(self, key: str, reason: str, error: BaseException | None) -> Any:  # noqa: ANN401
+    async def _ask_person(self, key: str, reason: str, error: BaseException | None) -> Any:
         while True:
             verdict = await self._park(key, reason, (key,))
             if verdict.happened is not None:
@@ -279,12 +299,12 @@ class Driver:
             except OutcomeUnknown as unknown:
                 error = unknown.__cause__
 
-    def _resolve(self, key: str, verdict: Verdict, error: BaseException | None) -> Any:  # noqa: ANN401
+    def _resolve(self, key: str, verdict: Verdict, error: BaseException | None) -> Any:
         self._resolved = True
         result = bytes(verdict.result) if verdict.result is not None else b"null"
         return self._settled(key, happened=bool(verdict.happened), result=result, error=error)
 
-    def _settled(self, key: str, *, happened: bool, result: bytes, error: BaseException | None) -> Any:  # noqa: ANN401
+    def _settled(self, key: str, *, happened: bool, result: bytes, error: BaseException | None) -> Any:
         self.ctx.settle(key, happened=happened, result=result)
         if happened:
             return self._shape(key).decode_result(result, what=f"saga {self.ctx.id}, step {key!r}: the settled result")
@@ -331,14 +351,20 @@ class Driver:
         args, kwargs = self._arguments(key, bound) if bound.undo_takes_arguments else ((), {})
         step = self.ctx.steps()[key]
         what = f"saga {self.ctx.id}, step {key!r}: the result to undo"
-        result = UNKNOWN if step.status is StepStatus.UNKNOWN else bound.spec.shape.decode_result(step.result or b"null", what=what)
+        result = (
+            UNKNOWN
+            if step.status is StepStatus.UNKNOWN
+            else bound.spec.shape.decode_result(step.result or b"null", what=what)
+        )
         extra = {RESULT: result} if bound.undo_extra is None else {RESULT: result, **bound.undo_extra}
         return self.ctx.perform(bound.undo, args, kwargs, extra=extra, key=undo_key(key))
 
     async def _mend(self, failed: dict[str, BaseException]) -> None:
         """Wait for a person until no compensation is left undone."""
         while failed:
-            told = "; ".join(f"the compensation of step {key!r} was given up: {_told(error)}" for key, error in failed.items())
+            told = "; ".join(
+                f"the compensation of step {key!r} was given up: {_told(error)}" for key, error in failed.items()
+            )
             verdict = await self._park(
                 f"undo:{next(iter(failed))}",
                 f"{told}. Its effect is still there. Mend the cause and run `sagas retry {self.ctx.id}`, or undo it by hand and "
@@ -408,10 +434,10 @@ def _told(error: BaseException | None) -> str:
     return "no error recorded" if error is None else f"{type(error).__name__}: {error}"
 
 
-def body_of(definition: SagaDef[..., Any], binder: Binder, shape: Any) -> Any:  # noqa: ANN401
+def body_of(definition: SagaDef[..., Any], binder: Binder, shape: Any) -> Any:
     """The durable body that drives ``definition``."""
 
-    def body(ctx: Context, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, End]:  # noqa: ANN401
+    def body(ctx: Context, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, End]:
         return Driver(ctx, definition, binder).execute(args, kwargs, shape)
 
     return body

@@ -1,15 +1,13 @@
 """What a saga's body is given: its operations. Each forwards to the driver; none touches the world by itself."""
 
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+from collections.abc import Awaitable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 if TYPE_CHECKING:
     import logging
 
-    from durable_core import Branch
     from sagas.model.definition import Declared, SagaDef, Span
     from sagas.runtime.driver import Driver
 

@@ -1,0 +1,369 @@
+"""Sagas for programs without an event loop: the calls of ``sagas.Orchestrator``, made from plain threads.
+
+Invariant: each call is the asynchronous method of the same name, run on one event loop in a thread of its own.
+Nothing is decided here, so both orchestrators behave alike.
+"""
+
+import asyncio
+import functools
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
+
+from durable_core import DefinitionError, StoreError
+from sagas.model.definition import SagaDef, Span
+from sagas.model.info import Entry, SagaInfo
+from sagas.orchestrator import Orchestrator as Served
+from sagas.orchestrator import SagaHandle as ServedHandle
+
+__all__ = ["Orchestrator", "SagaHandle"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+Raised = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+TOLD = ("__name__", "__qualname__", "__doc__")
+"""What a method here says of itself as its asynchronous twin does; ``inspect.signature`` follows ``__wrapped__``."""
+
+
+class LoopThread:
+    """An event loop in a thread of its own: an asynchronous context manager lives on it, other threads make calls.
+
+    Invariant: whoever waits for a call is answered, also where the loop ends before the call does. ``_loop`` is set
+    exactly while calls are taken; it is read and written under the lock, so no call comes to a loop that has stopped.
+    """
+
+    def __init__(self, served: AbstractAsyncContextManager[object]) -> None:
+        self._served = served
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._leave = asyncio.Event()
+        self._raised: Raised = (None, None, None)
+        self._opened: Future[None] = Future()
+        self._ended: Future[None] = Future()
+        self._pending: set[Future[Any]] = set()
+
+    @property
+    def entered(self) -> bool:
+        """Whether the thread was started, be it over by now."""
+        return self._thread is not None
+
+    def enter(self) -> None:
+        """Start the thread; what the context manager raises on its entry is raised here."""
+        self._check_place()
+        with self._lock:
+            if self._thread is not None:
+                raise DefinitionError(
+                    "a blocking orchestrator was entered twice; make another one for another `with` block"
+                )
+            # A daemon, because a program that ends without leaving the block (a web application has no block to leave)
+            # must still end: its sagas are cut as by any crash, and go on with the next process.
+            self._thread = threading.Thread(target=self._run, name="sagas", daemon=True)
+            self._thread.start()
+        try:
+            self._opened.result()
+        except BaseException:
+            self.leave((None, None, None), silent=True)
+            raise
+
+    def leave(self, raised: Raised, *, silent: bool = False) -> None:
+        """Leave the context manager and end the thread. In a fork nothing is done: the block is the parent's to leave.
+
+        Raises:
+            StoreError: a step ended the loop from within, by ``SystemExit`` or ``KeyboardInterrupt``.
+        """
+        if os.getpid() != self._process or self._thread is None:
+            return
+        with self._lock:
+            loop, self._loop = self._loop, None
+            self._raised = raised
+            if loop is not None:
+                loop.call_soon_threadsafe(self._leave.set)
+        error = self._ended.exception()  # interrupted while waiting here, it goes on leaving
+        self._thread.join()
+        if error is None or silent:
+            return
+        if isinstance(error, Exception):
+            raise error
+        raise StoreError(self._closed()) from error
+
+    def call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine on the loop, in the caller's context, and wait for its end: its result, or what it raised."""
+        self._check_place()
+        coroutine = make()
+        with self._lock:
+            if self._loop is None:
+                coroutine.close()
+                raise StoreError(self._closed())
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
+        try:
+            return future.result()
+        except CancelledError as cut:
+            raise StoreError(self._closed()) from cut
+        except BaseException:
+            future.cancel()  # the wait was interrupted, as by Ctrl-C: nobody wants the answer any more
+            raise
+        finally:
+            del future  # it holds the exception, whose traceback holds this frame
+
+    def _check_place(self) -> None:
+        if os.getpid() != self._process:
+            raise StoreError(
+                f"this orchestrator was made in process {self._process}, and process {os.getpid()} is a fork of it, "
+                "without its thread and its connections. Make and enter one in each process, after the fork"
+            )
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise DefinitionError(
+            "sagas.blocking was called in a thread that runs an event loop, and would block it; "
+            "use sagas.Orchestrator there, and await its calls"
+        )
+
+    def _closed(self) -> str:
+        """Why no call is taken."""
+        if self._thread is None:
+            return "this orchestrator has not been entered; use it within its `with` block"
+        error = self._ended.exception() if self._ended.done() else None
+        if error is not None and not isinstance(error, Exception):
+            return (
+                f"the event loop of this orchestrator was ended by {type(error).__name__} ({error}), raised in a step; "
+                "its sagas go on with the next orchestrator on their store"
+            )
+        return "this orchestrator was left; its sagas go on with the next one on their store, so ask that one"
+
+    def _run(self) -> None:
+        """The thread: live, and then answer everybody who still waits."""
+        error: BaseException | None = None
+        try:
+            asyncio.run(self._live())
+        except BaseException as raised:  # noqa: BLE001 - a border: whatever ends the loop is told to those who wait for it
+            error = raised
+        with self._lock:
+            self._loop = None
+        (self._ended.set_result(None) if error is None else self._ended.set_exception(error))
+        if not self._opened.done():
+            self._opened.set_exception(error or StoreError(self._closed()))
+        for future in list(self._pending):
+            if not future.done():
+                future.set_exception(StoreError(self._closed()))
+
+    async def _live(self) -> None:
+        await self._served.__aenter__()
+        try:
+            with self._lock:
+                self._loop = asyncio.get_running_loop()
+            self._opened.set_result(None)
+            await self._leave.wait()
+        finally:
+            with self._lock:
+                self._loop = None
+            await self._served.__aexit__(*self._raised)
+
+
+class SagaHandle(Generic[R]):
+    """One saga, as its starter sees it. See ``sagas.SagaHandle``."""
+
+    def __init__(self, home: LoopThread, handle: ServedHandle[R]) -> None:
+        self._home = home
+        self._handle = handle
+
+    @property
+    def id(self) -> str:
+        """The saga's id."""
+        return self._handle.id
+
+    def __repr__(self) -> str:
+        return repr(self._handle)
+
+    def result(self, timeout: Span | None = None) -> R:
+        """Block until the end; returns what the body returned.
+
+        Args:
+            timeout: how long to wait, in real time; a timedelta or seconds.
+
+        Raises:
+            SagaCompensated: it was rolled back; ``__cause__`` is what left the body.
+            SagaStuck: it needs a person; raised at once.
+            SagaKilled: an operator ended it.
+            TimeoutError: it has not ended in time; the saga goes on.
+            StoreError: the orchestrator was left while this waited; the saga goes on.
+        """
+        return self._home.call(lambda: self._handle.result(timeout))
+
+    def info(self) -> SagaInfo:
+        """The saga as it stands, as far as it is durable."""
+        return self._home.call(self._handle.info)
+
+    def history(self) -> list[Entry]:
+        """Its journal, oldest first."""
+        return self._home.call(self._handle.history)
+
+    def cancel(self, reason: str = "") -> None:
+        """Ask for a rollback; see ``Orchestrator.cancel``."""
+        self._home.call(lambda: self._handle.cancel(reason))
+
+
+def forward(
+    method: Callable[Concatenate[Served, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate["Orchestrator", P], T]:
+    """The blocking twin of an asynchronous method: same arguments, same result, same errors."""
+
+    def call(orchestrator: "Orchestrator", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return orchestrator.home.call(lambda: method(orchestrator.served, *args, **kwargs))
+
+    functools.update_wrapper(call, method, assigned=TOLD)
+    return call
+
+
+def made_like(
+    make: Callable[P, Served],
+) -> Callable[[Callable[["Orchestrator", Served], None]], Callable[Concatenate["Orchestrator", P], None]]:
+    """Give a constructor the arguments of the one that it stands in for."""
+
+    def declare(init: Callable[["Orchestrator", Served], None]) -> Callable[Concatenate["Orchestrator", P], None]:
+        def construct(orchestrator: "Orchestrator", /, *args: P.args, **kwargs: P.kwargs) -> None:
+            init(orchestrator, make(*args, **kwargs))
+
+        functools.update_wrapper(construct, Served.__init__, assigned=TOLD)
+        return construct
+
+    return declare
+
+
+class Orchestrator:
+    """Sagas on one store, for Flask, Django and scripts: ``sagas.Orchestrator`` without ``await``, with its arguments.
+
+    A context manager. Between entry and exit any number of threads may use it at once; each call returns when its
+    asynchronous twin does, and raises what that raises.
+
+    >>> with Orchestrator("memory://") as orchestrator:
+    ...     orchestrator.count()
+    0
+
+    Raises, besides what each call says:
+        DefinitionError: called in a thread that runs an event loop, which it would block.
+        StoreError: called outside its block, or in a fork of the process that made it.
+    """
+
+    home: LoopThread
+    served: Served
+
+    @made_like(Served)
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        self.home = LoopThread(served)
+
+    def __enter__(self) -> Self:
+        self.home.enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.home.leave((kind, error, traceback))
+
+    def register(self, definition: SagaDef[..., Any]) -> None:
+        """Serve another saga, also before the block; see ``sagas.Orchestrator.register``."""
+        if not self.home.entered:
+            self.served.register(definition)
+            return
+
+        async def register() -> None:
+            self.served.register(definition)
+
+        self.home.call(register)
+
+    # -- starting and looking --------------------------------------------------------------------------------------
+
+    @overload
+    def start(
+        self,
+        what: str,
+        /,
+        *args: Any,
+        id: str | None = ...,
+        version: int | None = ...,
+        deadline: Span | None = ...,
+        trace: Literal["link", "join"] = ...,
+        **kwargs: Any,
+    ) -> SagaHandle[Any]: ...
+    @overload
+    def start(
+        self,
+        what: SagaDef[[], R],
+        /,
+        *,
+        id: str | None = ...,
+        version: int | None = ...,
+        deadline: Span | None = ...,
+        trace: Literal["link", "join"] = ...,
+    ) -> SagaHandle[R]: ...
+    @overload
+    def start(
+        self,
+        what: SagaDef[[A], R],
+        a: A,
+        /,
+        *,
+        id: str | None = ...,
+        version: int | None = ...,
+        deadline: Span | None = ...,
+        trace: Literal["link", "join"] = ...,
+    ) -> SagaHandle[R]: ...
+    @overload
+    def start(
+        self,
+        what: SagaDef[[A, B], R],
+        a: A,
+        b: B,
+        /,
+        *,
+        id: str | None = ...,
+        version: int | None = ...,
+        deadline: Span | None = ...,
+        trace: Literal["link", "join"] = ...,
+    ) -> SagaHandle[R]: ...
+    @overload
+    def start(
+        self,
+        what: SagaDef[..., R],
+        /,
+        *args: Any,
+        id: str | None = ...,
+        version: int | None = ...,
+        deadline: Span | None = ...,
+        trace: Literal["link", "join"] = ...,
+        **kwargs: Any,
+    ) -> SagaHandle[R]: ...
+    def start(self, what: Any, /, *args: Any, **kwargs: Any) -> SagaHandle[Any]:
+        """Start a saga; its start is durable on return. See ``sagas.Orchestrator.start``."""
+        return SagaHandle(self.home, self.home.call(lambda: self.served.start(what, *args, **kwargs)))
+
+    def get(self, id: str) -> SagaHandle[Any]:
+        """The saga of this id.
+
+        Raises:
+            SagaNotFound: there is none.
+        """
+        return SagaHandle(self.home, self.home.call(lambda: self.served.get(id)))
+
+    list = forward(Served.list)
+    count = forward(Served.count)
+    info = forward(Served.info)
+
+    # -- operators -------------------------------------------------------------------------------------------------
+
+    cancel = forward(Served.cancel)
+    retry = forward(Served.retry)

@@ -1,0 +1,489 @@
+"""Commands on a store: their exit codes, what they print, and what they leave alone."""
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+from sagas import Orchestrator, SagasError
+from sagas.cli import main
+from sagas.cli.modules import load
+
+SHOP = '''
+from pathlib import Path
+import attrs
+from sagas import Retry, Saga, saga, step
+
+class CardDeclined(Exception): ...
+
+@attrs.frozen
+class Order:
+    item: str
+    amount: int
+
+CLOSED = Path(__file__).with_name("closed")
+"""While it is there, nothing can be put back."""
+
+@step
+async def reserve(order: Order) -> str:
+    return f"{order.item} from shelf 7"
+
+@reserve.compensate(retry=Retry(attempts=1))
+async def put_back(reserved: str) -> None:
+    if CLOSED.exists():
+        raise RuntimeError("the warehouse is closed")
+
+@step(rejects=(CardDeclined,), compensation=None, because="the card is charged last")
+async def charge(order: Order) -> None:
+    if order.amount > 40:
+        raise CardDeclined(f"no cover for {order.amount}")
+
+@saga("place-order", version=1)
+async def place_order(s: Saga, order: Order, *, express: bool = False) -> str:
+    reserved = await s.run(reserve, order)
+    await s.run(charge, order)
+    return reserved
+'''
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+class Shop:
+    """A directory with a store and a module of sagas, and the command line on it."""
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.directory = directory
+        self.capsys = capsys
+        self.url = f"sqlite:///{directory}/orders.db"
+        self.file = directory / "orders.db"
+        self.closed = directory / "closed"
+        self.path = directory / f"shop_{directory.name.replace('-', '_')}.py"
+        self.path.write_text(SHOP, encoding="utf-8")
+
+    def run(self, *arguments: str) -> Ended:
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        out, err = self.capsys.readouterr()
+        code = end.value.code
+        assert code is None or isinstance(code, int)
+        return Ended(code or 0, out, err)
+
+    def start(self, saga_id: str, amount: int, *more: str) -> Ended:
+        order = json.dumps({"item": "teapot", "amount": amount})
+        return self.run("start", "place-order", order, "--id", saga_id, "--module", str(self.path), *more)
+
+    def work(self, *ids: str) -> None:
+        """Have a worker in this process bring these sagas to their end, or until they are stuck."""
+        module = load(str(self.path))
+        asyncio.run(drive(self.url, module, ids))
+
+    def stuck(self, saga_id: str) -> None:
+        self.closed.touch()
+        self.start(saga_id, 99)
+        self.work(saga_id)
+
+
+async def drive(url: str, module: ModuleType, ids: tuple[str, ...]) -> None:
+    async with Orchestrator(url, sagas=[module.place_order]) as orchestrator:
+        for saga_id in ids:
+            handle = await orchestrator.get(saga_id)
+            try:
+                await handle.result(timeout=30)
+            except SagasError:
+                continue  # that it fails is what these tests are about
+
+
+@pytest.fixture
+def shop(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """A shop of its own for each test, whose store is in SAGAS_STORE."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    found = Shop(tmp_path, capsys)
+    monkeypatch.setenv("SAGAS_STORE", found.url)
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("SAGAS_DEBUG", "FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    yield found
+    sys.modules.pop(found.path.stem, None)
+
+
+# -- starting ----------------------------------------------------------------------------------------------------------
+
+
+def test_start_makes_a_saga_durable_and_says_how_to_look(shop: Shop):
+    """After `start` the saga is in the store, not begun, and the command to look at it is printed."""
+    ended = shop.start("o-1", 4)
+    assert ended.code == 0
+    assert "sagas show o-1\n" in ended.out
+    shown = shop.run("show", "o-1", "--json", "--payloads")
+    assert shown.code == 0
+    assert (shown.document["status"], shown.document["input"]) == ("pending", {"0": {"item": "teapot", "amount": 4}})
+
+
+def test_start_twice_is_harmless_and_other_input_is_refused(shop: Shop):
+    """The same id with the same input gives the same saga; with another input exit code 2, whatever the order of keys."""
+    assert shop.start("o-1", 4, "--json").document == {"id": "o-1", "saga": "place-order", "version": 1}
+    same = json.dumps([{"amount": 4, "item": "teapot"}])
+    assert shop.run("start", "place-order", "--args", same, "--id", "o-1", "--module", str(shop.path)).code == 0
+    other = shop.start("o-1", 5)
+    assert (other.code, other.out) == (2, "")
+    assert "'o-1' is taken" in other.err
+    assert shop.run("list", "--json").document["count"] == 1
+
+
+def test_start_takes_arguments_by_name(shop: Shop):
+    """`--args` with an object gives arguments by parameter name, keyword-only ones too."""
+    given = json.dumps({"order": {"item": "cup", "amount": 1}, "express": True})
+    assert shop.run("start", "place-order", "--args", given, "--id", "o-1", "--module", str(shop.path)).code == 0
+    shown = shop.run("show", "o-1", "--json", "--payloads").document
+    assert shown["input"] == {"0": {"item": "cup", "amount": 1}, "express": True}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["teapot"], "argument 1 is not JSON"),
+        (['{"item": "cup"}'], "missing required field `amount`"),
+        (['{"item": "cup", "amount": "x"}'], "Expected `int`, got `str`"),
+        ([], "missing a required argument: 'order'"),
+        (["1", "--args", "[1]"], "not both"),
+        (["--args", "1"], "--args takes a JSON array"),
+        (["1", "--version", "7"], "holds no saga 'place-order v7'; it holds place-order v1"),
+    ],
+)
+def test_start_refuses_wrong_arguments_before_anything(shop: Shop, arguments: list[str], told: str):
+    """Arguments that do not fit the saga: exit code 2, a message that says why, and no store is made."""
+    ended = shop.run("start", "place-order", *arguments, "--module", str(shop.path))
+    assert (ended.code, ended.out) == (2, "")
+    assert told in ended.err
+    assert not shop.file.exists()
+
+
+def test_start_waits_for_the_end(shop: Shop):
+    """`start --wait` of a saga that has completed prints its result alone and exits with 0."""
+    shop.start("o-1", 4)
+    shop.work("o-1")
+    ended = shop.start("o-1", 4, "--wait")
+    assert (ended.code, ended.out) == (0, '"teapot from shelf 7"\n')
+
+
+def test_start_wait_of_a_failed_saga_exits_with_1(shop: Shop):
+    """`start --wait` of a saga that is rolled back exits with 1 and says which way it failed, and why."""
+    shop.start("o-1", 99)
+    shop.work("o-1")
+    ended = shop.start("o-1", 99, "--wait")
+    assert (ended.code, ended.out) == (1, "")
+    assert "compensated: " in ended.err
+    assert "CardDeclined: no cover for 99" in ended.err
+    assert shop.start("o-1", 99, "--wait", "--json").document["status"] == "compensated"
+
+
+def test_start_stops_waiting_after_its_timeout(shop: Shop):
+    """A saga that nobody runs: `--timeout` ends the waiting with exit code 2, and the saga is still there."""
+    ended = shop.start("o-1", 4, "--timeout", "0.01")
+    assert ended.code == 2
+    assert "has not ended within 0.01 s" in ended.err
+    assert shop.run("show", "o-1").code == 0
+
+
+# -- looking -----------------------------------------------------------------------------------------------------------
+
+OF_A_SAGA = {
+    "id", "saga", "version", "status", "cause", "paused", "reason", "created_at", "updated_at", "ended_at", "wake_at",
+}  # fmt: skip
+OF_A_STEP = {"key", "name", "kind", "status", "attempts", "error", "started_at", "ended_at", "compensation"}
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+
+
+def test_show_json_has_stable_keys(shop: Shop):
+    """`show --json`: the same keys for a saga that waits, that ended well, and that is stuck; times are ISO 8601."""
+    shop.start("o-1", 4)
+    shop.work("o-1")
+    shop.stuck("o-2")
+    shop.start("o-3", 4)
+    for saga_id, code in (("o-1", 0), ("o-2", 1), ("o-3", 0)):
+        shown = shop.run("show", saga_id, "--json")
+        assert (shown.code, shown.err) == (code, "")
+        assert set(shown.document) == {*OF_A_SAGA, "error", "status_detail", "steps"}
+        assert MOMENT.fullmatch(shown.document["created_at"])
+        for step in shown.document["steps"]:
+            assert set(step) == OF_A_STEP
+            assert step["compensation"] is None or set(step["compensation"]) == OF_A_STEP
+
+
+def test_show_hides_payloads_unless_asked(shop: Shop):
+    """Neither the input nor a result is shown without `--payloads`, in text and in JSON."""
+    shop.start("o-1", 4)
+    shop.work("o-1")
+    for more in ((), ("--json",)):
+        assert "teapot" not in shop.run("show", "o-1", *more).out
+        assert "teapot from shelf 7" in shop.run("show", "o-1", "--payloads", *more).out
+
+
+def test_show_of_a_stuck_saga_says_what_mends_it(shop: Shop):
+    """A stuck saga: exit code 1, why it is stuck, which step, and a command that mends it, to be typed as it stands."""
+    shop.stuck("o 1")
+    shown = shop.run("show", "o 1")
+    assert shown.code == 1
+    assert "STUCK: it cannot go on without you" in shown.out
+    assert "RuntimeError: the warehouse is closed" in shown.out
+    assert re.search(r"^ +! reserve +step +1 +compensation failed", shown.out, re.MULTILINE)
+    assert max(map(len, shown.out.splitlines())) <= 80
+    command = re.search(r"^to mend +sagas (retry .*)$", shown.out, re.MULTILINE)
+    assert command is not None
+    assert shop.run(*shlex.split(command[1])).code == 0
+
+
+def test_commands_to_type_name_the_store_that_was_given(shop: Shop, monkeypatch: pytest.MonkeyPatch):
+    """Where the store was given as an option, the printed commands have it too."""
+    shop.stuck("o-1")
+    monkeypatch.delenv("SAGAS_STORE")
+    assert f"sagas retry o-1 --store {shop.url}\n" in shop.run("show", "o-1", "--store", shop.url).out
+
+
+def test_list_filters_and_counts(shop: Shop):
+    """`list` shows the newest first, filters by status and name, and counts beyond its limit."""
+    shop.start("o-0", 4)
+    shop.work("o-0")
+    shop.start("o-1", 4)
+    shop.start("o-2", 4)
+    listed = shop.run("list", "--json", "--limit", "2")
+    assert [found["id"] for found in listed.document["sagas"]] == ["o-2", "o-1"]
+    assert listed.document["count"] == 3
+    assert all(set(found) == OF_A_SAGA for found in listed.document["sagas"])
+    assert [found["id"] for found in shop.run("list", "--json", "--status", "completed").document["sagas"]] == ["o-0"]
+    assert shop.run("list", "--json", "--saga", "other").document == {"sagas": [], "count": 0}
+    assert "2 of 3; --limit shows more" in shop.run("list", "--limit", "2").out
+    assert "No saga of that description" in shop.run("list", "--saga", "other").out
+
+
+def test_history_is_the_journal(shop: Shop):
+    """`history` prints every entry, in order; in JSON with stable keys."""
+    shop.stuck("o-1")
+    document = shop.run("history", "o-1", "--json").document
+    assert [entry["seq"] for entry in document["entries"]] == list(range(1, len(document["entries"]) + 1))
+    fields = {"seq", "at", "kind", "key", "attempt", "worker", "actor", "note", "error", "detail"}
+    assert all(set(entry) == fields for entry in document["entries"])
+    text = shop.run("history", "o-1")
+    assert text.code == 0
+    assert "CardDeclined: no cover for 99" in text.out
+    assert max(map(len, text.out.splitlines())) <= 80
+
+
+# -- operators' verbs --------------------------------------------------------------------------------------------------
+
+
+def test_retry_mends_a_stuck_saga(shop: Shop):
+    """A given-up compensation: once its cause is mended, `retry` and a worker end the saga; the journal says who and why."""
+    shop.stuck("o-1")
+    shop.closed.unlink()
+    ended = shop.run("retry", "o-1", "--actor", "ada", "--note", "it is Monday", "--json")
+    assert ended.code == 0
+    assert ended.document == {
+        "verb": "retry", "saga_id": "o-1", "step": None, "actor": "ada", "note": "it is Monday",
+        "saga": "place-order", "version": 1, "status_before": "stuck",
+    }  # fmt: skip
+    shop.work("o-1")
+    shown = shop.run("show", "o-1", "--json")
+    assert (shown.code, shown.document["status"]) == (1, "compensated")
+    entries = shop.run("history", "o-1", "--json").document["entries"]
+    signed = [(entry["key"], entry["actor"], entry["note"]) for entry in entries if entry["kind"] == "signalled"]
+    assert signed == [("retry", "ada", "it is Monday")]
+    assert "by ada: it is Monday" in shop.run("history", "o-1").out
+
+
+def test_cancel_rolls_back(shop: Shop):
+    """`cancel` of a saga that has not begun: a worker ends it compensated, because it was cancelled."""
+    shop.start("o-1", 4)
+    ended = shop.run("cancel", "o-1", "--note", "changed my mind")
+    assert ended.code == 0
+    assert "cancel of o-1 is recorded" in ended.out
+    shop.work("o-1")
+    shown = shop.run("show", "o-1", "--json").document
+    assert (shown["status"], shown["cause"]) == ("compensated", "cancelled")
+
+
+def test_the_actor_is_the_user_unless_named(shop: Shop, monkeypatch: pytest.MonkeyPatch):
+    """Without `--actor` a verb is signed by the system's user."""
+    monkeypatch.setenv("LOGNAME", "grace")
+    shop.start("o-1", 4)
+    assert shop.run("cancel", "o-1", "--json").document["actor"] == "grace"
+
+
+@pytest.mark.parametrize("verb", ["retry", "cancel"])
+def test_a_verb_in_the_wrong_state_is_refused(shop: Shop, verb: str):
+    """A saga that has ended: exit code 2, the message says how it stands, and nothing is journalled."""
+    shop.start("o-1", 4)
+    shop.work("o-1")
+    before = shop.run("history", "o-1", "--json").out
+    ended = shop.run(verb, "o-1")
+    assert (ended.code, ended.out) == (2, "")
+    assert "'o-1' is completed" in ended.err
+    assert shop.run("history", "o-1", "--json").out == before
+
+
+def test_retry_of_a_step_that_is_not_there_is_refused(shop: Shop):
+    """`--step` with a wrong key: exit code 2, and the message lists the saga's steps."""
+    shop.stuck("o-1")
+    ended = shop.run("retry", "o-1", "--step", "resreve")
+    assert ended.code == 2
+    assert "its steps are: reserve, charge" in ended.err
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+ON_ONE_SAGA = [["show", "o-9"], ["history", "o-9"], ["retry", "o-9"], ["cancel", "o-9"]]
+
+
+@pytest.mark.parametrize("command", ON_ONE_SAGA, ids=" ".join)
+def test_an_unknown_id_is_an_error(shop: Shop, command: list[str]):
+    """No saga of this id: exit code 2, one line on stderr, nothing on stdout, no traceback."""
+    shop.start("o-1", 4)
+    ended = shop.run(*command)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.count("\n") == 1
+    assert "no saga has the id 'o-9'" in ended.err
+
+
+@pytest.mark.parametrize("command", [["list"], *ON_ONE_SAGA], ids=" ".join)
+def test_a_command_that_looks_makes_no_store(shop: Shop, command: list[str]):
+    """No file there, or an empty one: exit code 2, and the directory stays as it was."""
+    before = sorted(shop.directory.iterdir())
+    ended = shop.run(*command)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"there is no store at {shop.file}" in ended.err
+    assert sorted(shop.directory.iterdir()) == before
+    shop.file.touch()
+    assert shop.run(*command).code == 2
+    assert shop.file.stat().st_size == 0
+
+
+@pytest.mark.parametrize("command", [["list"], ["start", "place-order", "1"]], ids=" ".join)
+def test_no_store_is_bad_usage(shop: Shop, command: list[str], monkeypatch: pytest.MonkeyPatch):
+    """Neither `--store` nor SAGAS_STORE: exit code 2, and the message names both."""
+    monkeypatch.delenv("SAGAS_STORE")
+    ended = shop.run(*command)
+    assert ended.code == 2
+    assert "--store" in ended.err
+    assert "SAGAS_STORE" in ended.err
+
+
+def test_the_nearest_store_wins(shop: Shop, monkeypatch: pytest.MonkeyPatch):
+    """The option behind the command wins over the one before it, and both over the environment."""
+    shop.start("o-1", 4)
+    monkeypatch.setenv("SAGAS_STORE", "sqlite:////no/such/file.db")
+    assert shop.run("list").code == 2
+    assert shop.run("--store", shop.url, "--json", "list").document["count"] == 1
+    assert shop.run("--store", "sqlite:////no/such/file.db", "list", "--store", shop.url).code == 0
+
+
+def test_a_foreign_file_is_left_alone(shop: Shop):
+    """A file of another program: exit code 2, and not a byte of it is changed."""
+    connection = sqlite3.connect(shop.file)
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    before = shop.file.read_bytes()
+    for command in (["list"], ["start", "place-order", '{"item": "cup", "amount": 1}', "--module", str(shop.path)]):
+        ended = shop.run(*command)
+        assert ended.code == 2
+        assert "another program" in ended.err
+    assert shop.file.read_bytes() == before
+
+
+def test_a_newer_store_is_refused(shop: Shop):
+    """A store of a newer release: exit code 2, and the message says to upgrade."""
+    shop.start("o-1", 4)
+    connection = sqlite3.connect(shop.file)
+    connection.execute("UPDATE meta SET value = 999 WHERE key = 'format'")
+    connection.commit()
+    connection.close()
+    ended = shop.run("list")
+    assert ended.code == 2
+    assert "stored format 999" in ended.err
+    assert "Upgrade" in ended.err
+
+
+def test_a_store_in_memory_is_refused(shop: Shop):
+    """A store in memory cannot be seen from another process; the message says so."""
+    assert "ends with the process" in shop.run("list", "--store", "memory://").err
+
+
+def test_no_secret_is_printed(shop: Shop):
+    """The password of an address that cannot be served is not repeated."""
+    ended = shop.run("list", "--store", "postgresql://ada:hunter2@db/orders?sslpassword=hunter2")
+    assert ended.code == 2
+    assert "hunter2" not in ended.out + ended.err
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["list", "--status", "sleepy"], "'sleepy' is no status"),
+        (["list", "--limit", "0"], "--limit"),
+        (["show"], "ID"),
+        (["dance"], "dance"),
+        (["start", "place-order", "--module", "no_such_module"], "there is no module 'no_such_module'"),
+        (["start", "place-order", "--module", "no_such_file.py"], "there is no file no_such_file.py"),
+        (["start", "place-order", "--module", "json"], "json holds no saga"),
+        (["start", "place-order", "1"], "'place-order' is not registered here"),
+        (["worker", "no_such_module"], "there is no module"),
+        (["worker", "json", "--log-level", "loud"], "'loud'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_usage_exits_with_2(shop: Shop, command: list[str], told: str):
+    """Whatever is wrong with a command: exit code 2, and a message on stderr that names it."""
+    shop.start("o-1", 4)
+    ended = shop.run(*command)
+    assert (ended.code, ended.out) == (2, "")
+    assert told in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_module_that_raises_is_told_with_its_line(shop: Shop, monkeypatch: pytest.MonkeyPatch):
+    """A module that cannot be imported: the error and its place, a traceback only with SAGAS_DEBUG=1."""
+    broken = shop.directory / "broken_shop.py"
+    broken.write_text("x = 1\ny = x / 0\n", encoding="utf-8")
+    ended = shop.run("worker", str(broken))
+    assert ended.code == 2
+    assert f"ZeroDivisionError: division by zero at {broken}:2" in ended.err
+    assert "Traceback" not in ended.err
+    monkeypatch.setenv("SAGAS_DEBUG", "1")
+    assert "Traceback" in shop.run("worker", str(broken)).err
+
+
+def test_help_names_every_command(shop: Shop):
+    """`--help` needs no store and lists the commands."""
+    ended = shop.run("--help")
+    assert ended.code == 0
+    assert all(name in ended.out for name in ("worker", "start", "list", "show", "history", "retry", "cancel"))
+
+
+def test_a_reader_that_has_gone_is_no_error(shop: Shop, monkeypatch: pytest.MonkeyPatch):
+    """Output into a pipe that nobody reads any more, as with `head`, ends quietly."""
+    shop.start("o-1", 4)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        with pytest.raises(SystemExit) as end:
+            main(["list"])
+        assert end.value.code == 141
