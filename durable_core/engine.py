@@ -6,17 +6,17 @@ Invariant: what a call reports has been committed before it returns.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import attrs
 
-from durable_core.errors import DefinitionError, RunExists, RunNotFound, StoreError, WrongState
+from durable_core.errors import DefinitionError, RunExists, RunNotFound, StoreError
 from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry
-from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunStatus
+from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunStatus, RunUpdate
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store
 from durable_core.runtime.clock import SystemClock, SystemIds, to_ns
@@ -94,8 +94,11 @@ class Engine:
         clock: Clock | None = None,
         ids: Ids | None = None,
         store: Store | None = None,
+        on_attention: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.settings = settings or Settings()
+        self._on_attention = on_attention
+        self._attending: set[asyncio.Task[None]] = set()
         self.clock: Clock = clock or SystemClock()
         self.ids: Ids = ids or SystemIds()
         self.codec = Codec()
@@ -127,6 +130,7 @@ class Engine:
                 concurrency=self.settings.concurrency,
                 max_crashes=self.settings.max_crashes,
                 on_outcome=self._told,
+                on_attention=self._attend,
             )
         self._scout = loop.create_task(self._look_around())
         return self
@@ -148,6 +152,8 @@ class Engine:
             for waiter in [waiter for waiters in self._waiters.values() for waiter in waiters if not waiter.done()]:
                 waiter.set_exception(left)
             self._waiters.clear()
+            if self._attending:
+                await asyncio.gather(*self._attending, return_exceptions=True)
             await self.store.close()
 
     @property
@@ -326,6 +332,8 @@ class Engine:
 
     def _told(self, run: Run, end: End | None) -> None:
         """A run of this process has ended or was parked, durably."""
+        if end is None:
+            self._attend(run.id)
         waiters = self._waiters.pop(run.num, None)
         if not waiters:
             return
@@ -334,6 +342,20 @@ class Engine:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(outcome)
+
+    def _attend(self, run_id: str) -> None:
+        """A run needs a person: tell whoever asked to be told."""
+        if self._on_attention is None:
+            return
+        task = asyncio.get_running_loop().create_task(self._tell(run_id, self._on_attention))
+        self._attending.add(task)
+        task.add_done_callback(self._attending.discard)
+
+    async def _tell(self, run_id: str, told: Callable[[str], Awaitable[None]]) -> None:
+        try:
+            await told(run_id)
+        except Exception:
+            log.exception("on_attention failed for run %s", run_id)
 
     async def _ask_for_watched(self) -> None:
         mine = self._worker.runs if self._worker is not None else {}
@@ -349,44 +371,44 @@ class Engine:
 
     # -- operators -------------------------------------------------------------------------------------------------
 
-    async def signal(
-        self,
-        run_id: str,
-        name: str,
-        payload: bytes,
-        *,
-        allowed: Callable[[RunRecord], str | None],
-        reopen: str = "",
-        since: int = 0,
+    async def flushed(self) -> None:
+        """Return once all that this process has queued is durable."""
+        await self.writer.flushed()
+
+    async def signal(  # noqa: PLR0913 - a signal's columns
+        self, record: RunRecord, name: str, payload: bytes, *, label: str = "", since: int = 0
     ) -> None:
-        """Signal a run; the signal is durable on return.
+        """Signal a run; the signal is durable on return, and taken up where this process drives the run.
 
         Args:
-            run_id: which run.
+            record: the run as it was found.
             name: the signal's name.
             payload: its data, JSON.
-            allowed: says for the run as it stands why the signal makes no sense, or None.
-            reopen: the key of a given-up step that is attempted again.
+            label: a given-up step to attempt again, or ``abandon``; see ``EntryKind.SIGNALLED``.
             since: the journal entry from which on all is void then.
-
-        Raises:
-            RunNotFound: no such run.
-            WrongState: ``allowed`` said no; nothing changed.
         """
-        await self.writer.flushed()
-        record = await self.find(run_id)
-        why = allowed(record)
-        if why is not None:
-            raise WrongState(why, run_id=run_id, status=record.status)
-        run = self._worker.runs.get(record.num) if self._worker is not None else None
-        if run is not None and self._worker is not None and not run.dead:
-            self._worker.deliver(run, name, payload)
+        worker = self._worker
+        run = worker.runs.get(record.num) if worker is not None else None
+        if worker is not None and run is not None and not run.dead:
+            worker.deliver(run, name, payload)
             await self.writer.flushed()
-        else:
-            signal = f"{name} {since} {reopen}" if reopen else name
-            await self.store.signal(record.num, signal, payload, now_ns=self.clock.now_ns())
-            if self._worker is not None:
-                self._worker.poke()
+            return
+        stored = f"{name} {since} {label}" if label else name
+        await self.store.signal(record.num, stored, payload, now_ns=self.clock.now_ns())
+        if record.ended_at_ns is not None:
+            self._reopen(record)
+            await self.writer.flushed()
+        if worker is not None and (record.name, record.version) in self.registry.served() and not worker.leaving:
+            worker.poke()
+            async with asyncio.timeout(self.settings.store_timeout_s):
+                await worker.taken(record.num)
+
+    def _reopen(self, record: RunRecord) -> None:
+        """Open a killed run again, so that a worker takes up the signal that waits for it."""
+        now_ns = self.clock.now_ns()
+        self.writer.update(
+            RunUpdate(RunStatus.PENDING, record.phase, None, 0, 0, None, None, None, record.detail, now_ns, None, record.num)
+        )
 
 
 def outcome_of(record: RunRecord) -> RunOutcome:

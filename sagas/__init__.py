@@ -25,7 +25,8 @@ from sagas.model.definition import Lookup, Pivot, Retriable, SagaDef, Step
 from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState
 from sagas.model.outcome import DidNotHappen, Happened, StillUnknown, Unknown
 from sagas.model.resource import resource
-from sagas.orchestrator import Orchestrator, SagaHandle
+from sagas.handle import SagaHandle
+from sagas.orchestrator import Orchestrator
 from sagas.runtime.saga import Saga
 
 __all__ = [

@@ -3,92 +3,29 @@
 Invariant: what a call reports has been committed before it returns.
 """
 
-import asyncio
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
-import msgspec
-
-from durable_core import (
-    CallShape,
-    Clock,
-    DefinitionError,
-    DurableFunction,
-    Engine,
-    RunExists,
-    RunNotFound,
-    RunOutcome,
-    RunQuery,
-    RunRecord,
-    RunRef,
-    RunStatus,
-    Settings,
-    WrongState,
-    rebuild,
-    to_ns,
-)
-from sagas.errors import SagaCompensated, SagaExists, SagaKilled, SagaNotFound, SagaPastPivot, SagaStuck
+from durable_core import Clock, DefinitionError, DurableFunction, Engine, RunExists, RunRef, Settings, to_ns
+from sagas.errors import SagaExists
+from sagas.handle import SagaHandle
 from sagas.model.definition import SagaDef, Span
-from sagas.model.info import Entry, SagaInfo, SagaStatus, cause_of, history_of, info_of, query_of, status_of
-from sagas.model.verbs import refusal
+from sagas.model.info import SagaInfo
+from sagas.operators import Operators, plain
 from sagas.runtime.binding import Binder
-from sagas.runtime.driver import Verdict, body_of
+from sagas.runtime.driver import body_of
+
+log = logging.getLogger("sagas")
 
 R = TypeVar("R")
 A = TypeVar("A")
 B = TypeVar("B")
 
 
-class SagaHandle(Generic[R]):
-    """One saga, as its starter sees it."""
-
-    def __init__(self, orchestrator: "Orchestrator", ref: RunRef) -> None:
-        self._orchestrator = orchestrator
-        self._ref = ref
-
-    @property
-    def id(self) -> str:
-        """The saga's id."""
-        return self._ref.id
-
-    def __repr__(self) -> str:
-        return f"<SagaHandle {self._ref.name} v{self._ref.version} {self.id!r}>"
-
-    async def result(self, timeout: Span | None = None) -> R:
-        """Wait for the end; returns what the body returned.
-
-        Args:
-            timeout: how long to wait, in real time; a timedelta or seconds.
-
-        Raises:
-            SagaCompensated: it was rolled back; ``__cause__`` is what left the body.
-            SagaStuck: it needs a person; raised at once.
-            SagaKilled: an operator ended it.
-            TimeoutError: it has not ended in time; the saga goes on.
-        """
-        if timeout is None:
-            outcome = await self._orchestrator.engine.outcome(self._ref.num, self.id)
-        else:
-            async with asyncio.timeout(_seconds(timeout)):
-                outcome = await self._orchestrator.engine.outcome(self._ref.num, self.id)
-        return await self._orchestrator.answer(self._ref, outcome)  # type: ignore[no-any-return]
-
-    async def info(self) -> SagaInfo:
-        """The saga as it stands, as far as it is durable."""
-        return await self._orchestrator.info(self.id)
-
-    async def history(self) -> list[Entry]:
-        """Its journal, oldest first."""
-        return history_of(await self._orchestrator.engine.journal(self._ref.num))
-
-    async def cancel(self, reason: str = "") -> None:
-        """Ask for a rollback; see ``Orchestrator.cancel``."""
-        await self._orchestrator.cancel(self.id, reason=reason)
-
-
-class Orchestrator:
+class Orchestrator(Operators):
     """Sagas on one store. An asynchronous context manager; on entry it recovers what an earlier process left.
 
     Args:
@@ -103,6 +40,7 @@ class Orchestrator:
         store_timeout: how long a call waits for a store that fails before it raises ``StoreError``.
         max_crashes: after so many deaths of the process within one step its saga is stuck.
         tracer_provider: where spans go.
+        on_attention: called, at least once, when a saga gets stuck, or a step of it has failed ten times and goes on.
     """
 
     def __init__(
@@ -119,6 +57,7 @@ class Orchestrator:
         store_timeout: Span = timedelta(seconds=30),
         max_crashes: int = 5,
         tracer_provider: object = None,
+        on_attention: Callable[[SagaInfo], Awaitable[None]] | None = None,
     ) -> None:
         settings = Settings(
             worker=worker,
@@ -129,7 +68,8 @@ class Orchestrator:
         )
         self.lease = lease
         self.tracer_provider = tracer_provider
-        self.engine = Engine(url, settings=settings, clock=clock)
+        self._on_attention = on_attention
+        self.engine = Engine(url, settings=settings, clock=clock, on_attention=self._attend if on_attention else None)
         self._binder = Binder(self.engine.codec, resources)
         self._registered: dict[tuple[str, int], SagaDef[..., Any]] = {}
         for definition in sagas:
@@ -143,13 +83,16 @@ class Orchestrator:
         """
         if not isinstance(definition, SagaDef):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise DefinitionError(f"{definition!r} is not a saga; decorate its body with @saga(name, version=...)")
+        found = self._binder.scan(definition)
+        if found.faults:
+            raise DefinitionError(f"saga {definition.name!r} cannot work: " + "; ".join(found.faults))
         key = (definition.name, definition.version)
         known = self._registered.get(key)
         if known is definition:
             return
         if known is not None:
             raise DefinitionError(f"two different sagas are named {definition.name!r} version {definition.version}")
-        shape = CallShape.of(definition.body, self.engine.codec, skip=1)
+        shape = self._binder.shape_of(definition)
         self.engine.registry.add(
             DurableFunction(
                 name=definition.name,
@@ -161,6 +104,12 @@ class Orchestrator:
             )
         )
         self._registered[key] = definition
+        for warning in found.warnings:
+            log.warning("saga %r: %s", definition.name, warning)
+
+    async def _attend(self, run_id: str) -> None:
+        if self._on_attention is not None:
+            await self._on_attention(await self.info(run_id))
 
     async def __aenter__(self) -> Self:
         await self.engine.__aenter__()
@@ -278,7 +227,7 @@ class Orchestrator:
                 name, args, kwargs, id=id, version=version, deadline_ns=None if deadline is None else to_ns(deadline)
             )
         except RunExists as taken:
-            raise SagaExists(_plain(taken), run_id=taken.run_id) from None
+            raise SagaExists(plain(taken), run_id=taken.run_id) from None
         return SagaHandle(self, ref)
 
     async def get(self, id: str) -> SagaHandle[Any]:
@@ -287,180 +236,9 @@ class Orchestrator:
         Raises:
             SagaNotFound: there is none.
         """
-        record = await self._find(id)
-        return SagaHandle(self, RunRef(record.num, record.id, record.name, record.version))
-
-    async def list(
-        self,
-        *,
-        status: SagaStatus | str | None = None,
-        saga: str | None = None,
-        version: int | None = None,
-        since: datetime | None = None,
-        limit: int = 100,
-    ) -> list[SagaInfo]:
-        """Sagas, newest first."""
-        records = await self.engine.select(_query(status, saga, version, since, limit))
-        journals = await self.engine.journals([record.num for record in records])
-        return [self._info(record, journals[record.num]) for record in records]
-
-    async def count(
-        self,
-        *,
-        status: SagaStatus | str | None = None,
-        saga: str | None = None,
-        version: int | None = None,
-        since: datetime | None = None,
-    ) -> int:
-        """How many sagas there are of that description."""
-        return await self.engine.count(_query(status, saga, version, since, None))
-
-    async def info(self, id: str) -> SagaInfo:
-        """A saga as it stands, as far as it is durable."""
-        record = await self._find(id)
-        return self._info(record, await self.engine.journal(record.num))
-
-    async def _find(self, id: str) -> RunRecord:
-        try:
-            return await self.engine.find(id)
-        except RunNotFound:
-            raise SagaNotFound(
-                f"no saga has the id {id!r} in this store; `sagas list` shows those there are", run_id=id
-            ) from None
-
-    def _info(self, record: RunRecord, entries: Sequence[Any]) -> SagaInfo:
-        registered = (record.name, record.version) in self._registered
-        shape = self.engine.registry.get(record.name, record.version).shape if registered else None
-        return info_of(
-            record,
-            entries,
-            read_input=shape.as_mapping if shape else _plain_input,
-            read_result=(lambda stored: shape.decode_result(stored, what="the result"))
-            if shape
-            else msgspec.json.decode,
-        )
-
-    async def answer(self, ref: RunRef, outcome: RunOutcome) -> Any:
-        """The result of a saga that has ended, or the exception that tells how it stands."""
-        match outcome.status:
-            case RunStatus.COMPLETED:
-                return self._result(ref, outcome)
-            case RunStatus.STUCK:
-                reason = outcome.reason or "no reason recorded"
-                steps = tuple(step.key for step in (await self.info(ref.id)).steps if _needs_help(step.status))
-                raise SagaStuck(f"saga {ref.id!r} is stuck: {reason}", run_id=ref.id, reason=reason, steps=steps)
-            case RunStatus.KILLED:
-                raise SagaKilled(f"saga {ref.id!r} was killed by an operator; nothing was undone", run_id=ref.id)
-            case _:
-                raise self._compensated(ref, outcome)
-
-    def _result(self, ref: RunRef, outcome: RunOutcome) -> Any:
-        stored = outcome.output or b"null"
-        if (ref.name, ref.version) not in self._registered:
-            return msgspec.json.decode(stored)
-        shape = self.engine.registry.get(ref.name, ref.version).shape
-        return shape.decode_result(stored, what=f"saga {ref.id!r}: the result")
-
-    def _compensated(self, ref: RunRef, outcome: RunOutcome) -> SagaCompensated:
-        told: dict[str, list[str]] = msgspec.json.decode(outcome.output or b"{}")
-        status = status_of(outcome.status, outcome.phase)
-        cause = cause_of(outcome.phase) or "failed"
-        error = None if outcome.error is None else rebuild(outcome.error)
-        undone = told.get("compensated", [])
-        why = f"{type(error).__name__}: {error}" if error is not None else cause
-        raised = SagaCompensated(
-            f"saga {ref.id!r} was rolled back ({why}); undone: {', '.join(undone) or 'nothing had to be'}",
-            saga_id=ref.id,
-            status=status.value,
-            cause=cause,
-            compensated=undone,
-            skipped=told.get("skipped", []),
-        )
-        raised.__cause__ = error
-        return raised
-
-    # -- operators -------------------------------------------------------------------------------------------------
-
-    async def cancel(self, id: str, *, reason: str = "", actor: str = "", note: str = "") -> None:
-        """Ask for a rollback; durable on return. What is in flight ends first, then everything is undone.
-
-        Raises:
-            SagaPastPivot: nothing can be undone any more.
-            WrongState: it has ended.
-        """
-        await self._verb(id, "cancel", Verdict(reason=reason, actor=actor, note=note))
-
-    async def retry(self, id: str, step: str | None = None, *, actor: str = "", note: str = "") -> None:
-        """Have a stuck saga try again what it is stuck on, with a fresh policy; durable on return.
-
-        Args:
-            id: the saga.
-            step: only this step; default whatever it is stuck on.
-            actor: who asks.
-            note: why.
-
-        Raises:
-            WrongState: it is not stuck.
-        """
-        await self._verb(id, "retry", Verdict(step=step, actor=actor, note=note))
-
-    async def _verb(self, id: str, verb: str, verdict: Verdict) -> None:
-        record = await self._find(id)
-        payload = msgspec.json.encode(verdict)
-
-        def allowed(record: RunRecord) -> str | None:
-            return refusal(verb, status_of(record.status, record.phase), record.phase, saga_id=id)
-
-        label, since = "", 0
-        if verb == "retry":
-            label, since = await self._reopens(record)
-        try:
-            await self.engine.signal(id, verb, payload, allowed=allowed, reopen=label, since=since)
-        except WrongState as wrong:
-            if verb == "cancel" and record.phase == "past-pivot":
-                raise SagaPastPivot(_plain(wrong), run_id=id, status=wrong.status) from None
-            raise
-
-    async def _reopens(self, record: RunRecord) -> tuple[str, int]:
-        """Which step a retry attempts again, and from which entry on the journal is void then."""
-        for entry in reversed(await self.engine.journal(record.num)):
-            if entry.kind == "faulted":
-                return entry.key, entry.attempt
-            if entry.kind in ("parked", "signalled"):
-                break
-        return "", 0
-
-
-def _needs_help(status: str) -> bool:
-    return status in ("unknown", "compensation_failed", "failed", "running")
-
-
-def _query(
-    status: SagaStatus | str | None, saga: str | None, version: int | None, since: datetime | None, limit: int | None
-) -> RunQuery:
-    statuses, phases = (None, None) if status is None else query_of(_status(status))
-    since_ns = None if since is None else round(since.timestamp() * 1e6) * 1000
-    return RunQuery(statuses=statuses, phases=phases, name=saga, version=version, since_ns=since_ns, limit=limit)
-
-
-def _status(status: SagaStatus | str) -> SagaStatus:
-    try:
-        return SagaStatus(status)
-    except ValueError:
-        raise DefinitionError(f"{status!r} is no status of a saga; use one of {', '.join(SagaStatus)}") from None
-
-
-def _plain_input(stored: bytes) -> dict[str, Any]:
-    call = msgspec.json.decode(stored)
-    args = call.get("args", []) if isinstance(call, dict) else call
-    named = {str(index): value for index, value in enumerate(args)}
-    return {**named, **call.get("kwargs", {})} if isinstance(call, dict) else named
+        record, _ = await self._find_with_child(id)
+        return SagaHandle(self, RunRef(record.num, id, record.name, record.version))
 
 
 def _seconds(span: Span) -> float:
     return span.total_seconds() if isinstance(span, timedelta) else float(span)
-
-
-def _plain(error: Exception) -> str:
-    """An error's message without its code."""
-    return str(error.args[0]).rpartition(" [")[0]

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from durable_core.ports import Store
+from durable_core.stores.memory import MemoryData, MemoryStore
 from sagas import Orchestrator, SagaCompensated, SagaDef, SagaHandle, SagaInfo, SagaStuck, StepInfo, current
 
 DEADLINE_S = 5.0
@@ -160,3 +161,25 @@ def alone(saga: SagaDef[..., Any], *args: Any, resources: Sequence[object] = (),
             return end, await handle.info()
 
     return asyncio.run(main())
+
+
+async def interrupted(data: MemoryData, saga: SagaDef[..., Any], step: str, world: World, *args: Any) -> None:
+    """Start a saga as ``one`` in a process that dies when it calls ``step``, before that has any effect."""
+    called = asyncio.Event()
+
+    async def die(info: StepInfo) -> None:
+        if info.step == step:
+            called.set()
+            await asyncio.Event().wait()
+
+    world.before = die
+    store = MemoryStore(data)
+    running = orchestrator(store, saga, resources=[world])
+    others = asyncio.all_tasks()
+    await running.__aenter__()
+    await running.start(saga, *args, id="one")
+    await within(called.wait(), running)
+    store.crash()
+    world.before = None
+    for task in asyncio.all_tasks() - others:
+        task.cancel()

@@ -41,6 +41,10 @@ class EntryKind(StrEnum):
     """A wait was given up: its scope was stopped."""
     MARKED = "marked"
     """The layer above noted a fact; ``key`` names it (``compensating``, ``patched:name``)."""
+    SUSPENDED = "suspended"
+    """The worker is leaving: from here on ends are journalled, and the body does not see them before ``resumed``."""
+    RESUMED = "resumed"
+    """A worker drives the body again."""
     PARKED = "parked"
     """The run cannot go on without a person. ``payload`` says why and on which steps."""
     SIGNALLED = "signalled"
@@ -87,6 +91,8 @@ ROLES: Mapping[EntryKind, Role] = {
     EntryKind.ANSWERED: Role.INPUT,
     EntryKind.CLOSED: Role.OUTPUT,
     EntryKind.MARKED: Role.OUTPUT,
+    EntryKind.SUSPENDED: Role.INPUT,
+    EntryKind.RESUMED: Role.INPUT,
     EntryKind.PARKED: Role.OUTPUT,
     EntryKind.SIGNALLED: Role.INPUT,
     EntryKind.HELD: Role.REMARK,

@@ -38,16 +38,21 @@ class StepRecord:
         "policy_from_ns",
         "result",
         "started_at_ns",
+        "started_seq",
         "status",
         "unknown",
     )
 
-    def __init__(self, key: str, kind: str, arguments: bytes | None, started_at_ns: int) -> None:
+    def __init__(
+        self, key: str, kind: str, arguments: bytes | None, started_at_ns: int, started_seq: int = 0
+    ) -> None:
         self.key = key
         self.kind = kind
         self.arguments = arguments
         self.started_at_ns = self.policy_from_ns = started_at_ns
         """When it first started, and when its retry policy began: that is later where an operator had it retried."""
+        self.started_seq = started_seq
+        """The entry of its intent: with ``ended_seq`` it tells which steps overlapped."""
         self.status = StepStatus.RUNNING
         self.attempt = 1
         """The number of the last attempt announced."""
@@ -142,7 +147,7 @@ def fold(entries: list[Entry]) -> dict[str, StepRecord]:
     steps: dict[str, StepRecord] = {}
     for entry in entries:
         if entry.kind == EntryKind.STARTED:
-            steps[entry.key] = StepRecord(entry.key, entry.label, entry.payload, entry.at_ns)
+            steps[entry.key] = StepRecord(entry.key, entry.label, entry.payload, entry.at_ns, entry.seq)
         elif (step := steps.get(entry.key)) is not None:
             step.apply(entry)
     return steps

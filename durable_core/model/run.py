@@ -129,4 +129,6 @@ class RunQuery:
     before_num: int | None = None
     """A page's cursor: only runs with a smaller number."""
     parent: int | None = None
+    attention: bool = False
+    """Only runs that say why somebody should look (``RunRecord.reason``)."""
     limit: int | None = 100

@@ -53,6 +53,15 @@ class Context:
         return self._run.definition.version
 
     @property
+    def abandoned(self) -> bool:
+        """Whether the body's part is over and only what it did is to be undone; see ``steps``."""
+        return self._run.abandoned
+
+    def marks(self) -> list[str]:
+        """What an abandoned body has marked."""
+        return self._run.marks
+
+    @property
     def replaying(self) -> bool:
         """Whether what happens now has happened before."""
         return bool(self._run.backlog)
@@ -136,6 +145,15 @@ class Context:
         if when.tzinfo is None:
             raise DefinitionError(f"run {self.id}: sleep_until({when!r}): give a datetime with a time zone")
         return Sleep((when - EPOCH) // timedelta(microseconds=1) * 1000)
+
+    def scope(self, name: str, *, block: bool = True) -> "ScopeBlock":
+        """Give the caller's next keys a prefix of their own, until ``leave``; ``block`` counts as nesting."""
+        return ScopeBlock(self._fiber(), check_name(name, what="a scope"), block=block)
+
+    def nesting(self) -> int:
+        """How many groups and blocks the caller is within."""
+        fiber = self._fiber()
+        return fiber.nesting + len(fiber.groups)
 
     # -- structure -------------------------------------------------------------------------------------------------
 
@@ -298,16 +316,20 @@ class Join(Command[None]):
 class ScopeBlock:
     """Steps within get keys under ``name``; a block of its own, so that a prefix tells what belongs to it."""
 
-    __slots__ = ("_fiber", "_outer", "prefix")
+    __slots__ = ("_depth", "_fiber", "_outer", "key", "prefix")
 
-    def __init__(self, fiber: Fiber, name: str) -> None:
+    def __init__(self, fiber: Fiber, name: str, *, block: bool) -> None:
         self._fiber = fiber
         self._outer = fiber.scope
+        self._depth = int(block)
+        fiber.nesting += self._depth
         fiber.scope = fiber.scope.inner(name)
         self.prefix = fiber.scope.prefix
+        self.key = self.prefix[:-1]
 
     def leave(self) -> None:
         """Back to the scope outside."""
+        self._fiber.nesting -= self._depth
         self._fiber.scope = self._outer
 
 

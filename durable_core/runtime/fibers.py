@@ -37,6 +37,7 @@ class Fiber:
         "generator",
         "group",
         "groups",
+        "nesting",
         "refusals",
         "scope",
         "signal",
@@ -56,6 +57,8 @@ class Fiber:
         self.signal: Closed | None = None
         """Set once it is being closed or interrupted: thrown at every command until the block is left."""
         self.refusals = 0
+        self.nesting = 0
+        """How many blocks it is in."""
         self.started = False
         self.done = False
         self.value: Any = None

@@ -31,9 +31,12 @@ class Ledger:
 
     __slots__ = (
         "backlog",
+        "abandoned",
+        "deadline_at_ns",
         "dead",
         "definition",
         "detail",
+        "held",
         "id",
         "last_at_ns",
         "num",
@@ -61,6 +64,7 @@ class Ledger:
         paused: bool = False,
         reason: str | None = None,
         detail: bytes | None = None,
+        deadline_at_ns: int | None = None,
     ) -> None:
         self.shell = shell
         self.definition = definition
@@ -72,6 +76,11 @@ class Ledger:
         self.paused = paused
         self.reason = reason
         self.detail = detail
+        self.deadline_at_ns = deadline_at_ns
+        self.held = False
+        """The body is not driven: an operator has paused the run, or its worker is leaving."""
+        self.abandoned = False
+        """The body's part is over: an operator asked for the rollback of a run whose body cannot go on."""
         self.last_at_ns = created_at_ns
         """The time of the last entry that the body has seen."""
         self.seq = 0

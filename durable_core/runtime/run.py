@@ -17,15 +17,22 @@ from durable_core.model.failure import capture
 from durable_core.model.keys import Scope
 from durable_core.model.run import RunStatus
 from durable_core.model.spec import DurableFunction
+from durable_core.ports import Timer
 from durable_core.runtime import structure
 from durable_core.runtime.fibers import REFUSALS, Body, Fiber
 from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End, Ledger
 from durable_core.runtime.shell import Shell
-from durable_core.runtime.steps import PendingStep
+from durable_core.model.record import fold
+from durable_core.runtime.steps import PendingStep, Restored
 from durable_core.runtime.waits import Parked, PendingWait
 
 log = logging.getLogger("durable_core")
+
+HOLDING = {EntryKind.SUSPENDED.value: True, EntryKind.RESUMED.value: False}
+"""Entries after which the body is no longer, or again, driven."""
+ABANDON = "abandon"
+"""The label of a signal after which the body's part is over."""
 
 SUCCEEDED = EntryKind.SUCCEEDED.value
 
@@ -38,9 +45,11 @@ class Run(Ledger):
         "active",
         "context",
         "current",
+        "deadline_timer",
         "fault",
         "in_flight",
         "inbox",
+        "marks",
         "on_signal",
         "parked",
         "patches",
@@ -53,7 +62,7 @@ class Run(Ledger):
 
     def __init__(self, shell: Shell, definition: DurableFunction, **row: Any) -> None:
         super().__init__(shell, definition, **row)
-        self.steps: dict[str, PendingStep] = {}
+        self.steps: dict[str, PendingStep | Restored] = {}
         self.waits: dict[str, PendingWait] = {}
         self.parked: dict[str, Parked] = {}
         self.patches: dict[str, bool] = {}
@@ -65,10 +74,13 @@ class Run(Ledger):
         self.root: Fiber | None = None
         self.current: Fiber | None = None
         self.fault: Fault | None = None
+        self.marks: list[str] = []
+        """What an abandoned body has marked."""
         self.active = False
         """Whether it counts against the worker's concurrency."""
         self.in_flight = 0
         """Attempts announced and not ended."""
+        self.deadline_timer: Timer | None = None
         self.on_signal: Callable[[Entry], None] | None = None
         self._restoring = False
         self.context = contextvars.copy_context()
@@ -86,6 +98,7 @@ class Run(Ledger):
         A run that does not fit its journal is parked before any effect.
         """
         self._restoring = True
+        entries = self._restore_abandoned(entries)
         self.inbox[:0] = [(entry.key, entry.payload or b"{}", entry.seq) for entry in held(entries)]
         self.backlog.extend(effective(entries))
         self.seq = max(self.seq, entries[-1].seq if entries else 0)
@@ -101,10 +114,24 @@ class Run(Ledger):
         if not self.dead:
             self._go_live()
 
+    def _restore_abandoned(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Where an operator asked for a rollback of a body that cannot go on: what it has done, without running it."""
+        for place in range(len(entries) - 1, -1, -1):
+            entry = entries[place]
+            if entry.kind == EntryKind.SIGNALLED and entry.label == ABANDON:
+                self.abandoned = True
+                self.steps = {key: Restored(self, record) for key, record in fold(effective(entries[:place])).items()}
+                self.marks = [before.key for before in entries[:place] if before.kind == EntryKind.MARKED]
+                self.last_at_ns = entry.at_ns
+                return entries[place + 1 :] or [entry._replace(kind=EntryKind.NOTED)]
+        return entries
+
     def _go_live(self) -> None:
         """The journal is fed: from here on things happen."""
         if self.status in (RunStatus.PENDING, RunStatus.WAITING):
             self.status = RunStatus.RUNNING
+        if self.held and not self.paused:
+            self.feed(self.input(EntryKind.RESUMED, ""))
         while self.inbox and not self.dead:
             name, payload, seq = self.inbox.pop(0)
             self.feed(self.input(EntryKind.SIGNALLED, name, seq, "", payload))
@@ -127,11 +154,15 @@ class Run(Ledger):
         """Hand an input to whom it is for."""
         self.last_at_ns = entry.at_ns
         kind = entry.kind
+        if kind in HOLDING:
+            self.held = HOLDING[kind]
+            return
         if kind == EntryKind.SIGNALLED:
+            if entry.key in ("pause", "resume"):
+                self.paused = self.held = entry.key == "pause"
             if entry.label and entry.label in self.steps:
                 self.steps[entry.label].reopen(entry.at_ns)
-            if self.on_signal is not None:
-                self.on_signal(entry)
+            self._signal(entry)
             return
         step = self.steps.get(entry.key)
         if step is not None:
@@ -142,6 +173,18 @@ class Run(Ledger):
             wait.take(self, entry)
             return
         self.fault = self.mismatch(entry, "no such step")
+
+    def _signal(self, entry: Entry) -> None:
+        if self.on_signal is None:
+            return
+        try:
+            self.on_signal(entry)
+        except Fault as fault:
+            self.fault = fault
+        except Exception as bug:  # noqa: BLE001 - the layer above could not take it: this run is parked, not the worker
+            self.fault = Fault(
+                f"run {self.id}: the signal {entry.key!r} could not be taken up ({bug!r}); please report it, then retry the run"
+            )
 
     # -- driving ---------------------------------------------------------------------------------------------------
 
@@ -308,6 +351,26 @@ class Run(Ledger):
         self.shell.parked(self)
         self.evict()
 
+    def kill(self, payload: bytes) -> None:
+        """End the run here and now, undoing nothing; what is still under way is kept as evidence only."""
+        self.undriven = False
+        self.backlog.clear()
+        self.input(EntryKind.SIGNALLED, "kill", 0, "", payload)
+        self.status = RunStatus.KILLED
+        self.reason = None
+        self.input(EntryKind.ENDED, "", 0, RunStatus.KILLED)
+        self.save(owner=None, wake_at_ns=None, end=End(status=RunStatus.KILLED))
+        self.shell.ended(self, End(status=RunStatus.KILLED))
+        self.evict()
+
+    def note_late(self, key: str, attempt: int, error: BaseException | None) -> None:
+        """An attempt has ended after the run was killed: keep the fact, change nothing."""
+        if self.status is RunStatus.KILLED and not self.shell.leaving:
+            self.dead = False
+            label = "succeeded" if error is None else "failed"
+            self.input(EntryKind.NOTED, key, attempt, label, None, None if error is None else capture(error))
+            self.dead = True
+
     def evict(self) -> None:
         """Drop the run from memory. The body's ``finally`` blocks run, but every command in them is refused."""
         fibers = structure.alive(self)
@@ -329,6 +392,9 @@ class Run(Ledger):
     def release(self) -> None:
         """Cut the cycles between run, fibers and coroutines, so that the collector need not find them."""
         self.dead = True
+        if self.deadline_timer is not None:
+            self.deadline_timer.cancel()
+            self.deadline_timer = None
         self.root = self.current = self.on_signal = None
         self.ready.clear()
         self.steps = {}
@@ -344,7 +410,7 @@ def drive(runs: Sequence[Run], guard: LoopGuard) -> None:
     try:
         for run in runs:
             run.undriven = False
-            if run.dead or run.shell.leaving:
+            if run.dead or run.shell.leaving or run.held:
                 continue
             guard.operations = run.definition.operations
             try:

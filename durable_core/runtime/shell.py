@@ -49,6 +49,10 @@ class Shell(Protocol):
         """The run's parking is queued."""
         ...
 
+    def failing(self, run: "Run", step: "PendingStep") -> None:
+        """The step has failed many times and will be attempted again."""
+        ...
+
     def forget(self, run: "Run") -> None:
         """The run is no longer in memory."""
         ...

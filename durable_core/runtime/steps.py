@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from durable_core.runtime.run import Run
 
 R = TypeVar("R")
+MANY_FAILURES = 10
+"""After so many failures of a step that is tried again somebody should look."""
 STARTED = EntryKind.STARTED.value
 AT_NS = Entry._fields.index("at_ns")
 SUCCEEDED = EntryKind.SUCCEEDED.value
@@ -65,7 +67,7 @@ class PendingStep(StepRecord):
         fiber: Fiber,
         started: Entry,
     ) -> None:
-        super().__init__(started.key, spec.kind, started.payload, started.at_ns)
+        super().__init__(started.key, spec.kind, started.payload, started.at_ns, started.seq)
         self.run = run
         self.spec = spec
         self.args = args
@@ -91,9 +93,10 @@ class PendingStep(StepRecord):
         run = self.run
         if run.dead:
             return
-        if run.shell.leaving:
+        if run.shell.leaving or run.held:
             run.in_flight -= 1
             self.apply(run.input(EntryKind.WITHHELD, self.key, self.attempt))
+            run.shell.drive_soon(run)
             return
         run.shell.attempt(run, self)
 
@@ -107,9 +110,11 @@ class PendingStep(StepRecord):
     def again(self) -> None:
         """Announce the next attempt."""
         run = self.run
-        if run.dead or run.shell.leaving:
+        if run.dead or run.shell.leaving or run.held:
             return
         self.timer = None
+        if not self.waiting:
+            return
         self.apply(run.input(EntryKind.RETRIED, self.key, self.attempt + 1))
         self.announce()
 
@@ -128,6 +133,7 @@ class PendingStep(StepRecord):
         self.task = None
         self.overrun = False
         if run.dead:
+            run.note_late(self.key, self.attempt, error)
             return
         run.in_flight -= 1
         if error is None:
@@ -181,6 +187,8 @@ class PendingStep(StepRecord):
         self.take(run, entry, error)
         if self.due_at_ns is not None:
             self.arm(run)
+            if self.failures == MANY_FAILURES:
+                shell.failing(run, self)
 
     def overdue(self) -> None:
         """The attempt under way has passed its timeout; journalled at once, whatever the attempt does about it."""
@@ -275,6 +283,13 @@ class PendingStep(StepRecord):
                 fault.step = self.key
                 run.park(fault)
 
+    def resume(self, run: "Run") -> None:
+        """The run is no longer paused: make the attempt that was held back."""
+        if not self.begun:
+            self.again()
+        else:
+            self.arm(run)
+
     def interrupt(self, run: "Run") -> bool:
         """Its fiber is being closed: give up a promised attempt; an attempt under way must end first."""
         if self.due_at_ns is None or not self.waiting:
@@ -286,6 +301,34 @@ class PendingStep(StepRecord):
         self.apply(entry)
         self.fiber = None
         return True
+
+
+class Restored(StepRecord):
+    """A step of an abandoned body: what the journal says of it, and nothing that could run it again."""
+
+    __slots__ = ("fiber", "run", "spec", "task")
+
+    def __init__(self, run: "Run", record: StepRecord) -> None:
+        super().__init__(record.key, record.kind, record.arguments, record.started_at_ns)
+        for name in StepRecord.__slots__:
+            setattr(self, name, getattr(record, name))
+        if self.status is RUNNING:
+            # Cut by a crash, a kill or a fault: nobody knows, unless it was never called.
+            self.status = StepStatus.UNKNOWN if self.begun or self.unknown else StepStatus.FAILED
+            self.due_at_ns = None
+        self.run = run
+        self.spec: StepSpec | None = None
+        self.fiber: Fiber | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    waiting = False
+
+    def stored_error(self) -> BaseException | None:
+        """What ended it, rebuilt; None where it did not fail."""
+        return None if self.error is None else rebuild(self.error)
+
+    def disarm(self) -> None:
+        """Nothing to cancel."""
 
 
 class Perform(Command[R]):

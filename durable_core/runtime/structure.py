@@ -23,6 +23,7 @@ def open_group(owner: Fiber) -> Group:
 def spawn(run: "Run", group: Group, coro: Body, scope: Scope) -> Fiber:
     """A fiber in ``group``, ready to run once its owner next awaits. In a stopped group it never begins."""
     fiber = Fiber(coro, scope, group)
+    fiber.nesting = group.owner.nesting + len(group.owner.groups)
     group.fibers.append(fiber)
     group.alive += 1
     if group.stopped:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from durable_core.errors import DurableError, Fault, StoreError
@@ -48,6 +49,7 @@ class Worker:
         concurrency: int,
         max_crashes: int,
         on_outcome: Callable[[Run, End | None], None],
+        on_attention: Callable[[str], None],
     ) -> None:
         self.worker = name
         self.store = store
@@ -66,6 +68,8 @@ class Worker:
         self._active = 0
         self._admitted: deque[tuple[Run, tuple[Any, ...], dict[str, Any]]] = deque()
         self._on_outcome = on_outcome
+        self._on_attention = on_attention
+        self._takers: dict[int, list[asyncio.Future[None]]] = {}
         self._loop = asyncio.get_running_loop()
         self.guard = LoopGuard(self._loop)
         self._undriven: list[Run] = []
@@ -83,6 +87,10 @@ class Worker:
 
     async def close(self, *, grace_s: float) -> None:
         """Start nothing new, let attempts under way end for ``grace_s``, and give every run back."""
+        for run in self.runs.values():
+            if run.in_flight and not run.held:
+                # Several may end before another worker drives the body: it must then see them as it would have here.
+                run.input(EntryKind.SUSPENDED, "")
         self.leaving = True
         if self._wake_timer is not None:
             self._wake_timer.cancel()
@@ -102,7 +110,15 @@ class Worker:
 
     def start(self, row: NewRun, definition: DurableFunction, settled: Settled) -> None:
         """Drive a new run from its start; its row and its first intent are one commit."""
-        run = Run(self, definition, num=row.num, id=row.id, uid=row.uid, created_at_ns=row.created_at_ns)
+        run = Run(
+            self,
+            definition,
+            num=row.num,
+            id=row.id,
+            uid=row.uid,
+            created_at_ns=row.created_at_ns,
+            deadline_at_ns=row.deadline_at_ns,
+        )
         args, kwargs = definition.shape.decode(row.input, what=f"run {row.id}: the arguments")
         self.runs[row.num] = run
 
@@ -112,6 +128,8 @@ class Worker:
             settled(accepted, error)
 
         self.writer.start(row, told)
+        if row.deadline_at_ns is not None:
+            self._watch_deadline(run)
         if self._active < self._concurrency:
             self._drive(run, args, kwargs)
         else:
@@ -144,6 +162,7 @@ class Worker:
             paused=record.paused,
             reason=record.reason,
             detail=record.detail,
+            deadline_at_ns=record.deadline_at_ns,
         )
         self.runs[record.num] = run
         run.active = True
@@ -154,27 +173,53 @@ class Worker:
             run.seq = entries[-1].seq if entries else 0
             run.park(Fault(f"{unreadable} Bring back the signature that it was started with, then retry the run"))
             return
-        reopening = [signal for signal in signals if " " in signal.name]
-        if reopening:  # they change what is replayed, so they are journalled first
-            entries = [*entries, *self._reopen(run, reopening, entries[-1].seq)]
-        run.inbox = [(signal.name, signal.payload, 0) for signal in signals if signal not in reopening]
+        kill = next((signal for signal in signals if signal.name == "kill"), None)
+        if kill is not None:
+            run.seq = entries[-1].seq if entries else 0
+            run.kill(kill.payload)
+            for signal in signals:
+                self.writer.consume(signal.num)
+            return
+        early = [signal for signal in signals if " " in signal.name]
+        if early:  # they change what is replayed, so they are journalled first
+            entries = [*entries, *self._early(run, early, entries[-1].seq if entries else 0)]
+        run.inbox = [(signal.name, signal.payload, 0) for signal in signals if signal not in early]
         run.begin(definition.fn(Context(run), *args, **kwargs))
         run.replay(entries)
         for signal in signals:
             self.writer.consume(signal.num)
+        self._watch_deadline(run)
 
-    def _reopen(self, run: Run, signals: list[StoredSignal], seq: int) -> list[Entry]:
-        """Journal the signals that have a given-up step attempted again."""
+    def _early(self, run: Run, signals: list[StoredSignal], seq: int) -> list[Entry]:
+        """Journal the signals that have a given-up step attempted again, or the body abandoned."""
         run.seq = seq
         found: list[Entry] = []
         for signal in signals:
-            name, since, key = signal.name.split(" ", 2)
-            found.append(run.input(EntryKind.SIGNALLED, name, int(since), key, signal.payload))
+            name, since, label = signal.name.split(" ", 2)
+            found.append(run.input(EntryKind.SIGNALLED, name, int(since), label, signal.payload))
         return found
 
     def deliver(self, run: Run, name: str, payload: bytes) -> None:
         """Journal a signal for a run in memory, and feed it."""
+        if name == "kill":
+            run.kill(payload)
+            return
         run.feed(run.input(EntryKind.SIGNALLED, name, 0, "", payload))
+        if name in ("pause", "resume") and not run.dead:
+            run.save(owner=self.worker, wake_at_ns=None)
+        if name == "resume" and not run.dead:
+            for step in [step for step in run.steps.values() if step.waiting]:
+                step.resume(run)
+            run.pump()
+
+    def _watch_deadline(self, run: Run) -> None:
+        """Have the deadline delivered as a signal; void once the run's phase says that it no longer counts."""
+        if run.deadline_at_ns is not None and not run.dead and not run.phase:
+            run.deadline_timer = self.clock.call_at(run.deadline_at_ns, lambda: self._overdue(run))
+
+    def _overdue(self, run: Run) -> None:
+        if not run.dead and not run.phase and not self.leaving:
+            self.deliver(run, "deadline", b"{}")
 
     # -- what runs say (Shell) -------------------------------------------------------------------------------------
 
@@ -199,8 +244,14 @@ class Worker:
     def idle(self, run: Run) -> None:
         """Nothing is under way in ``run``: keep it for a short wait, else give it back."""
         self._rest(run)
+        if run.held:
+            run.save(owner=None, wake_at_ns=None)
+            run.evict()
+            return
         due = [wait.due_at_ns for wait in run.waits.values()]
         due += [step.due_at_ns for step in run.steps.values() if step.due_at_ns is not None]
+        if run.deadline_at_ns is not None and not run.phase:
+            due.append(run.deadline_at_ns)
         times = [at_ns for at_ns in due if at_ns is not None]
         wake_at_ns = min(times) if times else None
         if run.status is not RunStatus.STUCK:
@@ -244,6 +295,23 @@ class Worker:
         if run is not None:
             log.error("run %s: the store refuses its rows, and it is dropped from memory: %s", run.id, error)
             run.evict()
+
+    def failing(self, run: Run, step: PendingStep) -> None:
+        """``step`` has failed again and again and will be tried again: somebody should look."""
+        run.reason = f"step {step.key!r} has failed {step.failures} times and is tried again"
+        run.save(owner=self.worker, wake_at_ns=None)
+        self.after(lambda: self._on_attention(run.id))
+
+    async def taken(self, num: int) -> None:
+        """Return once the signals that wait for this run have been taken up, durably."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._takers.setdefault(num, []).append(waiter)
+        await waiter
+
+    def _tell_takers(self, num: int) -> None:
+        for waiter in self._takers.pop(num, ()):
+            if not waiter.done():
+                waiter.set_result(None)
 
     # -- claiming --------------------------------------------------------------------------------------------------
 
@@ -297,6 +365,8 @@ class Worker:
             records, self._claimed = self._claimed, []
             for record in records:
                 self.adopt(record, journals[record.num], [signal for signal in left if signal.run == record.num])
+                if record.num in self._takers:
+                    self.after(partial(self._tell_takers, record.num))
         next_ns = await self.store.next_wake_ns(after_ns=self.now_ns())
         if next_ns is not None:
             self._wake_by(next_ns)

@@ -315,5 +315,6 @@ def _described(run: RunRecord, query: RunQuery) -> bool:
         and (query.version is None or run.version == query.version)
         and (query.since_ns is None or run.created_at_ns >= query.since_ns)
         and (query.before_num is None or run.num < query.before_num)
+        and (not query.attention or (run.reason is not None and run.ended_at_ns is None))
         and (query.parent is None or run.parent == query.parent)
     )

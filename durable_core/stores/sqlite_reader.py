@@ -83,6 +83,8 @@ def where(query: RunQuery) -> Where:
     if query.phases is not None:
         parts.append(f"phase IN ({marks(len(query.phases))})")
         values.extend(sorted(query.phases))
+    if query.attention:
+        parts.append("reason IS NOT NULL AND ended_at_ns IS NULL")
     for text, value in (
         ("name = ?", query.name),
         ("version = ?", query.version),

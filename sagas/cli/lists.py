@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 from sagas.cli.layout import Column, Line, Piece, Table, clean, wrapped
-from sagas.cli.times import duration, moment
+from sagas.cli.times import duration, minute, moment
 from sagas.cli.words import MEANINGS
 from sagas.model.info import Entry, SagaInfo, at
 
-OF_SAGAS = (Column("id"), Column("saga"), Column("status"), Column("started"), Column("took", right=True))
+OF_SAGAS = (Column("id"), Column("saga"), Column("status"), Column("started (UTC)"), Column("for", right=True))
 OF_ENTRIES = (
     Column("what"),
     Column("about"),
@@ -22,14 +22,13 @@ def sagas(found: Sequence[SagaInfo], *, now_ns: int, width: int) -> list[Line]:
     """One row for each saga."""
     table = Table(OF_SAGAS, width=width)
     for info in found:
-        span = duration((info.ended_at or at(now_ns)) - info.created_at)
         table.row(
             (
                 Piece(clean(info.id), "bold"),
                 Piece(f"{clean(info.saga)} v{info.version}"),
                 Piece(_status(info), MEANINGS[info.status].style),
-                Piece(moment(info.created_at).removesuffix(" UTC")),
-                Piece(span if info.ended_at else f"{span} so far"),
+                Piece(minute(info.created_at)),
+                Piece(duration((info.ended_at or at(now_ns)) - info.created_at)),
             )
         )
     return table.lines()

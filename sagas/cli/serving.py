@@ -46,7 +46,7 @@ def worker(
     modules: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODULE...",
+            metavar="MODULE",
             help="Dotted names, or paths of .py files, of the modules with the sagas.",
             show_default=False,
         ),

@@ -74,7 +74,7 @@ def start(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The saga's name.", show_default=False)],
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[JSON]...", help="Its arguments in order, each as JSON.", show_default=False),
+        typer.Argument(metavar="JSON", help="Its arguments in order, each as JSON.", show_default=False),
     ] = None,
     *,
     args: Annotated[

@@ -50,7 +50,7 @@ def _head(seen: Seen, look: Look) -> Iterator[Line]:
     )
     status = f"{info.status.upper()}: {told.text}"
     yield from _labelled("status", status, look, style=told.style)
-    yield from _times(seen)
+    yield from _times(seen, look)
     if seen.error is not None and (info.reason is None or seen.error not in info.reason):
         yield from _labelled("error", seen.error, look, style="red")
     if info.status is SagaStatus.STUCK:
@@ -66,17 +66,17 @@ def _head(seen: Seen, look: Look) -> Iterator[Line]:
         yield from _labelled("result", _json(info.result), look)
 
 
-def _times(seen: Seen) -> Iterator[Line]:
+def _times(seen: Seen, look: Look) -> Iterator[Line]:
     info = seen.info
-    ended = "" if info.ended_at is None else f", ended {moment(info.ended_at)}"
-    took = duration((info.ended_at or at(seen.now_ns)) - info.created_at)
-    yield Piece("time".ljust(LABEL), "dim"), Piece(f"started {moment(info.created_at)}{ended}")
-    yield (
-        Piece(" " * LABEL),
-        Piece(f"took {took}" if info.ended_at else f"{took} so far, last change {moment(info.updated_at)}"),
-    )
+    span = duration((info.ended_at or at(seen.now_ns)) - info.created_at)
+    if info.ended_at is not None:
+        yield from _labelled("time", f"started {moment(info.created_at)}, ended {moment(info.ended_at)}", look)
+        yield from _labelled("", f"took {span}", look)
+        return
+    yield from _labelled("time", f"started {moment(info.created_at)}", look)
+    yield from _labelled("", f"{span} so far, last change {moment(info.updated_at)}", look)
     if info.wake_at is not None and info.status in (SagaStatus.WAITING, SagaStatus.COMPENSATING):
-        yield Piece(" " * LABEL), Piece(f"goes on at {moment(info.wake_at)}, or earlier if something comes")
+        yield from _labelled("", f"goes on at {moment(info.wake_at)}, or earlier if something comes", look)
 
 
 def _labelled(label: str, text: str, look: Look, *, style: str = "") -> Iterator[Line]:

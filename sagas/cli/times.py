@@ -10,6 +10,11 @@ def moment(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def minute(at: datetime) -> str:
+    """``2026-08-01 10:00``, in UTC, for a column that says so."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
 def duration(span: timedelta) -> str:
     """``12 ms``, ``3.2 s``, ``4 min 10 s``, ``2 h 5 min``, ``3 d 4 h``."""
     seconds = max(span.total_seconds(), 0.0)

@@ -113,4 +113,5 @@ async def _give(asked: Asked, given: Common, call: Call) -> SagaInfo:
 
 
 def _document(asked: Asked, info: SagaInfo) -> dict[str, Any]:
-    return attrs.asdict(asked) | {"saga": info.saga, "version": info.version, "status_before": info.status}
+    about = {"id": info.id, "saga": info.saga, "version": info.version, "status_before": info.status}
+    return about | {"verb": asked.verb, "step": asked.step} | asked.signed

@@ -41,6 +41,12 @@ class SagaStatus(StrEnum):
     KILLED = "killed"
 
 
+WAIT_ENDS = {
+    EntryKind.FIRED.value: "succeeded",
+    EntryKind.ANSWERED.value: "succeeded",
+    EntryKind.CLOSED.value: "skipped",
+}
+"""How a wait stands after each kind of end."""
 CAUSES = ("failed", "cancelled", "deadline")
 SAGA_ENDS = frozenset({SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.RESOLVED, SagaStatus.KILLED})
 
@@ -203,14 +209,36 @@ def steps_of(entries: Sequence[JournalEntry]) -> list[StepState]:
         for entry in entries
         if entry.kind == EntryKind.MARKED and entry.key.startswith("skipped:")
     }
-    found: list[StepState] = []
+    found: list[tuple[int, StepState]] = []
     for record in records.values():
         if record.kind in ("compensation", "probe"):
             continue
         undo = records.get(undo_key(record.key))
         compensation = None if undo is None else _state(undo, undo.status.value, None)
-        found.append(_state(record, _status(record, undo, skipped=record.key in skipped), compensation))
-    return found
+        state = _state(record, _status(record, undo, skipped=record.key in skipped), compensation)
+        found.append((record.started_seq, state))
+    found += _waits(entries)
+    return [state for _, state in sorted(found, key=lambda item: item[0])]
+
+
+def _waits(entries: Sequence[JournalEntry]) -> list[tuple[int, StepState]]:
+    """The sleeps and callbacks, each with the entry at which it began."""
+    found: dict[str, tuple[int, StepState]] = {}
+    for entry in entries:
+        if entry.kind == EntryKind.ARMED:
+            state = StepState(
+                key=entry.key,
+                name=name_of(entry.key),
+                kind=entry.label,
+                status="running",
+                attempts=1,
+                started_at=at(entry.at_ns),
+            )
+            found[entry.key] = (entry.seq, state)
+        elif entry.kind in WAIT_ENDS and entry.key in found:
+            seq, state = found[entry.key]
+            found[entry.key] = (seq, attrs.evolve(state, status=WAIT_ENDS[entry.kind], ended_at=at(entry.at_ns)))
+    return list(found.values())
 
 
 def _status(step: StepRecord, undo: StepRecord | None, *, skipped: bool) -> str:

@@ -1,15 +1,16 @@
 """What is to be undone, and in which order: a pure function of the steps that the journal tells of.
 
-Invariant: reverse order of completion (Garcia-Molina & Salem 1987, section 2), each completed step once, and never a step
-that cannot have run.
+Invariant: reverse order of completion (Garcia-Molina & Salem 1987, section 2), each completed step once, and never
+a step that cannot have run. Whether a step is undone is read off its compensation's record, never off a list of ours.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 
-from durable_core import StepRecord, StepStatus, derived
+from durable_core import StepRecord, StepStatus, derived, served
 
 UNDO = "undo"
 PROBE = "probe"
+SETTLED_BY_PROBE = ("step", "pivot")
 
 
 def undo_key(key: str) -> str:
@@ -22,32 +23,50 @@ def probe_key(key: str) -> str:
     return derived(key, PROBE)
 
 
-def in_doubt(steps: Mapping[str, StepRecord], prefix: str = "", *, answered: Collection[str] = ()) -> list[str]:
+def is_undone(steps: Mapping[str, StepRecord], key: str) -> bool:
+    """Whether the compensation of the step at ``key`` has succeeded."""
+    undo = steps.get(undo_key(key))
+    return undo is not None and undo.status is StepStatus.SUCCEEDED
+
+
+def in_doubt(steps: Mapping[str, StepRecord], prefix: str = "", *, skipped: Collection[str] = ()) -> list[str]:
     """The steps under ``prefix`` whose effect may have happened and that nobody has settled, latest first."""
     return _latest_first(
         step
         for step in _under(steps, prefix)
-        if step.status is StepStatus.UNKNOWN and step.kind in ("step", "pivot") and step.key not in answered
+        if step.status is StepStatus.UNKNOWN
+        and step.kind in SETTLED_BY_PROBE
+        and step.key not in skipped
+        and not is_undone(steps, step.key)
     )
 
 
-def to_undo(steps: Mapping[str, StepRecord], prefix: str = "", *, done: Collection[str] = ()) -> list[str]:
+def to_undo(steps: Mapping[str, StepRecord], prefix: str = "", *, skipped: Collection[str] = ()) -> list[str]:
     """The steps under ``prefix`` that have completed and are not undone, latest first.
 
     Args:
         steps: all steps of the run, by key.
         prefix: only keys that begin so.
-        done: keys counted as undone: compensated, or skipped by an operator.
+        skipped: keys whose compensation an operator counts as done.
     """
     return _latest_first(
         step
         for step in _under(steps, prefix)
-        if step.kind == "step" and step.status is StepStatus.SUCCEEDED and step.key not in done
+        if step.kind == "step"
+        and step.status is StepStatus.SUCCEEDED
+        and step.key not in skipped
+        and not is_undone(steps, step.key)
     )
 
 
+def undone(steps: Mapping[str, StepRecord]) -> list[str]:
+    """The keys of the steps that were undone, in the order in which they were."""
+    done = [step for step in steps.values() if step.kind == "compensation" and step.status is StepStatus.SUCCEEDED]
+    return [served(step.key) for step in sorted(done, key=lambda step: step.ended_seq)]
+
+
 def _under(steps: Mapping[str, StepRecord], prefix: str) -> Iterable[StepRecord]:
-    return (step for step in steps.values() if step.key.startswith(prefix))
+    return [step for step in steps.values() if step.key.startswith(prefix)] if prefix else steps.values()
 
 
 def _latest_first(steps: Iterable[StepRecord]) -> list[str]:

@@ -1,25 +1,116 @@
-"""Operators' verbs: in which states each makes sense. One table makes the guards, their tests and their page in the docs."""
+"""Operators' verbs: in which states each makes sense.
 
-from collections.abc import Mapping
+One table makes the guards, the tests of every verb in every state, and the page in the docs.
+"""
 
-from sagas.model.info import SagaStatus
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from sagas.model.info import SAGA_ENDS, SagaInfo, SagaStatus, StepState
 
 GOING = frozenset({SagaStatus.PENDING, SagaStatus.RUNNING, SagaStatus.WAITING})
+OPEN = frozenset(SagaStatus) - SAGA_ENDS
+STUCK = frozenset({SagaStatus.STUCK})
 
-ALLOWED: Mapping[str, frozenset[SagaStatus]] = {
-    "cancel": GOING | {SagaStatus.COMPENSATING, SagaStatus.STUCK},
-    "retry": frozenset({SagaStatus.STUCK}),
+
+@attrs.frozen(kw_only=True)
+class Verb:
+    """When a verb makes sense."""
+
+    accepted: frozenset[SagaStatus]
+    """Statuses in which it is journalled and acts."""
+    repeated: frozenset[SagaStatus] = frozenset()
+    """Statuses in which it has been done already, by whomever: accepted, and nothing changes."""
+    undoes: bool = False
+    """It leads to a rollback, so it is refused after the pivot."""
+    step: str | None = None
+    """The status of the step that it must name; None where it names none."""
+    step_done: str | None = None
+    """The status that it gives that step: repeating it there is harmless."""
+    does: str = ""
+    """For the docs."""
+
+
+VERBS: Mapping[str, Verb] = {
+    "cancel": Verb(
+        accepted=GOING | STUCK,
+        repeated=frozenset({SagaStatus.COMPENSATING, SagaStatus.COMPENSATED, SagaStatus.RESOLVED}),
+        undoes=True,
+        does="ask for a rollback; what is in flight ends first",
+    ),
+    "retry": Verb(accepted=STUCK, does="try again what the saga is stuck on, with a fresh retry policy"),
+    "skip": Verb(
+        accepted=STUCK,
+        step="compensation_failed",
+        step_done="skipped",
+        does="count the compensation of a step as done, because a person has undone it",
+    ),
+    "resolve": Verb(
+        accepted=STUCK, step="unknown", does="settle an unknown outcome: the step has happened, or it has not"
+    ),
+    "kill": Verb(
+        accepted=OPEN, repeated=frozenset({SagaStatus.KILLED}), does="end it here and now; nothing is undone"
+    ),
+    "pause": Verb(accepted=OPEN, does="start no further step until it is resumed; its deadline runs on"),
+    "resume": Verb(accepted=OPEN, does="go on after a pause"),
+    "rollback": Verb(
+        accepted=frozenset({SagaStatus.STUCK, SagaStatus.KILLED}),
+        repeated=frozenset({SagaStatus.COMPENSATING, SagaStatus.COMPENSATED, SagaStatus.RESOLVED}),
+        undoes=True,
+        does="undo what a stuck or killed saga has done",
+    ),
 }
-"""The statuses in which each verb is accepted. A verb that is accepted and has nothing to do is harmless."""
 
 
-def refusal(verb: str, status: SagaStatus, phase: str, *, saga_id: str) -> str | None:
-    """Why ``verb`` makes no sense for a saga that stands so; None where it does."""
-    if verb == "cancel" and phase == "past-pivot":
-        return f"saga {saga_id!r} has passed its pivot: it goes forward, and nothing is undone any more"
-    if status in ALLOWED[verb]:
-        return None
-    return (
-        f"saga {saga_id!r} is {status}, and `{verb}` makes sense only where it is "
-        f"{', '.join(sorted(ALLOWED[verb]))}; nothing was changed"
-    )
+@attrs.frozen
+class Accept:
+    """The verb is journalled."""
+
+
+@attrs.frozen
+class Repeat:
+    """It has been done already: nothing changes."""
+
+
+@attrs.frozen
+class Refuse:
+    """It makes no sense here; ``past_pivot`` where that is why."""
+
+    why: str
+    past_pivot: bool = False
+
+
+def judge(verb: str, info: SagaInfo, phase: str, step: str | None) -> Accept | Repeat | Refuse:
+    """Whether ``verb`` (about ``step``) makes sense for a saga that stands so."""
+    rule = VERBS[verb]
+    if verb in ("pause", "resume") and info.status in rule.accepted and info.paused == (verb == "pause"):
+        return Repeat()
+    if info.status in rule.repeated:
+        return Repeat()
+    if rule.undoes and phase == "past-pivot":
+        return Refuse(
+            f"saga {info.id!r} has passed its pivot: it goes forward, and nothing is undone any more; nothing was changed",
+            past_pivot=True,
+        )
+    named = _step(info.steps, step) if step is not None else None
+    if step is not None and named is None:
+        keys = ", ".join(state.key for state in info.steps) or "none"
+        return Refuse(f"saga {info.id!r} has no step {step!r}; its steps are: {keys}. Nothing was changed")
+    if named is not None and rule.step_done is not None and named.status == rule.step_done:
+        return Repeat()
+    if info.status not in rule.accepted:
+        return Refuse(
+            f"saga {info.id!r} is {info.status}, and `{verb}` makes sense only where it is "
+            f"{', '.join(sorted(rule.accepted))}; nothing was changed"
+        )
+    if rule.step is not None and named is not None and named.status != rule.step:
+        return Refuse(
+            f"step {step!r} of saga {info.id!r} is {named.status}, and `{verb}` is for a step that is {rule.step}; "
+            "nothing was changed"
+        )
+    return Accept()
+
+
+def _step(steps: Sequence[StepState], key: str) -> StepState | None:
+    return next((state for state in steps if state.key == key), None)

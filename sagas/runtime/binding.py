@@ -7,9 +7,10 @@ import attrs
 import msgspec
 
 from durable_core import CallShape, Codec, DefinitionError, StepSpec, is_async, to_ns
-from sagas.model.definition import Declared, Pivot, Probed, Retriable, Serving, Span, Step, takes_arguments
+from sagas.model.definition import Declared, Pivot, Probed, Retriable, SagaDef, Serving, Span, Step, takes_arguments
 from sagas.model.outcome import DidNotHappen, Happened, StillUnknown
 from sagas.model.resource import fill
+from sagas.model.scan import Scan, scan
 
 Extra = dict[str, Any]
 RESULT = "sagas_result"
@@ -50,6 +51,8 @@ class Binder:
         self.known: dict[Declared[..., Any], Bound] = {}
         """What has been bound so far."""
         self._by_spec: dict[StepSpec, Bound] = {}
+        self._scans: dict[SagaDef[..., Any], Scan] = {}
+        self._shapes: dict[SagaDef[..., Any], CallShape] = {}
 
     def bind(self, declared: Declared[..., Any]) -> Bound:
         """What to run for ``declared``.
@@ -66,6 +69,29 @@ class Binder:
     def of(self, spec: StepSpec | None) -> Bound | None:
         """What the engine's ``spec`` was made from."""
         return None if spec is None else self._by_spec.get(spec)
+
+    def scan(self, definition: SagaDef[..., Any]) -> Scan:
+        """What could be read off the body of ``definition``."""
+        if definition not in self._scans:
+            self._scans[definition] = scan(definition)
+        return self._scans[definition]
+
+    def named(self, name: str, definition: SagaDef[..., Any]) -> Bound | None:
+        """The step of that name: one that the body of ``definition`` names, or one that has run here."""
+        declared = self.scan(definition).declared().get(name)
+        if declared is None:
+            declared = next((known for known in self.known if known.name == name), None)
+        return None if declared is None else self.bind(declared)
+
+    def shape_of(self, definition: SagaDef[..., Any]) -> CallShape:
+        """How the arguments and the result of a saga are stored."""
+        if definition not in self._shapes:
+            self._shapes[definition] = CallShape.of(definition.body, self._codec, skip=1)
+        return self._shapes[definition]
+
+    def encode(self, value: object, *, what: str) -> bytes:
+        """A value as it is stored."""
+        return self._codec.encode(value, what=what)
 
     def _bind(self, declared: Declared[..., Any]) -> Bound:
         self._check(declared)

@@ -1,9 +1,12 @@
 """What a saga's body is given: its operations. Each forwards to the driver; none touches the world by itself."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 from uuid import UUID
+
+from sagas.runtime.blocks import Parallel, Savepoint
 
 if TYPE_CHECKING:
     import logging
@@ -69,6 +72,24 @@ class Saga:
         Raises whatever the step raised once its retries are used up, first time and on every replay.
         """
         return self._driver.run(what, args, kwargs)
+
+    def savepoint(self, name: str) -> AbstractAsyncContextManager[None]:
+        """A block of which an exception that leaves it first undoes what was done in it; then it goes on its way."""
+        return Savepoint(self._driver, name)
+
+    def parallel(self) -> AbstractAsyncContextManager[Parallel]:
+        """A block of branches that run at the same time and end together, like ``asyncio.TaskGroup``.
+
+        After the first recorded failure nothing new begins in any branch, what is in flight ends and is recorded, and
+        that failure is raised.
+        """
+        return Parallel(self._driver)
+
+    def map(
+        self, what: "Declared[Concatenate[T, ...], R]", items: Iterable[T], /, *, max_concurrency: int | None = None
+    ) -> Awaitable[list[R]]:
+        """Run a step for each item, at most ``max_concurrency`` at a time; results in the order of the items."""
+        return self._driver.map(what, items, max_concurrency)
 
     def sleep(self, span: "Span") -> Awaitable[None]:
         """Wait for ``span`` (a timedelta, or seconds); durable."""

@@ -13,9 +13,11 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
+from typer.main import get_command
 
 from sagas import Orchestrator, SagasError
 from sagas.cli import main
+from sagas.cli.app import program
 from sagas.cli.modules import load
 
 SHOP = '''
@@ -139,7 +141,7 @@ def test_start_makes_a_saga_durable_and_says_how_to_look(shop: Shop):
 
 
 def test_start_twice_is_harmless_and_other_input_is_refused(shop: Shop):
-    """The same id with the same input gives the same saga; with another input exit code 2, whatever the order of keys."""
+    """The same id with the same input gives the same saga, whatever the order of keys; other input: exit code 2."""
     assert shop.start("o-1", 4, "--json").document == {"id": "o-1", "saga": "place-order", "version": 1}
     same = json.dumps([{"amount": 4, "item": "teapot"}])
     assert shop.run("start", "place-order", "--args", same, "--id", "o-1", "--module", str(shop.path)).code == 0
@@ -292,13 +294,13 @@ def test_history_is_the_journal(shop: Shop):
 
 
 def test_retry_mends_a_stuck_saga(shop: Shop):
-    """A given-up compensation: once its cause is mended, `retry` and a worker end the saga; the journal says who and why."""
+    """A given-up compensation: once its cause is mended, `retry` and a worker end the saga; the journal says who."""
     shop.stuck("o-1")
     shop.closed.unlink()
     ended = shop.run("retry", "o-1", "--actor", "ada", "--note", "it is Monday", "--json")
     assert ended.code == 0
     assert ended.document == {
-        "verb": "retry", "saga_id": "o-1", "step": None, "actor": "ada", "note": "it is Monday",
+        "verb": "retry", "id": "o-1", "step": None, "actor": "ada", "note": "it is Monday",
         "saga": "place-order", "version": 1, "status_before": "stuck",
     }  # fmt: skip
     shop.work("o-1")
@@ -475,6 +477,17 @@ def test_help_names_every_command(shop: Shop):
     ended = shop.run("--help")
     assert ended.code == 0
     assert all(name in ended.out for name in ("worker", "start", "list", "show", "history", "retry", "cancel"))
+
+
+def test_every_command_and_option_has_its_place_on_the_page():
+    """docs/reference/cli.md has a heading for each command, and names each option in its section or in a shared one."""
+    page = (Path(__file__).parents[2] / "docs/reference/cli.md").read_text(encoding="utf-8")
+    shared = page.partition("## Running")[0] + page.partition("## Mending")[2].partition("###")[0]
+    for name, command in get_command(program()).commands.items():
+        section = page.partition(f"\n### {name}\n")[2].partition("\n#")[0]
+        assert section, name
+        options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        assert {option for option in options if f"`{option}" not in section + shared} == set(), name
 
 
 def test_a_reader_that_has_gone_is_no_error(shop: Shop, monkeypatch: pytest.MonkeyPatch):

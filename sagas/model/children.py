@@ -1,0 +1,126 @@
+"""Child sagas, read off their root's journal: a child is a scope of its root's run, so it stays undoable until that ends."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import msgspec
+
+from durable_core import EntryKind, JournalEntry, name_of
+from sagas.model.info import SAGA_ENDS, SagaInfo, SagaStatus, StepState, at
+
+OPENED, COMPLETED, COMPENSATED = "child:", "child-completed:", "child-compensated:"
+
+
+@attrs.frozen
+class Child:
+    """What the journal says of one child."""
+
+    key: str
+    opened: JournalEntry
+    closed: JournalEntry | None
+
+    @property
+    def completed(self) -> bool:
+        """Whether its body has returned."""
+        return self.closed is not None and self.closed.key.startswith(COMPLETED)
+
+    @property
+    def compensated(self) -> bool:
+        """Whether it was rolled back by its own failure."""
+        return self.closed is not None and self.closed.key.startswith(COMPENSATED)
+
+
+def children_of(entries: Sequence[JournalEntry]) -> dict[str, Child]:
+    """The children by key, in the order in which they began."""
+    found: dict[str, Child] = {}
+    for entry in entries:
+        if entry.kind != EntryKind.MARKED:
+            continue
+        if entry.key.startswith(OPENED):
+            key = entry.key.removeprefix(OPENED)
+            found[key] = Child(key, entry, None)
+        for closing in (COMPLETED, COMPENSATED):
+            if entry.key.startswith(closing) and (key := entry.key.removeprefix(closing)) in found:
+                found[key] = attrs.evolve(found[key], closed=entry)
+    return found
+
+
+def _state(child: Child, *, rolled_back: bool) -> StepState:
+    if child.compensated or (rolled_back and child.completed):
+        status = "compensated"
+    elif child.completed:
+        status = "succeeded"
+    else:
+        status = "compensated" if rolled_back else "running"
+    return StepState(
+        key=child.key,
+        name=name_of(child.key),
+        kind="child",
+        status=status,
+        attempts=1,
+        result=_result(child),
+        started_at=at(child.opened.at_ns),
+        ended_at=None if child.closed is None else at(child.closed.at_ns),
+    )
+
+
+def _result(child: Child) -> Any:  # noqa: ANN401 - plain JSON
+    if child.closed is None or not child.completed:
+        return None
+    return msgspec.json.decode(child.closed.payload or b"null")
+
+
+def child_info(root: SagaInfo, entries: Sequence[JournalEntry], key: str) -> SagaInfo | None:
+    """The child at ``key`` as a saga of its own: its end is provisional until its root ends. None where there is none."""
+    child = children_of(entries).get(key)
+    if child is None:
+        return None
+    opened: dict[str, Any] = msgspec.json.decode(child.opened.payload or b"{}")
+    arguments = opened.get("input", [])
+    prefix = f"{key}/"
+    return attrs.evolve(
+        root,
+        id=f"{root.id}/{key}",
+        saga=opened.get("saga", ""),
+        version=opened.get("version", 1),
+        status=_status(child, root),
+        cause="failed" if child.compensated else root.cause,
+        input={str(place): value for place, value in enumerate(arguments)} if isinstance(arguments, list) else arguments,
+        result=_result(child),
+        created_at=at(child.opened.at_ns),
+        ended_at=None if child.closed is None else at(child.closed.at_ns),
+        steps=[
+            attrs.evolve(state, key=state.key.removeprefix(prefix)) for state in within(root, entries, prefix=prefix)
+        ],
+    )
+
+
+def within(root: SagaInfo, entries: Sequence[JournalEntry], *, prefix: str) -> list[StepState]:
+    """The steps under ``prefix``, of which a child saga is one: what it did in itself is its own list."""
+    children = children_of(entries)
+    rolled_back = root.status in (SagaStatus.COMPENSATED, SagaStatus.RESOLVED)
+    states = {key: _state(child, rolled_back=rolled_back) for key, child in children.items()}
+    found: dict[str, StepState] = {}
+    for state in root.steps:
+        if not state.key.startswith(prefix):
+            continue
+        owner = next((key for key in children if key.startswith(prefix) and state.key.startswith(f"{key}/")), None)
+        if owner is None:
+            found[state.key] = state
+        else:
+            found.setdefault(owner, states[owner])
+    for key, state in states.items():  # children that have not begun a step
+        if key.startswith(prefix) and not any(key.startswith(f"{other}/") for other in children):
+            found.setdefault(key, state)
+    return list(found.values())
+
+
+def _status(child: Child, root: SagaInfo) -> SagaStatus:
+    if child.compensated or (child.closed is not None and root.status in (SagaStatus.COMPENSATED, SagaStatus.RESOLVED)):
+        return SagaStatus.COMPENSATED
+    if child.completed and root.status not in (SagaStatus.COMPENSATING, SagaStatus.STUCK):
+        return SagaStatus.COMPLETED
+    if root.status in SAGA_ENDS and child.closed is None:
+        return root.status
+    return root.status

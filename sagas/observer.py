@@ -1,0 +1,202 @@
+"""Looks at sagas: their rows and journals as their users see them."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import attrs
+import msgspec
+
+from durable_core import (
+    CallShape,
+    DefinitionError,
+    Engine,
+    JournalEntry,
+    RunNotFound,
+    RunOutcome,
+    RunQuery,
+    RunRecord,
+    RunRef,
+    RunStatus,
+    rebuild,
+)
+from sagas.errors import SagaCompensated, SagaKilled, SagaNotFound, SagaStuck
+from sagas.model.children import child_info, within
+from sagas.model.definition import SagaDef
+from sagas.model.info import SagaInfo, SagaStatus, cause_of, info_of, query_of, status_of, steps_of
+
+
+class Observer:
+    """What can be asked about the sagas of a store."""
+
+    engine: Engine
+    _registered: dict[tuple[str, int], SagaDef[..., Any]]
+
+    async def list(  # noqa: PLR0913 - one keyword for each filter
+        self,
+        *,
+        status: SagaStatus | str | None = None,
+        saga: str | None = None,
+        version: int | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+        attention: bool = False,
+    ) -> "list[SagaInfo]":
+        """Sagas, newest first.
+
+        Args:
+            status: only those of this status.
+            saga: only those of this name.
+            version: only those of this version.
+            since: only those started at or after this time (aware).
+            limit: at most so many.
+            attention: only those that need a person: stuck, or failing again and again.
+        """
+        records = await self.engine.select(_query(status, saga, version, since, limit, attention=attention))
+        journals = await self.engine.journals([record.num for record in records])
+        found = [self._whole(record, journals[record.num]) for record in records]
+        return [
+            attrs.evolve(info, steps=within(info, journals[record.num], prefix=""))
+            for info, record in zip(found, records, strict=True)
+        ]
+
+    async def count(  # noqa: PLR0913 - one keyword for each filter
+        self,
+        *,
+        status: SagaStatus | str | None = None,
+        saga: str | None = None,
+        version: int | None = None,
+        since: datetime | None = None,
+        attention: bool = False,
+    ) -> int:
+        """How many sagas there are of that description; see ``list``."""
+        return await self.engine.count(_query(status, saga, version, since, None, attention=attention))
+
+    async def info(self, id: str) -> SagaInfo:  # noqa: A002 - the contract's name
+        """A saga as it stands, as far as it is durable; also a child saga, by ``<parent id>/<step key>``.
+
+        Raises:
+            SagaNotFound: there is none.
+        """
+        record, key = await self._find_with_child(id)
+        entries = await self.engine.journal(record.num)
+        info = self._whole(record, entries)
+        if not key:
+            return attrs.evolve(info, steps=within(info, entries, prefix=""))
+        child = child_info(info, entries, key)
+        if child is None:
+            raise _not_found(id)
+        return child
+
+    async def _find(self, id: str) -> RunRecord:  # noqa: A002 - the contract's name
+        try:
+            return await self.engine.find(id)
+        except RunNotFound:
+            raise _not_found(id) from None
+
+    async def _find_with_child(self, id: str) -> tuple[RunRecord, str]:  # noqa: A002 - the contract's name
+        """The run of this id, or the run whose child it is and the child's key."""
+        parts = id.split("/")
+        ids = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
+        found = {record.id: record for record in await self.engine.store.find(ids)}
+        for known in ids:
+            if known in found:
+                return found[known], id[len(known) + 1 :]
+        raise _not_found(id)
+
+    def _shape(self, name: str, version: int) -> CallShape | None:
+        """How arguments and result are read, where the saga is registered here."""
+        if (name, version) not in self._registered:
+            return None
+        return self.engine.registry.get(name, version).shape
+
+    def _whole(self, record: RunRecord, entries: Sequence[JournalEntry]) -> SagaInfo:
+        shape = self._shape(record.name, record.version)
+        read_result: Callable[[bytes], Any] = msgspec.json.decode
+        if shape is not None:
+            known = shape
+
+            def read_result(stored: bytes) -> Any:  # noqa: ANN401 - the saga's own result type
+                return known.decode_result(stored, what=f"saga {record.id!r}: the result")
+
+        return info_of(
+            record,
+            entries,
+            read_input=shape.as_mapping if shape else _plain_input,
+            read_result=read_result,
+        )
+
+    async def answer(self, ref: RunRef, outcome: RunOutcome) -> Any:  # noqa: ANN401 - the saga's result
+        """The result of a saga that has ended; raises what tells how it stands where that is not its result."""
+        match outcome.status:
+            case RunStatus.COMPLETED:
+                shape = self._shape(ref.name, ref.version)
+                stored = outcome.output or b"null"
+                if shape is None:
+                    return msgspec.json.decode(stored)
+                return shape.decode_result(stored, what=f"saga {ref.id!r}: the result")
+            case RunStatus.STUCK:
+                reason = outcome.reason or "no reason recorded"
+                states = steps_of(await self.engine.journal(ref.num))
+                steps = tuple(state.key for state in states if state.status in NEEDING_HELP)
+                raise SagaStuck(f"saga {ref.id!r} is stuck: {reason}", run_id=ref.id, reason=reason, steps=steps)
+            case RunStatus.KILLED:
+                raise SagaKilled(f"saga {ref.id!r} was killed by an operator; nothing was undone", run_id=ref.id)
+            case _:
+                raise _compensated(ref, outcome)
+
+
+NEEDING_HELP = frozenset({"unknown", "compensation_failed", "failed", "running"})
+
+
+def _compensated(ref: RunRef, outcome: RunOutcome) -> SagaCompensated:
+    told: dict[str, list[str]] = msgspec.json.decode(outcome.output or b"{}")
+    cause = cause_of(outcome.phase) or "failed"
+    error = None if outcome.error is None else rebuild(outcome.error)
+    undone = told.get("compensated", [])
+    why = f"{type(error).__name__}: {error}" if error is not None else cause
+    raised = SagaCompensated(
+        f"saga {ref.id!r} was rolled back ({why}); undone: {', '.join(undone) or 'nothing had to be'}",
+        saga_id=ref.id,
+        status=status_of(outcome.status, outcome.phase).value,
+        cause=cause,
+        compensated=undone,
+        skipped=told.get("skipped", []),
+    )
+    raised.__cause__ = error
+    return raised
+
+
+def _not_found(id: str) -> SagaNotFound:  # noqa: A002 - the contract's name
+    return SagaNotFound(f"no saga has the id {id!r} in this store; `sagas list` shows those there are", run_id=id)
+
+
+def _query(  # noqa: PLR0913, PLR0917 - the filters
+    status: SagaStatus | str | None,
+    saga: str | None,
+    version: int | None,
+    since: datetime | None,
+    limit: int | None,
+    *,
+    attention: bool,
+) -> RunQuery:
+    statuses, phases = (None, None) if status is None else query_of(_status(status))
+    if since is not None and since.tzinfo is None:
+        raise DefinitionError(f"since={since!r}: give a datetime with a time zone")
+    since_ns = None if since is None else round(since.timestamp() * 1e6) * 1000
+    query = RunQuery(statuses=statuses, phases=phases, name=saga, version=version, since_ns=since_ns, limit=limit)
+    return attrs.evolve(query, attention=attention)
+
+
+def _status(status: SagaStatus | str) -> SagaStatus:
+    try:
+        return SagaStatus(status)
+    except ValueError:
+        raise DefinitionError(f"{status!r} is no status of a saga; use one of {', '.join(SagaStatus)}") from None
+
+
+def _plain_input(stored: bytes) -> dict[str, Any]:
+    call = msgspec.json.decode(stored)
+    args = call.get("args", []) if isinstance(call, dict) else call
+    named: dict[str, Any] = {str(index): value for index, value in enumerate(args)}
+    return {**named, **call.get("kwargs", {})} if isinstance(call, dict) else named

@@ -1,0 +1,132 @@
+"""Operators' verbs. Each is journalled with its actor and note, is safe to repeat, and is refused where it makes no sense."""
+
+from typing import Any
+
+import msgspec
+
+from durable_core import Codec, EntryKind, JournalEntry, RunRecord, WrongState
+from sagas.errors import SagaPastPivot
+from sagas.model.verbs import Accept, Refuse, Repeat, judge
+from sagas.observer import Observer
+from sagas.runtime.people import Verdict
+
+Reopening = tuple[str, int]
+"""A label and an entry: which part of the journal is void once the verb acts; see ``durable_core.EntryKind.SIGNALLED``."""
+
+
+class Operators(Observer):
+    """What a person may do to a saga."""
+
+    async def cancel(self, id: str, *, reason: str = "", actor: str = "", note: str = "") -> None:  # noqa: A002
+        """Ask for a rollback; the request is durable on return. What is in flight ends first, then everything is undone.
+
+        Raises:
+            SagaPastPivot: nothing can be undone any more.
+            WrongState: it has ended otherwise.
+        """
+        await self._verb(id, "cancel", Verdict(reason=reason, actor=actor, note=note))
+
+    async def retry(self, id: str, step: str | None = None, *, actor: str = "", note: str = "") -> None:  # noqa: A002
+        """Have a stuck saga try again what it is stuck on, with a fresh policy; durable on return.
+
+        Args:
+            id: the saga.
+            step: only this step; default whatever it is stuck on.
+            actor: who asks.
+            note: why.
+
+        Raises:
+            WrongState: it is not stuck.
+        """
+        await self._verb(id, "retry", Verdict(step=step, actor=actor, note=note))
+
+    async def skip(self, id: str, step: str, *, actor: str = "", note: str = "") -> None:  # noqa: A002
+        """Count the compensation of ``step`` as done, because a person has undone it; durable on return.
+
+        Raises:
+            WrongState: the saga is not stuck, or that step's compensation was not given up.
+        """
+        await self._verb(id, "skip", Verdict(step=step, actor=actor, note=note))
+
+    async def resolve(  # noqa: PLR0913 - the contract's signature
+        self,
+        id: str,  # noqa: A002
+        step: str,
+        *,
+        happened: bool,
+        result: object = None,
+        actor: str = "",
+        note: str = "",
+    ) -> None:
+        """Settle an unknown outcome: ``step`` has succeeded with ``result``, or never happened; durable on return.
+
+        Raises:
+            WrongState: the saga is not stuck, or that step's outcome is not unknown.
+            PayloadError: the result cannot be stored.
+        """
+        stored = Codec().encode(result, what=f"saga {id}, step {step!r}: the result given to resolve")
+        verdict = Verdict(step=step, happened=happened, result=msgspec.Raw(stored), actor=actor, note=note)
+        await self._verb(id, "resolve", verdict)
+
+    async def kill(self, id: str, *, actor: str = "", note: str = "") -> None:  # noqa: A002
+        """End it here and now and undo nothing; what is in flight is kept as evidence only. Durable on return."""
+        await self._verb(id, "kill", Verdict(actor=actor, note=note))
+
+    async def pause(self, id: str, *, actor: str = "", note: str = "") -> None:  # noqa: A002
+        """Start no further step until ``resume``; its deadline runs on. Durable on return."""
+        await self._verb(id, "pause", Verdict(actor=actor, note=note))
+
+    async def resume(self, id: str, *, actor: str = "", note: str = "") -> None:  # noqa: A002
+        """Go on after ``pause``. Durable on return."""
+        await self._verb(id, "resume", Verdict(actor=actor, note=note))
+
+    async def rollback(self, id: str, *, actor: str = "", note: str = "") -> None:  # noqa: A002
+        """Undo what a stuck or killed saga has done; durable on return.
+
+        Raises:
+            SagaPastPivot: nothing can be undone any more.
+            WrongState: it is neither stuck nor killed.
+        """
+        await self._verb(id, "rollback", Verdict(actor=actor, note=note))
+
+    async def _verb(self, id: str, verb: str, verdict: Verdict) -> None:  # noqa: A002
+        await self.engine.flushed()
+        record, child = await self._find_with_child(id)
+        if child and verdict.step is not None:
+            verdict.step = f"{child}/{verdict.step}"
+        entries = await self.engine.journal(record.num)
+        match judge(verb, self._whole(record, entries), record.phase, verdict.step):
+            case Repeat():
+                return
+            case Refuse(why=why, past_pivot=True):
+                raise SagaPastPivot(why, run_id=id, status=record.status)
+            case Refuse(why=why):
+                raise WrongState(why, run_id=id, status=record.status)
+            case Accept():
+                label, since = _reopening(verb, record, entries)
+                if verb == "rollback" and record.phase.startswith("compensating"):
+                    verb, label, since = "retry", "", 0  # it is being undone already: go on with that
+                    if record.ended_at_ns is not None:
+                        verb, label = "rollback", ABANDON
+                await self.engine.signal(record, verb, msgspec.json.encode(verdict), label=label, since=since)
+
+
+ABANDON = "abandon"
+
+
+def _reopening(verb: str, record: RunRecord, entries: list[JournalEntry]) -> Reopening:
+    if verb == "rollback":
+        return ABANDON, 0
+    if verb != "retry":
+        return "", 0
+    for entry in reversed(entries):
+        if entry.kind == EntryKind.FAULTED:
+            return entry.key, entry.attempt
+        if entry.kind in (EntryKind.PARKED, EntryKind.SIGNALLED):
+            break
+    return "", 0
+
+
+def plain(error: Any) -> str:  # noqa: ANN401 - any error of ours
+    """An error's message without its code."""
+    return str(error.args[0]).rpartition(" [")[0]

@@ -1,0 +1,42 @@
+"""Where a saga needs a person: it parks, says what happened and which verbs mend it, and takes the verb that comes."""
+
+import msgspec
+
+from durable_core import Context, JournalEntry
+
+
+class Verdict(msgspec.Struct):
+    """An operator's verb, as it is journalled."""
+
+    step: str | None = None
+    happened: bool | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    verb: str = ""
+    reason: str = ""
+    actor: str = ""
+    note: str = ""
+
+
+def verdict_of(entry: JournalEntry) -> Verdict:
+    """The verb that a ``signalled`` entry holds."""
+    verdict = msgspec.json.decode(entry.payload or b"{}", type=Verdict)
+    verdict.verb = entry.key
+    return verdict
+
+
+async def ask(ctx: Context, key: str, reason: str, steps: tuple[str, ...]) -> Verdict:
+    """Park until an operator's verb is about one of ``steps``, or about all that is stuck."""
+    verdict: Verdict = await ctx.park(key, f"saga {ctx.id}: {reason}", steps)
+    return verdict
+
+
+def hand_out(ctx: Context, verdict: Verdict) -> None:
+    """Give the verb to whoever is parked on its step; without a step, to all."""
+    for key, steps in ctx.parked().items():
+        if verdict.step is None or verdict.step in steps:
+            ctx.unpark(key, verdict)
+
+
+def told(error: BaseException | None) -> str:
+    """An exception for a message."""
+    return "no error recorded" if error is None else f"{type(error).__name__}: {error}"

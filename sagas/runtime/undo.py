@@ -1,0 +1,162 @@
+"""Undoes completed steps, last first; what is given up is left until a person has mended it.
+
+Invariant: a compensation is a checkpoint under its step's key, so it is completed once, whoever drives the saga, and is
+attempted again under the same idempotency key.
+"""
+
+from collections.abc import Awaitable
+from typing import Any
+
+from durable_core import CallShape, Context, DefinitionError, StepRecord, StepStatus, name_of
+from sagas.model.definition import SagaDef
+from sagas.model.outcome import Unknown
+from sagas.model.plan import is_undone, to_undo, undo_key
+from sagas.runtime.binding import RESULT, Binder, Bound
+from sagas.runtime.people import ask, told
+
+UNKNOWN = Unknown()
+
+
+class Undo:
+    """The compensations of one saga."""
+
+    __slots__ = ("_binder", "_ctx", "_definition", "resolved", "skipped")
+
+    def __init__(self, ctx: Context, definition: SagaDef[..., Any], binder: Binder) -> None:
+        self._ctx = ctx
+        self._definition = definition
+        self._binder = binder
+        self.skipped: list[str] = []
+        """Steps whose compensation an operator counts as done."""
+        self.resolved = False
+        """An operator has skipped or settled something."""
+
+    def bound(self, key: str) -> Bound | None:
+        """What the step at ``key`` is run with: the code's side of the journal. By its name where the body is abandoned."""
+        spec = self._ctx.spec_of(key)
+        if spec is not None:
+            return self._binder.of(spec)
+        return self._binder.named(name_of(key), self._definition)
+
+    def shape(self, key: str) -> CallShape | None:
+        """How the result of the step at ``key`` is read; None where the code loaded here does not say."""
+        bound = self.bound(key)
+        return None if bound is None else bound.spec.shape
+
+    def arguments(self, key: str, bound: Bound) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The step's own arguments, from its intent."""
+        payload = self._ctx.steps()[key].arguments or b"[]"
+        return bound.spec.shape.decode(payload, what=f"saga {self._ctx.id}, step {key!r}: the arguments")
+
+    async def under(self, prefix: str) -> None:
+        """Undo every completed step under ``prefix``, last first; returns once none is left."""
+        await self.these(to_undo(self._ctx.steps(), prefix, skipped=self.skipped))
+
+    async def these(self, keys: list[str]) -> None:
+        """Undo these steps, in this order; returns once none is left."""
+        if self._definition.parallel_compensation and len(keys) > 1:
+            await self._in_parallel(keys)
+            return
+        failed: dict[str, BaseException] = {}
+        for key in keys:
+            error = await self._undo(key)
+            if error is None:
+                continue
+            failed[key] = error
+            if self._definition.on_compensation_failure == "halt":
+                await self._mend(failed)
+        await self._mend(failed)
+
+    async def _in_parallel(self, keys: list[str]) -> None:
+        """Undo in parallel what ran in parallel: runs of steps that overlapped in time, the latest of them first."""
+        failed: dict[str, BaseException] = {}
+
+        async def one(key: str) -> None:
+            error = await self._undo(key)
+            if error is not None:
+                failed[key] = error
+
+        for together in overlapping([self._ctx.steps()[key] for key in keys]):
+            async with self._ctx.group() as group:
+                for step in together:
+                    group.spawn(one(step.key))
+            if failed and self._definition.on_compensation_failure == "halt":
+                await self._mend(failed)
+        await self._mend(failed)
+
+    async def _undo(self, key: str) -> BaseException | None:
+        """Undo one step; what its compensation was given up with, or None."""
+        bound = self.bound(key)
+        steps = self._ctx.steps()
+        if (bound is not None and bound.undo is None) or is_undone(steps, key):
+            return None
+        mine = undo_key(key)
+        try:
+            if mine in steps and self._ctx.spec_of(mine) is not None:
+                await self._ctx.reattempt(mine)
+            else:
+                await self._compensation(key, bound)
+        except Exception as error:  # noqa: BLE001 - the border of the user's compensation
+            return error
+        return None
+
+    def _compensation(self, key: str, bound: Bound | None) -> Awaitable[Any]:
+        if bound is None or bound.undo is None:
+            raise DefinitionError(
+                f"the code loaded here does not say how to undo step {key!r}; load the code that ran it, or undo it by hand"
+            )
+        args, kwargs = self.arguments(key, bound) if bound.undo_takes_arguments else ((), {})
+        step = self._ctx.steps()[key]
+        what = f"saga {self._ctx.id}, step {key!r}: the result to undo"
+        result: Any = UNKNOWN
+        if step.status is not StepStatus.UNKNOWN:
+            result = bound.spec.shape.decode_result(step.result or b"null", what=what)
+        extra = {RESULT: result} if bound.undo_extra is None else {RESULT: result, **bound.undo_extra}
+        return self._ctx.perform(bound.undo, args, kwargs, extra=extra, key=undo_key(key))
+
+    async def _mend(self, failed: dict[str, BaseException]) -> None:
+        """Wait for a person until no compensation is left undone."""
+        while failed:
+            first = next(iter(failed))
+            why = "; ".join(
+                f"the compensation of step {key!r} was given up: {told(error)}" for key, error in failed.items()
+            )
+            verdict = await ask(
+                self._ctx,
+                undo_key(first),
+                f"{why}. Its effect is still there. Mend the cause and run `sagas retry {self._ctx.id}`, or undo it by "
+                f"hand and run `sagas skip {self._ctx.id} {first}`",
+                tuple(failed),
+            )
+            for key in [verdict.step] if verdict.step in failed else list(failed):
+                if verdict.verb == "skip":
+                    self._skip(key)
+                    del failed[key]
+                    continue
+                error = await self._undo(key)
+                if error is None:
+                    del failed[key]
+                else:
+                    failed[key] = error
+
+    def _skip(self, key: str) -> None:
+        self.resolved = True
+        self.skipped.append(key)
+        self._ctx.mark(f"skipped:{key}")
+
+
+def overlapping(latest_first: list[StepRecord]) -> list[list[StepRecord]]:
+    """Group steps whose times overlapped, keeping the order of the groups: a pure reading of their starts and ends.
+
+    A step that ended before every step of the present group began belongs to the next group.
+    """
+    groups: list[list[StepRecord]] = []
+    earliest = 0
+    for step in latest_first:
+        if groups and step.ended_seq > earliest:
+            groups[-1].append(step)
+            earliest = min(earliest, step.started_seq)
+        else:
+            groups.append([step])
+            earliest = step.started_seq
+    return groups

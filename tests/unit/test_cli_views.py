@@ -1,0 +1,288 @@
+"""What the command line shows, as a pure function of a saga: readable in 80 columns, without colours, and safe."""
+
+from datetime import UTC, datetime, timedelta
+
+import attrs
+import pytest
+
+from sagas.cli import lists
+from sagas.cli.address import Address
+from sagas.cli.app import program
+from sagas.cli.layout import Column, Piece, Table, cells, clean, plain, wrapped
+from sagas.cli.looking import Seen
+from sagas.cli.mending import remedies
+from sagas.cli.timeline import Look, timeline
+from sagas.cli.times import duration
+from sagas.cli.words import MEANINGS, SIGNS
+from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState
+from sagas.model.verbs import ALLOWED
+
+BEGAN = datetime(2026, 8, 1, 10, 0, 0, tzinfo=UTC)
+NOW_NS = int((BEGAN + timedelta(seconds=90)).timestamp()) * 1_000_000_000
+
+
+def state(key: str, status: str, *, kind: str = "step", **more: object) -> StepState:
+    """A step that began with the saga and took 12 ms."""
+    step = StepState(
+        key=key,
+        name=key,
+        kind=kind,
+        status=status,
+        attempts=1,
+        started_at=BEGAN,
+        ended_at=None if status == "running" else BEGAN + timedelta(milliseconds=12),
+    )
+    return attrs.evolve(step, **more)
+
+
+def saga(status: SagaStatus, *steps: StepState, **more: object) -> SagaInfo:
+    """A saga of these steps."""
+    info = SagaInfo(
+        id="order-17",
+        saga="place-order",
+        version=1,
+        status=status,
+        cause=None,
+        input={},
+        result=None,
+        error=None,
+        status_detail=None,
+        created_at=BEGAN,
+        updated_at=BEGAN,
+        ended_at=None,
+        wake_at=None,
+        paused=False,
+        reason=None,
+        steps=list(steps),
+    )
+    return attrs.evolve(info, **more)
+
+
+def shown(info: SagaInfo, error: str | None = None, **look: object) -> str:
+    """The page of a saga, without its colours."""
+    return plain(timeline(Seen(info, error, NOW_NS), attrs.evolve(Look(), **look)))
+
+
+def test_the_page_of_a_stuck_saga():
+    """One glance tells how it stands, what to do, and what became of each step."""
+    undo = state("charge~undo", "failed", kind="compensation", attempts=10, error="BankDown: call again on Monday")
+    info = saga(
+        SagaStatus.STUCK,
+        state("reserve", "succeeded"),
+        state("charge", "compensation_failed", compensation=undo),
+        state("book", "rejected", error="NoCourier: none is free"),
+        cause="failed",
+        reason="saga order-17: the compensation of step 'charge' was given up: BankDown: call again on Monday",
+    )
+    assert shown(info, "BankDown: call again on Monday").splitlines() == [
+        "saga     order-17  place-order v1",
+        "status   STUCK: it cannot go on without you",
+        "time     started 2026-08-01 10:00:00 UTC",
+        "         1 min 30 s so far, last change 2026-08-01 10:00:00 UTC",
+        "reason   the compensation of step 'charge' was given up: BankDown: call again on",
+        "         Monday",
+        "to mend  sagas retry order-17",
+        "           the cause is mended; undo charge again",
+        "",
+        "  step               kind          attempts  status                took",
+        "  ✓ reserve          step                 1  succeeded            12 ms",
+        "  ! charge           step                 1  compensation failed  12 ms",
+        "    └ ✗ undo charge  compensation        10  failed               12 ms",
+        "      BankDown: call again on Monday",
+        "  ✗ book             step                 1  rejected             12 ms",
+        "      NoCourier: none is free",
+    ]
+
+
+@pytest.mark.parametrize("status", SagaStatus)
+def test_every_status_is_told_in_words(status: SagaStatus):
+    """Each status has a sentence, also with each cause and when paused; nothing is left to fill in."""
+    assert status in MEANINGS
+    for cause in (None, "failed", "cancelled", "deadline"):
+        text = shown(saga(status, cause=cause, paused=True))
+        assert f"status   {status.upper()}: " in text
+        assert "paused" in text
+        assert "{" not in text
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        "pending",
+        "running",
+        "succeeded",
+        "rejected",
+        "failed",
+        "unknown",
+        "skipped",
+        "compensated",
+        "compensation_failed",
+    ],
+)
+def test_every_step_status_has_a_sign(status: str):
+    """A step's status is a word and a sign, of one cell each, in ASCII where the terminal has nothing else."""
+    assert cells(SIGNS[status].sign) == cells(SIGNS[status].ascii) == 1
+    text = shown(saga(SagaStatus.RUNNING, state("charge", status)), ascii=True)
+    assert f"{SIGNS[status].ascii} charge" in text
+    assert status.replace("_", " ") in text
+    assert text.isascii()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_lines_fit_the_width(width: int):
+    """No line is wider than asked for, whatever the length of keys and errors; a key stays whole."""
+    key = "parallel.1/branch-of-some-length#12/charge-the-customers-card"
+    info = saga(
+        SagaStatus.STUCK,
+        state(key, "unknown", error="Timeout: " + "no answer " * 30),
+        reason="it may have happened, " * 20,
+        status_detail={"waiting for": "the bank " * 20},
+    )
+    lines = shown(info, width=width, payloads=True).splitlines()
+    assert all(cells(line) <= width for line in lines if key not in line)
+    assert sum(key in line for line in lines) >= 1
+
+
+def test_text_from_a_store_cannot_move_the_cursor():
+    """Escape sequences and line ends in ids, keys and errors are spelled out."""
+    evil = "\x1b[2J\x07\u202egone"
+    info = saga(
+        SagaStatus.STUCK,
+        state(f"a{evil}", "failed", error=f"Evil: {evil}\nsecond line"),
+        id=f"o{evil}",
+        saga=f"s{evil}",
+        reason=evil,
+        status_detail={"x": evil},
+    )
+    text = shown(info, payloads=True) + plain(lists.sagas([info], now_ns=NOW_NS, width=80))
+    assert all(char.isprintable() for char in text.replace("\n", ""))
+    assert "\\x1b[2J" in text
+    assert clean("a\nb\tc") == "a b c"
+
+
+def test_a_running_saga_counts_up():
+    """A step under way shows how long so far; one that was cut in a saga that has ended shows nothing."""
+    assert "1 min 30 s so far" in shown(saga(SagaStatus.RUNNING, state("charge", "running"))).splitlines()[-1]
+    over = saga(SagaStatus.KILLED, state("charge", "running"), ended_at=BEGAN + timedelta(seconds=5))
+    assert "so far" not in shown(over)
+    assert "took 5.0 s" in shown(over)
+
+
+def test_a_pending_saga_asks_for_a_worker():
+    """Where nothing has begun, the page says what is missing."""
+    assert "`sagas worker MODULE`" in shown(saga(SagaStatus.PENDING))
+    assert "No step has begun." in shown(saga(SagaStatus.RUNNING))
+
+
+def test_a_waiting_saga_says_until_when():
+    """A saga that waits tells when it goes on by itself."""
+    assert "goes on at 2026-08-01 11:00:00 UTC" in shown(saga(SagaStatus.WAITING, wake_at=BEGAN + timedelta(hours=1)))
+
+
+def test_an_error_is_told_once():
+    """What left the body is shown, unless the reason quotes it already."""
+    assert "error    CardDeclined: no" in shown(saga(SagaStatus.COMPENSATED, cause="failed"), "CardDeclined: no")
+    assert "error    " not in shown(saga(SagaStatus.STUCK, reason="because of A: b. Mend it"), "A: b")
+
+
+def test_only_stuck_sagas_need_mending():
+    """Remedies are offered for a stuck saga alone, each a verb that its state allows and the program knows."""
+    known = {command.name for command in program().registered_commands}
+    assert set(ALLOWED) <= known
+    for status in SagaStatus:
+        offered = remedies(saga(status, state("a", "unknown"), state("b", "compensation_failed")))
+        assert bool(offered) == (status is SagaStatus.STUCK)
+        for remedy in offered:
+            assert remedy.command.split()[1] in known
+            assert status in ALLOWED[remedy.command.split()[1]]
+
+
+def test_remedies_can_be_typed():
+    """An id with blanks or quotes is quoted for a shell, and the store is named where it must be."""
+    (remedy, *_) = remedies(saga(SagaStatus.STUCK, id="it's 1"), option=" --store sqlite:///x.db")
+    assert remedy.command == """sagas retry 'it'"'"'s 1' --store sqlite:///x.db"""
+
+
+def test_history_shows_who_and_why():
+    """An operator's entry shows actor and note, a failure its error, each beneath its row; 80 columns hold it."""
+    entries = [
+        Entry(seq=9, at=BEGAN, kind="started", key="a/very/long/scope/" * 4 + "charge", attempt=1, worker="w"),
+        Entry(seq=10, at=BEGAN, kind="failed", key="charge", attempt=1, worker="w", error="Boom: x", detail="failed"),
+        Entry(seq=11, at=BEGAN, kind="signalled", key="retry", attempt=0, worker="w", actor="ada", note="why not"),
+        Entry(seq=12, at=BEGAN + timedelta(seconds=2), kind="ended", key="", attempt=0, worker="w", note="just so"),
+    ]
+    text = plain(lists.history(entries, width=80))
+    assert "      by ada: why not" in text
+    assert "      by somebody: just so" in text
+    assert "      Boom: x" in text
+    assert text.splitlines()[-2].endswith("2.0 s")
+    assert " 9 started" in text
+    assert "Nothing has happened yet." in plain(lists.history([], width=80))
+
+
+def test_a_list_tells_cause_and_pause():
+    """A row of `list` has the cause of a rollback, and says that a saga is paused."""
+    rows = plain(
+        lists.sagas(
+            [
+                saga(SagaStatus.COMPENSATED, cause="deadline", ended_at=BEGAN + timedelta(seconds=1)),
+                saga(SagaStatus.WAITING, paused=True),
+            ],
+            now_ns=NOW_NS,
+            width=80,
+        )
+    ).splitlines()
+    assert rows[1].split()[3:5] == ["compensated", "(deadline)"]
+    assert "waiting, paused" in rows[2]
+    assert rows[2].endswith("2026-08-01 10:00  1 min 30 s")
+    assert max(map(cells, rows)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (-1, "0 ms"),
+        (0, "0 ms"),
+        (0.0124, "12 ms"),
+        (0.9996, "1.0 s"),
+        (3.21, "3.2 s"),
+        (59.96, "1 min 0 s"),
+        (250, "4 min 10 s"),
+        (7500, "2 h 5 min"),
+        (86_400 * 3 + 4 * 3600 + 5, "3 d 4 h"),
+    ],
+)
+def test_durations(seconds: float, told: str):
+    """Two units at most, the larger ones without fractions."""
+    assert duration(timedelta(seconds=seconds)) == told
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("sqlite:///orders.db?durability=process", "sqlite:///orders.db?durability=process"),
+        ("sqlite:////tmp/a:b@c.db", "sqlite:////tmp/a:b@c.db"),
+        ("postgresql://ada:hunter2@db/orders", "postgresql://ada:***@db/orders"),
+        ("postgresql://ada:hun@ter/2@db/orders", "postgresql://ada:***@db/orders"),
+        ("postgresql://:hunter2@db/orders", "postgresql://:***@db/orders"),
+        ("postgresql://ada@db/orders?sslmode=require", "postgresql://ada@db/orders?sslmode=require"),
+        ("postgresql://db/o?PASSWORD=hunter2&x=1", "postgresql://db/o?PASSWORD=***&x=1"),
+        ("postgresql://db/o?x=1&access_token=hunter2", "postgresql://db/o?x=1&access_token=***"),
+    ],
+)
+def test_passwords_are_masked(url: str, told: str):
+    """An address is shown without its secrets, and its repr has none of it."""
+    address = Address(url, given=True)
+    assert address.shown == told
+    assert "hunter2" not in repr(address)
+    assert "hunter2" not in address.option
+
+
+def test_wide_and_combining_characters_keep_the_columns():
+    """Columns are measured in cells of the terminal, not in characters."""
+    table = Table((Column("a"), Column("b")), width=40)
+    for text in ("注文", "e\u0301te\u0301", "abcd"):
+        table.row((Piece(text), Piece("|")))
+    lines = plain(table.lines()).splitlines()[1:]
+    assert {cells(line) for line in lines} == {7}
+    assert wrapped("", width=80, indent="  ") == [(Piece("  "), Piece("", ""))]

@@ -1,0 +1,250 @@
+"""`sagas worker` as a process of its own: ready, serving, and ending as it is asked to."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SAGAS = (sys.executable, "-c", "from sagas.cli import main; main()")
+LONGEST_S = 60.0
+"""How long a condition may take on a machine in trouble."""
+
+SHOP = """
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sagas import Retry, Saga, resource, saga, step
+
+print("imported")
+HERE = Path(__file__).parent
+
+class Bank:
+    def __init__(self):
+        self.is_open = True
+
+@asynccontextmanager
+async def resources():
+    bank = Bank()
+    yield [bank]
+    (HERE / "bank-closed").touch()
+
+@step(retry=Retry(attempts=1))
+async def pay(amount: int, *, bank: Bank = resource()) -> str:
+    assert bank.is_open
+    return f"paid {amount}"
+
+@pay.compensate(retry=Retry(attempts=1))
+async def refund(paid: str) -> None:
+    if not (HERE / "mended").exists():
+        raise RuntimeError("the bank is on holiday")
+
+@step(compensation=None, because="a test")
+async def ask(amount: int) -> None:
+    if amount > 40:
+        raise ValueError("too much")
+
+@step(compensation=None, because="a test")
+async def linger() -> None:
+    (HERE / "lingering").touch()
+    while not (HERE / "let-go").exists():
+        await asyncio.sleep(0.01)
+
+@step(compensation=None, because="a test")
+def hang() -> None:
+    (HERE / "hanging").touch()
+    time.sleep(600)
+
+@saga("order", version=1)
+async def order(s: Saga, amount: int) -> str:
+    paid = await s.run(pay, amount)
+    await s.run(ask, amount)
+    return paid
+
+@saga("slow", version=1)
+async def slow(s: Saga) -> None:
+    await s.run(linger)
+
+@saga("hung", version=1)
+async def hung(s: Saga) -> None:
+    await s.run(hang)
+"""
+
+
+class Place:
+    """A directory with a module, a store, and the processes on it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / "shop.py").write_text(SHOP, encoding="utf-8")
+        self.env = {**os.environ, "PYTHONPATH": str(ROOT), "SAGAS_STORE": "sqlite:///orders.db"}
+        self.workers: list[subprocess.Popen[str]] = []
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*SAGAS, *arguments],
+            cwd=self.directory,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_S,
+            check=False,
+        )
+
+    def work(self, *arguments: str) -> "tuple[subprocess.Popen[str], str]":
+        """Start a worker; returns once it has said that it is ready, with what it said."""
+        worker = subprocess.Popen(
+            [*SAGAS, "worker", *arguments],
+            cwd=self.directory,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.workers.append(worker)
+        assert worker.stdout is not None
+        return worker, worker.stdout.readline()
+
+    def status(self, saga_id: str) -> str:
+        return str(self.shown(saga_id)["status"])
+
+    def shown(self, saga_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.run("show", saga_id, "--json").stdout)
+        return found
+
+    def touch(self, name: str) -> None:
+        (self.directory / name).touch()
+
+    def has(self, name: str) -> bool:
+        return (self.directory / name).exists()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A place whose workers do not outlive the test."""
+    found = Place(tmp_path)
+    yield found
+    for worker in found.workers:
+        worker.kill()
+        worker.communicate()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Return once ``condition`` holds."""
+    give_up = time.monotonic() + LONGEST_S
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def test_a_worker_says_that_it_is_ready_and_ends_on_sigterm(place: Place):
+    """One line on stdout tells worker, sagas and store; SIGTERM ends it with 0, and its resources are closed."""
+    worker, ready = place.work("shop")
+    assert f"(pid {worker.pid}) is ready: hung v1, order v1, slow v1 on sqlite:///orders.db" in ready
+    worker.send_signal(signal.SIGTERM)
+    out, err = worker.communicate(timeout=LONGEST_S)
+    assert (worker.returncode, out) == (0, "")
+    assert "stopped" in err
+    assert place.has("bank-closed")
+
+
+def test_a_worker_is_ready_in_json(place: Place):
+    """With `--json` the line is a document; what the module prints on import is not in it."""
+    worker, first = place.work("shop.py", "--json")
+    assert worker.stdout is not None
+    text = first
+    while not text.endswith("}\n") or text.count("{") != text.count("}"):
+        text += worker.stdout.readline()
+    facts = json.loads(text)
+    assert facts["pid"] == worker.pid
+    assert facts["sagas"] == [{"saga": name, "version": 1} for name in ("hung", "order", "slow")]
+
+
+def test_a_stuck_saga_is_mended_from_the_command_line(place: Place):
+    """A given-up compensation: `show` says so; after `retry` the worker that still runs undoes it."""
+    place.work("shop")
+    started = place.run("start", "order", "99", "--id", "o-1", "--module", "shop", "--wait")
+    assert started.returncode == 1
+    assert "stuck: " in started.stderr
+    shown = place.run("show", "o-1")
+    assert shown.returncode == 1
+    assert "sagas retry o-1" in shown.stdout
+    place.touch("mended")
+    assert place.run("retry", "o-1", "--note", "the holiday is over").returncode == 0
+    until(lambda: place.status("o-1") == "compensated")
+
+
+def test_a_worker_lets_attempts_end_on_sigterm(place: Place):
+    """An attempt under way when SIGTERM comes may end within the grace, and is recorded."""
+    place.run("start", "slow", "--id", "s-1", "--module", "shop")
+    worker, _ = place.work("shop", "--grace", str(LONGEST_S))
+    until(lambda: place.has("lingering"))
+    worker.send_signal(signal.SIGTERM)
+    assert worker.stderr is not None
+    while "stopping" not in worker.stderr.readline():
+        pass
+    place.touch("let-go")
+    worker.communicate(timeout=LONGEST_S)
+    assert worker.returncode == 0
+    steps = place.shown("s-1")["steps"]
+    assert [(step["name"], step["status"], step["attempts"]) for step in steps] == [("linger", "succeeded", 1)]
+
+
+def test_a_second_sigint_stops_at_once_and_loses_nothing(place: Place):
+    """Ctrl-C twice ends the worker amid an attempt with 130; the next worker goes on."""
+    place.run("start", "slow", "--id", "s-1", "--module", "shop")
+    worker, _ = place.work("shop", "--grace", "600")
+    until(lambda: place.has("lingering"))
+    worker.send_signal(signal.SIGINT)
+    assert worker.stderr is not None
+    while "stopping" not in worker.stderr.readline():
+        pass
+    worker.send_signal(signal.SIGINT)
+    worker.communicate(timeout=LONGEST_S)
+    assert worker.returncode == 130
+    place.touch("let-go")
+    place.work("shop")
+    until(lambda: place.status("s-1") == "completed")
+
+
+def test_a_thread_that_hangs_does_not_hold_the_worker(place: Place):
+    """A step on a thread that nothing can stop: the worker ends after its grace, and the saga is free for another."""
+    place.run("start", "hung", "--id", "h-1", "--module", "shop")
+    worker, _ = place.work("shop", "--grace", "0")
+    until(lambda: place.has("hanging"))
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=LONGEST_S)
+    assert worker.returncode == 0
+    assert "are cut" in err
+    assert place.status("h-1") in ("pending", "running", "waiting")
+
+
+def test_rich_is_loaded_only_to_show(place: Place):
+    """Importing the command line, `--help` and `--json` load no rich."""
+    code = (
+        "import sys; from sagas.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "assert 'rich.console' not in sys.modules"
+    )
+    place.run("start", "order", "1", "--id", "o-1", "--module", "shop")
+    for arguments in (["--help"], ["list", "--json"], ["show", "o-1", "--json"]):
+        ended = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=place.directory,
+            env=place.env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LONGEST_S,
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
