@@ -133,6 +133,9 @@ class Engine:
                 on_attention=self._attend,
             )
         self._scout = loop.create_task(self._look_around())
+        attach = getattr(self.clock, "attach", None)
+        if attach is not None:  # a clock under a test's control waits for this engine to be idle
+            attach(self)
         return self
 
     async def __aexit__(
@@ -141,6 +144,9 @@ class Engine:
         if self._scout is not None:
             self._scout.cancel()
             await asyncio.gather(self._scout, return_exceptions=True)
+            detach = getattr(self.clock, "detach", None)
+            if detach is not None:
+                detach(self)
         try:
             if self._worker is not None:
                 await self._worker.close(grace_s=self.settings.grace_s)
@@ -166,6 +172,19 @@ class Engine:
         if self._writer is None:
             raise StoreError("this engine is not open; use it within its `async with` block")
         return self._writer
+
+    def working(self) -> bool:
+        """Whether it writes, drives a body or claims runs just now; see ``durable_core.testing.ManualClock``."""
+        writing = self._writer is not None and self._writer.busy
+        return writing or (self._worker is not None and self._worker.working)
+
+    def under_way(self) -> int:
+        """Attempts that have been called and have not ended."""
+        return 0 if self._worker is None else sum(run.in_flight for run in self._worker.runs.values())
+
+    def progress(self) -> int:
+        """A number that rises with every row that is written."""
+        return 0 if self._writer is None else self._writer.written
 
     async def _look_around(self) -> None:
         """Notice what other processes did, and claim what falls due."""

@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
 from durable_core import DefinitionError, StoreError
+from sagas.handle import SagaHandle as ServedHandle
 from sagas.model.definition import SagaDef, Span
 from sagas.model.info import Entry, SagaInfo
 from sagas.orchestrator import Orchestrator as Served
-from sagas.orchestrator import SagaHandle as ServedHandle
 
 __all__ = ["Orchestrator", "SagaHandle"]
 
@@ -367,3 +367,9 @@ class Orchestrator:
 
     cancel = forward(Served.cancel)
     retry = forward(Served.retry)
+    skip = forward(Served.skip)
+    resolve = forward(Served.resolve)
+    kill = forward(Served.kill)
+    pause = forward(Served.pause)
+    resume = forward(Served.resume)
+    rollback = forward(Served.rollback)

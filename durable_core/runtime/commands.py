@@ -19,6 +19,6 @@ class Command(Generic[R_co]):
         """Hand this command to whoever drives the body."""
         return (yield self)  # type: ignore[no-any-return]
 
-    def issue(self, run: "Run", fiber: "Fiber") -> None:
+    def issue(self, run: "Run", fiber: "Fiber") -> None:  # noqa: ARG002 - each command has its own
         """Carry it out for ``fiber`` of ``run``: journal it or find it in the journal, and set what it waits for."""
         raise TypeError(f"{type(self).__name__} cannot be awaited in a body")

@@ -28,7 +28,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Context:
-    """The operations of one run. Each coroutine of the body uses the same object; keys are those of the caller's scope."""
+    """The operations of one run. All coroutines of the body share it; keys are those of the caller's scope."""
 
     __slots__ = ("_run",)
 
@@ -122,7 +122,10 @@ class Context:
         extra: Extra | None = None,
         key: str | None = None,
     ) -> Perform[Any]:
-        """Run a declared step. Its ``key`` is set once it has begun. ``extra`` are keyword arguments that are passed to it and not journalled."""
+        """Run a declared step. Its ``key`` is set once it has begun.
+
+        ``extra`` are keyword arguments that are passed to it and not journalled.
+        """
         return Perform(spec, args, kwargs or {}, extra=extra, key=key)
 
     def reattempt(self, key: str) -> Command[Any]:
@@ -235,7 +238,7 @@ class Context:
 
     def under_way(self) -> Iterable[StepSpec]:
         """What has begun and not ended."""
-        return (step.spec for step in self._run.steps.values() if step.waiting)
+        return (step.spec for step in self._run.unended())
 
 
 class Branches:
@@ -307,7 +310,7 @@ class Join(Command[None]):
             fiber.groups.remove(group)
         run.ready.append((fiber, None, group.failure))
 
-    def interrupt(self, run: Run) -> bool:
+    def interrupt(self, run: Run) -> bool:  # noqa: ARG002 - as every command is interrupted
         """The joining fiber is being closed: its groups have been stopped already, and their last end advances it."""
         self._group.joiner = None
         return True

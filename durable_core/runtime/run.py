@@ -15,6 +15,7 @@ from durable_core.errors import Closed, DurableError, Fault
 from durable_core.model.entry import ROLES, Entry, EntryKind, Role, effective, held
 from durable_core.model.failure import capture
 from durable_core.model.keys import Scope
+from durable_core.model.record import fold
 from durable_core.model.run import RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Timer
@@ -23,7 +24,6 @@ from durable_core.runtime.fibers import REFUSALS, Body, Fiber
 from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End, Ledger
 from durable_core.runtime.shell import Shell
-from durable_core.model.record import fold
 from durable_core.runtime.steps import PendingStep, Restored
 from durable_core.runtime.waits import Parked, PendingWait
 
@@ -135,7 +135,7 @@ class Run(Ledger):
         while self.inbox and not self.dead:
             name, payload, seq = self.inbox.pop(0)
             self.feed(self.input(EntryKind.SIGNALLED, name, seq, "", payload))
-        for step in [step for step in self.steps.values() if step.waiting]:
+        for step in self.unended():
             if not self.dead:
                 step.recover(self)
         if self.dead:
@@ -144,6 +144,10 @@ class Run(Ledger):
             wait.arm(self)
         self._restoring = False
         self.pump()
+
+    def unended(self) -> list[PendingStep]:
+        """The steps that have begun and not ended."""
+        return [step for step in self.steps.values() if isinstance(step, PendingStep) and step.waiting]
 
     def feed(self, entry: Entry) -> None:
         """Take up an input that was just journalled, and let the body answer."""
@@ -165,7 +169,7 @@ class Run(Ledger):
             self._signal(entry)
             return
         step = self.steps.get(entry.key)
-        if step is not None:
+        if isinstance(step, PendingStep):
             step.take(self, entry)
             return
         wait = self.waits.get(entry.key)
@@ -183,7 +187,8 @@ class Run(Ledger):
             self.fault = fault
         except Exception as bug:  # noqa: BLE001 - the layer above could not take it: this run is parked, not the worker
             self.fault = Fault(
-                f"run {self.id}: the signal {entry.key!r} could not be taken up ({bug!r}); please report it, then retry the run"
+                f"run {self.id}: the signal {entry.key!r} could not be taken up ({bug!r}); please report it, "
+                "then retry the run"
             )
 
     # -- driving ---------------------------------------------------------------------------------------------------
@@ -270,8 +275,8 @@ class Run(Ledger):
         if isinstance(signal, Fault):
             return signal
         return Fault(
-            f"run {self.id} of {self.definition.name}: the body raised {type(signal).__name__}, which is no Exception, so it is "
-            "taken neither for a result nor for a failure. Raise an Exception instead, then retry the run"
+            f"run {self.id} of {self.definition.name}: the body raised {type(signal).__name__}, which is no Exception, "
+            "so it is taken neither for a result nor for a failure. Raise an Exception instead, then retry the run"
         )
 
     def _refuse(self, fiber: Fiber) -> None:
@@ -281,7 +286,8 @@ class Run(Ledger):
             self.ready.append((fiber, None, fiber.signal))
             return
         log.warning(
-            "run %s of %s: the body swallowed its closing %d times and is dropped; let BaseException pass in its except blocks",
+            "run %s of %s: the body swallowed its closing %d times and is dropped; "
+            "let BaseException pass in its except blocks",
             self.id,
             self.definition.name,
             REFUSALS,

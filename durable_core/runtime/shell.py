@@ -20,14 +20,29 @@ class Shell(Protocol):
     worker: str
     guard: "LoopGuard"
     clock: Clock
-    now_ns: Callable[[], int]
-    draw: Callable[[], float]
-    append: Callable[[Entry], None]
-    update: Callable[[RunUpdate], None]
-    after: Callable[[Callable[[], None]], None]
     max_crashes: int
     leaving: bool
     """True once the worker starts nothing new: bodies are no longer driven."""
+
+    def now_ns(self) -> int:
+        """What the clock says."""
+        ...
+
+    def draw(self) -> float:
+        """A number in [0, 1), for the jitter of a retry."""
+        ...
+
+    def append(self, entry: Entry, /) -> None:
+        """Queue a journal entry."""
+        ...
+
+    def update(self, update: RunUpdate, /) -> None:
+        """Queue a run's row as it stands now; the last of a batch wins."""
+        ...
+
+    def after(self, call: Callable[[], None], /) -> None:
+        """Make ``call`` once all that is queued so far is durable."""
+        ...
 
     def attempt(self, run: "Run", step: "PendingStep") -> None:
         """Call the step's function; its end comes back by ``PendingStep.attempted``."""

@@ -33,7 +33,6 @@ R = TypeVar("R")
 MANY_FAILURES = 10
 """After so many failures of a step that is tried again somebody should look."""
 STARTED = EntryKind.STARTED.value
-AT_NS = Entry._fields.index("at_ns")
 SUCCEEDED = EntryKind.SUCCEEDED.value
 RUNNING = StepStatus.RUNNING
 Extra = dict[str, Any]
@@ -146,7 +145,7 @@ class PendingStep(StepRecord):
                 self._ended_badly(self._unstorable(value), started_at_ns, doubtful=True, repeatable=False)
             else:
                 entry = run.input(SUCCEEDED, self.key, self.attempt, "", payload, None, started_at_ns)
-                run.last_at_ns = entry[AT_NS]
+                run.last_at_ns = entry.at_ns
                 self.apply(entry)
                 fiber, self.fiber = self.fiber, None
                 if fiber is not None:
@@ -269,15 +268,15 @@ class PendingStep(StepRecord):
                 self.again()
             case Interrupted():
                 error = StepInterrupted(
-                    f"run {run.id}, step {self.key!r}: the process died while it ran; it is declared at_most_once, so it is "
-                    "not called again"
+                    f"run {run.id}, step {self.key!r}: the process died while it ran; it is declared at_most_once, "
+                    "so it is not called again"
                 )
                 self._ended_badly(error, self.started_at_ns, doubtful=True, repeatable=False)
                 run.pump()
             case CrashesTooOften(crashes=crashes):
                 crashed = StepCrashed(
-                    f"run {run.id}, step {self.key!r}: the process died {crashes} times while it ran. Find out what it does to "
-                    "its process, then retry the run"
+                    f"run {run.id}, step {self.key!r}: the process died {crashes} times while it ran. Find out what "
+                    "it does to its process, then retry the run"
                 )
                 fault = Fault(str(crashed))
                 fault.step = self.key
@@ -379,7 +378,7 @@ class Reattempt(Command[R]):
     def issue(self, run: "Run", fiber: Fiber) -> None:
         """Reopen the step; it answers ``fiber`` from now on."""
         step = run.steps.get(self.key)
-        if step is None or step.waiting or step.status is StepStatus.SUCCEEDED:
+        if not isinstance(step, PendingStep) or step.waiting or step.status is StepStatus.SUCCEEDED:
             raise Closed
         entry, new = run.output(EntryKind.REOPENED, self.key, step.attempt + 1)
         step.apply(entry)

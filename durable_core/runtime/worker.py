@@ -1,7 +1,7 @@
 """The worker: owns runs, drives them, and claims those that are due.
 
-Invariant: a run is in the memory of at most one worker, the one that its row names as owner; it is dropped from memory in
-the same commit that gives it back.
+Invariant: a run is in the memory of at most one worker, the one that its row names as owner; it is dropped from memory
+in the same commit that gives it back.
 """
 
 import asyncio
@@ -80,6 +80,7 @@ class Worker:
         """Set when something may have become due."""
         self.poked.set()
         self._starved = False
+        self._looking = False
         self._wake_timer: Timer | None = None
         self._wake_at_ns: int | None = None
 
@@ -208,7 +209,7 @@ class Worker:
         if name in ("pause", "resume") and not run.dead:
             run.save(owner=self.worker, wake_at_ns=None)
         if name == "resume" and not run.dead:
-            for step in [step for step in run.steps.values() if step.waiting]:
+            for step in run.unended():
                 step.resume(run)
             run.pump()
 
@@ -231,7 +232,7 @@ class Worker:
         self._attempts.call(run, step)
 
     def drive_soon(self, run: Run) -> None:
-        """Drive the body in this turn of the loop, together with others: a turn with many ends enters the guard once."""
+        """Drive the body in this turn of the loop, with others: a turn with many ends enters the guard once."""
         run.undriven = True
         self._undriven.append(run)
         if len(self._undriven) == 1:
@@ -332,13 +333,22 @@ class Worker:
         self._wake_timer = None
         self.poked.set()
 
+    @property
+    def working(self) -> bool:
+        """Whether bodies are to be driven, or runs to be claimed."""
+        return bool(self._undriven) or self._looking or (self.poked.is_set() and not self.leaving)
+
     async def look(self, *, changed: bool) -> None:
         """Take up what other processes left, and claim what is due. ``changed``: another process has written."""
-        if changed:
-            await self._take_signals()
-        if changed or self.poked.is_set():
-            self.poked.clear()
-            await self._claim()
+        self._looking = True
+        try:
+            if changed:
+                await self._take_signals()
+            if changed or self.poked.is_set():
+                self.poked.clear()
+                await self._claim()
+        finally:
+            self._looking = False
 
     async def _take_signals(self) -> None:
         for signal in await self.store.signals(list(self.runs)):

@@ -45,6 +45,8 @@ class Writer:
         self._scheduled = False
         self._flushing: asyncio.Task[None] | None = None
         self._in_flight = 0
+        self.written = 0
+        """Rows written so far."""
         self._room: list[asyncio.Future[None]] = []
         self.trouble: StoreError | None = None
         """The error of the last commit, while commits fail."""
@@ -53,6 +55,11 @@ class Writer:
     def backlog(self) -> int:
         """Rows not yet durable."""
         return len(self._batch) + self._in_flight
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is queued or being written."""
+        return self._scheduled or self._flushing is not None
 
     @property
     def crowded(self) -> bool:
@@ -129,6 +136,7 @@ class Writer:
                 starts, self._starts = self._starts, {}
                 self._in_flight = len(batch)
                 refused = await self._commit(batch, starts) if self._in_flight else frozenset[int]()
+                self.written += self._in_flight
                 self._in_flight = 0
                 for num, settled in starts.items():
                     settled(num not in refused, None)

@@ -5,12 +5,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from durable_core.testing.clock import ManualClock
 from durable_core.testing.faulty_store import FaultyStore
 
 if TYPE_CHECKING:
     from durable_core.testing.store_contract import StoreContract
 
-__all__ = ["FaultyStore", "StoreContract"]
+__all__ = ["FaultyStore", "ManualClock", "StoreContract"]
 
 
 def __getattr__(name: str) -> Any:

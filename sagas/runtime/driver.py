@@ -123,20 +123,14 @@ class Driver:
         steps = self.ctx.steps()
         mine = next((steps[key].error for key, seen in self._errors.items() if seen is error and key in steps), None)
         stored = mine or capture(error)
-        link: BaseException | None = error
-        while link is not None:
+        for link in _chain(error):
             link.__traceback__ = None
-            link = link.__cause__ or link.__context__
         return stored
 
     def _stuck_past_pivot(self, error: Exception | None) -> Fault:
         """After the pivot nothing is undone: somebody must mend what failed."""
         steps = self.ctx.steps()
-        chain: list[BaseException] = []
-        link: BaseException | None = error
-        while link is not None and link not in chain:
-            chain.append(link)
-            link = link.__cause__ or link.__context__
+        chain = _chain(error)
         failed = next((key for key, seen in self._errors.items() if seen in chain and key in steps), "")
         what = f"step {failed!r}" if failed else "the body"
         fault = Fault(
@@ -281,6 +275,15 @@ class Driver:
     def set_status(self, status: dict[str, Any]) -> None:
         """Publish details for people."""
         self.ctx.set_status(self.binder.encode(status, what=f"saga {self.ctx.id}: the status"))
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """``error`` and what led to it. Chains may be circles: an exception that is raised again while it is handled."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain
 
 
 def plain(error: DurableError) -> str:

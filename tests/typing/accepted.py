@@ -206,7 +206,8 @@ async def place_order(s: Saga, order: Order) -> Receipt:
     assert_type(await s.run(sign, payment), datetime | None)
     assert_type(await s.run(price, order), int)
     assert_type(await s.run(stock, "teapot"), dict[str, list[int]])
-    assert_type(s.run(price, order), Awaitable[int])
+    operation: Awaitable[int] = s.run(price, order)
+    assert_type(await operation, int)
     assert_type(await s.sleep(3), None)
     await s.sleep(timedelta(days=1))
     await s.sleep_until(s.now() + timedelta(hours=1))
@@ -216,9 +217,22 @@ async def place_order(s: Saga, order: Order) -> Receipt:
     assert_type(s.patched("free-shipping"), bool)
     assert_type(s.id, str)
     assert_type(s.version, int)
+    async with s.savepoint("courier"):
+        assert_type(await s.map(price, [order, order], max_concurrency=2), list[int])
+    async with s.parallel() as p:
+        a, b = p.run(price, order), p.run(ship, order, 3)
+        c = p.run(branch, "teapot")
+    assert_type(a.result(), int)
+    assert_type(b.result(), str)
+    assert_type(c.result(), dict[str, list[int]])
     s.set_status({"at": "the courier"})
     s.log.info("going on")
     return Receipt(payment, await s.run(confirm, order, receipt="r"))
+
+
+async def branch(s: Saga, sku: str) -> dict[str, list[int]]:
+    """A branch of several steps, for a parallel block."""
+    return await s.run(stock, sku)
 
 
 @saga("no-input", version=2, parallel_compensation=True, on_compensation_failure="halt")
@@ -232,6 +246,12 @@ async def ship(s: Saga, order: Order, days: int) -> str:
     """A saga of two arguments, run as a child of another."""
     assert_type(await s.run(place_order, order), Receipt)
     return f"in {days} days"
+
+
+@saga("gift", version=1)
+async def gift(s: Saga, order: Order, days: int = 3, note: str = "") -> str:
+    """A saga with defaults."""
+    return f"{s.id} {order.id} {days} {note}"
 
 
 @saga("a-saga", version=1)
@@ -260,11 +280,17 @@ async def run(order: Order) -> None:
         await handle.cancel("changed my mind")
         assert_type(await orchestrator.start(no_input), SagaHandle[None])
         assert_type(await orchestrator.start(ship, order, 3, version=1), SagaHandle[str])
+        assert_type(await orchestrator.start(gift, order, id="g-1"), SagaHandle[str])
+        assert_type(await orchestrator.start(gift, order, 3, id="g-2"), SagaHandle[str])
+        assert_type(await orchestrator.start(gift, order, 3, "with love", id="g-3"), SagaHandle[str])
+        assert_type(await orchestrator.start(gift, order, note="with love"), SagaHandle[str])
+        assert_type(await orchestrator.start(place_order, order=order), SagaHandle[Receipt])
         assert_type(await orchestrator.start("place-order", order), SagaHandle[Any])
         assert_type(await orchestrator.get("order-17"), SagaHandle[Any])
         assert_type(await orchestrator.list(status=SagaStatus.STUCK, saga="ship"), list[SagaInfo])
         assert_type(await orchestrator.count(status="stuck"), int)
         await orchestrator.retry("order-17", "charge", actor="me", note="mended")
+        await orchestrator.resolve("order-17", "charge", happened=True, result=Payment("p-1"), actor="me")
 
 
 def run_blocking(order: Order) -> None:
@@ -281,6 +307,8 @@ def run_blocking(order: Order) -> None:
         assert_type(orchestrator.list(status="stuck"), list[SagaInfo])
         assert_type(orchestrator.count(version=2), int)
         orchestrator.cancel("order-17", reason="changed my mind", actor="me")
+        orchestrator.skip("order-17", "charge", actor="me", note="undone by hand")
+        orchestrator.resolve("order-17", "charge", happened=False)
 
 
 async def steps_are_functions(order: Order, payment: Payment) -> None:

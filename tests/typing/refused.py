@@ -199,6 +199,10 @@ async def place_order(s: Saga, order: Order) -> Payment:
     # missed: the saga is stuck: called without await
     s.run(charge, order, 3)
     # error: mypy[arg-type] pyright[reportArgumentType]
+    await s.map(price, ["order-17"])
+    # error: mypy[arg-type] pyright[reportArgumentType]
+    await s.map(len, [order])
+    # error: mypy[arg-type] pyright[reportArgumentType]
     await s.sleep("a day")
     # error: mypy[arg-type] pyright[reportArgumentType]
     await s.sleep_until(timedelta(days=1))
@@ -314,6 +318,8 @@ def run_blocking(orchestrator: sagas.blocking.Orchestrator, order: Order) -> Non
     orchestrator.list(state="stuck")
     # error: mypy[arg-type] pyright[reportArgumentType]
     orchestrator.retry("order-17", actor=17)
+    # error: mypy[call-arg] pyright[reportCallIssue]
+    orchestrator.resolve("order-17", "charge", happend=True)
     # error: mypy[list-item] pyright[reportArgumentType]
     sagas.blocking.Orchestrator("memory://", sagas=[charge])
     # error: mypy[call-arg] pyright[reportCallIssue]

@@ -157,7 +157,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 def public(owner: type) -> dict[str, Any]:
     """The public methods of a class."""
-    return {name: value for name, value in vars(owner).items() if not name.startswith("_") and callable(value)}
+    names = [name for name in dir(owner) if not name.startswith("_") and callable(getattr(owner, name))]
+    return {name: getattr(owner, name) for name in names}
 
 
 PLUMBING = {"answer"}

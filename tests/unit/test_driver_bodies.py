@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from durable_core.stores.memory import MemoryData, MemoryStore
-from sagas import PayloadError, RemoteError, Retry, Saga, SagaDef, lookup, resource, saga, step
+from sagas import DefinitionError, PayloadError, RemoteError, Retry, Saga, SagaDef, lookup, resource, saga, step
 from tests.sagas_for_tests import (
     BodyFailed,
     End,
@@ -247,6 +247,23 @@ def test_a_forgotten_await_can_be_mended():
     assert changed(MemoryData(), broken, mended) == End("completed", 3)
 
 
+HIDDEN: dict[str, Any] = {"uncompensated": uncompensated}
+"""Where a look at the body's source does not see which step it runs."""
+
+
+def test_a_step_without_compensation_is_refused_at_registration_where_it_can_be_seen():
+    """A DefinitionError with file and line, the step, and both cures; nothing is started."""
+
+    @saga("visible", version=1)
+    async def visible(s: Saga) -> None:
+        await s.run(act, 1)
+        await s.run(uncompensated)
+
+    with pytest.raises(DefinitionError) as refused:
+        orchestrator("memory://", visible)
+    assert all(word in str(refused.value) for word in (f"{__file__}:", "visible", "@uncompensated.compensate", "because"))
+
+
 @pytest.mark.parametrize("swallowed", [False, True], ids=["", "swallowed"])
 def test_a_step_without_compensation_makes_the_saga_stuck_before_its_effect(swallowed: bool):  # noqa: FBT001
     """The message names the step and both cures; a body that catches everything cannot go on all the same."""
@@ -254,7 +271,7 @@ def test_a_step_without_compensation_makes_the_saga_stuck_before_its_effect(swal
     async def body(s: Saga) -> int:
         await s.run(act, 1)
         try:
-            await s.run(uncompensated)
+            await s.run(HIDDEN["uncompensated"])
         except BaseException:
             if not swallowed:
                 raise

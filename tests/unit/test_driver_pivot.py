@@ -92,15 +92,30 @@ def test_a_retriable_is_retried_until_it_succeeds():
 @pytest.mark.parametrize("second", [reserve, pay], ids=["step", "pivot"])
 def test_after_the_pivot_nothing_that_could_be_undone_may_begin(second: Any):
     """A step or a second pivot there is refused before its effect; the saga is stuck, and nothing is undone."""
+    hidden = [second]  # a look at the body's source does not see which step it runs
 
     async def body(s: Saga) -> None:
         await s.run(pay, 1)
-        await s.run(second, 2)
+        await s.run(hidden[0], 2)
 
     end, world = plays(body)
     assert end.status == "stuck"
     assert all(word in end.error[0] for word in (second.name, "pivot", "retriable"))
     assert (len(world.calls), world.undone) == (1, [])
+
+
+@pytest.mark.parametrize("second", [reserve, pay], ids=["step", "pivot"])
+def test_what_may_not_follow_the_pivot_is_refused_at_registration_where_it_can_be_seen(second: Any):
+    """A DefinitionError with file and line, the step and the pivot; nothing is started."""
+
+    @saga("order", version=1)
+    async def order(s: Saga) -> None:
+        await s.run(pay, 1)
+        await s.run(second, 2)
+
+    with pytest.raises(DefinitionError) as refused:
+        orchestrator("memory://", order)
+    assert all(word in str(refused.value) for word in (f"{__file__}:", "order", second.name, "pivot"))
 
 
 def test_a_retriable_takes_no_rejects():

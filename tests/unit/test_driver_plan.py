@@ -3,7 +3,7 @@
 from typing import Any
 
 from durable_core import EntryKind, JournalEntry, StepRecord, fold
-from sagas.model.plan import in_doubt, probe_key, to_undo, undo_key
+from sagas.model.plan import in_doubt, probe_key, to_undo, undo_key, undone
 
 
 def steps(*told: tuple[str, str, str]) -> dict[str, StepRecord]:
@@ -33,9 +33,28 @@ def test_only_completed_steps_are_undone():
     assert to_undo(steps(("a", "step", "succeeded"), *ended, *kinds)) == ["a"]
 
 
-def test_what_is_undone_is_not_undone_again():
-    """Keys counted as undone are left out."""
-    assert to_undo(steps(("a", "step", "succeeded"), ("b", "step", "succeeded")), done=["b"]) == ["a"]
+def test_what_is_undone_or_skipped_is_not_undone_again():
+    """A step whose compensation has succeeded is left out, and one that an operator counts as undone."""
+    told = steps(
+        ("a", "step", "succeeded"), ("b", "step", "succeeded"), ("c", "step", "succeeded"), ("c~undo", "compensation", "succeeded")
+    )
+    assert to_undo(told, skipped=["b"]) == ["a"]
+
+
+def test_a_compensation_that_failed_has_undone_nothing():
+    """Its step is still to be undone."""
+    assert to_undo(steps(("a", "step", "succeeded"), ("a~undo", "compensation", "failed"))) == ["a"]
+
+
+def test_the_undone_steps_are_told_in_the_order_in_which_they_were_undone():
+    """By the completion of their compensations, whatever the order of the steps."""
+    told = steps(
+        ("a", "step", "succeeded"),
+        ("b", "step", "succeeded"),
+        ("b~undo", "compensation", "succeeded"),
+        ("a~undo", "compensation", "succeeded"),
+    )
+    assert undone(told) == ["b", "a"]
 
 
 def test_a_savepoint_undoes_what_is_in_it():
@@ -45,12 +64,17 @@ def test_a_savepoint_undoes_what_is_in_it():
 
 
 def test_doubts_are_settled_latest_first_and_once():
-    """Steps and pivots with an unknown outcome; not lookups or retriables, nor those that are answered."""
+    """Steps and pivots with an unknown outcome; not lookups or retriables, nor what an operator skipped."""
     told = steps(
         ("a", "step", "unknown"), ("b", "pivot", "unknown"), ("c", "lookup", "unknown"), ("d", "step", "succeeded"), ("e", "step", "unknown")
     )
     assert in_doubt(told) == ["e", "b", "a"]
-    assert in_doubt(told, answered=["e"]) == ["b", "a"]
+    assert in_doubt(told, skipped=["e"]) == ["b", "a"]
+
+
+def test_a_doubt_that_was_undone_is_none():
+    """A compensation that admits Unknown has settled it."""
+    assert in_doubt(steps(("a", "step", "unknown"), ("a~undo", "compensation", "succeeded"))) == []
 
 
 def test_the_keys_of_compensation_and_probe_are_their_steps():

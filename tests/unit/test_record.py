@@ -104,9 +104,17 @@ def test_a_reopened_step_has_a_fresh_policy_and_its_old_doubt():
 def test_an_attempt_that_was_cut_stays_in_doubt_when_an_operator_reopens_its_step():
     """A step that crashed too often may have happened: a failure of the attempt that the operator asked for proves nothing."""
     step = folded()
-    step.reopen()
+    step.reopen(200)
     step.apply(entry("retried", 2, attempt=2))
     assert step.unknown
+
+
+def test_a_reopened_step_measures_its_policy_from_then_on():
+    """`within=` of a retry policy begins anew when an operator asks, however old the step is."""
+    step = folded(entry("failed", 2, label="failed"))
+    step.reopen(10**9)
+    assert step.policy_from_ns == 10**9
+    assert step.started_at_ns == 101
 
 
 def test_a_run_has_its_steps_in_the_order_of_their_intents():

@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from durable_core.model.run import ENDS, MOVES, OPEN, RunStatus
-from sagas.model.info import CAUSES, SAGA_ENDS, SagaStatus, cause_of, query_of, status_of
-from sagas.model.verbs import ALLOWED, refusal
+from sagas.model.info import CAUSES, SAGA_ENDS, SagaInfo, SagaStatus, StepState, at, cause_of, query_of, status_of
+from sagas.model.verbs import VERBS, Accept, Refuse, Repeat, judge
 
 PAIRS = list(itertools.product(RunStatus, repeat=2))
 
@@ -57,16 +57,6 @@ def test_a_saga_has_ended_when_its_run_has(status: RunStatus, phase: str):
     assert (status_of(status, phase) in SAGA_ENDS) is (status in ENDS)
 
 
-@pytest.mark.parametrize("phase", ["", "past-pivot", *(f"compensating/{cause}" for cause in CAUSES)])
-def test_a_run_that_failed_without_a_finished_rollback_is_not_called_compensated(phase: str):
-    """Whatever goes wrong inside the engine: only a finished rollback is shown as one."""
-    try:
-        shown = status_of(RunStatus.FAILED, phase)
-    except ValueError:
-        return
-    assert shown not in (SagaStatus.COMPENSATED, SagaStatus.RESOLVED)
-
-
 @pytest.mark.parametrize("phase", [*PHASES, *END_PHASES])
 def test_the_cause_is_told_only_of_sagas_that_go_back(phase: str):
     """failed, cancelled or deadline; none for a saga that goes forward."""
@@ -74,22 +64,82 @@ def test_the_cause_is_told_only_of_sagas_that_go_back(phase: str):
     assert cause in ((None,) if phase in ("", "past-pivot") else CAUSES)
 
 
-@pytest.mark.parametrize(("verb", "status"), list(itertools.product(ALLOWED, SagaStatus)))
-def test_a_verb_is_refused_in_every_state_but_those_of_its_table(verb: str, status: SagaStatus):
-    """The refusal names the saga, the state and the verb; where the table allows it there is none."""
-    why = refusal(verb, status, "", saga_id="order-17")
-    if status in ALLOWED[verb]:
-        assert why is None
+def info(status: SagaStatus, *, paused: bool = False, step: str = "succeeded") -> SagaInfo:
+    """A saga that stands so, with one step."""
+    return SagaInfo(
+        id="order-17",
+        saga="order",
+        version=1,
+        status=status,
+        cause=None,
+        input={},
+        result=None,
+        error=None,
+        status_detail=None,
+        created_at=at(0),
+        updated_at=at(0),
+        ended_at=None,
+        wake_at=None,
+        paused=paused,
+        reason=None,
+        steps=[StepState(key="charge", name="charge", kind="step", status=step, attempts=1)],
+    )
+
+
+def named(verb: str) -> tuple[str | None, str]:
+    """The step that a verb must name, and the status that it must have."""
+    rule = VERBS[verb]
+    return (None, "succeeded") if rule.step is None else ("charge", rule.step)
+
+
+@pytest.mark.parametrize(("verb", "status"), list(itertools.product(VERBS, SagaStatus)))
+def test_every_verb_in_every_state(verb: str, status: SagaStatus):
+    """Accepted, a harmless repetition, or refused with saga, state and verb: as the table says, for all pairs."""
+    rule = VERBS[verb]
+    step, step_status = named(verb)
+    answer = judge(verb, info(status, paused=verb == "resume", step=step_status), "", step)
+    if status in rule.repeated:
+        assert answer == Repeat()
+    elif status in rule.accepted:
+        assert answer == Accept()
     else:
-        assert why is not None
-        assert "order-17" in why
-        assert status in why
-        assert verb in why
+        assert isinstance(answer, Refuse)
+        assert not answer.past_pivot
+        assert all(word in answer.why for word in ("order-17", status, verb))
 
 
-@pytest.mark.parametrize("status", SagaStatus)
-def test_nothing_is_cancelled_past_the_pivot(status: SagaStatus):
-    """Whatever its state, a saga past its pivot refuses to be cancelled, and says why."""
-    why = refusal("cancel", status, "past-pivot", saga_id="order-17")
-    assert why is not None
-    assert "pivot" in why
+def test_the_table_of_verbs_contradicts_nothing():
+    """No state both accepts a verb and calls it repeated; nothing but rollback and kill touches an end; a verb of no state is none."""
+    for verb, rule in VERBS.items():
+        assert rule.accepted, verb
+        assert not rule.accepted & rule.repeated, verb
+        assert not rule.accepted & SAGA_ENDS or (verb, rule.accepted & SAGA_ENDS) == ("rollback", {SagaStatus.KILLED})
+
+
+@pytest.mark.parametrize("status", [status for status in SagaStatus if status not in SAGA_ENDS - {SagaStatus.KILLED}])
+@pytest.mark.parametrize("verb", [verb for verb, rule in VERBS.items() if rule.undoes])
+def test_nothing_is_undone_past_the_pivot(verb: str, status: SagaStatus):
+    """Whatever its state, a saga past its pivot refuses to be rolled back, and says why."""
+    if status in VERBS[verb].repeated:
+        return
+    answer = judge(verb, info(status), "past-pivot", None)
+    assert isinstance(answer, Refuse)
+    assert answer.past_pivot
+    assert "pivot" in answer.why
+
+
+@pytest.mark.parametrize("verb", [verb for verb, rule in VERBS.items() if rule.step is not None])
+def test_a_verb_about_a_step_asks_for_one_in_its_state(verb: str):
+    """A step that is not there is refused with those that are; one in another state with its state."""
+    unknown = judge(verb, info(SagaStatus.STUCK), "", "nobody")
+    assert isinstance(unknown, Refuse)
+    assert "charge" in unknown.why
+    other = judge(verb, info(SagaStatus.STUCK, step="succeeded"), "", "charge")
+    assert isinstance(other, Refuse)
+    assert "succeeded" in other.why
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_pausing_twice_is_harmless(verb: str):
+    """A saga that is paused already, or was never, is left as it is."""
+    assert judge(verb, info(SagaStatus.RUNNING, paused=verb == "pause"), "", None) == Repeat()
