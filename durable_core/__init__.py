@@ -3,8 +3,14 @@
 It knows nothing of compensation; the ``sagas`` package stands on the names listed here and on no others.
 """
 
-from durable_core.engine import Engine, RunOutcome, RunRef, Settings
+from durable_core.engine import Engine
 from durable_core.errors import (
+    CallbackAlreadyAnswered,
+    CallbackClosed,
+    CallbackError,
+    CallbackFailed,
+    CallbackNotFound,
+    CallbackTimeout,
     Closed,
     DefinitionError,
     DurableError,
@@ -17,6 +23,7 @@ from durable_core.errors import (
     RunKilled,
     RunNotFound,
     RunStuck,
+    SiblingFailed,
     StepCrashed,
     StepInterrupted,
     StepTimeout,
@@ -26,6 +33,7 @@ from durable_core.errors import (
     StoreNotFound,
     WrongState,
 )
+from durable_core.model.callback import Answer
 from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry as JournalEntry
 from durable_core.model.entry import EntryKind
@@ -34,26 +42,38 @@ from durable_core.model.keys import check_name, derived, idempotency_key, name_o
 from durable_core.model.outcome import DEFAULT_UNKNOWN, Outcome
 from durable_core.model.record import StepRecord, StepStatus, fold
 from durable_core.model.retry import Retry
-from durable_core.model.run import ENDS, RunQuery, RunRecord, RunStatus
+from durable_core.model.run import ENDS, RunQuery, RunRecord, RunRef, RunStatus
 from durable_core.model.shape import CallShape
 from durable_core.model.spec import DurableFunction, StepSpec, is_async
 from durable_core.ports import Clock, Ids, Store
+from durable_core.runtime.answers import Answers
 from durable_core.runtime.attempts import CURRENT, AttemptInfo
+from durable_core.runtime.callbacks import PendingCallback
 from durable_core.runtime.clock import to_ns
 from durable_core.runtime.context import Branches, Context
 from durable_core.runtime.fibers import Branch
 from durable_core.runtime.ledger import End
+from durable_core.runtime.settings import Settings
 from durable_core.runtime.steps import OutcomeUnknown
+from durable_core.runtime.waiters import RunOutcome
 from durable_core.stores import open_store
 
 __all__ = [
     "CURRENT",
     "DEFAULT_UNKNOWN",
     "ENDS",
+    "Answer",
+    "Answers",
     "AttemptInfo",
     "Branch",
     "Branches",
     "CallShape",
+    "CallbackAlreadyAnswered",
+    "CallbackClosed",
+    "CallbackError",
+    "CallbackFailed",
+    "CallbackNotFound",
+    "CallbackTimeout",
     "Clock",
     "Closed",
     "Codec",
@@ -73,6 +93,7 @@ __all__ = [
     "Outcome",
     "OutcomeUnknown",
     "PayloadError",
+    "PendingCallback",
     "RemoteError",
     "Retry",
     "RunExists",
@@ -85,6 +106,7 @@ __all__ = [
     "RunStatus",
     "RunStuck",
     "Settings",
+    "SiblingFailed",
     "StepCrashed",
     "StepInterrupted",
     "StepRecord",

@@ -7,22 +7,22 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import timedelta
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-import attrs
-
-from durable_core.errors import DefinitionError, RunExists, RunNotFound, StoreError
+from durable_core.errors import RunExists, RunNotFound, StoreError
 from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry
-from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunStatus, RunUpdate
+from durable_core.model.keys import check_id
+from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunRef, RunStatus, RunUpdate
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store
-from durable_core.runtime.clock import SystemClock, SystemIds, to_ns
+from durable_core.runtime.clock import SystemClock, SystemIds
 from durable_core.runtime.ledger import End
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
+from durable_core.runtime.settings import Settings
+from durable_core.runtime.waiters import RunOutcome, Waiters
 from durable_core.runtime.worker import Worker
 from durable_core.runtime.writer import Writer
 from durable_core.stores import open_store
@@ -31,44 +31,10 @@ log = logging.getLogger("durable_core")
 
 POLL_S = 0.05
 """How often to ask the store whether another process has written."""
+TAKEN_S = 5.0
+"""How long a verb waits for its signal to be taken up by this process; it is durable before."""
 BURIAL_S = 1.0
 """How often to look for workers that have died."""
-LONGEST_ID = 500
-
-
-class RunOutcome(NamedTuple):
-    """How a run stands once it has ended or is stuck."""
-
-    status: RunStatus
-    phase: str
-    output: bytes | None
-    error: bytes | None
-    reason: str | None
-
-
-class RunRef(NamedTuple):
-    """A run that was started or found."""
-
-    num: int
-    id: str
-    name: str
-    version: int
-
-
-@attrs.frozen(kw_only=True)
-class Settings:
-    """How an engine runs; every field has a default that suits one process on one file."""
-
-    worker: bool = True
-    """Whether it executes runs; False only starts and observes."""
-    concurrency: int = attrs.field(default=1000, validator=attrs.validators.ge(1))
-    """Runs that may have something under way at once."""
-    grace_s: float = 10.0
-    """How long leaving waits for attempts under way."""
-    store_timeout_s: float = 30.0
-    """How long a call waits for a store that fails."""
-    max_crashes: int = attrs.field(default=5, validator=attrs.validators.ge(1))
-    """After so many deaths of the process within one step the run is stuck."""
 
 
 class Engine:
@@ -109,8 +75,7 @@ class Engine:
         self._writer: Writer | None = None
         self._worker: Worker | None = None
         self._scout: asyncio.Task[None] | None = None
-        self._waiters: dict[int, list[asyncio.Future[RunOutcome]]] = {}
-        self._watched: dict[int, str] = {}
+        self._waiters = Waiters()
         self.name = f"w-{self.ids.name()}"
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -129,6 +94,7 @@ class Engine:
                 ids=self.ids,
                 concurrency=self.settings.concurrency,
                 max_crashes=self.settings.max_crashes,
+                codec=self.codec,
                 on_outcome=self._told,
                 on_attention=self._attend,
             )
@@ -155,9 +121,7 @@ class Engine:
         finally:
             self._writer = self._worker = self._scout = None
             left = StoreError("the engine was left while this waited; the run goes on, ask another engine on its store")
-            for waiter in [waiter for waiters in self._waiters.values() for waiter in waiters if not waiter.done()]:
-                waiter.set_exception(left)
-            self._waiters.clear()
+            self._waiters.fail(left)
             if self._attending:
                 await asyncio.gather(*self._attending, return_exceptions=True)
             await self.store.close()
@@ -203,7 +167,7 @@ class Engine:
                 changed = await self.store.changed()
                 if self._worker is not None:
                     await self._worker.look(changed=changed)
-                if changed and self._watched:
+                if changed and self._waiters.watched:
                     await self._ask_for_watched()
             except StoreError as error:
                 log.warning("the store could not be asked for work; trying again: %s", error)
@@ -327,40 +291,25 @@ class Engine:
 
     async def outcome(self, num: int, run_id: str) -> RunOutcome:
         """Wait until the run has ended or is stuck; at once where it is so already."""
-        waiter: asyncio.Future[RunOutcome] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(num, []).append(waiter)
+        waiter = self._waiters.add(num)
         if self._worker is None or num not in self._worker.runs:
             record = await self.find(run_id)
             if record.status in ENDS or record.status is RunStatus.STUCK:
-                self._forget_waiter(num, waiter)
-                return outcome_of(record)
-        self._watched[num] = run_id
+                self._waiters.forget(num, waiter)
+                return RunOutcome.of(record)
+        self._waiters.watched[num] = run_id
         try:
             return await waiter
         finally:
-            self._forget_waiter(num, waiter)
-
-    def _forget_waiter(self, num: int, waiter: "asyncio.Future[RunOutcome]") -> None:
-        waiters = self._waiters.get(num)
-        if waiters is not None:
-            if waiter in waiters:
-                waiters.remove(waiter)
-            if not waiters:
-                del self._waiters[num]
-                self._watched.pop(num, None)
+            self._waiters.forget(num, waiter)
 
     def _told(self, run: Run, end: End | None) -> None:
         """A run of this process has ended or was parked, durably."""
         if end is None:
             self._attend(run.id)
-        waiters = self._waiters.pop(run.num, None)
-        if not waiters:
-            return
-        self._watched.pop(run.num, None)
-        outcome = RunOutcome(run.status, run.phase, end.output if end else None, end.error if end else None, run.reason)
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(outcome)
+        if self._waiters.waits_for(run.num):
+            output, error = (end.output, end.error) if end is not None else (None, None)
+            self._waiters.tell(run.num, RunOutcome(run.status, run.phase, output, error, run.reason))
 
     def _attend(self, run_id: str) -> None:
         """A run needs a person: tell whoever asked to be told."""
@@ -378,11 +327,10 @@ class Engine:
 
     async def _ask_for_watched(self) -> None:
         mine = self._worker.runs if self._worker is not None else {}
-        for record in await self.store.find([run_id for num, run_id in self._watched.items() if num not in mine]):
+        watched = self._waiters.watched
+        for record in await self.store.find([run_id for num, run_id in watched.items() if num not in mine]):
             if record.status in ENDS or record.status is RunStatus.STUCK:
-                for waiter in self._waiters.get(record.num, ()):
-                    if not waiter.done():
-                        waiter.set_result(outcome_of(record))
+                self._waiters.tell(record.num, RunOutcome.of(record))
 
     def _guilty(self, num: int, error: StoreError) -> None:
         if self._worker is not None:
@@ -394,7 +342,7 @@ class Engine:
         """Return once all that this process has queued is durable."""
         await self.writer.flushed()
 
-    async def signal(  # noqa: PLR0913 - a signal's columns
+    async def signal(
         self, record: RunRecord, name: str, payload: bytes, *, label: str = "", since: int = 0
     ) -> None:
         """Signal a run; the signal is durable on return, and taken up where this process drives the run.
@@ -417,22 +365,37 @@ class Engine:
         if record.ended_at_ns is not None:
             self._reopen(record)
             await self.writer.flushed()
-        if worker is not None and (record.name, record.version) in self.registry.served() and not worker.leaving:
+        if worker is not None and self.serves(record) and not worker.leaving:
             worker.poke()
-            async with asyncio.timeout(self.settings.store_timeout_s):
-                await worker.taken(record.num)
+            await self._taken_up(record)
+
+    async def _taken_up(self, record: RunRecord) -> None:
+        """Wait, for a while, until some worker has taken the signal up: it is durable already."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + TAKEN_S
+        while loop.time() < until and await self.store.signals([record.num]):
+            if self._worker is None or (await self.find(record.id)).owner not in (None, self._worker.worker):
+                return  # its own worker will take it up
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await self._worker.taken(record.num)
+
+    def waiting_for(self, num: int, key: str) -> object:
+        """What a run in this process's memory waits for at ``key``; None where it is not here."""
+        run = self._worker.runs.get(num) if self._worker is not None else None
+        return None if run is None or run.dead else run.waits.get(key)
+
+    def serves(self, record: RunRecord) -> bool:
+        """Whether this process drives runs of that function and version."""
+        return self._worker is not None and (record.name, record.version) in self.registry.served()
 
     def _reopen(self, record: RunRecord) -> None:
         """Open a killed run again, so that a worker takes up the signal that waits for it."""
         now_ns = self.clock.now_ns()
+        status, detail = RunStatus.PENDING, record.detail
         self.writer.update(
-            RunUpdate(RunStatus.PENDING, record.phase, None, 0, 0, None, None, None, record.detail, now_ns, None, record.num)
+            RunUpdate(status, record.phase, None, 0, 0, None, None, None, detail, now_ns, None, record.num)
         )
-
-
-def outcome_of(record: RunRecord) -> RunOutcome:
-    """How the run of this row stands."""
-    return RunOutcome(record.status, record.phase, record.output, record.error, record.reason)
 
 
 def refused(error: StoreError, what: str) -> StoreError:
@@ -441,16 +404,3 @@ def refused(error: StoreError, what: str) -> StoreError:
     told = type(error)(f"{what}: {plain}", transient=error.transient)
     told.__cause__ = error
     return told
-
-
-def check_id(run_id: str) -> None:
-    """Refuse an id that cannot be shown, listed or typed again."""
-    if not run_id or len(run_id) > LONGEST_ID or not run_id.isprintable():
-        raise DefinitionError(
-            f"the id {run_id[:60]!r} cannot be used: give 1 to {LONGEST_ID} printable characters; nothing was started"
-        )
-
-
-def span_ns(span: timedelta | float | None) -> int | None:
-    """A duration in nanoseconds, or None."""
-    return None if span is None else to_ns(span)

@@ -15,6 +15,12 @@
     ├── StepTimeout            (also TimeoutError) an attempt passed its timeout
     ├── StepInterrupted        the process died in an ``at_most_once`` step
     ├── StepCrashed            a step took its process down too often
+    ├── CallbackError          about a callback: its run goes on or has gone on
+    │   ├── CallbackTimeout    (also TimeoutError) nobody answered in time
+    │   ├── CallbackFailed     somebody answered with a failure
+    │   ├── CallbackClosed     the answer came after the wait was given up
+    │   ├── CallbackNotFound   there is no such callback
+    │   └── CallbackAlreadyAnswered  another answer came first
     └── RemoteError            an exception whose class is not imported here
 
 Signals derive from ``BaseException``, so that ``except Exception`` in a body never takes one for a failure:
@@ -22,7 +28,8 @@ Signals derive from ``BaseException``, so that ``except Exception`` in a body ne
     Fault                      the engine refuses to go on with this run; nothing was done and nothing is undone
     ├── NonDeterminismError    the code asks for something else than its journal holds
     └── ForeignAwaitError      the body awaited something that is not one of its operations
-    Closed                     the body is being closed: cancelled, evicted, or its block has failed
+    Closed                     the body is being closed: cancelled or evicted
+    └── SiblingFailed          the body is being closed because something beside it has failed
 
 Every message says what happened, to which run and step, and what to do next, and ends with its code.
 """
@@ -163,6 +170,46 @@ class RemoteError(DurableError):
         self.type_name = type_name
 
 
+class CallbackError(DurableError):
+    """Root of what can go wrong with a callback."""
+
+    code = "DC040"
+
+
+class CallbackTimeout(CallbackError, TimeoutError):
+    """Nobody answered within the callback's timeout. Raised in the body."""
+
+    code = "DC041"
+
+
+class CallbackFailed(CallbackError):
+    """Somebody answered with a failure; ``answer`` is their message. Raised in the body."""
+
+    code = "DC042"
+
+    def __init__(self, message: str, *, answer: str = "") -> None:
+        super().__init__(message)
+        self.answer = answer
+
+
+class CallbackClosed(CallbackError):
+    """The answer came after the wait was given up: by its timeout, a cancel, or the end. Raised to the sender."""
+
+    code = "DC043"
+
+
+class CallbackNotFound(CallbackError):
+    """The token is unknown or forged, or the run has no such callback. Raised to the sender."""
+
+    code = "DC044"
+
+
+class CallbackAlreadyAnswered(CallbackError):
+    """Another answer was accepted before. Raised to the sender."""
+
+    code = "DC045"
+
+
 class EngineSignal(BaseException):
     """Root of what the engine throws into a body. Never catch it: let it pass, as with ``GeneratorExit``.
 
@@ -182,6 +229,10 @@ class EngineSignal(BaseException):
 
 class Closed(EngineSignal):
     """The body is being closed. What its ``finally`` asks for is refused and leaves no trace."""
+
+
+class SiblingFailed(Closed):
+    """The body is being closed because something that runs beside it has failed; what is around may go on."""
 
 
 class Fault(EngineSignal):

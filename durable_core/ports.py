@@ -28,11 +28,11 @@ class Batch:
     number; the commit reports them as conflicts.
     """
 
-    starts: list[NewRun] = attrs.field(factory=list)
-    entries: list[Entry] = attrs.field(factory=list)
-    updates: dict[int, RunUpdate] = attrs.field(factory=dict)
+    starts: list[NewRun] = attrs.field(factory=list[NewRun])
+    entries: list[Entry] = attrs.field(factory=list[Entry])
+    updates: dict[int, RunUpdate] = attrs.field(factory=dict[int, RunUpdate])
     """By run number; applied after the starts."""
-    consumed: list[int] = attrs.field(factory=list)
+    consumed: list[int] = attrs.field(factory=list[int])
     """Numbers of signals that these entries take up."""
 
     def __len__(self) -> int:
@@ -44,6 +44,11 @@ class Store(Protocol):
 
     Every method may raise ``StoreError``; ``StoreError.transient`` says whether it is worth asking again.
     """
+
+    @property
+    def secret(self) -> bytes:
+        """32 random bytes, made with the store: the tokens of callbacks derive from them. Known once it is open."""
+        ...
 
     async def open(self, *, worker: str | None) -> None:
         """Make the schema where there is none, check it where there is, and announce ``worker`` as alive.
@@ -87,6 +92,10 @@ class Store(Protocol):
 
     async def find(self, ids: Sequence[str]) -> list[RunRecord]:
         """The runs of these ids, in no order; unknown ids are left out."""
+        ...
+
+    async def find_num(self, num: int) -> RunRecord | None:
+        """The run of this number; None where there is none."""
         ...
 
     async def select(self, query: RunQuery) -> list[RunRecord]:

@@ -1,6 +1,11 @@
 """Sagas in Python that survive anything: steps, compensations, and a durable core under them."""
 
 from durable_core import (
+    CallbackAlreadyAnswered,
+    CallbackClosed,
+    CallbackFailed,
+    CallbackNotFound,
+    CallbackTimeout,
     DefinitionError,
     PayloadError,
     RemoteError,
@@ -27,9 +32,16 @@ from sagas.model.outcome import DidNotHappen, Happened, StillUnknown, Unknown
 from sagas.model.resource import resource
 from sagas.handle import SagaHandle
 from sagas.orchestrator import Orchestrator
+from sagas.runtime.callback import Callback
 from sagas.runtime.saga import Saga
 
 __all__ = [
+    "Callback",
+    "CallbackAlreadyAnswered",
+    "CallbackClosed",
+    "CallbackFailed",
+    "CallbackNotFound",
+    "CallbackTimeout",
     "DefinitionError",
     "DidNotHappen",
     "Entry",

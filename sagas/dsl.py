@@ -1,7 +1,7 @@
 """The decorators: how a developer declares steps and sagas."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from durable_core import DEFAULT_UNKNOWN, DefinitionError, Retry
 from sagas.model.definition import FOREVER, Lookup, Pivot, Retriable, SagaDef, Span, Step
@@ -144,9 +144,10 @@ def pivot(
     """Declare the point of no return: at most one on each path through a saga; it has no compensation. See ``step``."""
 
     def declare(fn: Any) -> Any:
-        return Pivot(
+        declared: Pivot[..., Any] = Pivot(
             fn, name=name, retry=retry, timeout=timeout, rejects=rejects, unknown=unknown, at_most_once=at_most_once
         )
+        return declared
 
     return declare if fn is None else declare(fn)
 
@@ -170,7 +171,7 @@ def retriable(
     unknown: Types = DEFAULT_UNKNOWN,
     at_most_once: bool = False,
 ) -> Any:
-    """Declare a step after the pivot: retried (for ever, unless ``retry`` says otherwise) until it succeeds. See ``step``."""
+    """Declare a step after the pivot: retried until it succeeds, for ever unless ``retry`` says otherwise. See ``step``."""
 
     def declare(fn: Any) -> Any:
         declared: Retriable[..., Any] = Retriable(
@@ -178,8 +179,8 @@ def retriable(
         )
         if rejects or at_most_once:
             raise DefinitionError(
-                f"{declared.what}: a retriable is called until it succeeds, so it takes neither rejects= nor at_most_once=; "
-                "a step that may be refused belongs before the pivot"
+                f"{declared.what}: a retriable is called until it succeeds, so it takes neither rejects= nor "
+                "at_most_once=; a step that may be refused belongs before the pivot"
             )
         return declared
 
@@ -214,9 +215,10 @@ def lookup(
     """Declare a read or a decision: no effect outside, so nothing to undo; allowed anywhere. See ``step``."""
 
     def declare(fn: Any) -> Any:
-        return Lookup(
+        declared: Lookup[..., Any] = Lookup(
             fn, name=name, retry=retry, timeout=timeout, rejects=rejects, unknown=unknown, at_most_once=at_most_once
         )
+        return declared
 
     return declare if fn is None else declare(fn)
 
@@ -243,7 +245,7 @@ def saga(
         return SagaDef(
             name=name,
             version=version,
-            body=body,
+            body=cast("Callable[..., Coroutine[Any, Any, R]]", body),  # SagaDef refuses what is no `async def`
             deadline=deadline,
             parallel_compensation=parallel_compensation,
             on_compensation_failure=on_compensation_failure,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import attrs
@@ -114,11 +115,7 @@ class Observer:
         shape = self._shape(record.name, record.version)
         read_result: Callable[[bytes], Any] = msgspec.json.decode
         if shape is not None:
-            known = shape
-
-            def read_result(stored: bytes) -> Any:  # noqa: ANN401 - the saga's own result type
-                return known.decode_result(stored, what=f"saga {record.id!r}: the result")
-
+            read_result = partial(shape.decode_result, what=f"saga {record.id!r}: the result")
         return info_of(
             record,
             entries,
@@ -196,7 +193,7 @@ def _status(status: SagaStatus | str) -> SagaStatus:
 
 
 def _plain_input(stored: bytes) -> dict[str, Any]:
-    call = msgspec.json.decode(stored)
-    args = call.get("args", []) if isinstance(call, dict) else call
+    call: dict[str, Any] | list[Any] = msgspec.json.decode(stored)
+    args: list[Any] = call.get("args", []) if isinstance(call, dict) else call
     named: dict[str, Any] = {str(index): value for index, value in enumerate(args)}
     return {**named, **call.get("kwargs", {})} if isinstance(call, dict) else named

@@ -4,21 +4,21 @@ from typing import Any
 
 import msgspec
 
-from durable_core import Codec, EntryKind, JournalEntry, RunRecord, WrongState
+from durable_core import Codec, EntryKind, JournalEntry, WrongState
 from sagas.errors import SagaPastPivot
 from sagas.model.verbs import Accept, Refuse, Repeat, judge
 from sagas.observer import Observer
 from sagas.runtime.people import Verdict
 
 Reopening = tuple[str, int]
-"""A label and an entry: which part of the journal is void once the verb acts; see ``durable_core.EntryKind.SIGNALLED``."""
+"""A label and an entry: which part of the journal is void once the verb acts; see ``EntryKind.SIGNALLED``."""
 
 
 class Operators(Observer):
     """What a person may do to a saga."""
 
     async def cancel(self, id: str, *, reason: str = "", actor: str = "", note: str = "") -> None:  # noqa: A002
-        """Ask for a rollback; the request is durable on return. What is in flight ends first, then everything is undone.
+        """Ask for a rollback; durable on return. What is in flight ends first, then everything is undone.
 
         Raises:
             SagaPastPivot: nothing can be undone any more.
@@ -103,7 +103,7 @@ class Operators(Observer):
             case Refuse(why=why):
                 raise WrongState(why, run_id=id, status=record.status)
             case Accept():
-                label, since = _reopening(verb, record, entries)
+                label, since = _reopening(verb, entries)
                 if verb == "rollback" and record.phase.startswith("compensating"):
                     verb, label, since = "retry", "", 0  # it is being undone already: go on with that
                     if record.ended_at_ns is not None:
@@ -114,7 +114,7 @@ class Operators(Observer):
 ABANDON = "abandon"
 
 
-def _reopening(verb: str, record: RunRecord, entries: list[JournalEntry]) -> Reopening:
+def _reopening(verb: str, entries: list[JournalEntry]) -> Reopening:
     if verb == "rollback":
         return ABANDON, 0
     if verb != "retry":

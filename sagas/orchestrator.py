@@ -14,7 +14,8 @@ from sagas.errors import SagaExists
 from sagas.handle import SagaHandle
 from sagas.model.definition import SagaDef, Span
 from sagas.model.info import SagaInfo
-from sagas.operators import Operators, plain
+from sagas.answering import Answering
+from sagas.operators import plain
 from sagas.runtime.binding import Binder
 from sagas.runtime.driver import body_of
 
@@ -25,7 +26,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-class Orchestrator(Operators):
+class Orchestrator(Answering):
     """Sagas on one store. An asynchronous context manager; on entry it recovers what an earlier process left.
 
     Args:

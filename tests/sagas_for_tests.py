@@ -135,10 +135,19 @@ async def until(condition: Callable[[], Coroutine[Any, Any, bool]], running: Orc
     """Wait until ``condition`` holds, asking it again whenever other tasks have had their turn."""
 
     async def ask() -> None:
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - another process may make it true
             await asyncio.sleep(0.002)
 
     await within(ask(), running)
+
+
+async def journalled(handle: SagaHandle[Any], running: Orchestrator, kind: str, *, times: int = 1) -> None:
+    """Wait until the saga's journal holds so many entries of ``kind``."""
+
+    async def there() -> bool:
+        return [entry.kind for entry in await handle.history()].count(kind) >= times
+
+    await until(there, running)
 
 
 async def reaches(handle: SagaHandle[Any], running: Orchestrator, *statuses: str) -> SagaInfo:
@@ -151,7 +160,9 @@ async def reaches(handle: SagaHandle[Any], running: Orchestrator, *statuses: str
     return await handle.info()
 
 
-def alone(saga: SagaDef[..., Any], *args: Any, resources: Sequence[object] = (), **options: Any) -> tuple[End, SagaInfo]:
+def alone(
+    saga: SagaDef[..., Any], *args: Any, resources: Sequence[object] = (), **options: Any
+) -> tuple[End, SagaInfo]:
     """Run one saga on a store of its own: how it ended, and its info."""
 
     async def main() -> tuple[End, SagaInfo]:

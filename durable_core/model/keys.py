@@ -10,6 +10,7 @@ import hashlib
 from durable_core.errors import DefinitionError
 
 LONGEST_NAME = 200
+LONGEST_ID = 500
 RESERVED = frozenset("/#~")
 
 
@@ -23,6 +24,14 @@ def check_name(name: str, *, what: str) -> str:
             "which separate the parts of a step's key"
         )
     return name
+
+
+def check_id(run_id: str) -> None:
+    """Refuse an id that cannot be shown, listed or typed again."""
+    if not run_id or len(run_id) > LONGEST_ID or not run_id.isprintable():
+        raise DefinitionError(
+            f"the id {run_id[:60]!r} cannot be used: give 1 to {LONGEST_ID} printable characters; nothing was started"
+        )
 
 
 def name_of(key: str) -> str:

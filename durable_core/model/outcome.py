@@ -1,7 +1,7 @@
 """How an attempt ended: what its exception says about its effect outside.
 
-Invariant: only a participant's own answer, or proof that nothing was sent, counts as "nothing happened". Whatever may have
-happened is *unknown*, and stays so until somebody who knows says otherwise.
+Invariant: only a participant's own answer, or proof that nothing was sent, counts as "nothing happened". Whatever may
+have happened is *unknown*, and stays so until somebody who knows says otherwise.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,8 @@ NOTHING_SENT, MAYBE_SENT = False, True
 
 # What the usual clients' transport errors say. By name, so that no client need be installed or imported; the first
 # class of the exception's own method resolution order that is listed decides.
-# Sources: httpx "Exceptions", requests.exceptions, urllib3.exceptions, aiohttp "Client exceptions", botocore.exceptions.
+# Sources: httpx "Exceptions", requests.exceptions, urllib3.exceptions, aiohttp "Client exceptions",
+# botocore.exceptions.
 TRANSPORT: Mapping[str, bool] = {
     "httpx.ConnectError": NOTHING_SENT,
     "httpx.ConnectTimeout": NOTHING_SENT,
@@ -65,8 +66,8 @@ TRANSPORT: Mapping[str, bool] = {
 def transport_says(error: BaseException) -> bool | None:
     """Whether the request behind a client's transport error may have been sent; None where it is no such error.
 
-    A wrapper (requests' ConnectionError, urllib3's MaxRetryError) is judged by what it wraps where that is known to have
-    sent nothing.
+    A wrapper (requests' ConnectionError, urllib3's MaxRetryError) is judged by what it wraps where that is known to
+    have sent nothing.
     """
     for inner in (error, getattr(error, "reason", None), *error.args):
         if isinstance(inner, BaseException):

@@ -10,6 +10,10 @@ from durable_core.model.keys import name_of
 from durable_core.model.outcome import Outcome
 
 
+ABANDON = "abandon"
+"""The label of a signal after which the body's part is over: an operator had its run rolled back."""
+
+
 class StepStatus(StrEnum):
     """Where a step stands."""
 
@@ -114,6 +118,12 @@ class StepRecord:
         self.due_at_ns = self.ended_at_ns = None
         self.status = StepStatus.RUNNING
 
+    def abandon(self) -> None:
+        """Its body's part is over. One that was cut may have happened, unless it was never called."""
+        if self.status is StepStatus.RUNNING:
+            self.status = StepStatus.UNKNOWN if self.begun or self.unknown else StepStatus.FAILED
+            self.due_at_ns = None
+
     def _end(self, status: StepStatus, entry: Entry) -> None:
         self.status = status
         self.due_at_ns = None
@@ -148,6 +158,12 @@ def fold(entries: list[Entry]) -> dict[str, StepRecord]:
     for entry in entries:
         if entry.kind == EntryKind.STARTED:
             steps[entry.key] = StepRecord(entry.key, entry.label, entry.payload, entry.at_ns, entry.seq)
+        elif entry.kind == EntryKind.SIGNALLED:
+            if entry.label == ABANDON:
+                for step in steps.values():
+                    step.abandon()
+            elif (again := steps.get(entry.label)) is not None:
+                again.reopen(entry.at_ns)
         elif (step := steps.get(entry.key)) is not None:
             step.apply(entry)
     return steps

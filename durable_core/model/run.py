@@ -89,6 +89,15 @@ class RunUpdate(NamedTuple):
     num: int
 
 
+class RunRef(NamedTuple):
+    """A run that was started or found."""
+
+    num: int
+    id: str
+    name: str
+    version: int
+
+
 @attrs.frozen
 class RunRecord:
     """A run's whole row, as the store reads it."""

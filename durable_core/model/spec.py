@@ -43,7 +43,7 @@ class StepSpec:
 
 def is_async(fn: Callable[..., Any]) -> bool:
     """Whether calling ``fn`` gives a coroutine, also for partials and callable objects."""
-    target = fn
+    target: Any = fn
     while hasattr(target, "func"):
         target = target.func
     return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004

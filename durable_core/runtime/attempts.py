@@ -109,7 +109,7 @@ class Attempts:
             if run.dead or shell.leaving:
                 raise  # the worker is leaving: this attempt counts as cut, and its step is run again elsewhere
             error = cancelled
-        except BaseException as failure:  # noqa: BLE001 - the border of the user's step: whatever it raises is its outcome
+        except BaseException as failure:  # noqa: BLE001 - the border of the user's step: what it raises is its outcome
             error = failure
             doubtful = not isinstance(failure, Exception)
         if timer is not None:
@@ -121,14 +121,18 @@ class Attempts:
             _drop_frames(error)
         try:
             step.attempted(value, error, started_at_ns, doubtful=doubtful)
-        except Exception as bug:  # noqa: BLE001 - a retry policy of the user's own, or a bug of ours: nobody may lose the run
-            if not run.dead:
-                run.park(
-                    Fault(
-                        f"run {run.id}, step {step.key!r}: what follows its attempt {step.attempt} could not be decided "
-                        f"({type(bug).__name__}: {bug}). Mend the step's retry policy, then retry the run"
-                    )
+        except Exception as bug:  # noqa: BLE001 - a retry policy of the user's own, or our bug: nobody may lose the run
+            self._undecided(run, step, bug)
+
+    def _undecided(self, run: "Run", step: "PendingStep", bug: Exception) -> None:
+        """Nobody could say what follows an attempt: park its run."""
+        if not run.dead:
+            run.park(
+                Fault(
+                    f"run {run.id}, step {step.key!r}: what follows its attempt {step.attempt} could not be decided "
+                    f"({type(bug).__name__}: {bug}). Mend the step's retry policy, then retry the run"
                 )
+            )
 
     def _judge(self, run: "Run", step: "PendingStep", error: BaseException) -> tuple[BaseException, bool]:
         """What an attempt's exception means: its own, its timeout's, or a cancellation from nowhere."""
@@ -148,7 +152,7 @@ class Attempts:
             self.threads = ThreadPoolExecutor(THREADS, "sagas-step")
         context = contextvars.copy_context()
         kwargs = step.kwargs if step.extra is None else {**step.kwargs, **step.extra}
-        outcome = self.loop.run_in_executor(self.threads, context.run, _call, step, kwargs)
+        outcome = self.loop.run_in_executor(self.threads, lambda: context.run(_call, step, kwargs))
         while True:
             try:
                 # A thread cannot be stopped: after a timeout, retry and undo wait until it has returned, and its late

@@ -16,10 +16,12 @@ from durable_core.model.keys import check_name
 from durable_core.model.record import StepRecord
 from durable_core.model.spec import StepSpec
 from durable_core.runtime import structure
+from durable_core.runtime.callbacks import AwaitCallback, AwaitFirst, PendingCallback, create
+from durable_core.runtime.clock import to_ns
 from durable_core.runtime.commands import Command
 from durable_core.runtime.fibers import Branch, Fiber, Group, Interrupted
 from durable_core.runtime.run import Run
-from durable_core.runtime.steps import Extra, Perform, Reattempt
+from durable_core.runtime.steps import Extra, PendingStep, Perform, Reattempt
 from durable_core.runtime.waits import Park, Sleep
 
 R = TypeVar("R")
@@ -153,10 +155,46 @@ class Context:
         """Give the caller's next keys a prefix of their own, until ``leave``; ``block`` counts as nesting."""
         return ScopeBlock(self._fiber(), check_name(name, what="a scope"), block=block)
 
+    def shield(self) -> "Shield":
+        """A ``with`` block that nothing closes, for what must be finished: the undoing of what was done."""
+        return Shield(self._run, self._fiber())
+
+    def caller(self) -> Fiber | None:
+        """The coroutine that is being driven; None outside of the body."""
+        return self._run.current
+
+    def give_up(self, key: str) -> None:
+        """End the retry delay of the step at ``key``: it ends as its last attempt did. Nothing where it has no delay."""
+        step = self._run.steps.get(key)
+        if isinstance(step, PendingStep):
+            step.give_up(self._run)
+
+    def delayed(self) -> Iterable[tuple[str, StepSpec]]:
+        """The steps that wait for a further attempt."""
+        return [(key, step.spec) for key, step in self._run.steps.items() if step.due_at_ns is not None and step.spec]
+
     def nesting(self) -> int:
         """How many groups and blocks the caller is within."""
         fiber = self._fiber()
         return fiber.nesting + len(fiber.groups)
+
+    def callback(
+        self, name: str, type: type[R], *, timeout: timedelta | float | None = None  # noqa: A002 - the contract's name
+    ) -> PendingCallback[R]:
+        """A callback that somebody outside may answer; its ``token`` may be handed out by a later step.
+
+        The timeout runs from here. See ``wait_for`` and ``wait_for_first``.
+        """
+        due_ns = None if timeout is None else self._run.last_at_ns + to_ns(timeout)
+        return create(self._run, self._fiber(), check_name(name, what="a callback"), type, due_ns)
+
+    def wait_for(self, callback: PendingCallback[R]) -> Command[R]:
+        """Wait for a callback's answer; raises ``CallbackTimeout`` or ``CallbackFailed``."""
+        return AwaitCallback(callback)
+
+    def wait_for_first(self, callbacks: Sequence[PendingCallback[Any]]) -> Command[int]:
+        """Wait until one of ``callbacks`` is over; answers its place among them."""
+        return AwaitFirst(list(callbacks))
 
     # -- structure -------------------------------------------------------------------------------------------------
 
@@ -286,7 +324,7 @@ class Branches:
         if error is not None:
             if group.failure is None and isinstance(error, Exception):
                 group.failure = error
-            structure.stop(self._run, group)
+            structure.stop(self._run, group, failed=True)
             structure.leave(fiber, group)
         await Join(group)
 
@@ -314,6 +352,25 @@ class Join(Command[None]):
         """The joining fiber is being closed: its groups have been stopped already, and their last end advances it."""
         self._group.joiner = None
         return True
+
+
+class Shield:
+    """See ``Context.shield``."""
+
+    __slots__ = ("_fiber", "_run")
+
+    def __init__(self, run: Run, fiber: Fiber) -> None:
+        self._run = run
+        self._fiber = fiber
+
+    def __enter__(self) -> None:
+        structure.shield(self._fiber)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._run.dead:
+            structure.unshield(self._run, self._fiber)
 
 
 class ScopeBlock:

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from random import Random
 from typing import Any, Generic, TypeVar
 
-from durable_core.errors import Closed
+from durable_core.errors import Closed, SiblingFailed
 from durable_core.model.keys import Scope
 
 R = TypeVar("R")
@@ -18,7 +18,7 @@ REFUSALS = 50
 """How often a closed body may go on asking before it is dropped."""
 
 
-class Interrupted(Closed):
+class Interrupted(SiblingFailed):
     """Thrown at what a block's own body awaits, when a branch of that block has failed."""
 
     def __init__(self, group: "Group") -> None:
@@ -38,8 +38,10 @@ class Fiber:
         "group",
         "groups",
         "nesting",
+        "pending",
         "refusals",
         "scope",
+        "shield",
         "signal",
         "started",
         "value",
@@ -56,6 +58,10 @@ class Fiber:
         """What it waits for: a step, a wait, a group; None while it is ready or has ended."""
         self.signal: Closed | None = None
         """Set once it is being closed or interrupted: thrown at every command until the block is left."""
+        self.shield = 0
+        """While above zero nothing closes it: it is undoing what it did."""
+        self.pending: Closed | None = None
+        """What will close it once it is no longer shielded."""
         self.refusals = 0
         self.nesting = 0
         """How many blocks it is in."""
@@ -73,7 +79,7 @@ class Group:
     recorded, and the fibers are closed.
     """
 
-    __slots__ = ("alive", "failure", "fibers", "joiner", "owner", "stopped")
+    __slots__ = ("alive", "cancelled", "failure", "fibers", "joiner", "owner", "stopped")
 
     def __init__(self, owner: Fiber) -> None:
         self.owner = owner
@@ -82,6 +88,8 @@ class Group:
         self.failure: BaseException | None = None
         """The first recorded failure: the one that the join raises."""
         self.stopped = False
+        self.cancelled = False
+        """Stopped from outside, and not by a failure within."""
         self.joiner: Fiber | None = None
 
 

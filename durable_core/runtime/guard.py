@@ -8,7 +8,7 @@ does not help.
 import sys
 from asyncio import AbstractEventLoop
 from asyncio.events import _set_running_loop  # pyright: ignore[reportPrivateUsage]
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn, cast
 
 from durable_core.errors import ForeignAwaitError
@@ -66,8 +66,8 @@ class LoopGuard:
         frame = coro.cr_frame
         line = f"{frame.f_code.co_filename}:{frame.f_lineno}: " if frame is not None else ""
         error = ForeignAwaitError(
-            f"{line}the body awaited {type(awaited).__name__ if awaited is not None else 'a bare yield'}; a body may await "
-            f"only its own operations, because it is run again from its journal after a crash. "
+            f"{line}the body awaited {type(awaited).__name__ if awaited is not None else 'a bare yield'}; a body may "
+            f"await only its own operations, because it is run again from its journal after a crash. "
             f"Use {ELSE.format(s=self.operations)}. Then retry the run"
         )
         if self.caught is None:
@@ -79,7 +79,8 @@ class LoopGuard:
 
     def __hash__(self) -> int:
         # asyncio.current_task() looks the running loop up in a dict; logging does so too (3.12), and that is harmless.
-        if sys._getframe(1).f_globals.get("__name__") == "logging":  # noqa: SLF001
+        caller = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the documented way to the caller
+        if caller.f_globals.get("__name__") == "logging":
             return id(self)
         raise self.refuse("current_task")
 
@@ -89,14 +90,14 @@ class LoopGuard:
 
 def _line_of_body() -> str:
     """``file:line: `` of the innermost frame that is neither ours nor a library's; empty where there is none."""
-    frame = sys._getframe(2)  # noqa: SLF001
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
         filename = frame.f_code.co_filename
         ours = module.partition(".")[0] in {"durable_core", "asyncio", "sagas", "anyio", "sniffio", "httpx", "httpcore"}
         if not ours and "site-packages" not in filename:
             return f"{filename}:{frame.f_lineno}: "
-        frame = cast("Any", frame.f_back)
+        frame = frame.f_back
     return ""
 
 

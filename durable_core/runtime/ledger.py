@@ -30,10 +30,10 @@ class Ledger:
     """A run's identity, its row as it stands, and its place in its journal."""
 
     __slots__ = (
-        "backlog",
         "abandoned",
-        "deadline_at_ns",
+        "backlog",
         "dead",
+        "deadline_at_ns",
         "definition",
         "detail",
         "held",
@@ -68,9 +68,7 @@ class Ledger:
     ) -> None:
         self.shell = shell
         self.definition = definition
-        self.num = num
-        self.id = id
-        self.uid = uid
+        self.num, self.id, self.uid = num, id, uid
         self.status = status
         self.phase = phase
         self.paused = paused
@@ -96,7 +94,7 @@ class Ledger:
         """Drive the body until it waits; see ``Run.pump``."""
         raise NotImplementedError
 
-    def input(
+    def input(  # noqa: PLR0917 - an entry's columns in order, by position: called for every row
         self,
         kind: str,
         key: str,
@@ -131,7 +129,7 @@ class Ledger:
         shell.append(entry)
         return entry
 
-    def output(
+    def output(  # noqa: PLR0917 - an entry's columns in order
         self,
         kind: str,
         key: str,
@@ -160,9 +158,9 @@ class Ledger:
         holds = describe(recorded.kind, recorded.key, recorded.label)
         return NonDeterminismError(
             f"run {self.id} of {self.definition.name} v{self.definition.version}, entry #{recorded.seq}: "
-            f"{why or f'the journal holds {holds}'}, and the code asks for {asked}. Nothing was done. Bring back the code "
-            "that began this run, or keep the old branch behind patched(...), then retry the run; start new runs under a "
-            "new version",
+            f"{why or f'the journal holds {holds}'}, and the code asks for {asked}. Nothing was done. Bring back the "
+            "code that began this run, or keep the old branch behind patched(...), then retry the run; start new runs "
+            "under a new version",
             seq=recorded.seq,
             recorded=holds,
             asked=asked,

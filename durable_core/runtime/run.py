@@ -11,28 +11,30 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from durable_core.errors import Closed, DurableError, Fault
+import msgspec
+
+from durable_core.errors import Closed, DurableError, Fault, PayloadError
+from durable_core.model.callback import COMPLETED, Answer
 from durable_core.model.entry import ROLES, Entry, EntryKind, Role, effective, held
 from durable_core.model.failure import capture
 from durable_core.model.keys import Scope
-from durable_core.model.record import fold
 from durable_core.model.run import RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Timer
 from durable_core.runtime import structure
+from durable_core.runtime.abandoned import Restored, restore
 from durable_core.runtime.fibers import REFUSALS, Body, Fiber
-from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End, Ledger
 from durable_core.runtime.shell import Shell
-from durable_core.runtime.steps import PendingStep, Restored
+from durable_core.runtime.callbacks import PendingCallback
+from durable_core.runtime.steps import PendingStep
+from durable_core.runtime.turn import drive
 from durable_core.runtime.waits import Parked, PendingWait
 
 log = logging.getLogger("durable_core")
 
 HOLDING = {EntryKind.SUSPENDED.value: True, EntryKind.RESUMED.value: False}
 """Entries after which the body is no longer, or again, driven."""
-ABANDON = "abandon"
-"""The label of a signal after which the body's part is over."""
 
 SUCCEEDED = EntryKind.SUCCEEDED.value
 
@@ -63,10 +65,10 @@ class Run(Ledger):
     def __init__(self, shell: Shell, definition: DurableFunction, **row: Any) -> None:
         super().__init__(shell, definition, **row)
         self.steps: dict[str, PendingStep | Restored] = {}
-        self.waits: dict[str, PendingWait] = {}
+        self.waits: dict[str, PendingWait | PendingCallback[Any]] = {}
         self.parked: dict[str, Parked] = {}
         self.patches: dict[str, bool] = {}
-        self.unarmed: list[PendingWait] = []
+        self.unarmed: list[PendingWait | PendingCallback[Any]] = []
         """Waits whose timers are set once the body is no longer driven."""
         self.inbox: list[tuple[str, bytes, int]] = []
         """Signals that came while the run was in nobody's memory: name, data, and the entry that holds them or 0."""
@@ -98,7 +100,7 @@ class Run(Ledger):
         A run that does not fit its journal is parked before any effect.
         """
         self._restoring = True
-        entries = self._restore_abandoned(entries)
+        entries = restore(self, entries)
         self.inbox[:0] = [(entry.key, entry.payload or b"{}", entry.seq) for entry in held(entries)]
         self.backlog.extend(effective(entries))
         self.seq = max(self.seq, entries[-1].seq if entries else 0)
@@ -114,18 +116,6 @@ class Run(Ledger):
         if not self.dead:
             self._go_live()
 
-    def _restore_abandoned(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Where an operator asked for a rollback of a body that cannot go on: what it has done, without running it."""
-        for place in range(len(entries) - 1, -1, -1):
-            entry = entries[place]
-            if entry.kind == EntryKind.SIGNALLED and entry.label == ABANDON:
-                self.abandoned = True
-                self.steps = {key: Restored(self, record) for key, record in fold(effective(entries[:place])).items()}
-                self.marks = [before.key for before in entries[:place] if before.kind == EntryKind.MARKED]
-                self.last_at_ns = entry.at_ns
-                return entries[place + 1 :] or [entry._replace(kind=EntryKind.NOTED)]
-        return entries
-
     def _go_live(self) -> None:
         """The journal is fed: from here on things happen."""
         if self.status in (RunStatus.PENDING, RunStatus.WAITING):
@@ -134,6 +124,9 @@ class Run(Ledger):
             self.feed(self.input(EntryKind.RESUMED, ""))
         while self.inbox and not self.dead:
             name, payload, seq = self.inbox.pop(0)
+            if name == "answer":
+                self._answered(payload)
+                continue
             self.feed(self.input(EntryKind.SIGNALLED, name, seq, "", payload))
         for step in self.unended():
             if not self.dead:
@@ -177,6 +170,22 @@ class Run(Ledger):
             wait.take(self, entry)
             return
         self.fault = self.mismatch(entry, "no such step")
+
+    def _answered(self, payload: bytes) -> None:
+        """An answer came while the run was in nobody's memory: the first that fits is the answer."""
+        answer = msgspec.json.decode(payload, type=Answer)
+        callback = self.waits.get(answer.key)
+        value = bytes(answer.value)
+        if isinstance(callback, PendingCallback) and not callback.over:
+            try:
+                if answer.kind == COMPLETED:
+                    callback.check(value)
+            except PayloadError as misfit:
+                log.warning("%s", misfit)
+            else:
+                self.feed(self.input(EntryKind.ANSWERED, answer.key, 0, answer.kind, value))
+                return
+        self.input(EntryKind.NOTED, answer.key, 0, "answer refused")
 
     def _signal(self, entry: Entry) -> None:
         if self.on_signal is None:
@@ -233,7 +242,7 @@ class Run(Ledger):
                 self._finish(fiber, stop.value, None)
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException as raised:  # noqa: BLE001 - the border of the user's body: whatever it raises is its outcome
+            except BaseException as raised:  # noqa: BLE001 - the border of the user's body: what it raises is its outcome
                 self._raised(fiber, raised)
             else:
                 self._issue(fiber, command)
@@ -407,30 +416,3 @@ class Run(Ledger):
         self.waits = {}
         self.parked = {}
         self.shell.forget(self)
-
-
-def drive(runs: Sequence[Run], guard: LoopGuard) -> None:
-    """Drive the bodies of ``runs``, all under one guard; then let each take note of what its body did."""
-    broken: dict[Run, Exception] = {}
-    guard.enter()
-    try:
-        for run in runs:
-            run.undriven = False
-            if run.dead or run.shell.leaving or run.held:
-                continue
-            guard.operations = run.definition.operations
-            try:
-                run.context.run(run.run_ready)
-            except Exception as bug:  # noqa: BLE001 - a bug of the engine: this run is parked, the others go on
-                broken[run] = bug
-            except BaseException:
-                run.dead = True  # Ctrl-C amid a body: this process knows no more where it stands, its journal does
-                raise
-            run.current = None
-            if guard.caught is not None:
-                run.fault, guard.caught = run.fault or guard.caught, None
-    finally:
-        guard.leave()
-    for run in runs:
-        if not run.shell.leaving:
-            run.driven(broken.get(run))

@@ -1,7 +1,7 @@
 """What a run needs of the worker that drives it: the effects of its decisions, and nothing else."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from durable_core.model.entry import Entry
 from durable_core.model.run import RunUpdate
@@ -50,6 +50,14 @@ class Shell(Protocol):
 
     def drive_soon(self, run: "Run") -> None:
         """Have the run's body driven in this turn of the event loop."""
+        ...
+
+    def token(self, run: "Run", key: str) -> str:
+        """The token of the run's callback at ``key``."""
+        ...
+
+    def decoder(self, declared: Any) -> Callable[[bytes], Any]:  # noqa: ANN401 - a declared type
+        """Reads JSON as a value of the declared type."""
         ...
 
     def idle(self, run: "Run") -> None:

@@ -56,7 +56,7 @@ class PendingStep(StepRecord):
 
     __slots__ = ("announced", "args", "extra", "fiber", "kwargs", "overrun", "run", "spec", "task", "timer")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - made for every step: by position is faster
         self,
         run: "Run",
         spec: StepSpec,
@@ -291,6 +291,14 @@ class PendingStep(StepRecord):
 
     def interrupt(self, run: "Run") -> bool:
         """Its fiber is being closed: give up a promised attempt; an attempt under way must end first."""
+        fiber, self.fiber = self.fiber, None
+        if self.give_up(run):
+            return True
+        self.fiber = fiber
+        return False
+
+    def give_up(self, run: "Run") -> bool:
+        """Do not make the promised attempt: the step ends as its last attempt did. False where none is promised."""
         if self.due_at_ns is None or not self.waiting:
             return False
         if self.timer is not None:
@@ -298,36 +306,9 @@ class PendingStep(StepRecord):
             self.timer = None
         entry, _ = run.output(EntryKind.GAVE_UP, self.key, self.attempt, given_up(self.spec, self))
         self.apply(entry)
-        self.fiber = None
+        error = self.stored_error()
+        self._answer(None, self.failure(error if error is not None else StepInterrupted(f"step {self.key!r} was given up")))
         return True
-
-
-class Restored(StepRecord):
-    """A step of an abandoned body: what the journal says of it, and nothing that could run it again."""
-
-    __slots__ = ("fiber", "run", "spec", "task")
-
-    def __init__(self, run: "Run", record: StepRecord) -> None:
-        super().__init__(record.key, record.kind, record.arguments, record.started_at_ns)
-        for name in StepRecord.__slots__:
-            setattr(self, name, getattr(record, name))
-        if self.status is RUNNING:
-            # Cut by a crash, a kill or a fault: nobody knows, unless it was never called.
-            self.status = StepStatus.UNKNOWN if self.begun or self.unknown else StepStatus.FAILED
-            self.due_at_ns = None
-        self.run = run
-        self.spec: StepSpec | None = None
-        self.fiber: Fiber | None = None
-        self.task: asyncio.Task[None] | None = None
-
-    waiting = False
-
-    def stored_error(self) -> BaseException | None:
-        """What ended it, rebuilt; None where it did not fail."""
-        return None if self.error is None else rebuild(self.error)
-
-    def disarm(self) -> None:
-        """Nothing to cancel."""
 
 
 class Perform(Command[R]):

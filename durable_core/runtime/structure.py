@@ -5,7 +5,7 @@ Invariant: whatever is under way outside is allowed to end and is recorded befor
 
 from typing import TYPE_CHECKING
 
-from durable_core.errors import Closed
+from durable_core.errors import Closed, SiblingFailed
 from durable_core.model.keys import Scope
 from durable_core.runtime.fibers import REFUSALS, Body, Fiber, Group, Interrupted
 
@@ -27,7 +27,7 @@ def spawn(run: "Run", group: Group, coro: Body, scope: Scope) -> Fiber:
     group.fibers.append(fiber)
     group.alive += 1
     if group.stopped:
-        fiber.signal = Closed()
+        fiber.signal = Closed() if group.cancelled else SiblingFailed()
     run.ready.append((fiber, None, fiber.signal))
     return fiber
 
@@ -49,7 +49,7 @@ def ended(run: "Run", fiber: Fiber) -> None:
     group.alive -= 1
     if fiber.error is not None and not isinstance(fiber.error, Closed) and group.failure is None:
         group.failure = fiber.error
-        stop(run, group)
+        stop(run, group, failed=True)
     if group.alive:
         return
     group.fibers.clear()
@@ -61,27 +61,40 @@ def ended(run: "Run", fiber: Fiber) -> None:
         advance(run, group.owner)
 
 
-def stop(run: "Run", group: Group) -> None:
-    """Let nothing new begin in ``group``, and close its fibers as soon as what they have under way has ended."""
-    if group.stopped:
+def stop(run: "Run", group: Group, *, failed: bool = False) -> None:
+    """Let nothing new begin in ``group``, and close its fibers as soon as what they have under way has ended.
+
+    Args:
+        run: whose group it is.
+        group: what to stop.
+        failed: whether a failure beside it is why, so that what is around it may go on.
+    """
+    if group.stopped and (failed or group.cancelled):
         return
     group.stopped = True
+    group.cancelled = not failed
     for fiber in list(group.fibers):
-        interrupt(run, fiber, Closed())
+        interrupt(run, fiber, SiblingFailed() if failed else Closed())
     if group.failure is not None and group.joiner is None:
         interrupt(run, group.owner, Interrupted(group))
 
 
 def interrupt(run: "Run", fiber: Fiber, signal: Closed) -> None:
-    """Throw ``signal`` into ``fiber`` once what it has under way has ended; its waits end now."""
+    """Throw ``signal`` into ``fiber`` once what it has under way has ended; its waits end now.
+
+    A shielded fiber is undoing what it did: it is let finish that first.
+    """
     if fiber.done:
         return
-    before = fiber.signal
+    before = fiber.pending if fiber.shield else fiber.signal
     if before is not None and not _outranks(fiber, signal, before):
+        return
+    if fiber.shield:
+        fiber.pending = signal
         return
     fiber.signal = signal
     for group in _within(fiber, signal):
-        stop(run, group)
+        stop(run, group, failed=isinstance(signal, SiblingFailed))
     wait = fiber.wait
     if wait is not None and wait.interrupt(run):
         fiber.wait = None
@@ -89,12 +102,29 @@ def interrupt(run: "Run", fiber: Fiber, signal: Closed) -> None:
         advance(run, fiber)
 
 
+def shield(fiber: Fiber) -> None:
+    """Let nothing close ``fiber`` until ``unshield``; what is closing it already waits meanwhile."""
+    fiber.shield += 1
+    if fiber.shield == 1:
+        fiber.pending, fiber.signal = fiber.signal, None
+
+
+def unshield(run: "Run", fiber: Fiber) -> None:
+    """What came meanwhile closes the fiber now."""
+    fiber.shield -= 1
+    pending = fiber.pending
+    if fiber.shield == 0 and pending is not None:
+        fiber.pending = None
+        interrupt(run, fiber, pending)
+
+
 def _outranks(fiber: Fiber, signal: Closed, before: Closed) -> bool:
-    if not isinstance(before, Interrupted):
-        return False
-    if not isinstance(signal, Interrupted):
-        return True
-    return fiber.groups.index(signal.group) < fiber.groups.index(before.group)
+    """Whether ``signal`` closes more than ``before`` does: the outer block, the whole fiber, the whole run."""
+    if isinstance(signal, Interrupted):
+        return isinstance(before, Interrupted) and fiber.groups.index(signal.group) < fiber.groups.index(before.group)
+    if isinstance(signal, SiblingFailed):
+        return isinstance(before, Interrupted)
+    return isinstance(before, SiblingFailed)
 
 
 def _within(fiber: Fiber, signal: Closed) -> list[Group]:

@@ -47,6 +47,8 @@ class PendingWait:
         self.due_at_ns = due_at_ns
         self.timer: Timer | None = None
 
+    over = False
+
     def arm(self, run: "Run") -> None:
         """Set the timer."""
         if self.timer is None:

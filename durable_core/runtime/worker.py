@@ -12,6 +12,8 @@ from functools import partial
 from typing import Any
 
 from durable_core.errors import DurableError, Fault, StoreError
+from durable_core.model.callback import token_of
+from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.run import NewRun, RunRecord, RunStatus
 from durable_core.model.spec import DurableFunction
@@ -22,8 +24,9 @@ from durable_core.runtime.context import Context
 from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End
 from durable_core.runtime.registry import Registry
-from durable_core.runtime.run import Run, drive
+from durable_core.runtime.run import Run
 from durable_core.runtime.steps import PendingStep
+from durable_core.runtime.turn import drive
 from durable_core.runtime.writer import Settled, Writer
 
 log = logging.getLogger("durable_core")
@@ -48,6 +51,7 @@ class Worker:
         ids: Ids,
         concurrency: int,
         max_crashes: int,
+        codec: Codec,
         on_outcome: Callable[[Run, End | None], None],
         on_attention: Callable[[str], None],
     ) -> None:
@@ -56,12 +60,10 @@ class Worker:
         self.writer = writer
         self.registry = registry
         self.clock = clock
-        self.now_ns = clock.now_ns
-        self.draw = ids.draw
-        self.append = writer.append
-        self.update = writer.update
-        self.after = writer.after
+        self.now_ns, self.draw = clock.now_ns, ids.draw
+        self.append, self.update, self.after = writer.append, writer.update, writer.after
         self.max_crashes = max_crashes
+        self.decoder = codec.decoder
         self.leaving = False
         self.runs: dict[int, Run] = {}
         self._concurrency = concurrency
@@ -74,15 +76,12 @@ class Worker:
         self.guard = LoopGuard(self._loop)
         self._undriven: list[Run] = []
         self._attempts = Attempts(self, self._loop)
-        self._claimed: list[RunRecord] = []
-        """Runs that are ours in the store and not yet in memory."""
+        self._claimed: list[RunRecord] = []  # ours in the store, and not yet in memory
         self.poked = asyncio.Event()
         """Set when something may have become due."""
         self.poked.set()
-        self._starved = False
-        self._looking = False
-        self._wake_timer: Timer | None = None
-        self._wake_at_ns: int | None = None
+        self._starved = self._looking = False
+        self._wake: tuple[int, Timer] | None = None
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -93,8 +92,8 @@ class Worker:
                 # Several may end before another worker drives the body: it must then see them as it would have here.
                 run.input(EntryKind.SUSPENDED, "")
         self.leaving = True
-        if self._wake_timer is not None:
-            self._wake_timer.cancel()
+        if self._wake is not None:
+            self._wake[1].cancel()
         for run, _, _ in self._admitted:
             run.status = RunStatus.PENDING
             run.save(owner=None, wake_at_ns=0)
@@ -142,6 +141,14 @@ class Worker:
         run.begin(run.definition.fn(Context(run), *args, **kwargs))
         self.drive_soon(run)
 
+    def _begin_early(self, run: Run) -> None:
+        """Begin a run beyond the concurrency: what it is told must find its body in place."""
+        for place, (waiting, args, kwargs) in enumerate(self._admitted):
+            if waiting is run:
+                del self._admitted[place]
+                self._drive(run, args, kwargs)
+                return
+
     def _admit(self) -> None:
         while self._admitted and self._active < self._concurrency and not self.leaving:
             run, args, kwargs = self._admitted.popleft()
@@ -151,20 +158,7 @@ class Worker:
     def adopt(self, record: RunRecord, entries: list[Entry], signals: list[StoredSignal]) -> None:
         """Drive a run that another process, or this one earlier, has begun."""
         definition = self.registry.get(record.name, record.version)
-        run = Run(
-            self,
-            definition,
-            num=record.num,
-            id=record.id,
-            uid=record.uid,
-            created_at_ns=record.created_at_ns,
-            status=record.status,
-            phase=record.phase,
-            paused=record.paused,
-            reason=record.reason,
-            detail=record.detail,
-            deadline_at_ns=record.deadline_at_ns,
-        )
+        run = self._restored(record, definition)
         self.runs[record.num] = run
         run.active = True
         self._active += 1
@@ -191,6 +185,23 @@ class Worker:
             self.writer.consume(signal.num)
         self._watch_deadline(run)
 
+    def _restored(self, record: RunRecord, definition: DurableFunction) -> Run:
+        """The run as its row says that it stands."""
+        return Run(
+            self,
+            definition,
+            num=record.num,
+            id=record.id,
+            uid=record.uid,
+            created_at_ns=record.created_at_ns,
+            status=record.status,
+            phase=record.phase,
+            paused=record.paused,
+            reason=record.reason,
+            detail=record.detail,
+            deadline_at_ns=record.deadline_at_ns,
+        )
+
     def _early(self, run: Run, signals: list[StoredSignal], seq: int) -> list[Entry]:
         """Journal the signals that have a given-up step attempted again, or the body abandoned."""
         run.seq = seq
@@ -201,7 +212,9 @@ class Worker:
         return found
 
     def deliver(self, run: Run, name: str, payload: bytes) -> None:
-        """Journal a signal for a run in memory, and feed it."""
+        """Journal a signal for a run in memory, and feed it. A run that still waits for its turn begins now."""
+        if run.root is None:
+            self._begin_early(run)
         if name == "kill":
             run.kill(payload)
             return
@@ -242,6 +255,10 @@ class Worker:
         runs, self._undriven = self._undriven, []
         drive([run for run in runs if run.undriven], self.guard)
 
+    def token(self, run: Run, key: str) -> str:
+        """The token of the run's callback at ``key``."""
+        return token_of(self.store.secret, run.num, run.uid, key)
+
     def idle(self, run: Run) -> None:
         """Nothing is under way in ``run``: keep it for a short wait, else give it back."""
         self._rest(run)
@@ -249,12 +266,11 @@ class Worker:
             run.save(owner=None, wake_at_ns=None)
             run.evict()
             return
-        due = [wait.due_at_ns for wait in run.waits.values()]
+        due = [wait.due_at_ns for wait in run.waits.values() if not wait.over]
         due += [step.due_at_ns for step in run.steps.values() if step.due_at_ns is not None]
         if run.deadline_at_ns is not None and not run.phase:
             due.append(run.deadline_at_ns)
-        times = [at_ns for at_ns in due if at_ns is not None]
-        wake_at_ns = min(times) if times else None
+        wake_at_ns = min((at_ns for at_ns in due if at_ns is not None), default=None)
         if run.status is not RunStatus.STUCK:
             if wake_at_ns is not None and wake_at_ns - self.now_ns() <= LINGER_NS:
                 return
@@ -321,16 +337,14 @@ class Worker:
         self.poked.set()
 
     def _wake_by(self, at_ns: int) -> None:
-        if self._wake_at_ns is not None and self._wake_at_ns <= at_ns:
-            return
-        if self._wake_timer is not None:
-            self._wake_timer.cancel()
-        self._wake_at_ns = at_ns
-        self._wake_timer = self.clock.call_at(at_ns, self._woken)
+        if self._wake is not None:
+            if self._wake[0] <= at_ns:
+                return
+            self._wake[1].cancel()
+        self._wake = at_ns, self.clock.call_at(at_ns, self._woken)
 
     def _woken(self) -> None:
-        self._wake_at_ns = None
-        self._wake_timer = None
+        self._wake = None
         self.poked.set()
 
     @property

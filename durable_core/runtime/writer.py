@@ -1,8 +1,8 @@
 """Group commit: one writer per store; what queues up while a commit is under way is the next batch.
 
 Invariant: entries reach the store in the order in which they were appended, and a call given to ``after`` is made only
-once everything appended before it is on disk. There is no timer and no linger: the flush starts in the same turn of the event
-loop as the first need, so that whatever else is ready in that turn joins it.
+once everything appended before it is on disk. There is no timer and no linger: the flush starts in the same turn of
+the event loop as the first need, so that whatever else is ready in that turn joins it.
 """
 
 import asyncio

@@ -238,6 +238,11 @@ class MemoryStore:
         self._check_open()
         return [self.data.runs[self.data.nums[id_]] for id_ in dict.fromkeys(ids) if id_ in self.data.nums]
 
+    async def find_num(self, num: int) -> RunRecord | None:
+        """The run of this number; see ``Store.find_num``."""
+        self._check_open()
+        return self.data.runs.get(num)
+
     async def select(self, query: RunQuery) -> list[RunRecord]:
         """The runs that ``query`` describes; see ``Store.select``."""
         self._check_open()

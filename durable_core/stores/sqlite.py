@@ -176,6 +176,10 @@ class SqliteStore:
             return self._ask(lambda reader: reader.find(ids))
         return await self._ask_at_length(lambda reader: reader.find(ids))
 
+    async def find_num(self, num: int) -> RunRecord | None:
+        """The run of this number; see ``Store.find_num``."""
+        return self._ask(lambda reader: reader.find_num(num))
+
     async def select(self, query: RunQuery) -> list[RunRecord]:
         """The runs that ``query`` describes; see ``Store.select``."""
         return await self._ask_at_length(lambda reader: reader.select(query))

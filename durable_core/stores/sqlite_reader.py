@@ -26,6 +26,7 @@ CHUNKS = (256, 16, 1)
 LOAD_ONE = f"SELECT {sql.ENTRY_COLUMNS} FROM journal WHERE run = ? ORDER BY seq"
 LOAD = f"SELECT {sql.ENTRY_COLUMNS} FROM journal WHERE run IN ({{marks}}) ORDER BY run, seq"
 FIND = f"SELECT {sql.RUN_COLUMNS} FROM runs WHERE id IN ({{marks}})"
+FIND_NUM = f"SELECT {sql.RUN_COLUMNS} FROM runs WHERE num = ?"
 WAITING = "SELECT num, run FROM signals"
 SIGNALS = "SELECT num, run, name, payload FROM signals WHERE num IN ({marks})"
 DUE = f"""
@@ -124,6 +125,13 @@ class Reader:
         for some in chunks(tuple(dict.fromkeys(ids))):
             found += map(to_run, self._connection.execute(FIND.format(marks=marks(len(some))), some))
         return found
+
+    def find_num(self, num: int) -> RunRecord | None:
+        """The run of this number."""
+        if not -(2**63) <= num < 2**63:  # no number of ours, and none that SQLite could bind
+            return None
+        row = self._connection.execute(FIND_NUM, (num,)).fetchone()
+        return None if row is None else to_run(row)
 
     def select(self, query: RunQuery) -> list[RunRecord]:
         """The runs that ``query`` describes, the largest number first."""

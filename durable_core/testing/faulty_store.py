@@ -97,6 +97,15 @@ class FaultyStore:
         """The runs of these ids."""
         return await self._call("find", lambda: self.inner.find(ids))
 
+    @property
+    def secret(self) -> bytes:
+        """The inner store's."""
+        return self.inner.secret
+
+    async def find_num(self, num: int) -> RunRecord | None:
+        """The run of this number."""
+        return await self._call("find", lambda: self.inner.find_num(num))
+
     async def select(self, query: RunQuery) -> list[RunRecord]:
         """The runs that ``query`` describes."""
         return await self._call("select", lambda: self.inner.select(query))

@@ -5,17 +5,18 @@ from collections.abc import Sequence
 
 import typer
 
-from sagas.cli import reading, serving, starting, verbs
+from sagas.cli import checking, reading, serving, starting, verbs
 from sagas.cli.exits import INTERRUPTED, refused
 from sagas.cli.options import Before, Json, Store
 
-GROUPS = (serving, starting, reading, verbs)
+GROUPS = (serving, starting, checking, reading, verbs)
 
 ABOUT = """Run, start, watch and mend sagas.
 
 The store is given with --store, before or behind the command, or in SAGAS_STORE.
 
-Exit codes: 0 done; 1 the saga failed (compensated, resolved, stuck or killed); 2 bad usage or an error, told on stderr.
+Exit codes: 0 done; 1 the saga failed (compensated, resolved, stuck or killed), or `check` found a fault; 2 bad usage or
+an error, told on stderr.
 SAGAS_DEBUG=1 adds the traceback of an error.
 """
 

@@ -12,6 +12,7 @@ import msgspec
 
 from durable_core import Codec
 from sagas.cli.looking import Seen
+from sagas.cli.mending import remedies
 from sagas.model.info import Entry, SagaInfo, StepState
 
 OF_A_SAGA = (
@@ -26,10 +27,14 @@ def summary(info: SagaInfo) -> dict[str, Any]:
     return {name: getattr(info, name) for name in OF_A_SAGA}
 
 
-def whole(seen: Seen, *, payloads: bool) -> dict[str, Any]:
-    """A saga with its steps."""
+def whole(seen: Seen, *, payloads: bool, option: str) -> dict[str, Any]:
+    """A saga with its steps, and the commands that mend it, each with ``option`` at its end."""
     info = seen.info
-    found = summary(info) | {"error": seen.error, "status_detail": info.status_detail}
+    found = summary(info) | {
+        "error": seen.error,
+        "status_detail": info.status_detail,
+        "mend": [{"command": remedy.command, "effect": remedy.effect} for remedy in remedies(seen, option=option)],
+    }
     if payloads:
         found |= {"input": plain(info.input), "result": plain(info.result)}
     return found | {"steps": [step(each, payloads=payloads) for each in info.steps]}

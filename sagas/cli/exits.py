@@ -13,6 +13,8 @@ from sagas.errors import SagasError
 DONE = 0
 FAILED = 1
 """The saga that was shown or waited for has failed: compensated, resolved, stuck or killed."""
+FAULTY = 1
+"""``check`` has found a fault."""
 REFUSED = 2
 """Bad usage, or an error; on stderr is which."""
 INTERRUPTED = 130

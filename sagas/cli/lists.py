@@ -18,8 +18,8 @@ OF_ENTRIES = (
 UNDER = " " * 6
 
 
-def sagas(found: Sequence[SagaInfo], *, now_ns: int, width: int) -> list[Line]:
-    """One row for each saga."""
+def sagas(found: Sequence[SagaInfo], *, now_ns: int, width: int, reasons: bool = False) -> list[Line]:
+    """One row for each saga; with ``reasons``, why somebody should look beneath it."""
     table = Table(OF_SAGAS, width=width)
     for info in found:
         table.row(
@@ -29,9 +29,15 @@ def sagas(found: Sequence[SagaInfo], *, now_ns: int, width: int) -> list[Line]:
                 Piece(_status(info), MEANINGS[info.status].style),
                 Piece(minute(info.created_at)),
                 Piece(duration((info.ended_at or at(now_ns)) - info.created_at)),
-            )
+            ),
+            wrapped(reason_of(info), width=width, indent=UNDER, style="red") if reasons and info.reason else (),
         )
     return table.lines()
+
+
+def reason_of(info: SagaInfo) -> str:
+    """Why somebody should look at it, without the id that is told beside it."""
+    return (info.reason or "none was recorded").removeprefix(f"saga {info.id}: ")
 
 
 def _status(info: SagaInfo) -> str:

@@ -1,11 +1,12 @@
-"""Which commands mend a stuck saga: a pure function of how it stands."""
+"""Which commands mend a saga: a pure function of how it stands."""
 
 import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sagas.model.info import SagaInfo, SagaStatus, StepState
-from sagas.model.verbs import ALLOWED
+from sagas.cli.looking import PAST_PIVOT, Seen
+from sagas.model.info import SagaStatus, StepState
+from sagas.model.plan import SETTLED_BY_PROBE
 
 
 class Remedy(NamedTuple):
@@ -15,41 +16,57 @@ class Remedy(NamedTuple):
     effect: str
 
 
-def remedies(info: SagaInfo, *, option: str = "") -> list[Remedy]:
-    """The commands that mend this saga, the most likely first; none where it is not stuck.
+Way = tuple[tuple[str, ...], str]
+"""A command's words behind ``sagas``, and what it does."""
+
+
+def remedies(seen: Seen, *, option: str = "") -> list[Remedy]:
+    """The commands that help this saga on, the most likely first; none where it needs nobody.
 
     Args:
-        info: the saga.
+        seen: the saga. What mends a child is about the saga that it is a part of.
         option: what each command needs at its end to find the store.
     """
-    if info.status is not SagaStatus.STUCK:
-        return []
-    return [
-        Remedy(f"sagas {' '.join(map(_typed, words))}{option}", effect)
-        for words, effect in _ways(info)
-        if words[0] in ALLOWED
-    ]
+    return [Remedy(f"sagas {' '.join(map(shlex.quote, words))}{option}", effect) for words, effect in _ways(seen)]
 
 
-def _ways(info: SagaInfo) -> Iterator[tuple[tuple[str, ...], str]]:
-    doubts = [step for step in info.steps if step.status == "unknown" and step.kind in ("step", "pivot")]
-    undone = [step for step in info.steps if step.status == "compensation_failed"]
+def _ways(seen: Seen) -> Iterator[Way]:
+    root = seen.root
+    if root.ended_at is None and root.paused:
+        yield ("resume", root.id), "let it go on"
+    if root.status is SagaStatus.STUCK:
+        yield from _unstick(seen)
+    elif root.status is SagaStatus.KILLED and seen.phase != PAST_PIVOT and any(map(_leaves_something, root.steps)):
+        yield ("rollback", root.id), "undo what was done before it was killed"
+
+
+def _unstick(seen: Seen) -> Iterator[Way]:
+    root = seen.root
+    doubts = [step for step in root.steps if step.status == "unknown" and step.kind in SETTLED_BY_PROBE]
+    undone = [step for step in root.steps if step.status == "compensation_failed"]
     for step in doubts:
-        yield ("resolve", info.id, step.key, "--happened"), f"{step.key} did happen; go on from there"
-        yield ("resolve", info.id, step.key, "--did-not-happen"), f"{step.key} did not happen"
-    yield ("retry", info.id), _retried(doubts, undone)
+        yield ("resolve", root.id, step.key, "--happened"), f"{step.key} did happen; --result JSON is its result"
+        yield ("resolve", root.id, step.key, "--did-not-happen"), f"{step.key} did not happen"
+    yield ("retry", root.id), _retried(doubts, undone, seen)
     for step in undone:
-        yield ("skip", info.id, step.key), f"you have undone {step.key} by hand; count it as undone"
-    yield ("rollback", info.id), "give up: undo what was done"
+        yield ("skip", root.id, step.key), f"you have undone {step.key} by hand; count it as undone"
+    if root.cause is None and seen.phase != PAST_PIVOT:
+        yield ("rollback", root.id), "give up: undo what was done"
 
 
-def _retried(doubts: list[StepState], undone: list[StepState]) -> str:
+def _retried(doubts: list[StepState], undone: list[StepState], seen: Seen) -> str:
     if undone:
-        return f"the cause is mended; undo {', '.join(step.key for step in undone)} again"
+        return f"the cause is mended; undo {_keys(undone)} again"
+    if doubts and all(step.key in seen.probed for step in doubts):
+        return f"the probe is mended; ask it again about {_keys(doubts)}"
     if doubts:
-        return f"attempt {', '.join(step.key for step in doubts)} again, under the same key"
+        return f"attempt {_keys(doubts)} again, under the same key"
     return "the cause is mended; go on"
 
 
-def _typed(word: str) -> str:
-    return word if word.startswith("--") else shlex.quote(word)
+def _keys(steps: list[StepState]) -> str:
+    return ", ".join(step.key for step in steps)
+
+
+def _leaves_something(step: StepState) -> bool:
+    return step.kind == "step" and step.status not in ("rejected", "failed", "skipped", "compensated")

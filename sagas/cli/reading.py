@@ -9,7 +9,7 @@ from sagas.cli import documents, lists, screen, timeline, words
 from sagas.cli.address import Address, orchestrator_at
 from sagas.cli.exits import code_of
 from sagas.cli.layout import Line, Piece
-from sagas.cli.looking import Seen, look
+from sagas.cli.looking import Seen, journal, look
 from sagas.cli.options import Common, Json, SagaId, Store, common
 from sagas.model.info import Entry, SagaInfo
 
@@ -28,17 +28,23 @@ def list_sagas(
         str | None, typer.Option(metavar="STATUS", help="Only those that stand so: stuck, running, completed, ...")
     ] = None,
     saga: Annotated[str | None, typer.Option(metavar="NAME", help="Only those of this name.")] = None,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Only those that need a person: stuck, or failing again and again.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
     """List sagas, newest first."""
     given = common(ctx, store, as_json=as_json)
-    found, count, now_ns = asyncio.run(_select(given.address, status=status, saga=saga, limit=limit))
+    which = {"status": status, "saga": saga, "attention": attention}
+    found, count, now_ns = asyncio.run(_select(given.address, limit=limit, **which))
     if given.json:
         screen.document({"sagas": [documents.summary(info) for info in found], "count": count})
         return
-    lines: list[Line] = lists.sagas(found, now_ns=now_ns, width=screen.width()) if found else []
+    lines: list[Line] = []
+    if found:
+        lines += lists.sagas(found, now_ns=now_ns, width=screen.width(), reasons=attention)
     if not found:
         lines.append((Piece(f"No saga of that description in {given.address.shown}."),))
     elif count > len(found):
@@ -79,7 +85,7 @@ def history(ctx: typer.Context, saga_id: SagaId, *, store: Store = None, as_json
 def present(seen: Seen, given: Common, *, payloads: bool) -> None:
     """Write how a saga stands, in the form that was asked for."""
     if given.json:
-        screen.document(documents.whole(seen, payloads=payloads))
+        screen.document(documents.whole(seen, payloads=payloads, option=given.address.option))
         return
     how = timeline.Look(
         width=screen.width(),
@@ -103,4 +109,4 @@ async def _look(address: Address, saga_id: str) -> Seen:
 
 async def _journal(address: Address, saga_id: str) -> list[Entry]:
     async with orchestrator_at(address, worker=False) as orchestrator:
-        return await (await orchestrator.get(saga_id)).history()
+        return await journal(orchestrator, saga_id)

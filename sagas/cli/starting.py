@@ -25,7 +25,8 @@ from sagas.errors import SagaCompensated, SagaKilled, SagaStuck
 from sagas.model.definition import SagaDef
 
 if TYPE_CHECKING:
-    from sagas.orchestrator import Orchestrator, SagaHandle
+    from sagas.handle import SagaHandle
+    from sagas.orchestrator import Orchestrator
 
 
 @attrs.frozen
@@ -208,7 +209,7 @@ def _outcome(seen: Seen, failure: Exception | None, given: Common) -> int:
     """Tell how it ended; returns the exit code."""
     info = seen.info
     if given.json:
-        screen.document(documents.whole(seen, payloads=True))
+        screen.document(documents.whole(seen, payloads=True, option=given.address.option))
     elif failure is None:
         screen.document(documents.plain(info.result))
     if failure is None:

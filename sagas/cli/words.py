@@ -53,6 +53,11 @@ SIGNS: Mapping[str, Sign] = {
     "compensation_failed": Sign("!", "!", "bold red"),
 }
 UNLISTED = Sign(" ", " ", "")
+WAITING_KINDS = frozenset({"sleep", "callback"})
+WAITS: Mapping[str, str] = {"running": "waiting", "succeeded": "over", "skipped": "given up"}
+"""What a sleep's or callback's status is called, for nothing runs while it lasts."""
+ONCE = WAITING_KINDS | {"child"}
+"""Kinds of which attempts are not counted."""
 BRANCH, ASCII_BRANCH = "└ ", "` "
 EVERY_SIGN = BRANCH + "".join(sign.sign for sign in SIGNS.values())
 """What stdout must be able to write, or the ASCII signs are used."""

@@ -1,4 +1,7 @@
-"""Child sagas, read off their root's journal: a child is a scope of its root's run, so it stays undoable until that ends."""
+"""Child sagas, read off their root's journal.
+
+Invariant: a child is a scope of its root's run, so it stays undoable until that ends.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -72,12 +75,13 @@ def _result(child: Child) -> Any:  # noqa: ANN401 - plain JSON
 
 
 def child_info(root: SagaInfo, entries: Sequence[JournalEntry], key: str) -> SagaInfo | None:
-    """The child at ``key`` as a saga of its own: its end is provisional until its root ends. None where there is none."""
+    """The child at ``key`` as a saga of its own; None where there is none. Its end is provisional until its root ends."""
     child = children_of(entries).get(key)
     if child is None:
         return None
     opened: dict[str, Any] = msgspec.json.decode(child.opened.payload or b"{}")
-    arguments = opened.get("input", [])
+    arguments: list[Any] | dict[str, Any] = opened.get("input", [])
+    given = {str(place): value for place, value in enumerate(arguments)} if isinstance(arguments, list) else arguments
     prefix = f"{key}/"
     return attrs.evolve(
         root,
@@ -86,7 +90,7 @@ def child_info(root: SagaInfo, entries: Sequence[JournalEntry], key: str) -> Sag
         version=opened.get("version", 1),
         status=_status(child, root),
         cause="failed" if child.compensated else root.cause,
-        input={str(place): value for place, value in enumerate(arguments)} if isinstance(arguments, list) else arguments,
+        input=given,
         result=_result(child),
         created_at=at(child.opened.at_ns),
         ended_at=None if child.closed is None else at(child.closed.at_ns),

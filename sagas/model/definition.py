@@ -2,9 +2,21 @@
 
 import inspect
 import types
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, overload
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeGuard,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    overload,
+)
 
 import attrs
 
@@ -57,7 +69,8 @@ class Declared(Generic[P, R]):
         if not callable(fn):
             raise DefinitionError(f"@{self.kind} decorates a function, not {fn!r}")
         self.fn = fn
-        self.name = check_name(name or getattr(fn, "__name__", ""), what=f"the {self.kind} {fn!r}")
+        own: str = getattr(fn, "__name__", "")
+        self.name = check_name(name or own, what=f"the {self.kind} {fn!r}")
         self.what = f"{self.kind} {self.name!r} ({place_of(fn)})"
         self.call = f"s.run({self.name}, ...)"
         self.retry = Retry.of(retry, default_retry)
@@ -99,7 +112,7 @@ class Probed(Declared[P, R]):
     def probe(self, fn: Probe[P, R], /) -> Probe[P, R]: ...
     @overload
     def probe(
-        self, *, retry: Retry | int | None = ..., timeout: Span | None = ...
+        self, /, *, retry: Retry | int | None = ..., timeout: Span | None = ...
     ) -> Callable[[Probe[P, R]], Probe[P, R]]: ...
     def probe(
         self, fn: Probe[P, R] | None = None, /, *, retry: Retry | int | None = None, timeout: Span | None = None
@@ -149,12 +162,12 @@ class Step(Probed[P, R]):
     @overload
     def compensate(self, undo: Callable[Concatenate[R, P], object], /) -> Callable[Concatenate[R, P], object]: ...
     @overload
-    def compensate(self, *, retry: Retry | int | None = ..., timeout: Span | None = ...) -> "Compensate[P, R]": ...
+    def compensate(self, /, *, retry: Retry | int | None = ..., timeout: Span | None = ...) -> "Compensate[P, R]": ...
     def compensate(self, undo: Any = None, /, *, retry: Retry | int | None = None, timeout: Span | None = None) -> Any:
         """Declare how to undo the step: a function of its result, or of its result and its own arguments.
 
-        Where the first parameter's annotation admits ``Unknown``, it is also run for a step of which nobody knows whether
-        it happened.
+        Where the first parameter's annotation admits ``Unknown``, it is also run for a step of which nobody knows
+        whether it happened.
         """
 
         def declare(undo: Any) -> Any:
@@ -192,7 +205,7 @@ class Compensate(Generic[P, R]):
     def __call__(self, undo: Callable[[R], object], /) -> Callable[[R], object]: ...
     @overload
     def __call__(self, undo: Callable[Concatenate[R, P], object], /) -> Callable[Concatenate[R, P], object]: ...
-    def __call__(self, undo: Any, /) -> Any:
+    def __call__(self, undo: Any, /) -> Any:  # noqa: ARG002 - the overloads are all there is to it
         """Declare the compensation."""
         raise TypeError("for type checkers only")
 
@@ -221,7 +234,7 @@ class SagaDef(Generic[P, R]):
 
     name: str
     version: int
-    body: Callable[..., Awaitable[Any]]
+    body: Callable[..., Coroutine[Any, Any, Any]]
     deadline: Span | None = None
     parallel_compensation: bool = False
     on_compensation_failure: Literal["continue", "halt"] = "continue"
@@ -229,7 +242,8 @@ class SagaDef(Generic[P, R]):
     def __attrs_post_init__(self) -> None:
         what = f"the saga {self.name!r} ({place_of(self.body)})"
         check_name(self.name, what=what)
-        if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        version: Any = self.version
+        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             raise DefinitionError(f"{what}: version={self.version!r}; give a whole number from 1")
         if not is_async(self.body):
             raise DefinitionError(f"{what}: the body must be an `async def` whose first parameter is the Saga")
@@ -241,12 +255,22 @@ class SagaDef(Generic[P, R]):
             )
         check_timeout(self.deadline, f"{what}: deadline")
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ARG002 - typed as the body is
         """Sagas are started, or run as children, never called."""
         raise DefinitionError(
             f"the saga {self.name!r} was called like a function; start it with `await orchestrator.start(...)`, "
             "or run it within another saga with `await s.run(...)`"
         )
+
+
+def is_step(what: object) -> TypeGuard[Declared[..., Any]]:
+    """Whether it is a declared step of any kind."""
+    return isinstance(what, Declared)
+
+
+def is_saga(what: object) -> TypeGuard[SagaDef[..., Any]]:
+    """Whether it is a saga."""
+    return isinstance(what, SagaDef)
 
 
 def place_of(fn: Callable[..., Any]) -> str:
@@ -275,17 +299,17 @@ def check_timeout(timeout: Span | None, what: str) -> Span | None:
     """Refuse a timeout that is no positive duration."""
     if timeout is None:
         return None
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 100 * 366 * 86400:  # pyright: ignore[reportUnnecessaryIsInstance]
+    seconds: Any = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 100 * 366 * 86400:
         raise DefinitionError(f"{what}: {timeout!r} is no duration; give a timedelta or seconds, above zero")
     return timeout
 
 
 def check_types(given: Sequence[type[Exception]], what: str) -> tuple[type[Exception], ...]:
     """Refuse what is not a tuple of exception classes."""
-    found = tuple(given) if isinstance(given, tuple | list) else (given,)
+    found: tuple[Any, ...] = tuple(given) if isinstance(given, tuple | list) else (given,)
     for item in found:
-        if not (isinstance(item, type) and issubclass(item, Exception)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not (isinstance(item, type) and issubclass(item, Exception)):
             raise DefinitionError(f"{what}: {item!r} is not an exception class; give a tuple of classes")
     return found
 

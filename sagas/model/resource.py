@@ -1,7 +1,7 @@
 """Resources: parameters that the orchestrator fills with its own objects, and that are never journalled."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
 
 from durable_core import DefinitionError
@@ -100,7 +100,7 @@ def _is_a(item: object, declared: Any) -> bool:
     try:
         return isinstance(item, declared)
     except TypeError:  # a Protocol that is not runtime-checkable: matched by the names that it asks for
-        wanted = getattr(declared, "__protocol_attrs__", None) or {
-            name for name in vars(declared) if not name.startswith("_")
+        wanted: Collection[str] = getattr(declared, "__protocol_attrs__", None) or {
+            name for name in declared.__dict__ if not name.startswith("_")
         }
         return all(hasattr(item, attribute) for attribute in wanted)

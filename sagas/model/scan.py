@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from sagas.model.definition import Declared, Pivot, SagaDef, Step, place_of
+from sagas.model.definition import Declared, Pivot, SagaDef, Step, is_saga, is_step, place_of
 
 RUNNERS = frozenset({"run", "map"})
 IMPURE: Mapping[str, str] = {
@@ -82,7 +82,8 @@ def scan(definition: SagaDef[..., Any]) -> Scan:
 def _lacking(uses: Sequence[Use]) -> list[str]:
     return [
         f"{use.place}: {use.what.what} has no compensation, so a rollback could not undo it. Declare one with "
-        f"`@{use.what.name}.compensate`, or say `@step(compensation=None, because=...)`; a step that changes nothing is a `@lookup`"
+        f"`@{use.what.name}.compensate`, or say `@step(compensation=None, because=...)`; a step that changes nothing is "
+        "a `@lookup`"
         for use in uses
         if isinstance(use.what, Step) and use.what.compensating is None and not use.what.compensated_by_nothing
     ]
@@ -146,9 +147,9 @@ class _Walker:
                 ways = [self._block(part, passed=passed, in_block=in_block) for part in (body, orelse)]
                 open_ways = [at_end for at_end, ended in ways if not ended]
                 return (all(open_ways), False) if open_ways else (passed, True)
-            case ast.For(body=body, orelse=orelse) | ast.AsyncFor(body=body, orelse=orelse) | ast.While(body=body, orelse=orelse):
-                self._block(body, passed=passed, in_block=in_block)
-                return self._block(orelse, passed=passed, in_block=in_block)
+            case ast.For() | ast.AsyncFor() | ast.While():
+                self._block(statement.body, passed=passed, in_block=in_block)
+                return self._block(statement.orelse, passed=passed, in_block=in_block)
             case ast.Try(body=body, handlers=handlers, orelse=orelse, finalbody=finalbody):
                 return self._try(body, handlers, orelse, finalbody, passed=passed, in_block=in_block)
             case ast.AsyncWith(items=items, body=body) | ast.With(items=items, body=body):
@@ -179,14 +180,13 @@ class _Walker:
         return at_end, ended or not open_ways
 
     def _calls(self, node: ast.AST, *, passed: bool, in_block: bool) -> bool:
-        for call in sorted(
-            (found for found in ast.walk(node) if isinstance(found, ast.Call)), key=lambda call: (call.lineno, call.col_offset)
-        ):
+        calls = (found for found in ast.walk(node) if isinstance(found, ast.Call))
+        for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
             self._warn(call)
             if isinstance(call.func, ast.Attribute) and call.func.attr in RUNNERS and call.args:
-                what = self._resolve(call.args[0])
+                what = self._runnable(call.args[0])
                 in_parallel = in_block or call.func.attr == "map" or self._is_parallel(call.func.value)
-                if isinstance(what, Declared | SagaDef):
+                if what is not None:
                     passed = self._use(what, self._place(call), passed=passed, in_block=in_parallel)
         return passed
 
@@ -197,15 +197,18 @@ class _Walker:
         if isinstance(what, Pivot):
             if in_block:
                 self.faults.append(
-                    f"{place}: the {what.what} is in a parallel block, a map or a savepoint; the pivot runs alone. Move it out"
+                    f"{place}: the {what.what} is in a parallel block, a map or a savepoint; the pivot runs alone. "
+                    "Move it out"
                 )
             if passed:
-                self.faults.append(f"{place}: {what.what} is a second pivot on this path; a saga has one point of no return")
+                self.faults.append(
+                    f"{place}: {what.what} is a second pivot on this path; a saga has one point of no return"
+                )
             return True
         if passed and isinstance(what, Step):
             self.faults.append(
-                f"{place}: {what.what} comes after the pivot, where nothing is undone any more. Move it before the pivot, "
-                "or declare it @retriable"
+                f"{place}: {what.what} comes after the pivot, where nothing is undone any more. Move it before the "
+                "pivot, or declare it @retriable"
             )
         return passed
 
@@ -213,9 +216,14 @@ class _Walker:
         name = _dotted(call.func)
         if name in IMPURE and (name != "open" or self._names.get("open", builtins.open) is builtins.open):
             self.warnings.append(
-                f"{self._place(call)}: the body calls {name}(), which answers differently when the saga is run again from its "
-                f"journal; use {IMPURE[name]}"
+                f"{self._place(call)}: the body calls {name}(), which answers differently when the saga is run again "
+                f"from its journal; use {IMPURE[name]}"
             )
+
+    def _runnable(self, node: ast.expr) -> Declared[..., Any] | SagaDef[..., Any] | None:
+        """The step or saga that ``node`` names; None where it cannot be told, or is something else."""
+        found = self._resolve(node)
+        return found if is_step(found) or is_saga(found) else None
 
     def _resolve(self, node: ast.expr) -> Any:  # noqa: ANN401 - whatever the name stands for
         match node:
@@ -264,7 +272,8 @@ def _names(body: Callable[..., Any]) -> Mapping[str, Any]:
 
 
 def _is_block(node: ast.expr) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"parallel", "savepoint"}
+    called = node.func if isinstance(node, ast.Call) else None
+    return isinstance(called, ast.Attribute) and called.attr in {"parallel", "savepoint"}
 
 
 def _dotted(node: ast.expr) -> str:

@@ -81,17 +81,25 @@ class Refuse:
     past_pivot: bool = False
 
 
-def judge(verb: str, info: SagaInfo, phase: str, step: str | None) -> Accept | Repeat | Refuse:
+def judge(  # noqa: PLR0911 - an answer for each reason, in the order in which they count
+    verb: str, info: SagaInfo, phase: str, step: str | None
+) -> Accept | Repeat | Refuse:
     """Whether ``verb`` (about ``step``) makes sense for a saga that stands so."""
     rule = VERBS[verb]
     if verb in ("pause", "resume") and info.status in rule.accepted and info.paused == (verb == "pause"):
         return Repeat()
-    if info.status in rule.repeated:
+    if info.status in rule.repeated or (verb == "cancel" and phase.startswith("compensating")):
         return Repeat()
     if rule.undoes and phase == "past-pivot":
         return Refuse(
-            f"saga {info.id!r} has passed its pivot: it goes forward, and nothing is undone any more; nothing was changed",
+            f"saga {info.id!r} has passed its pivot: it goes forward, and nothing is undone any more; "
+            "nothing was changed",
             past_pivot=True,
+        )
+    if verb == "rollback" and (doubtful := _unknown_pivot(info)) is not None:
+        return Refuse(
+            f"the pivot {doubtful!r} of saga {info.id!r} may have happened, and after it nothing is undone: settle it first "
+            f"with `resolve`; nothing was changed"
         )
     named = _step(info.steps, step) if step is not None else None
     if step is not None and named is None:
@@ -110,6 +118,13 @@ def judge(verb: str, info: SagaInfo, phase: str, step: str | None) -> Accept | R
             "nothing was changed"
         )
     return Accept()
+
+
+def _unknown_pivot(info: SagaInfo) -> str | None:
+    """The pivot whose outcome a person has to settle."""
+    if info.status is not SagaStatus.STUCK:
+        return None
+    return next((state.key for state in info.steps if state.kind == "pivot" and state.status == "unknown"), None)
 
 
 def _step(steps: Sequence[StepState], key: str) -> StepState | None:

@@ -1,7 +1,7 @@
 """Binds declared steps to one orchestrator: what the engine runs, and the resources that it passes along."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import msgspec
@@ -176,23 +176,26 @@ class Binder:
 
 
 def _answerer(declared: Declared[..., Any], shape: CallShape) -> Callable[[Any], ProbeAnswer]:
+    what = f"the probe of {declared.what}"
+
     def answer(given: Any) -> ProbeAnswer:
         match given:
-            case Happened(value=value):
-                return ProbeAnswer(True, msgspec.Raw(shape.encode_result(value, what=f"the probe of {declared.what}")))  # noqa: FBT003
+            case Happened():
+                value = cast("Happened[Any]", given).value
+                return ProbeAnswer(True, msgspec.Raw(shape.encode_result(value, what=what)))  # noqa: FBT003
             case DidNotHappen():
                 return ProbeAnswer(False)  # noqa: FBT003
             case StillUnknown():
-                raise StillUnknownError(f"the probe of {declared.what} cannot tell yet")
+                raise StillUnknownError(f"{what} cannot tell yet")
             case _ if shape.admits_none_result:
                 raise DefinitionError(
-                    f"the probe of {declared.what} returned {given!r}; the step's own result may be None, so the probe must "
-                    "return Happened(value), DidNotHappen() or StillUnknown()"
+                    f"{what} returned {given!r}; the step's own result may be None, so the probe must return "
+                    "Happened(value), DidNotHappen() or StillUnknown()"
                 )
             case None:
                 return ProbeAnswer(False)  # noqa: FBT003
             case value:
-                return ProbeAnswer(True, msgspec.Raw(shape.encode_result(value, what=f"the probe of {declared.what}")))  # noqa: FBT003
+                return ProbeAnswer(True, msgspec.Raw(shape.encode_result(value, what=what)))  # noqa: FBT003
 
     return answer
 

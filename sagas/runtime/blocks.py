@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
-from durable_core import Branch, Branches, Fault, is_async
-from sagas.model.definition import Declared, Pivot, SagaDef
+from durable_core import Branch, Branches, Fault, SiblingFailed, is_async
+from sagas.model.definition import Declared, Pivot, SagaDef, is_saga, is_step
 
 if TYPE_CHECKING:
     from durable_core import Context
@@ -37,7 +37,7 @@ class Savepoint:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._scope.leave()
-        if isinstance(error, Exception):
+        if isinstance(error, Exception | SiblingFailed):
             await self._driver.undo_block(self._scope.key, self._scope.prefix)
 
 
@@ -102,19 +102,19 @@ def _branch_name(what: Any) -> str | None:
 def _coroutine(
     driver: "Driver", what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Coroutine[Any, Any, Any]:
-    if isinstance(what, Pivot):
-        refuse_nested_pivot(driver.ctx, what)
-    if isinstance(what, Declared):
+    if is_step(what):
+        if isinstance(what, Pivot):
+            refuse_nested_pivot(driver.ctx, what)
         return driver.run_step(what, args, kwargs, driver.ctx.claim_key(what.name))
-    if isinstance(what, SagaDef):
+    if is_saga(what):
         return driver.run_child(what, args, kwargs)
     if is_async(what):
         body: Coroutine[Any, Any, Any] = what(driver.saga, *args, **kwargs)
         return body
-    driver.ctx.refuse(
+    return driver.ctx.refuse(
         Fault(
-            f"saga {driver.ctx.id}: p.run was given {what!r}; give it a step, a saga, or an `async def branch(s: Saga, ...)`, "
-            "then retry the saga"
+            f"saga {driver.ctx.id}: p.run was given {what!r}; give it a step, a saga, or an "
+            "`async def branch(s: Saga, ...)`, then retry the saga"
         )
     )
 
@@ -123,8 +123,8 @@ def refuse_nested_pivot(ctx: "Context", pivot: Declared[..., Any]) -> None:
     """The pivot runs alone: what runs beside it could neither be undone nor be sure to go forward."""
     ctx.refuse(
         Fault(
-            f"saga {ctx.id}: {pivot.what} is in a parallel block, a map or a savepoint; the pivot runs alone. Move it out "
-            "of the block, then retry the saga"
+            f"saga {ctx.id}: {pivot.what} is in a parallel block, a map or a savepoint; the pivot runs alone. "
+            "Move it out of the block, then retry the saga"
         )
     )
 
@@ -133,20 +133,21 @@ async def map_all(driver: "Driver", what: Any, items: Iterable[Any], max_concurr
     """Run ``what`` for each item; results in input order. After the first failure no new item begins."""
     given = list(items)
     results: list[Any] = [None] * len(given)
-    if isinstance(what, Pivot):
-        refuse_nested_pivot(driver.ctx, what)
+    step = what if is_step(what) else None
+    if isinstance(step, Pivot):
+        refuse_nested_pivot(driver.ctx, step)
     waiting = deque(enumerate(given))
-    keys = [driver.ctx.claim_key(what.name) for _ in given] if isinstance(what, Declared) else []
+    keys = [] if step is None else [driver.ctx.claim_key(step.name) for _ in given]
 
     async def lane() -> None:
         while waiting:
             place, item = waiting.popleft()
-            if keys:
-                results[place] = await driver.run_step(what, (item,), {}, keys[place])
+            if step is not None:
+                results[place] = await driver.run_step(step, (item,), {}, keys[place])
             else:
-                results[place] = await one(place, item)
+                results[place] = await one(item)
 
-    async def one(place: int, item: Any) -> Any:
+    async def one(item: Any) -> Any:
         group = driver.ctx.group()
         branch = spawn(driver, group, what, (item,), {})
         await group.join()

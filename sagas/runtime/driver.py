@@ -4,7 +4,7 @@ Invariant: the driver is a durable body itself, so whatever it decides is decide
 rollback runs here and not in the user's body: nothing that the body catches or swallows can stop it.
 """
 
-from collections.abc import Awaitable, Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,9 @@ from durable_core import (
     JournalEntry,
     OutcomeUnknown,
     PayloadError,
+    PendingCallback,
     RunStatus,
+    SiblingFailed,
     capture,
 )
 from sagas.errors import SagaCompensated
@@ -28,6 +30,7 @@ from sagas.model.definition import Declared, Pivot, SagaDef, Span, Step
 from sagas.model.plan import undone
 from sagas.runtime.binding import Binder, Bound
 from sagas.runtime.blocks import map_all, refuse_nested_pivot
+from sagas.runtime.callback import Callback
 from sagas.runtime.doubt import Doubt
 from sagas.runtime.operation import Operation
 from sagas.runtime.people import hand_out, told, verdict_of
@@ -41,7 +44,7 @@ CAUSES = {"cancel": "cancelled", "deadline": "deadline", "rollback": "failed"}
 class Driver:
     """One run of one saga."""
 
-    __slots__ = ("_cause", "_errors", "_forward", "_late", "binder", "body", "ctx", "definition", "doubt", "saga", "undo")
+    __slots__ = ("_at_pivot", "_back", "_cause", "_errors", "_forward", "_late", "binder", "body", "ctx", "definition", "doubt", "saga", "undo")
 
     def __init__(self, ctx: Context, definition: SagaDef[..., Any], binder: Binder) -> None:
         self.ctx = ctx
@@ -54,6 +57,10 @@ class Driver:
         """The last exception of each failed step: to tell after the pivot which step to attempt again."""
         self._cause: str | None = None
         """Why the body is being closed: ``cancelled`` or ``deadline``."""
+        self._at_pivot = False
+        """The pivot is in flight, or its outcome is being settled."""
+        self._back = False
+        """The rollback has begun: nothing closes the body any more."""
         self._late: str | None = None
         """What would be the cause, asked for while the pivot was in flight."""
         self._forward = False
@@ -95,6 +102,7 @@ class Driver:
 
     async def _roll_back(self, error: Exception | None) -> End:
         """Undo everything, last first; the direction is journalled before the first compensation."""
+        self._back = True
         cause = self._cause or "failed"
         for mark in self.ctx.marks():
             if mark.startswith("skipped:"):
@@ -102,6 +110,16 @@ class Driver:
                 self.undo.resolved = True
         self.ctx.mark("compensating", {"cause": cause}, phase=f"compensating/{cause}")
         await self.doubt.settle_all("")
+        steps = self.ctx.steps()
+        pivot = next((step.key for step in steps.values() if step.kind == Pivot.kind and step.result is not None), None)
+        if pivot is not None:
+            self.ctx.mark("past-pivot", phase="past-pivot")
+            self.ctx.refuse(
+                Fault(
+                    f"saga {self.ctx.id}: its pivot {pivot!r} has happened, so nothing is undone. Its body cannot go on "
+                    f"either: finish the rest by hand, then run `sagas kill {self.ctx.id}`"
+                )
+            )
         await self.undo.under("")
         steps = self.ctx.steps()
         phase = "resolved" if self.undo.resolved else "compensated"
@@ -114,9 +132,10 @@ class Driver:
 
     async def undo_block(self, key: str, prefix: str) -> None:
         """An exception has left a savepoint or a child: undo what was done in it."""
-        self.ctx.mark(f"undoing:{key}")
-        await self.doubt.settle_all(prefix)
-        await self.undo.under(prefix)
+        with self.ctx.shield():
+            self.ctx.mark(f"undoing:{key}")
+            await self.doubt.settle_all(prefix)
+            await self.undo.under(prefix)
 
     def _stored(self, error: Exception) -> bytes:
         """The failure as it is kept: the step's own where it is that one. Its frames are let go for the collector."""
@@ -148,14 +167,15 @@ class Driver:
 
     def run(self, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         """Run a step or a child saga."""
+        given: tuple[Any, ...] = (what, args, kwargs)
         if isinstance(what, Declared):
-            return Operation(self, what.call, self.run_step, (what, args, kwargs))
+            return Operation(self, what.call, self.run_step, given)
         if isinstance(what, SagaDef):
-            return Operation(self, f"s.run({what.name!r}, ...)", self.run_child, (what, args, kwargs))
-        self.ctx.refuse(
+            return Operation(self, f"s.run({what.name!r}, ...)", self.run_child, given)
+        return self.ctx.refuse(
             Fault(
-                f"saga {self.ctx.id}: s.run was given {what!r}; give it a function decorated with @step, @pivot, @retriable "
-                "or @lookup, or another @saga, then retry the saga"
+                f"saga {self.ctx.id}: s.run was given {what!r}; give it a function decorated with @step, @pivot, "
+                "@retriable or @lookup, or another @saga, then retry the saga"
             )
         )
 
@@ -168,6 +188,7 @@ class Driver:
         if bound is None or bound.pivot or self._forward:
             bound = self._allowed(declared)
         step = ctx.perform(bound.spec, args, kwargs, extra=bound.extra, key=key)
+        self._at_pivot = bound.pivot
         try:
             try:
                 result = await step
@@ -175,10 +196,12 @@ class Driver:
                 result = await self.doubt.settle(unknown.key, unknown.__cause__)
         except Exception as error:
             self._errors[step.key or ""] = error
+            self._at_pivot = False
             if self._late is not None and bound.pivot:
                 await self._stop_after_pivot()
             raise
         if bound.pivot:
+            self._at_pivot = False
             self._forward = True
             ctx.mark("past-pivot", phase="past-pivot")
             if self._late is not None:
@@ -220,22 +243,28 @@ class Driver:
         try:
             result = await definition.body(self.saga, *given, **named)
             stored = self._encoded(shape, result)
-        except Exception as error:
+        except (Exception, SiblingFailed) as error:
             scope.leave()
             if self._forward:
                 raise  # nothing is undone any more; the root is stuck on it
-            before = set(undone(self.ctx.steps()))
-            await self.undo_block(scope.key, scope.prefix)
-            keys = [key for key in undone(self.ctx.steps()) if key not in before]
-            self.ctx.mark(f"child-compensated:{scope.key}")
-            raise SagaCompensated(
-                f"saga {self.ctx.id}/{scope.key} was rolled back ({told(error)}); undone: {', '.join(keys) or 'nothing'}",
-                saga_id=f"{self.ctx.id}/{scope.key}",
-                compensated=keys,
-            ) from error
+            raise await self._child_undone(scope.key, scope.prefix, error) from error
         scope.leave()
         self.ctx.mark(f"child-completed:{scope.key}", msgspec.Raw(stored))
         return shape.decode_result(stored, what=f"saga {self.ctx.id}, child {scope.key!r}: the result")
+
+    async def _child_undone(self, key: str, prefix: str, error: BaseException) -> BaseException:
+        """A child did not come to its end: undo what it did; what its parent sees."""
+        before = set(undone(self.ctx.steps()))
+        await self.undo_block(key, prefix)
+        self.ctx.mark(f"child-compensated:{key}")
+        if not isinstance(error, Exception):
+            return error
+        keys = [step for step in undone(self.ctx.steps()) if step not in before]
+        return SagaCompensated(
+            f"saga {self.ctx.id}/{key} was rolled back ({told(error)}); undone: {', '.join(keys) or 'nothing'}",
+            saga_id=f"{self.ctx.id}/{key}",
+            compensated=keys,
+        )
 
     def map(self, what: Any, items: Iterable[Any], max_concurrency: int | None) -> Awaitable[list[Any]]:
         """Run ``what`` for each item."""
@@ -249,12 +278,15 @@ class Driver:
         """An operator's verb, a cancel or the deadline; called at its place in the journal, live and on replay."""
         if entry.key in ("retry", "skip", "resolve"):
             hand_out(self.ctx, verdict_of(entry))
-        elif entry.key in CAUSES and self._cause is None and self._late is None and not self._forward:
-            if any(spec.kind == Pivot.kind for spec in self.ctx.under_way()):
-                self._late = CAUSES[entry.key]  # whether it comes too late is the pivot's to say
-            else:
+        elif entry.key in CAUSES and not self._back and self._cause is None and self._late is None and not self._forward:
+            if not self._at_pivot:
                 self._cause = CAUSES[entry.key]
                 self.body.stop()
+                return
+            self._late = CAUSES[entry.key]  # whether it comes too late is the pivot's to say
+            for key, spec in self.ctx.delayed():
+                if spec.kind == Pivot.kind:
+                    self.ctx.give_up(key)
 
     # -- waits -----------------------------------------------------------------------------------------------------
 
@@ -271,6 +303,29 @@ class Driver:
 
     async def _sleep_until(self, when: datetime) -> None:
         await self.ctx.sleep_until(when)
+
+    def callback(self, name: str, declared: Any, timeout: Span | None) -> Awaitable[Callback[Any]]:
+        """Create a callback."""
+        return Operation(self, f"s.callback({name!r}, ...)", self._callback, (name, declared, timeout))
+
+    async def _callback(self, name: str, declared: Any, timeout: Span | None) -> Callback[Any]:
+        return Callback(self, self.ctx.callback(name, declared, timeout=timeout))
+
+    def answer_to(self, pending: PendingCallback[Any]) -> Awaitable[Any]:
+        """Wait for a callback's answer."""
+        return Operation(self, "callback.result()", self._answer_to, (pending,))
+
+    async def _answer_to(self, pending: PendingCallback[Any]) -> Any:
+        return await self.ctx.wait_for(pending)
+
+    def first(self, callbacks: Sequence[Callback[Any]]) -> Awaitable[Callback[Any]]:
+        """Wait for the first of several callbacks."""
+        return Operation(self, "s.first(...)", self._first, (callbacks,))
+
+    async def _first(self, callbacks: Sequence[Callback[Any]]) -> Callback[Any]:
+        if not callbacks:
+            self.ctx.refuse(Fault(f"saga {self.ctx.id}: s.first() was given no callback, so it would wait for ever"))
+        return callbacks[await self.ctx.wait_for_first([callback.pending for callback in callbacks])]
 
     def set_status(self, status: dict[str, Any]) -> None:
         """Publish details for people."""

@@ -18,12 +18,13 @@ R_co = TypeVar("R_co", covariant=True)
 class Operation(Generic[R_co]):
     """Awaitable once; does nothing before it is awaited."""
 
-    __slots__ = ("_args", "_begin", "_driver", "_what")
+    __slots__ = ("_args", "_begin", "_driver", "_fiber", "_what")
 
     def __init__(
         self, driver: "Driver", what: str, begin: Callable[..., Coroutine[Any, Any, R_co]], args: tuple[Any, ...]
     ) -> None:
         self._driver = driver
+        self._fiber = driver.ctx.caller()
         self._what = what
         self._begin: Callable[..., Coroutine[Any, Any, R_co]] | None = begin
         self._args = args
@@ -36,10 +37,12 @@ class Operation(Generic[R_co]):
         return begin(*self._args).__await__()
 
     def __del__(self) -> None:
-        if self._begin is not None:
-            self._driver.ctx.blame(
-                Fault(
-                    f"saga {self._driver.ctx.id}: {self._what} was called without await, so it would be left out. "
-                    "Write `await` before it, then retry the saga"
-                )
+        fiber = self._fiber
+        if self._begin is None or (fiber is not None and (fiber.done or fiber.signal is not None)):
+            return  # awaited, or left because its body has failed or is being closed
+        self._driver.ctx.blame(
+            Fault(
+                f"saga {self._driver.ctx.id}: {self._what} was called without await, so it would be left out. "
+                "Write `await` before it, then retry the saga"
             )
+        )

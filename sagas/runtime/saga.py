@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 from sagas.runtime.blocks import Parallel, Savepoint
+from sagas.runtime.callback import Callback
 
 if TYPE_CHECKING:
     import logging
@@ -90,6 +91,19 @@ class Saga:
     ) -> Awaitable[list[R]]:
         """Run a step for each item, at most ``max_concurrency`` at a time; results in the order of the items."""
         return self._driver.map(what, items, max_concurrency)
+
+    def callback(
+        self, name: str, type: type[T], *, timeout: "Span | None" = None  # noqa: A002 - the contract's name
+    ) -> "Awaitable[Callback[T]]":
+        """Create a callback that somebody outside will answer with a value of ``type``.
+
+        Its ``token`` may be given to a step that hands it out. The timeout runs from here.
+        """
+        return self._driver.callback(name, type, timeout)
+
+    def first(self, *callbacks: "Callback[Any]") -> "Awaitable[Callback[Any]]":
+        """Wait until one of ``callbacks`` is answered, or times out; returns that one."""
+        return self._driver.first(callbacks)
 
     def sleep(self, span: "Span") -> Awaitable[None]:
         """Wait for ``span`` (a timedelta, or seconds); durable."""

@@ -160,7 +160,9 @@ class Model:
 # -- lives ----------------------------------------------------------------------------------------------------------
 
 
-async def straight(definition: SagaDef[..., Any], *args: Any, **kwargs: Any) -> tuple[End, World, RunRecord, list[JournalEntry]]:
+async def straight(
+    definition: SagaDef[..., Any], *args: Any, **kwargs: Any
+) -> tuple[End, World, RunRecord, list[JournalEntry]]:
     """The saga, undisturbed: its end, its effects, its row and its journal."""
     store = MemoryStore()
     world = World()
@@ -221,10 +223,12 @@ async def check_every_prefix(
             continue
         assert end_again == end, about
         assert set(again) | set(on_disk) >= set(whole), f"{about}: left out"
-        assert [key for key in whole if key not in on_disk] == [key for key in dict.fromkeys(again) if key in whole], about
+        assert [key for key in whole if key not in on_disk] == [key for key in dict.fromkeys(again) if key in whole], (
+            about
+        )
         for identity, keys in world_again.keys().items():
             assert len(keys) == 1, f"{about}: {identity} was called under several keys"
-            if identity in world.keys():
+            if identity in world.keys():  # noqa: SIM118 - a method of the world, no dict
                 assert keys == world.keys()[identity], f"{about}: {identity} has another key than before the crash"
     return end, world
 
@@ -305,7 +309,7 @@ async def with_a_pivot(s: Saga, amount: int) -> tuple[str, float]:
 
 @pytest.mark.parametrize(("amount", "status"), [(7, "completed"), (-7, "compensated")])
 def test_a_pivot_is_passed_or_refused_equally_from_every_prefix(amount: int, status: str):
-    """With a pivot and a retriable after it, a saga goes forward, or back before it, from every prefix of its journal."""
+    """With a pivot, a saga goes forward, or back before it, from every prefix of its journal."""
 
     async def main() -> None:
         end, _, row, journal = await straight(with_a_pivot, amount)
@@ -330,7 +334,7 @@ async def chance(s: Saga) -> list[str]:
 
 
 def test_chance_and_time_are_the_same_once_they_are_on_disk():
-    """uuid, random and now are those of the first run wherever the journal reaches past them; sleeps are not slept twice."""
+    """uuid, random and now are those of the first run wherever the journal reaches past them."""
 
     async def main() -> None:
         end, _, row, journal = await straight(chance)

@@ -19,6 +19,7 @@ from sagas import Orchestrator, SagasError
 from sagas.cli import main
 from sagas.cli.app import program
 from sagas.cli.modules import load
+from sagas.model.verbs import VERBS
 
 SHOP = '''
 from pathlib import Path
@@ -224,7 +225,7 @@ def test_show_json_has_stable_keys(shop: Shop):
     for saga_id, code in (("o-1", 0), ("o-2", 1), ("o-3", 0)):
         shown = shop.run("show", saga_id, "--json")
         assert (shown.code, shown.err) == (code, "")
-        assert set(shown.document) == {*OF_A_SAGA, "error", "status_detail", "steps"}
+        assert set(shown.document) == {*OF_A_SAGA, "error", "status_detail", "mend", "steps"}
         assert MOMENT.fullmatch(shown.document["created_at"])
         for step in shown.document["steps"]:
             assert set(step) == OF_A_STEP
@@ -300,8 +301,8 @@ def test_retry_mends_a_stuck_saga(shop: Shop):
     ended = shop.run("retry", "o-1", "--actor", "ada", "--note", "it is Monday", "--json")
     assert ended.code == 0
     assert ended.document == {
-        "verb": "retry", "id": "o-1", "step": None, "actor": "ada", "note": "it is Monday",
-        "saga": "place-order", "version": 1, "status_before": "stuck",
+        "verb": "retry", "id": "o-1", "step": None, "happened": None, "repeated": False, "actor": "ada",
+        "note": "it is Monday", "saga": "place-order", "version": 1, "status_before": "stuck",
     }  # fmt: skip
     shop.work("o-1")
     shown = shop.run("show", "o-1", "--json")
@@ -330,7 +331,7 @@ def test_the_actor_is_the_user_unless_named(shop: Shop, monkeypatch: pytest.Monk
     assert shop.run("cancel", "o-1", "--json").document["actor"] == "grace"
 
 
-@pytest.mark.parametrize("verb", ["retry", "cancel"])
+@pytest.mark.parametrize("verb", ["retry", "cancel", "rollback", "kill", "pause", "resume"])
 def test_a_verb_in_the_wrong_state_is_refused(shop: Shop, verb: str):
     """A saga that has ended: exit code 2, the message says how it stands, and nothing is journalled."""
     shop.start("o-1", 4)
@@ -352,7 +353,15 @@ def test_retry_of_a_step_that_is_not_there_is_refused(shop: Shop):
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
-ON_ONE_SAGA = [["show", "o-9"], ["history", "o-9"], ["retry", "o-9"], ["cancel", "o-9"]]
+ON_ONE_SAGA = [
+    ["show", "o-9"],
+    ["history", "o-9"],
+    ["retry", "o-9"],
+    ["skip", "o-9", "charge"],
+    ["resolve", "o-9", "charge", "--happened"],
+    ["cancel", "o-9/charge"],
+    *([verb, "o-9"] for verb in ("cancel", "rollback", "kill", "pause", "resume")),
+]
 
 
 @pytest.mark.parametrize("command", ON_ONE_SAGA, ids=" ".join)
@@ -362,7 +371,7 @@ def test_an_unknown_id_is_an_error(shop: Shop, command: list[str]):
     ended = shop.run(*command)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.count("\n") == 1
-    assert "no saga has the id 'o-9'" in ended.err
+    assert f"no saga has the id {command[1]!r}" in ended.err
 
 
 @pytest.mark.parametrize("command", [["list"], *ON_ONE_SAGA], ids=" ".join)
@@ -448,6 +457,11 @@ def test_no_secret_is_printed(shop: Shop):
         (["start", "place-order", "1"], "'place-order' is not registered here"),
         (["worker", "no_such_module"], "there is no module"),
         (["worker", "json", "--log-level", "loud"], "'loud'"),
+        (["resolve", "o-1", "charge"], "--happened"),
+        (["resolve", "o-1", "charge", "--happened", "--result", "teapot"], "--result is not JSON"),
+        (["resolve", "o-1", "charge", "--did-not-happen", "--result", "1"], "--result goes with --happened only"),
+        (["skip", "o-1"], "STEP"),
+        (["check", "json"], "json holds no saga"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -476,7 +490,8 @@ def test_help_names_every_command(shop: Shop):
     """`--help` needs no store and lists the commands."""
     ended = shop.run("--help")
     assert ended.code == 0
-    assert all(name in ended.out for name in ("worker", "start", "list", "show", "history", "retry", "cancel"))
+    names = {"worker", "start", "check", "list", "show", "history", *VERBS}
+    assert {name for name in names if not re.search(rf"^ +{name} ", ended.out, re.MULTILINE)} == set()
 
 
 def test_every_command_and_option_has_its_place_on_the_page():
@@ -486,7 +501,8 @@ def test_every_command_and_option_has_its_place_on_the_page():
     for name, command in get_command(program()).commands.items():
         section = page.partition(f"\n### {name}\n")[2].partition("\n#")[0]
         assert section, name
-        options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        told = [option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)]
+        options = {option for option in told if option.startswith("--")}
         assert {option for option in options if f"`{option}" not in section + shared} == set(), name
 
 

@@ -1,5 +1,6 @@
 """What the command line shows, as a pure function of a saga: readable in 80 columns, without colours, and safe."""
 
+import shlex
 from datetime import UTC, datetime, timedelta
 
 import attrs
@@ -14,8 +15,8 @@ from sagas.cli.mending import remedies
 from sagas.cli.timeline import Look, timeline
 from sagas.cli.times import duration
 from sagas.cli.words import MEANINGS, SIGNS
-from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState
-from sagas.model.verbs import ALLOWED
+from sagas.model.info import SAGA_ENDS, Entry, SagaInfo, SagaStatus, StepState
+from sagas.model.verbs import VERBS, Accept, judge
 
 BEGAN = datetime(2026, 8, 1, 10, 0, 0, tzinfo=UTC)
 NOW_NS = int((BEGAN + timedelta(seconds=90)).timestamp()) * 1_000_000_000
@@ -60,7 +61,12 @@ def saga(status: SagaStatus, *steps: StepState, **more: object) -> SagaInfo:
 
 def shown(info: SagaInfo, error: str | None = None, **look: object) -> str:
     """The page of a saga, without its colours."""
-    return plain(timeline(Seen(info, error, NOW_NS), attrs.evolve(Look(), **look)))
+    return shown_as_seen(Seen(info, error, NOW_NS), **look)
+
+
+def shown_as_seen(seen: Seen, **look: object) -> str:
+    """The same, of a saga with all that is known of it."""
+    return plain(timeline(seen, attrs.evolve(Look(), **look)))
 
 
 def test_the_page_of_a_stuck_saga():
@@ -83,6 +89,8 @@ def test_the_page_of_a_stuck_saga():
         "         Monday",
         "to mend  sagas retry order-17",
         "           the cause is mended; undo charge again",
+        "or       sagas skip order-17 charge",
+        "           you have undone charge by hand; count it as undone",
         "",
         "  step               kind          attempts  status                took",
         "  ✓ reserve          step                 1  succeeded            12 ms",
@@ -185,22 +193,97 @@ def test_an_error_is_told_once():
     assert "error    " not in shown(saga(SagaStatus.STUCK, reason="because of A: b. Mend it"), "A: b")
 
 
-def test_only_stuck_sagas_need_mending():
-    """Remedies are offered for a stuck saga alone, each a verb that its state allows and the program knows."""
+def offered(seen: Seen) -> list[list[str]]:
+    """The verb of each remedy with its arguments, as a shell would read it."""
+    return [shlex.split(remedy.command)[1:] for remedy in remedies(seen)]
+
+
+def offers(info: SagaInfo, **more: object) -> list[str]:
+    """The verbs that are offered, in order."""
+    return [verb for verb, *_ in offered(attrs.evolve(Seen(info, None, NOW_NS), **more))]
+
+
+@pytest.mark.parametrize("cause", [None, "failed"])
+@pytest.mark.parametrize("paused", [True, False])
+@pytest.mark.parametrize("phase", ["", "past-pivot"])
+@pytest.mark.parametrize("status", SagaStatus)
+def test_whatever_is_offered_is_accepted(status: SagaStatus, phase: str, cause: str | None, paused: bool):
+    """Each remedy is a verb that the program knows and that makes sense as the saga stands."""
     known = {command.name for command in program().registered_commands}
-    assert set(ALLOWED) <= known
-    for status in SagaStatus:
-        offered = remedies(saga(status, state("a", "unknown"), state("b", "compensation_failed")))
-        assert bool(offered) == (status is SagaStatus.STUCK)
-        for remedy in offered:
-            assert remedy.command.split()[1] in known
-            assert status in ALLOWED[remedy.command.split()[1]]
+    over = BEGAN if status in SAGA_ENDS else None
+    steps = state("a", "unknown"), state("b", "compensation_failed"), state("c", "succeeded")
+    info = saga(status, *steps, cause=cause, paused=paused, ended_at=over)
+    for verb, saga_id, *more in offered(Seen(info, None, NOW_NS, phase=phase)):
+        step = more[0] if VERBS[verb].step is not None else None
+        assert verb in known
+        assert saga_id == info.id
+        assert judge(verb, info, phase, step) == Accept()
+
+
+def test_each_kind_of_stuck_has_its_remedies():
+    """What is offered follows from what the saga is stuck on, the most likely first."""
+    stuck = SagaStatus.STUCK
+    doubt = saga(stuck, state("pay", "unknown"))
+    assert offers(doubt) == ["resolve", "resolve", "retry", "rollback"]
+    assert offers(saga(stuck, state("pay", "compensation_failed"), cause="failed")) == ["retry", "skip"]
+    assert offers(saga(stuck, state("pay", "succeeded", kind="pivot")), phase="past-pivot") == ["retry"]
+    assert offers(saga(stuck, state("pay", "succeeded"))) == ["retry", "rollback"]
+    assert offers(saga(stuck, paused=True)) == ["resume", "retry", "rollback"]
+    assert "under the same key" in remedies(Seen(doubt, None, NOW_NS))[2].effect
+    assert "ask it again" in remedies(Seen(doubt, None, NOW_NS, probed=frozenset({"pay"})))[2].effect
+
+
+def test_a_saga_that_needs_nobody_is_offered_nothing():
+    """Only a stuck, a paused, or a killed saga that has left something behind has commands to type."""
+    for status in set(SagaStatus) - {SagaStatus.STUCK, SagaStatus.KILLED}:
+        assert offers(saga(status, state("a", "succeeded"))) == []
+    over = {"ended_at": BEGAN}
+    assert offers(saga(SagaStatus.KILLED, state("a", "rejected"), **over)) == []
+    assert offers(saga(SagaStatus.KILLED, state("a", "succeeded"), **over)) == ["rollback"]
+    assert offers(saga(SagaStatus.KILLED, state("a", "succeeded"), paused=True, **over)) == ["rollback"]
+    assert offers(saga(SagaStatus.KILLED, state("a", "succeeded"), **over), phase="past-pivot") == []
 
 
 def test_remedies_can_be_typed():
-    """An id with blanks or quotes is quoted for a shell, and the store is named where it must be."""
-    (remedy, *_) = remedies(saga(SagaStatus.STUCK, id="it's 1"), option=" --store sqlite:///x.db")
+    """An id with blanks, quotes or dashes is quoted for a shell, and the store is named where it must be."""
+    (remedy, *_) = remedies(Seen(saga(SagaStatus.STUCK, id="it's 1"), None, 0), option=" --store sqlite:///x.db")
     assert remedy.command == """sagas retry 'it'"'"'s 1' --store sqlite:///x.db"""
+    (remedy, *_) = remedies(Seen(saga(SagaStatus.STUCK, id="--x; reboot"), None, 0))
+    assert remedy.command == "sagas retry '--x; reboot'"
+
+
+def test_a_paused_saga_says_how_to_go_on():
+    """A saga that an operator holds tells so, and what lets it go on."""
+    text = shown(saga(SagaStatus.WAITING, paused=True))
+    assert "paused by an operator" in text
+    assert "to go on sagas resume order-17" in text
+
+
+def test_what_fails_again_and_again_is_told():
+    """A saga that is not stuck, and yet needs a look, shows why."""
+    text = shown(saga(SagaStatus.COMPENSATING, cause="failed", reason="step 'pay' has failed 10 times"))
+    assert "reason   step 'pay' has failed 10 times" in text
+
+
+def test_children_and_sleeps_are_told():
+    """Beneath a child are its steps, and those of its own children; a sleep says until when, or that it is over."""
+    tomorrow = BEGAN + timedelta(days=1)
+    root = saga(
+        SagaStatus.WAITING,
+        state("sleep", "succeeded", kind="sleep"),
+        state("trip", "running", kind="child"),
+    )
+    undo = state("book~undo", "succeeded", kind="compensation")
+    inner = {
+        "trip": [state("book", "compensated", compensation=undo), state("hotel", "running", kind="child")],
+        "trip/hotel": [state("sleep", "running", kind="sleep"), state("sleep#2", "skipped", kind="sleep")],
+    }
+    seen = Seen(root, None, NOW_NS, inner=inner, due={"trip/hotel/sleep": tomorrow})
+    assert shown_as_seen(seen).splitlines()[-9:] == [
+        "  step               kind          attempts  status                 took",
+        "  ✓ sleep            sleep                   over                  12 ms",
+        "  ▶ trip             child                   running    1 min 30 s so far",
+    ] or print(shown_as_seen(seen))
 
 
 def test_history_shows_who_and_why():
@@ -218,6 +301,14 @@ def test_history_shows_who_and_why():
     assert text.splitlines()[-2].endswith("2.0 s")
     assert " 9 started" in text
     assert "Nothing has happened yet." in plain(lists.history([], width=80))
+
+
+def test_a_list_of_those_that_need_a_person_says_why():
+    """With reasons, a row has the reason beneath it, without the id that it tells already."""
+    stuck = saga(SagaStatus.STUCK, reason="saga order-17: the bank is closed")
+    (_, _, told) = plain(lists.sagas([stuck], now_ns=NOW_NS, width=80, reasons=True)).splitlines()
+    assert told == "      the bank is closed"
+    assert "bank" not in plain(lists.sagas([stuck], now_ns=NOW_NS, width=80))
 
 
 def test_a_list_tells_cause_and_pause():

@@ -85,7 +85,10 @@ def test_an_unknown_outcome_is_retried_too_but_never_of_an_at_most_once_step():
 
 def test_unknown_is_sticky():
     """A failure after an unknown attempt says nothing about that attempt: the step's outcome stays unknown."""
-    assert follows(ValueError(), record(failures=1, unknown=True), retry=TWICE) == (Outcome.UNKNOWN, Final(Outcome.UNKNOWN))
+    assert follows(ValueError(), record(failures=1, unknown=True), retry=TWICE) == (
+        Outcome.UNKNOWN,
+        Final(Outcome.UNKNOWN),
+    )
     outcome, then = follows(ValueError(), record(unknown=True), retry=TWICE)
     assert (outcome, type(then)) == (Outcome.FAILED, Again)
 
@@ -132,7 +135,9 @@ def test_an_at_most_once_step_that_may_have_begun_is_not_called_again():
 # -- the journal and the code ---------------------------------------------------------------------------------------
 
 
-def entry(kind: str, key: str = "charge", *, seq: int = 1, label: str = "", attempt: int = 0, payload: bytes | None = None) -> Entry:
+def entry(
+    kind: str, key: str = "charge", *, seq: int = 1, label: str = "", attempt: int = 0, payload: bytes | None = None
+) -> Entry:
     return Entry(1, seq, kind, key, attempt, label, payload, None, None, NOW, None, "w")
 
 
@@ -178,7 +183,9 @@ def seqs(entries: Sequence[Entry]) -> list[int]:
 
 def test_remarks_are_never_replayed():
     """Faults and notes are evidence for people: a replay does not see them."""
-    assert seqs([entry("started", seq=1), entry("faulted", seq=2), entry("noted", seq=3), entry("succeeded", seq=4)]) == [1, 4]
+    assert seqs(
+        [entry("started", seq=1), entry("faulted", seq=2), entry("noted", seq=3), entry("succeeded", seq=4)]
+    ) == [1, 4]
 
 
 def test_a_retry_makes_void_what_followed_from_the_failure():
@@ -216,4 +223,4 @@ def test_a_second_retry_voids_the_first_with_what_followed():
 def test_every_kind_of_entry_has_a_role():
     """No kind is without an answer to how a replay treats it."""
     assert set(ROLES) == set(EntryKind)
-    assert {role for role in ROLES.values()} == set(Role)
+    assert set(ROLES.values()) == set(Role)

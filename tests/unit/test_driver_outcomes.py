@@ -29,7 +29,7 @@ from sagas import (
     saga,
     step,
 )
-from tests.sagas_for_tests import End, alone, end_of, orchestrator, reaches, within
+from tests.sagas_for_tests import End, alone, end_of, journalled, orchestrator, reaches, within
 
 AT_ONCE = Retry(attempts=5, first=0, jitter=False)
 
@@ -78,7 +78,9 @@ async def release(result: str, order: str, *, participant: Participant = resourc
     participant.released += 1
 
 
-def charging(make: Callable[..., Any] = step, *, undo: str = "", probe: bool = False, result: Any = int, **options: Any) -> SagaDef[..., Any]:
+def charging(
+    make: Callable[..., Any] = step, *, undo: str = "", probe: bool = False, result: Any = int, **options: Any
+) -> SagaDef[..., Any]:
     """A saga of two steps; the second is declared as told."""
 
     async def charge(order: str, *, participant: Participant = resource()) -> Any:
@@ -205,7 +207,7 @@ def test_the_body_gets_the_value_after_its_round_trip():
     ],
 )
 def test_a_probe_settles_a_doubt_before_the_body_goes_on(failure: Exception, found: list[Any], status: str, asked: int):
-    """Happened: the step has succeeded with that value. DidNotHappen: the body sees the exception. StillUnknown: asked again."""
+    """Happened: it has succeeded so. DidNotHappen: the body sees the exception. StillUnknown: ask again."""
     participant = Participant([failure], list(found))
     end, info = ends(participant, undo="result", probe=True)
     assert (end.status, len(participant.charged), len(participant.probed)) == (status, 1, asked)
@@ -294,7 +296,7 @@ def test_a_probe_that_gives_up_leaves_the_saga_stuck_until_it_is_asked_again():
 
 
 def test_a_compensation_that_admits_unknown_is_run_at_once():
-    """It is given Unknown, before anything else is undone, and not again afterwards; the body's exception is the attempt's."""
+    """It is given Unknown, before anything else is undone, and not again; the body sees the attempt's exception."""
     participant = Participant([TIMEOUT])
     end, info = ends(participant, undo="unknown")
     assert (end.status, end.error[0], participant.refunded) == ("compensated", TimeoutError, [Unknown()])
@@ -347,7 +349,7 @@ def test_a_rejection_needs_no_compensation():
 
 
 def test_a_doubt_that_nobody_settles_makes_the_saga_stuck_and_says_what_to_declare():
-    """The message names both ways to settle it and the verb; nothing is undone meanwhile; `retry` calls it under its key."""
+    """The message names both ways to settle it; nothing is undone meanwhile; `retry` calls it under its key."""
     participant = Participant([TIMEOUT])
     declared = charging(undo="result")
 
@@ -481,12 +483,7 @@ def test_an_attempt_that_outlives_its_timeout_is_waited_for_and_its_late_result_
     async def main() -> None:
         async with orchestrator("memory://", late) as running:
             handle = await running.start(late, id="one")
-
-            async def timed_out() -> None:
-                while "timed_out" not in [entry.kind for entry in await handle.history()]:
-                    await asyncio.sleep(0.002)
-
-            await within(timed_out(), running)
+            await journalled(handle, running, "timed_out")
             assert (await handle.info()).steps[0].status == "running"
             go_on.set()
             assert await within(handle.result(), running) == 7
@@ -531,12 +528,7 @@ def test_a_thread_that_fails_late_is_retried_only_then():
     async def main() -> None:
         async with orchestrator("memory://", late) as running:
             handle = await running.start(late, id="one")
-
-            async def timed_out() -> None:
-                while "timed_out" not in [entry.kind for entry in await handle.history()]:
-                    await asyncio.sleep(0.002)
-
-            await within(timed_out(), running)
+            await journalled(handle, running, "timed_out")
             assert len(attempts) == 1
             first_may_end.set()
             assert await within(handle.result(), running) == 7
@@ -575,7 +567,9 @@ def test_a_compensation_is_retried_by_its_own_policy():
     forward, *undos = seen
     assert (end.status, end.undone, len(undos)) == ("compensated", ("charge",), 4)
     assert {undo.idempotency_key for undo in undos} != {forward.idempotency_key}
-    assert {(undo.step, undo.forward_key, undo.compensating) for undo in undos} == {("charge", forward.idempotency_key, True)}
+    assert {(undo.step, undo.forward_key, undo.compensating) for undo in undos} == {
+        ("charge", forward.idempotency_key, True)
+    }
     assert [undo.attempt for undo in undos] == [1, 2, 3, 4]
     compensation = info.steps[0].compensation
     assert compensation is not None
@@ -584,7 +578,7 @@ def test_a_compensation_is_retried_by_its_own_policy():
 
 @pytest.mark.parametrize("halts", [False, True])
 def test_a_compensation_that_is_given_up_makes_the_saga_stuck(halts: bool):  # noqa: FBT001
-    """The others run nevertheless, or wait with "halt"; the mended one is run again by `retry`, and the saga ends undone."""
+    """The others run nevertheless, or wait with "halt"; `retry` runs the mended one, and the saga ends undone."""
     broken = [True]
     undone: list[str] = []
 

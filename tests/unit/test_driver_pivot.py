@@ -6,7 +6,20 @@ from typing import Any
 import pytest
 
 from durable_core.stores.memory import MemoryData, MemoryStore
-from sagas import DefinitionError, Retry, Saga, SagaDef, SagaPastPivot, SagaStuck, lookup, pivot, resource, retriable, saga, step
+from sagas import (
+    DefinitionError,
+    Retry,
+    Saga,
+    SagaDef,
+    SagaPastPivot,
+    SagaStuck,
+    lookup,
+    pivot,
+    resource,
+    retriable,
+    saga,
+    step,
+)
 from tests.sagas_for_tests import BodyFailed, End, Flaky, Rejected, World, alone, end_of, orchestrator, within
 
 AT_ONCE = Retry(attempts=3, first=0, jitter=False)
@@ -127,7 +140,7 @@ def test_a_retriable_takes_no_rejects():
 
 
 def retried(first: SagaDef[..., Any], second: SagaDef[..., Any], world: World) -> tuple[End, list[str]]:
-    """Start a saga that gets stuck with ``first``, retry it with ``second`` loaded: its end, and its history's kinds."""
+    """Start a saga that gets stuck with ``first``, retry it with ``second`` loaded: its end, and its history."""
 
     async def main() -> tuple[End, list[str]]:
         data = MemoryData()
@@ -150,7 +163,7 @@ def retried(first: SagaDef[..., Any], second: SagaDef[..., Any], world: World) -
 
 
 def test_a_step_that_fails_after_the_pivot_is_attempted_again_by_retry():
-    """Stuck, nothing undone; `retry` attempts that very step, under its key; what came before it is not done again."""
+    """Stuck, nothing undone; `retry` attempts that very step, under its key, and nothing before it again."""
     world = World()
 
     @retriable(retry=AT_ONCE)
@@ -247,7 +260,7 @@ def test_the_bodys_own_exception_after_the_pivot_is_retried_with_the_code_loaded
 
 @pytest.mark.parametrize("arguments", [(object(),), (1, 2)], ids=["cannot be stored", "too many"])
 def test_bad_arguments_after_the_pivot_never_end_the_saga_as_compensated(arguments: tuple[Any, ...]):
-    """A step that could not even begin leaves the saga stuck past its pivot; nothing is undone, and mended code completes it."""
+    """A step that could not begin leaves the saga stuck; nothing is undone, and mended code completes it."""
     world = World()
 
     @saga("order", version=1)
@@ -279,7 +292,7 @@ def test_a_result_that_cannot_be_stored_after_the_pivot_leaves_the_saga_stuck():
 
 
 def test_the_pivot_in_flight_decides_whether_a_cancel_comes_too_late():
-    """A cancel while the pivot runs: where it happens the saga goes forward and says so, where it is rejected all is undone."""
+    """A cancel while the pivot runs: where it happens the saga goes forward, where it is rejected all is undone."""
     for number, status in ((1, "completed"), (-1, "compensated")):
         world, called, go_on = World(), asyncio.Event(), asyncio.Event()
 
@@ -296,7 +309,9 @@ def test_the_pivot_in_flight_decides_whether_a_cancel_comes_too_late():
             await s.run(pay, number)
             return await s.run(look, 7)
 
-        async def main(order: Any = order, called: Any = called, go_on: Any = go_on, number: int = number, world: World = world) -> End:
+        async def main(
+            order: Any = order, called: Any = called, go_on: Any = go_on, number: int = number, world: World = world
+        ) -> End:
             async with orchestrator("memory://", order, resources=[world]) as running:
                 handle = await running.start(order, number, id="one")
                 await within(called.wait(), running)
@@ -351,7 +366,9 @@ def test_stuck_says_so_at_once_and_to_everybody():
     async def main() -> None:
         async with orchestrator("memory://", order, resources=[World()]) as running:
             handle = await running.start(order, id="one")
-            told = await within(asyncio.wait_for(asyncio.gather(handle.result(), handle.result(), return_exceptions=True), 5), running)
+            told = await within(
+                asyncio.wait_for(asyncio.gather(handle.result(), handle.result(), return_exceptions=True), 5), running
+            )
             assert [type(one) for one in told] == [SagaStuck, SagaStuck]
             with pytest.raises(SagaStuck) as stuck:
                 await within(handle.result(), running)

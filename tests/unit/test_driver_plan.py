@@ -1,4 +1,4 @@
-"""What is to be undone, and in which order: reverse order of completion, each step once, and none that cannot have run."""
+"""What is to be undone, and in which order: reverse order of completion, each once, none that cannot have run."""
 
 from typing import Any
 
@@ -23,11 +23,15 @@ def entry(kind: str, key: str, **columns: Any) -> JournalEntry:
 
 def test_undo_is_the_reverse_of_completion_not_of_the_start():
     """The step that completed last is undone first."""
-    assert to_undo(steps(("a", "step", "succeeded"), ("b", "step", "succeeded"), ("c", "step", "succeeded"))) == ["c", "b", "a"]
+    assert to_undo(steps(("a", "step", "succeeded"), ("b", "step", "succeeded"), ("c", "step", "succeeded"))) == [
+        "c",
+        "b",
+        "a",
+    ]
 
 
 def test_only_completed_steps_are_undone():
-    """Not what failed, was rejected, is in doubt or still runs; not pivots, lookups, retriables, compensations or probes."""
+    """Not what failed, was rejected, is in doubt or still runs; and nothing that is no compensatable step."""
     ended = [(end, "step", end) for end in ("rejected", "failed", "unknown", "running")]
     kinds = [(kind, kind, "succeeded") for kind in ("pivot", "lookup", "retriable", "compensation", "probe")]
     assert to_undo(steps(("a", "step", "succeeded"), *ended, *kinds)) == ["a"]
@@ -36,7 +40,10 @@ def test_only_completed_steps_are_undone():
 def test_what_is_undone_or_skipped_is_not_undone_again():
     """A step whose compensation has succeeded is left out, and one that an operator counts as undone."""
     told = steps(
-        ("a", "step", "succeeded"), ("b", "step", "succeeded"), ("c", "step", "succeeded"), ("c~undo", "compensation", "succeeded")
+        ("a", "step", "succeeded"),
+        ("b", "step", "succeeded"),
+        ("c", "step", "succeeded"),
+        ("c~undo", "compensation", "succeeded"),
     )
     assert to_undo(told, skipped=["b"]) == ["a"]
 
@@ -66,7 +73,11 @@ def test_a_savepoint_undoes_what_is_in_it():
 def test_doubts_are_settled_latest_first_and_once():
     """Steps and pivots with an unknown outcome; not lookups or retriables, nor what an operator skipped."""
     told = steps(
-        ("a", "step", "unknown"), ("b", "pivot", "unknown"), ("c", "lookup", "unknown"), ("d", "step", "succeeded"), ("e", "step", "unknown")
+        ("a", "step", "unknown"),
+        ("b", "pivot", "unknown"),
+        ("c", "lookup", "unknown"),
+        ("d", "step", "succeeded"),
+        ("e", "step", "unknown"),
     )
     assert in_doubt(told) == ["e", "b", "a"]
     assert in_doubt(told, skipped=["e"]) == ["b", "a"]

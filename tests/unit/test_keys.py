@@ -11,7 +11,12 @@ from durable_core.model.keys import Scope, check_name, derived, idempotency_key,
 def test_a_key_is_the_name_and_from_the_second_time_its_occurrence():
     """`charge`, `charge#2`, `charge#3`; other names do not count."""
     scope = Scope()
-    assert [scope.key(name) for name in ("charge", "ship", "charge", "charge")] == ["charge", "ship", "charge#2", "charge#3"]
+    assert [scope.key(name) for name in ("charge", "ship", "charge", "charge")] == [
+        "charge",
+        "ship",
+        "charge#2",
+        "charge#3",
+    ]
 
 
 def test_a_new_step_between_moves_no_other_key():
@@ -35,7 +40,9 @@ def test_inner_scopes_are_prefixes_with_counts_of_their_own():
     assert first.inner("b").key("x") == "par/b/x"
 
 
-@pytest.mark.parametrize("key", ["charge", "charge#2", "par/charge", "par#2/b/charge#3", "charge~undo", "par/charge#2~undo"])
+@pytest.mark.parametrize(
+    "key", ["charge", "charge#2", "par/charge", "par#2/b/charge#3", "charge~undo", "par/charge#2~undo"]
+)
 def test_the_name_can_be_read_from_any_key(key: str):
     """Scope, occurrence and suffix come off."""
     assert name_of(key) == "charge"

@@ -40,10 +40,15 @@ def test_a_participants_own_answer_is_a_rejection(effect: bool, settles: bool): 
 
 def test_a_rejection_may_even_be_a_timeout():
     """`rejects` is asked first: who lists TimeoutError there knows what it means."""
-    assert classify(TimeoutError(), rejects=(TimeoutError,), unknown=DEFAULT_UNKNOWN, effect=True, settles=True) is Outcome.REJECTED
+    assert (
+        classify(TimeoutError(), rejects=(TimeoutError,), unknown=DEFAULT_UNKNOWN, effect=True, settles=True)
+        is Outcome.REJECTED
+    )
 
 
-@pytest.mark.parametrize("error", [TimeoutError(), ConnectionError(), ConnectionResetError(), BrokenPipeError(), StepTimeout("x")])
+@pytest.mark.parametrize(
+    "error", [TimeoutError(), ConnectionError(), ConnectionResetError(), BrokenPipeError(), StepTimeout("x")]
+)
 def test_timeouts_and_lost_connections_are_unknown(error: Exception):
     """The default of `unknown`: TimeoutError and ConnectionError, with their subclasses."""
     assert outcome(error) is Outcome.UNKNOWN
@@ -67,30 +72,52 @@ def test_any_other_exception_is_a_failure_unless_doubt_is_cheap():
     assert outcome(ValueError(), settles=True) is Outcome.UNKNOWN
 
 
-@pytest.mark.parametrize("error", [TimeoutError(), ValueError(), fake("httpx", "ReadTimeout", fake("httpx", "TransportError"))()])
+@pytest.mark.parametrize(
+    "error", [TimeoutError(), ValueError(), fake("httpx", "ReadTimeout", fake("httpx", "TransportError"))()]
+)
 def test_a_step_with_nothing_to_undo_has_no_unknown(error: Exception):
     """A lookup, and a step with `compensation=None`, failed."""
     assert outcome(error, effect=False) is Outcome.FAILED
 
 
 SENT = [
-    ("httpx", ["ReadTimeout", "WriteTimeout", "ReadError", "WriteError", "CloseError", "RemoteProtocolError", "ProxyError"], "httpx.TransportError"),
+    (
+        "httpx",
+        ["ReadTimeout", "WriteTimeout", "ReadError", "WriteError", "CloseError", "RemoteProtocolError", "ProxyError"],
+        "httpx.TransportError",
+    ),
     ("requests.exceptions", ["ReadTimeout"], "requests.exceptions.Timeout"),
     ("requests.exceptions", ["SSLError"], "requests.exceptions.ConnectionError"),
     ("requests.exceptions", ["ConnectionError", "Timeout", "ChunkedEncodingError", "ContentDecodingError"], None),
     ("urllib3.exceptions", ["ProtocolError", "TimeoutError", "MaxRetryError", "SSLError", "DecodeError"], None),
     ("urllib3.exceptions", ["ReadTimeoutError"], "urllib3.exceptions.TimeoutError"),
     ("urllib3.exceptions", ["IncompleteRead"], "urllib3.exceptions.ProtocolError"),
-    ("aiohttp.client_exceptions", ["ServerDisconnectedError", "ClientOSError"], "aiohttp.client_exceptions.ClientConnectionError"),
+    (
+        "aiohttp.client_exceptions",
+        ["ServerDisconnectedError", "ClientOSError"],
+        "aiohttp.client_exceptions.ClientConnectionError",
+    ),
     ("aiohttp.client_exceptions", ["ClientPayloadError"], None),
     ("botocore.exceptions", ["HTTPClientError"], None),
     ("botocore.exceptions", ["ReadTimeoutError", "ConnectionClosedError"], "botocore.exceptions.HTTPClientError"),
 ]
 NOT_SENT = [
-    ("httpx", ["ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "LocalProtocolError"], "httpx.TransportError"),
+    (
+        "httpx",
+        ["ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "LocalProtocolError"],
+        "httpx.TransportError",
+    ),
     ("requests.exceptions", ["ConnectTimeout", "ProxyError"], "requests.exceptions.ConnectionError"),
-    ("urllib3.exceptions", ["NewConnectionError", "ConnectTimeoutError", "NameResolutionError"], "urllib3.exceptions.TimeoutError"),
-    ("aiohttp.client_exceptions", ["ClientConnectorError", "ConnectionTimeoutError"], "aiohttp.client_exceptions.ClientConnectionError"),
+    (
+        "urllib3.exceptions",
+        ["NewConnectionError", "ConnectTimeoutError", "NameResolutionError"],
+        "urllib3.exceptions.TimeoutError",
+    ),
+    (
+        "aiohttp.client_exceptions",
+        ["ClientConnectorError", "ConnectionTimeoutError"],
+        "aiohttp.client_exceptions.ClientConnectionError",
+    ),
     ("aiohttp.client_exceptions", ["ClientConnectorDNSError"], "aiohttp.client_exceptions.ClientConnectorError"),
     ("botocore.exceptions", ["EndpointConnectionError", "ConnectTimeoutError"], None),
 ]
@@ -117,19 +144,24 @@ def test_a_transport_error_amid_a_request_is_unknown(module: str, name: str, bas
 
 @pytest.mark.parametrize(("module", "name", "base"), cases(NOT_SENT))
 @pytest.mark.parametrize("settles", [False, True])
-def test_a_transport_error_that_says_that_nothing_was_sent_is_a_failure(module: str, name: str, base: str | None, settles: bool):  # noqa: FBT001
+def test_a_transport_error_that_says_that_nothing_was_sent_is_a_failure(
+    module: str,
+    name: str,
+    base: str | None,
+    settles: bool,  # noqa: FBT001
+):
     """No connection, no effect: failed, also where the step could settle a doubt."""
     assert outcome(transport_error(module, name, base), settles=settles) is Outcome.FAILED
 
 
 def test_a_private_module_of_httpx_is_httpx():
-    """httpx defines its classes in a private module; both names are known."""
+    """The library defines its classes in a private module; both names are known."""
     assert transport_says(fake("httpx._exceptions", "ConnectError")()) is False
     assert transport_says(fake("httpx._exceptions", "TransportError")()) is True
 
 
 def test_a_wrapper_is_judged_by_what_it_wraps():
-    """requests' ConnectionError around a MaxRetryError around a NewConnectionError: nothing was sent."""
+    """A ConnectionError of requests around a MaxRetryError around a NewConnectionError: nothing was sent."""
     refused = transport_error("urllib3.exceptions", "NewConnectionError", None)
     reset = transport_error("urllib3.exceptions", "ProtocolError", None)
     for reason, says in ((refused, Outcome.FAILED), (reset, Outcome.UNKNOWN)):
@@ -164,7 +196,8 @@ def test_the_names_are_those_of_the_library(module: str, name: str, sent: bool):
 
 
 @pytest.mark.parametrize(
-    ("name", "sent"), [("ReadTimeout", True), ("ConnectionError", True), ("ConnectTimeout", False), ("ProxyError", False)]
+    ("name", "sent"),
+    [("ReadTimeout", True), ("ConnectionError", True), ("ConnectTimeout", False), ("ProxyError", False)],
 )
 def test_the_names_are_those_of_requests(name: str, sent: bool):  # noqa: FBT001
     """As above, where requests is installed."""

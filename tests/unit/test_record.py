@@ -95,14 +95,16 @@ def test_settled_as_not_happened_is_a_failure():
 
 def test_a_reopened_step_has_a_fresh_policy_and_its_old_doubt():
     """Failures and crashes are counted anew; that an earlier attempt may have happened is not forgotten."""
-    step = folded(entry("retried", 2, attempt=2), entry("failed", 3, attempt=2, label="unknown"), entry("reopened", 4, attempt=3))
+    step = folded(
+        entry("retried", 2, attempt=2), entry("failed", 3, attempt=2, label="unknown"), entry("reopened", 4, attempt=3)
+    )
     assert (step.status, step.failures, step.crashes, step.attempt) == (StepStatus.RUNNING, 0, 0, 3)
     assert step.unknown
     assert step.begun
 
 
 def test_an_attempt_that_was_cut_stays_in_doubt_when_an_operator_reopens_its_step():
-    """A step that crashed too often may have happened: a failure of the attempt that the operator asked for proves nothing."""
+    """A step that crashed too often may have happened: a failure of the attempt asked for proves nothing."""
     step = folded()
     step.reopen(200)
     step.apply(entry("retried", 2, attempt=2))
@@ -120,6 +122,15 @@ def test_a_reopened_step_measures_its_policy_from_then_on():
 def test_a_run_has_its_steps_in_the_order_of_their_intents():
     """Steps are told apart by key; entries of waits, marks and the run itself are none of theirs."""
     ship = entry("started", 3, key="ship", label="step")
-    steps = fold([entry("marked", 0, key="m"), STARTED, entry("fired", 2, key="sleep"), ship, entry("succeeded", 4, key="ship"), entry("ended", 5, key="")])
+    steps = fold(
+        [
+            entry("marked", 0, key="m"),
+            STARTED,
+            entry("fired", 2, key="sleep"),
+            ship,
+            entry("succeeded", 4, key="ship"),
+            entry("ended", 5, key=""),
+        ]
+    )
     assert list(steps) == ["charge", "ship"]
     assert [step.status for step in steps.values()] == [StepStatus.RUNNING, StepStatus.SUCCEEDED]

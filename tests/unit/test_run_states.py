@@ -30,7 +30,7 @@ def test_all_pairs_of_moves(old: RunStatus, new: RunStatus):
 
 def test_every_status_is_open_or_an_end():
     """No status is both or neither, and the table of moves has a row for each."""
-    assert OPEN | ENDS == set(RunStatus)
+    assert set(RunStatus) == OPEN | ENDS
     assert not OPEN & ENDS
     assert set(MOVES) == set(RunStatus)
 
@@ -109,7 +109,7 @@ def test_every_verb_in_every_state(verb: str, status: SagaStatus):
 
 
 def test_the_table_of_verbs_contradicts_nothing():
-    """No state both accepts a verb and calls it repeated; nothing but rollback and kill touches an end; a verb of no state is none."""
+    """No state both accepts a verb and calls it repeated; of the ends only a killed saga takes one: rollback."""
     for verb, rule in VERBS.items():
         assert rule.accepted, verb
         assert not rule.accepted & rule.repeated, verb

@@ -1,0 +1,52 @@
+"""What is left of a body whose part is over: an operator asked for the rollback of a run that cannot go on.
+
+Invariant: nothing here runs a step again; the journal alone says what was done, and so what there is to undo.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from durable_core.model.entry import Entry, EntryKind, effective
+from durable_core.model.failure import rebuild
+from durable_core.model.record import ABANDON, StepRecord, fold
+from durable_core.model.spec import StepSpec
+from durable_core.runtime.fibers import Fiber
+
+if TYPE_CHECKING:
+    from durable_core.runtime.run import Run
+
+class Restored(StepRecord):
+    """A step of an abandoned body: what the journal says of it, and nothing that could run it again."""
+
+    __slots__ = ("fiber", "run", "spec", "task")
+
+    def __init__(self, run: "Run", record: StepRecord) -> None:
+        super().__init__(record.key, record.kind, record.arguments, record.started_at_ns)
+        for name in StepRecord.__slots__:
+            setattr(self, name, getattr(record, name))
+        self.abandon()
+        self.run = run
+        self.spec: StepSpec | None = None
+        self.fiber: Fiber | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def stored_error(self) -> BaseException | None:
+        """What ended it, rebuilt; None where it did not fail."""
+        return None if self.error is None else rebuild(self.error)
+
+    def disarm(self) -> None:
+        """Nothing to cancel."""
+
+
+def restore(run: "Run", entries: Sequence[Entry]) -> Sequence[Entry]:
+    """Where the journal abandons its body, take up what that has done; returns the entries that are still to be fed."""
+    for place in range(len(entries) - 1, -1, -1):
+        entry = entries[place]
+        if entry.kind == EntryKind.SIGNALLED and entry.label == ABANDON:
+            run.abandoned = True
+            run.steps = {key: Restored(run, record) for key, record in fold(effective(entries[:place])).items()}
+            run.marks = [before.key for before in entries[:place] if before.kind == EntryKind.MARKED]
+            run.last_at_ns = entry.at_ns
+            return entries[place + 1 :] or [entry._replace(kind=EntryKind.NOTED)]
+    return entries

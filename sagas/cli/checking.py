@@ -1,0 +1,164 @@
+"""``check``: says what cannot work in the sagas of a module, before any of them is started.
+
+Invariant: nothing of the module's sagas runs, and no store is touched.
+"""
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+import typer
+
+from sagas.cli import screen
+from sagas.cli.exits import DONE, FAULTY, CommandError
+from sagas.cli.layout import Line, Piece, clean
+from sagas.cli.modules import load, sagas_of
+from sagas.cli.options import Before, Json
+from sagas.errors import SagasError
+from sagas.model.definition import SagaDef, place_of
+from sagas.model.scan import scan
+
+PLACE = re.compile(r"(?P<file>.+?):(?P<line>\d+): (?P<message>.*)", re.DOTALL)
+CODE = re.compile(r" \[[A-Z]{2}\d{3}\]$")
+_NOWHERE = logging.NullHandler()
+"""Registering logs the warnings, which ``check`` tells by itself."""
+
+
+@attrs.frozen(order=True)
+class Finding:
+    """What was found at one place."""
+
+    file: str
+    line: int
+    message: str
+
+    @classmethod
+    def of(cls, told: str, otherwise: str = "") -> "Finding":
+        """What was told as ``file:line: message``; of the place ``otherwise`` (``file:line``) where it names none."""
+        found = PLACE.fullmatch(told) or PLACE.fullmatch(f"{otherwise}: {told}")
+        if found is None:
+            return cls("", 0, told)
+        return cls(found["file"], int(found["line"]), found["message"])
+
+    @property
+    def place(self) -> str:
+        """``file:line``, from the current directory where it lies in it."""
+        path = Path(self.file)
+        return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{self.line}"
+
+
+@attrs.frozen
+class Findings:
+    """What was found in all the sagas."""
+
+    sagas: Sequence[tuple[str, int]]
+    faults: Sequence[Finding]
+    warnings: Sequence[Finding]
+
+
+def attach(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command("check")(check)
+
+
+def check(
+    ctx: typer.Context,
+    modules: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODULE",
+            help="Dotted names, or paths of .py files, of the modules with the sagas.",
+            show_default=False,
+        ),
+    ],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Read the sagas of MODULE without running them, and tell what cannot work in them, and what is suspicious.
+
+    Exit code 1 says that there are faults: such a saga is refused by a worker. Warnings alone are no failure.
+    """
+    found = findings(modules)
+    before = ctx.find_object(Before)
+    if as_json or (before is not None and before.json):
+        screen.document(_document(found))
+    else:
+        screen.show(_lines(found))
+    raise typer.Exit(FAULTY if found.faults else DONE)
+
+
+def findings(modules: Sequence[str]) -> Findings:
+    """Check all sagas of these modules.
+
+    Raises:
+        CommandError: a module cannot be imported, or none of them holds a saga.
+    """
+    try:
+        definitions = sagas_of([load(name) for name in modules])
+    except CommandError as refused:
+        if isinstance(refused.__cause__, SagasError):  # a declaration that cannot work, found while it was made
+            return Findings([], [_raised(refused.__cause__)], [])
+        raise
+    scans = [scan(definition) for definition in definitions]
+    faults = [Finding.of(fault) for found in scans for fault in found.faults]
+    faults += _refused([definition for definition, found in zip(definitions, scans, strict=True) if not found.faults])
+    warnings = [Finding.of(warning) for found in scans for warning in found.warnings]
+    return Findings(
+        sagas=sorted((definition.name, definition.version) for definition in definitions),
+        faults=sorted(dict.fromkeys(faults)),  # a child's are also found in whatever runs it
+        warnings=sorted(dict.fromkeys(warnings)),
+    )
+
+
+def _refused(definitions: Sequence[SagaDef[..., Any]]) -> list[Finding]:
+    """What registering refuses besides, in the same words that a worker would use."""
+    from sagas.orchestrator import Orchestrator, log  # noqa: PLC0415 - slow to import, and `--help` needs none of it
+
+    log.addHandler(_NOWHERE)
+    orchestrator = Orchestrator("memory://", worker=False)  # never entered
+    faults: list[Finding] = []
+    for definition in definitions:
+        try:
+            orchestrator.register(definition)
+        except SagasError as error:
+            faults.append(Finding.of(CODE.sub("", str(error)), place_of(definition.body)))
+    return faults
+
+
+def _raised(error: BaseException) -> Finding:
+    """Where a module raised, in its own code."""
+    last, link = "", error.__traceback__
+    here = str(Path(__file__).parents[1])
+    while link is not None:
+        file = link.tb_frame.f_code.co_filename
+        if not file.startswith((here, "<")) and "importlib" not in file:
+            last = f"{file}:{link.tb_lineno}"
+        link = link.tb_next
+    return Finding.of(CODE.sub("", str(error)), last)
+
+
+def _lines(found: Findings) -> list[Line]:
+    """One line for each finding, as compilers tell them, and how many there are."""
+    lines: list[Line] = []
+    for style, kind, some in (("bold red", "fault", found.faults), ("yellow", "warning", found.warnings)):
+        lines += [
+            (Piece(f"{clean(each.place)}: "), Piece(f"{kind}: ", style), Piece(clean(each.message))) for each in some
+        ]
+    told = ", ".join(f"{name} v{version}" for name, version in found.sagas) or "no saga"
+    counts = f"{_count(found.faults, 'fault')}, {_count(found.warnings, 'warning')}"
+    return [*lines, (Piece(f"{clean(told)}: {counts}"),)]
+
+
+def _count(found: Sequence[Finding], word: str) -> str:
+    return f"{len(found)} {word}" if len(found) == 1 else f"{len(found)} {word}s"
+
+
+def _document(found: Findings) -> dict[str, Any]:
+    return {
+        "sagas": [{"saga": name, "version": version} for name, version in found.sagas],
+        "faults": [attrs.asdict(each) for each in found.faults],
+        "warnings": [attrs.asdict(each) for each in found.warnings],
+    }
