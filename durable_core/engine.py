@@ -342,9 +342,7 @@ class Engine:
         """Return once all that this process has queued is durable."""
         await self.writer.flushed()
 
-    async def signal(
-        self, record: RunRecord, name: str, payload: bytes, *, label: str = "", since: int = 0
-    ) -> None:
+    async def signal(self, record: RunRecord, name: str, payload: bytes, *, label: str = "", since: int = 0) -> None:
         """Signal a run; the signal is durable on return, and taken up where this process drives the run.
 
         Args:

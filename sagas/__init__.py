@@ -26,11 +26,11 @@ from sagas.errors import (
     SagasError,
     SagaStuck,
 )
+from sagas.handle import SagaHandle
 from sagas.model.definition import Lookup, Pivot, Retriable, SagaDef, Step
 from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState
 from sagas.model.outcome import DidNotHappen, Happened, StillUnknown, Unknown
 from sagas.model.resource import resource
-from sagas.handle import SagaHandle
 from sagas.orchestrator import Orchestrator
 from sagas.runtime.callback import Callback
 from sagas.runtime.saga import Saga

@@ -35,7 +35,9 @@ class Answering(Operators):
         """Answer a callback with a failure: the body sees ``CallbackFailed``. As ``complete_callback`` otherwise."""
         await self._answer(token, saga_id, name, "failed", msgspec.json.encode(str(message)))
 
-    async def _answer(self, token: str | None, saga_id: str | None, name: str | None, kind: str, payload: bytes) -> None:
+    async def _answer(
+        self, token: str | None, saga_id: str | None, name: str | None, kind: str, payload: bytes
+    ) -> None:
         answers = Answers(self.engine)
         if token is not None and saga_id is None and name is None:
             record, key = await answers.by_token(token)

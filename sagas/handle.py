@@ -15,14 +15,15 @@ R = TypeVar("R")
 class SagaHandle(Generic[R]):
     """One saga, as its starter sees it."""
 
-    def __init__(self, orchestrator: Operators, ref: RunRef) -> None:
+    def __init__(self, orchestrator: Operators, ref: RunRef, *, child: str = "") -> None:
         self._orchestrator = orchestrator
         self._ref = ref
+        self._child = child
 
     @property
     def id(self) -> str:
-        """The saga's id."""
-        return self._ref.id
+        """The saga's id; ``<parent id>/<step key>`` for a child."""
+        return f"{self._ref.id}/{self._child}" if self._child else self._ref.id
 
     def __repr__(self) -> str:
         return f"<SagaHandle {self._ref.name} v{self._ref.version} {self.id!r}>"
@@ -40,11 +41,16 @@ class SagaHandle(Generic[R]):
             TimeoutError: it has not ended in time; the saga goes on.
         """
         if timeout is None:
-            outcome = await self._orchestrator.engine.outcome(self._ref.num, self.id)
-        else:
-            async with asyncio.timeout(timeout.total_seconds() if isinstance(timeout, timedelta) else timeout):
-                outcome = await self._orchestrator.engine.outcome(self._ref.num, self.id)
-        return await self._orchestrator.answer(self._ref, outcome)  # type: ignore[no-any-return]
+            return await self._result()
+        async with asyncio.timeout(timeout.total_seconds() if isinstance(timeout, timedelta) else timeout):
+            return await self._result()
+
+    async def _result(self) -> R:
+        orchestrator, ref = self._orchestrator, self._ref
+        outcome = await orchestrator.engine.outcome(ref.num, ref.id)
+        if not self._child:
+            return await orchestrator.answer(ref, outcome)  # type: ignore[no-any-return]
+        return await orchestrator.answer_of_child(ref, self._child, outcome)  # type: ignore[no-any-return]
 
     async def info(self) -> SagaInfo:
         """The saga as it stands, as far as it is durable."""
@@ -52,10 +58,10 @@ class SagaHandle(Generic[R]):
 
     async def history(self) -> list[Entry]:
         """Its journal, oldest first."""
-        return history_of(await self._orchestrator.engine.journal(self._ref.num))
+        entries = await self._orchestrator.engine.journal(self._ref.num)
+        prefix = f"{self._child}/"
+        return history_of([entry for entry in entries if not self._child or entry.key.startswith(prefix)])
 
     async def cancel(self, reason: str = "") -> None:
         """Ask for a rollback; see ``Orchestrator.cancel``."""
         await self._orchestrator.cancel(self.id, reason=reason)
-
-

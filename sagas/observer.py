@@ -24,7 +24,7 @@ from durable_core import (
 from sagas.errors import SagaCompensated, SagaKilled, SagaNotFound, SagaStuck
 from sagas.model.children import child_info, within
 from sagas.model.definition import SagaDef
-from sagas.model.info import SagaInfo, SagaStatus, cause_of, info_of, query_of, status_of, steps_of
+from sagas.model.info import SagaInfo, SagaStatus, cause_of, info_of, query_of, status_of
 
 
 class Observer:
@@ -95,6 +95,12 @@ class Observer:
         except RunNotFound:
             raise _not_found(id) from None
 
+    async def _find_num(self, ref: RunRef) -> RunRecord:
+        record = await self.engine.store.find_num(ref.num)
+        if record is None:
+            raise _not_found(ref.id)
+        return record
+
     async def _find_with_child(self, id: str) -> tuple[RunRecord, str]:  # noqa: A002 - the contract's name
         """The run of this id, or the run whose child it is and the child's key."""
         parts = id.split("/")
@@ -123,6 +129,21 @@ class Observer:
             read_result=read_result,
         )
 
+    async def answer_of_child(self, ref: RunRef, key: str, outcome: RunOutcome) -> Any:  # noqa: ANN401 - plain JSON
+        """The result of a child saga once its root has ended or is stuck; plain JSON."""
+        child = await self.info(f"{ref.id}/{key}")
+        if child.status is SagaStatus.COMPLETED:
+            return child.result
+        if child.status is SagaStatus.COMPENSATED:
+            undone = [state.key for state in child.steps if state.status == "compensated"]
+            raise SagaCompensated(
+                f"saga {child.id!r} was rolled back; undone: {', '.join(undone) or 'nothing had to be'}",
+                saga_id=child.id,
+                cause=child.cause or "failed",
+                compensated=undone[::-1],
+            )
+        return await self.answer(ref, outcome)
+
     async def answer(self, ref: RunRef, outcome: RunOutcome) -> Any:  # noqa: ANN401 - the saga's result
         """The result of a saga that has ended; raises what tells how it stands where that is not its result."""
         match outcome.status:
@@ -134,16 +155,13 @@ class Observer:
                 return shape.decode_result(stored, what=f"saga {ref.id!r}: the result")
             case RunStatus.STUCK:
                 reason = outcome.reason or "no reason recorded"
-                states = steps_of(await self.engine.journal(ref.num))
-                steps = tuple(state.key for state in states if state.status in NEEDING_HELP)
+                record = await self._find_num(ref)
+                steps = self._whole(record, await self.engine.journal(record.num)).stuck_on
                 raise SagaStuck(f"saga {ref.id!r} is stuck: {reason}", run_id=ref.id, reason=reason, steps=steps)
             case RunStatus.KILLED:
                 raise SagaKilled(f"saga {ref.id!r} was killed by an operator; nothing was undone", run_id=ref.id)
             case _:
                 raise _compensated(ref, outcome)
-
-
-NEEDING_HELP = frozenset({"unknown", "compensation_failed", "failed", "running"})
 
 
 def _compensated(ref: RunRef, outcome: RunOutcome) -> SagaCompensated:

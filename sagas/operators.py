@@ -92,7 +92,13 @@ class Operators(Observer):
     async def _verb(self, id: str, verb: str, verdict: Verdict) -> None:  # noqa: A002
         await self.engine.flushed()
         record, child = await self._find_with_child(id)
-        if child and verdict.step is not None:
+        if child and verdict.step is None:
+            raise WrongState(
+                f"{id!r} is a child of saga {record.id!r} and ends with it; give the id of that saga. Nothing was changed",
+                run_id=id,
+                status=record.status,
+            )
+        if child:
             verdict.step = f"{child}/{verdict.step}"
         entries = await self.engine.journal(record.num)
         match judge(verb, self._whole(record, entries), record.phase, verdict.step):

@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 from durable_core import Clock, DefinitionError, DurableFunction, Engine, RunExists, RunRef, Settings, to_ns
+from sagas.answering import Answering
 from sagas.errors import SagaExists
 from sagas.handle import SagaHandle
 from sagas.model.definition import SagaDef, Span
 from sagas.model.info import SagaInfo
-from sagas.answering import Answering
 from sagas.operators import plain
 from sagas.runtime.binding import Binder
 from sagas.runtime.driver import body_of
@@ -237,8 +237,10 @@ class Orchestrator(Answering):
         Raises:
             SagaNotFound: there is none.
         """
-        record, _ = await self._find_with_child(id)
-        return SagaHandle(self, RunRef(record.num, id, record.name, record.version))
+        record, child = await self._find_with_child(id)
+        if child:
+            await self.info(id)
+        return SagaHandle(self, RunRef(record.num, record.id, record.name, record.version), child=child)
 
 
 def _seconds(span: Span) -> float:

@@ -9,7 +9,6 @@ from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.keys import name_of
 from durable_core.model.outcome import Outcome
 
-
 ABANDON = "abandon"
 """The label of a signal after which the body's part is over: an operator had its run rolled back."""
 
@@ -47,9 +46,7 @@ class StepRecord:
         "unknown",
     )
 
-    def __init__(
-        self, key: str, kind: str, arguments: bytes | None, started_at_ns: int, started_seq: int = 0
-    ) -> None:
+    def __init__(self, key: str, kind: str, arguments: bytes | None, started_at_ns: int, started_seq: int = 0) -> None:
         self.key = key
         self.kind = kind
         self.arguments = arguments
@@ -160,8 +157,8 @@ def fold(entries: list[Entry]) -> dict[str, StepRecord]:
             steps[entry.key] = StepRecord(entry.key, entry.label, entry.payload, entry.at_ns, entry.seq)
         elif entry.kind == EntryKind.SIGNALLED:
             if entry.label == ABANDON:
-                for step in steps.values():
-                    step.abandon()
+                for begun in steps.values():
+                    begun.abandon()
             elif (again := steps.get(entry.label)) is not None:
                 again.reopen(entry.at_ns)
         elif (step := steps.get(entry.key)) is not None:

@@ -16,6 +16,7 @@ from durable_core.runtime.fibers import Fiber
 if TYPE_CHECKING:
     from durable_core.runtime.run import Run
 
+
 class Restored(StepRecord):
     """A step of an abandoned body: what the journal says of it, and nothing that could run it again."""
 

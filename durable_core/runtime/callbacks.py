@@ -52,6 +52,7 @@ class PendingCallback(Generic[T]):
     def ring(self) -> None:
         """Its timeout has come; whichever of timeout, answer and cancel is journalled first counts."""
         run = self.run
+        run.settle()
         if not run.dead and not run.shell.leaving and not self.over:
             run.feed(run.input(EntryKind.FIRED, self.key))
 

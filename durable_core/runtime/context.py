@@ -178,9 +178,7 @@ class Context:
         fiber = self._fiber()
         return fiber.nesting + len(fiber.groups)
 
-    def callback(
-        self, name: str, type: type[R], *, timeout: timedelta | float | None = None  # noqa: A002 - the contract's name
-    ) -> PendingCallback[R]:
+    def callback(self, name: str, type: type[R], *, timeout: timedelta | float | None = None) -> PendingCallback[R]:
         """A callback that somebody outside may answer; its ``token`` may be handed out by a later step.
 
         The timeout runs from here. See ``wait_for`` and ``wait_for_first``.
@@ -295,6 +293,14 @@ class Branches:
 
     def spawn(self, body: Coroutine[Any, Any, R], *, name: str | None = None) -> Branch[R]:
         """Begin ``body`` once the caller next awaits. With ``name`` its steps have a scope of their own."""
+        if self._group.joined:
+            body.close()
+            fault = Fault(
+                f"run {self._run.id}: a branch was begun after its block was left, where nobody would wait for it; "
+                "begin it within the block, then retry the run"
+            )
+            self._run.fault = self._run.fault or fault
+            raise fault
         scope = self._fiber.scope if name is None else self._fiber.scope.inner(check_name(name, what="a branch"))
         return Branch(structure.spawn(self._run, self._group, body, scope))
 
@@ -340,6 +346,7 @@ class Join(Command[None]):
     def issue(self, run: Run, fiber: Fiber) -> None:
         """Wait, or go on at once where all have ended."""
         group = self._group
+        group.joined = True
         if group.alive:
             group.joiner = fiber
             fiber.wait = self

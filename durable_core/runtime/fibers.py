@@ -79,7 +79,7 @@ class Group:
     recorded, and the fibers are closed.
     """
 
-    __slots__ = ("alive", "cancelled", "failure", "fibers", "joiner", "owner", "stopped")
+    __slots__ = ("alive", "cancelled", "failure", "fibers", "joined", "joiner", "owner", "stopped")
 
     def __init__(self, owner: Fiber) -> None:
         self.owner = owner
@@ -88,6 +88,8 @@ class Group:
         self.failure: BaseException | None = None
         """The first recorded failure: the one that the join raises."""
         self.stopped = False
+        self.joined = False
+        """Its owner waits for its end, or has seen it: nothing more may begin in it."""
         self.cancelled = False
         """Stopped from outside, and not by a failure within."""
         self.joiner: Fiber | None = None

@@ -90,6 +90,14 @@ class Ledger:
         self.dead = False
         """No longer this worker's business: ended, evicted, refused or parked. Nothing more is written for it."""
 
+    def settle(self) -> None:
+        """Let the body answer what it has been told, before the next input is judged and journalled: a replay feeds them so.
+
+        What rings or ends must call this first, and look at its own state only then: the body may have given it up.
+        """
+        if self.undriven:
+            self.pump()
+
     def pump(self) -> None:
         """Drive the body until it waits; see ``Run.pump``."""
         raise NotImplementedError
@@ -106,8 +114,7 @@ class Ledger:
         due_at_ns: int | None = None,
     ) -> Entry:
         """Append an entry; durable when the writer's next flush returns."""
-        if self.undriven:
-            self.pump()  # the body answers an input before the next one is journalled: a replay feeds them so
+        self.settle()
         if self.dead:
             raise Closed
         shell = self.shell

@@ -23,10 +23,10 @@ from durable_core.model.spec import DurableFunction
 from durable_core.ports import Timer
 from durable_core.runtime import structure
 from durable_core.runtime.abandoned import Restored, restore
+from durable_core.runtime.callbacks import PendingCallback
 from durable_core.runtime.fibers import REFUSALS, Body, Fiber
 from durable_core.runtime.ledger import End, Ledger
 from durable_core.runtime.shell import Shell
-from durable_core.runtime.callbacks import PendingCallback
 from durable_core.runtime.steps import PendingStep
 from durable_core.runtime.turn import drive
 from durable_core.runtime.waits import Parked, PendingWait
@@ -118,8 +118,9 @@ class Run(Ledger):
 
     def _go_live(self) -> None:
         """The journal is fed: from here on things happen."""
-        if self.status in (RunStatus.PENDING, RunStatus.WAITING):
+        if self.status is not RunStatus.STUCK:
             self.status = RunStatus.RUNNING
+            self.reason = None
         if self.held and not self.paused:
             self.feed(self.input(EntryKind.RESUMED, ""))
         while self.inbox and not self.dead:
@@ -359,7 +360,10 @@ class Run(Ledger):
         # A remark: it is kept for people, never replayed, so that the run can go on once the code is mended.
         self.input(EntryKind.FAULTED, fault.step, fault.since, type(fault).__name__, None, capture(fault))
         for name, payload, seq in self.inbox:  # they wait until the code is mended; a retry has had its chance
-            if name != "retry" and not seq:
+            if name in ("pause", "resume"):
+                self.paused = name == "pause"
+                self.input(EntryKind.NOTED, name, 0, "", payload)
+            elif name != "retry" and not seq:
                 self.input(EntryKind.HELD, name, 0, "", payload)
         self.inbox.clear()
         self.save(owner=None, wake_at_ns=None)

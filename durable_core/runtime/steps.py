@@ -90,6 +90,7 @@ class PendingStep(StepRecord):
     def launch(self) -> None:
         """The intent is durable: attempt it, unless the run or its worker is leaving."""
         run = self.run
+        run.settle()
         if run.dead:
             return
         if run.shell.leaving or run.held:
@@ -109,10 +110,9 @@ class PendingStep(StepRecord):
     def again(self) -> None:
         """Announce the next attempt."""
         run = self.run
-        if run.dead or run.shell.leaving or run.held:
-            return
         self.timer = None
-        if not self.waiting:
+        run.settle()
+        if run.dead or run.shell.leaving or run.held or not self.waiting:
             return
         self.apply(run.input(EntryKind.RETRIED, self.key, self.attempt + 1))
         self.announce()
@@ -127,8 +127,7 @@ class PendingStep(StepRecord):
             doubtful: whether its effect is in doubt whatever the error's type says.
         """
         run = self.run
-        if run.undriven:
-            run.pump()
+        run.settle()
         self.task = None
         self.overrun = False
         if run.dead:
@@ -144,6 +143,9 @@ class PendingStep(StepRecord):
             except PayloadError:
                 self._ended_badly(self._unstorable(value), started_at_ns, doubtful=True, repeatable=False)
             else:
+                if self.failures >= MANY_FAILURES and run.reason is not None:
+                    run.reason = None  # nobody need look any more
+                    run.save(owner=run.shell.worker, wake_at_ns=None)
                 entry = run.input(SUCCEEDED, self.key, self.attempt, "", payload, None, started_at_ns)
                 run.last_at_ns = entry.at_ns
                 self.apply(entry)
@@ -192,6 +194,7 @@ class PendingStep(StepRecord):
     def overdue(self) -> None:
         """The attempt under way has passed its timeout; journalled at once, whatever the attempt does about it."""
         run = self.run
+        run.settle()
         if run.dead or not self.waiting or run.shell.leaving:
             return
         self.overrun = True
@@ -307,7 +310,9 @@ class PendingStep(StepRecord):
         entry, _ = run.output(EntryKind.GAVE_UP, self.key, self.attempt, given_up(self.spec, self))
         self.apply(entry)
         error = self.stored_error()
-        self._answer(None, self.failure(error if error is not None else StepInterrupted(f"step {self.key!r} was given up")))
+        self._answer(
+            None, self.failure(error if error is not None else StepInterrupted(f"step {self.key!r} was given up"))
+        )
         return True
 
 

@@ -63,7 +63,8 @@ class PendingWait:
     def ring(self) -> None:
         """The time has come: journal it, and let the body go on."""
         run = self.run
-        if not run.dead and not run.shell.leaving:
+        run.settle()
+        if not run.dead and not run.shell.leaving and run.waits.get(self.key) is self:
             run.feed(run.input(EntryKind.FIRED, self.key))
 
     def take(self, run: "Run", _entry: Entry) -> None:

@@ -263,6 +263,8 @@ class Worker:
         """Nothing is under way in ``run``: keep it for a short wait, else give it back."""
         self._rest(run)
         if run.held:
+            if run.status is not RunStatus.STUCK and (run.waits or any(step.due_at_ns for step in run.steps.values())):
+                run.status = RunStatus.WAITING
             run.save(owner=None, wake_at_ns=None)
             run.evict()
             return

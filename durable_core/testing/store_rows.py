@@ -1,5 +1,4 @@
 """What the store contract's tests are made of: rows with a value in every column, and stores on the same data."""
-# ruff: noqa: S101 - a test suite asserts, and its numbers are examples
 
 import asyncio
 import functools

@@ -159,8 +159,10 @@ class Step(Probed[P, R]):
 
     @overload
     def compensate(self, undo: Callable[[R], object], /) -> Callable[[R], object]: ...
-    @overload
-    def compensate(self, undo: Callable[Concatenate[R, P], object], /) -> Callable[Concatenate[R, P], object]: ...
+    @overload  # mypy takes P for empty here, and then both for the same
+    def compensate(  # type: ignore[overload-cannot-match]
+        self, undo: Callable[Concatenate[R, P], object], /
+    ) -> Callable[Concatenate[R, P], object]: ...
     @overload
     def compensate(self, /, *, retry: Retry | int | None = ..., timeout: Span | None = ...) -> "Compensate[P, R]": ...
     def compensate(self, undo: Any = None, /, *, retry: Retry | int | None = None, timeout: Span | None = None) -> Any:
@@ -203,8 +205,10 @@ class Compensate(Generic[P, R]):
 
     @overload
     def __call__(self, undo: Callable[[R], object], /) -> Callable[[R], object]: ...
-    @overload
-    def __call__(self, undo: Callable[Concatenate[R, P], object], /) -> Callable[Concatenate[R, P], object]: ...
+    @overload  # mypy takes P for empty here, and then both for the same
+    def __call__(  # type: ignore[overload-cannot-match]
+        self, undo: Callable[Concatenate[R, P], object], /
+    ) -> Callable[Concatenate[R, P], object]: ...
     def __call__(self, undo: Any, /) -> Any:  # noqa: ARG002 - the overloads are all there is to it
         """Declare the compensation."""
         raise TypeError("for type checkers only")

@@ -23,6 +23,7 @@ from durable_core import (
     rebuild,
 )
 from sagas.model.plan import undo_key
+from sagas.model.stuck import parked, undo_given_up
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -111,6 +112,8 @@ class SagaInfo:
     paused: bool
     reason: str | None
     """For a person: why it is stuck, and how to mend it."""
+    stuck_on: tuple[str, ...] = ()
+    """The steps that a person must mend, where it is stuck."""
     steps: list[StepState]
 
 
@@ -172,6 +175,7 @@ def info_of(
         wake_at=_at(record.wake_at_ns),
         paused=record.paused,
         reason=record.reason,
+        stuck_on=tuple(dict.fromkeys(step for steps in parked(entries).values() for step in steps)),
         steps=steps_of(entries),
     )
 
@@ -209,13 +213,15 @@ def steps_of(entries: Sequence[JournalEntry]) -> list[StepState]:
         for entry in entries
         if entry.kind == EntryKind.MARKED and entry.key.startswith("skipped:")
     }
+    given_up = undo_given_up(parked(entries))
     found: list[tuple[int, StepState]] = []
     for record in records.values():
         if record.kind in ("compensation", "probe"):
             continue
         undo = records.get(undo_key(record.key))
         compensation = None if undo is None else _state(undo, undo.status.value, None)
-        state = _state(record, _status(record, undo, skipped=record.key in skipped), compensation)
+        status = _status(record, undo, skipped=record.key in skipped, given_up=record.key in given_up)
+        state = _state(record, status, compensation)
         found.append((record.started_seq, state))
     found += _waits(entries)
     return [state for _, state in sorted(found, key=lambda item: item[0])]
@@ -241,9 +247,11 @@ def _waits(entries: Sequence[JournalEntry]) -> list[tuple[int, StepState]]:
     return list(found.values())
 
 
-def _status(step: StepRecord, undo: StepRecord | None, *, skipped: bool) -> str:
+def _status(step: StepRecord, undo: StepRecord | None, *, skipped: bool, given_up: bool) -> str:
     if skipped:
         return "skipped"
+    if given_up:
+        return "compensation_failed"
     if undo is not None and undo.status is StepStatus.SUCCEEDED:
         return "compensated"
     if undo is not None and undo.status is not StepStatus.RUNNING:

@@ -284,5 +284,3 @@ def _dotted(node: ast.expr) -> str:
             return f"{_dotted(value)}.{attr}"
         case _:
             return ""
-
-

@@ -49,9 +49,7 @@ VERBS: Mapping[str, Verb] = {
     "resolve": Verb(
         accepted=STUCK, step="unknown", does="settle an unknown outcome: the step has happened, or it has not"
     ),
-    "kill": Verb(
-        accepted=OPEN, repeated=frozenset({SagaStatus.KILLED}), does="end it here and now; nothing is undone"
-    ),
+    "kill": Verb(accepted=OPEN, repeated=frozenset({SagaStatus.KILLED}), does="end it here and now; nothing is undone"),
     "pause": Verb(accepted=OPEN, does="start no further step until it is resumed; its deadline runs on"),
     "resume": Verb(accepted=OPEN, does="go on after a pause"),
     "rollback": Verb(
@@ -81,9 +79,7 @@ class Refuse:
     past_pivot: bool = False
 
 
-def judge(  # noqa: PLR0911 - an answer for each reason, in the order in which they count
-    verb: str, info: SagaInfo, phase: str, step: str | None
-) -> Accept | Repeat | Refuse:
+def judge(verb: str, info: SagaInfo, phase: str, step: str | None) -> Accept | Repeat | Refuse:
     """Whether ``verb`` (about ``step``) makes sense for a saga that stands so."""
     rule = VERBS[verb]
     if verb in ("pause", "resume") and info.status in rule.accepted and info.paused == (verb == "pause"):
@@ -112,6 +108,9 @@ def judge(  # noqa: PLR0911 - an answer for each reason, in the order in which t
             f"saga {info.id!r} is {info.status}, and `{verb}` makes sense only where it is "
             f"{', '.join(sorted(rule.accepted))}; nothing was changed"
         )
+    if verb == "retry" and step is not None and step not in info.stuck_on:
+        on = ", ".join(info.stuck_on) or "its code, and no step"
+        return Refuse(f"saga {info.id!r} is stuck on {on}, and not on {step!r}; nothing was changed")
     if rule.step is not None and named is not None and named.status != rule.step:
         return Refuse(
             f"step {step!r} of saga {info.id!r} is {named.status}, and `{verb}` is for a step that is {rule.step}; "

@@ -1,7 +1,7 @@
 """Binds declared steps to one orchestrator: what the engine runs, and the resources that it passes along."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import attrs
 import msgspec
@@ -50,6 +50,7 @@ class Binder:
         self._resources = resources
         self.known: dict[Declared[..., Any], Bound] = {}
         """What has been bound so far."""
+        self._known_in: dict[SagaDef[..., Any], dict[Declared[..., Any], Bound]] = {}
         self._by_spec: dict[StepSpec, Bound] = {}
         self._scans: dict[SagaDef[..., Any], Scan] = {}
         self._shapes: dict[SagaDef[..., Any], CallShape] = {}
@@ -76,12 +77,15 @@ class Binder:
             self._scans[definition] = scan(definition)
         return self._scans[definition]
 
+    def known_in(self, definition: SagaDef[..., Any]) -> dict[Declared[..., Any], Bound]:
+        """The steps that this saga has run here, bound; the driver adds to it."""
+        return self._known_in.setdefault(definition, {})
+
     def named(self, name: str, definition: SagaDef[..., Any]) -> Bound | None:
-        """The step of that name: one that the body of ``definition`` names, or one that has run here."""
-        declared = self.scan(definition).declared().get(name)
-        if declared is None:
-            declared = next((known for known in self.known if known.name == name), None)
-        return None if declared is None else self.bind(declared)
+        """The one step of that name that the saga's body names or has run here; None where there is none, or several."""
+        found = {use.what for use in self.scan(definition).uses if isinstance(use.what, Declared) and use.what.name == name}
+        found |= {declared for declared in self.known_in(definition) if declared.name == name}
+        return self.bind(found.pop()) if len(found) == 1 else None
 
     def shape_of(self, definition: SagaDef[..., Any]) -> CallShape:
         """How the arguments and the result of a saga are stored."""
@@ -180,8 +184,7 @@ def _answerer(declared: Declared[..., Any], shape: CallShape) -> Callable[[Any],
 
     def answer(given: Any) -> ProbeAnswer:
         match given:
-            case Happened():
-                value = cast("Happened[Any]", given).value
+            case Happened(value=value):  # pyright: ignore[reportUnknownVariableType] - of any type
                 return ProbeAnswer(True, msgspec.Raw(shape.encode_result(value, what=what)))  # noqa: FBT003
             case DidNotHappen():
                 return ProbeAnswer(False)  # noqa: FBT003

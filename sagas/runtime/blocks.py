@@ -99,9 +99,7 @@ def _branch_name(what: Any) -> str | None:
     return None if isinstance(what, Declared | SagaDef) else str(getattr(what, "__name__", "branch")).strip("<>")
 
 
-def _coroutine(
-    driver: "Driver", what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Coroutine[Any, Any, Any]:
+def _coroutine(driver: "Driver", what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
     if is_step(what):
         if isinstance(what, Pivot):
             refuse_nested_pivot(driver.ctx, what)

@@ -27,6 +27,10 @@ class Doubt:
     async def settle_all(self, prefix: str) -> None:
         """Settle what nobody knows under ``prefix``, before anything is undone."""
         for key in in_doubt(self._ctx.steps(), prefix, skipped=self._undo.skipped):
+            bound = self._undo.bound(key)
+            if bound is not None and not bound.declared.effect:
+                self._ctx.settle(key, happened=False)  # declared to have nothing to undo
+                continue
             try:
                 await self.settle(key, None)
             except Exception as error:  # noqa: BLE001 - it did not happen: nothing to undo, and that is all we ask
@@ -107,7 +111,9 @@ class Doubt:
         if not verdict.happened or shape is None:
             return True
         try:
-            shape.decode_result(_result(verdict), what=f"saga {self._ctx.id}, step {key!r}: the result given to resolve")
+            shape.decode_result(
+                _result(verdict), what=f"saga {self._ctx.id}, step {key!r}: the result given to resolve"
+            )
         except PayloadError as misfit:
             self._ctx.log.warning("%s", misfit)
             return False
@@ -129,5 +135,3 @@ class Doubt:
 
 def _result(verdict: Verdict) -> bytes:
     return bytes(verdict.result)
-
-

@@ -44,11 +44,27 @@ CAUSES = {"cancel": "cancelled", "deadline": "deadline", "rollback": "failed"}
 class Driver:
     """One run of one saga."""
 
-    __slots__ = ("_at_pivot", "_back", "_cause", "_errors", "_forward", "_late", "binder", "body", "ctx", "definition", "doubt", "saga", "undo")
+    __slots__ = (
+        "_at_pivot",
+        "_back",
+        "_cause",
+        "_errors",
+        "_forward",
+        "_known",
+        "_late",
+        "binder",
+        "body",
+        "ctx",
+        "definition",
+        "doubt",
+        "saga",
+        "undo",
+    )
 
     def __init__(self, ctx: Context, definition: SagaDef[..., Any], binder: Binder) -> None:
         self.ctx = ctx
         self.binder = binder
+        self._known = binder.known_in(definition)
         self.definition = definition
         self.saga = Saga(self)
         self.undo = Undo(ctx, definition, binder)
@@ -184,7 +200,7 @@ class Driver:
     ) -> Any:
         """Run a step; its outcome is known when this returns or raises."""
         ctx = self.ctx
-        bound = self.binder.known.get(declared)
+        bound = self._known.get(declared)
         if bound is None or bound.pivot or self._forward:
             bound = self._allowed(declared)
         step = ctx.perform(bound.spec, args, kwargs, extra=bound.extra, key=key)
@@ -224,7 +240,8 @@ class Driver:
                 )
             if isinstance(declared, Pivot) and self.ctx.nesting() > 1:
                 refuse_nested_pivot(self.ctx, declared)
-            return self.binder.bind(declared)
+            bound = self._known[declared] = self.binder.bind(declared)
+            return bound
         except (DefinitionError, PayloadError) as error:
             fault = Fault(f"saga {self.ctx.id}: {plain(error)}. Then retry the saga")
             fault.__cause__ = error
@@ -269,7 +286,9 @@ class Driver:
     def map(self, what: Any, items: Iterable[Any], max_concurrency: int | None) -> Awaitable[list[Any]]:
         """Run ``what`` for each item."""
         if max_concurrency is not None and max_concurrency < 1:
-            self.ctx.refuse(Fault(f"saga {self.ctx.id}: s.map(max_concurrency={max_concurrency}); give a number from 1"))
+            self.ctx.refuse(
+                Fault(f"saga {self.ctx.id}: s.map(max_concurrency={max_concurrency}); give a number from 1")
+            )
         return Operation(self, "s.map(...)", map_all, (self, what, items, max_concurrency))
 
     # -- signals ---------------------------------------------------------------------------------------------------
@@ -278,7 +297,9 @@ class Driver:
         """An operator's verb, a cancel or the deadline; called at its place in the journal, live and on replay."""
         if entry.key in ("retry", "skip", "resolve"):
             hand_out(self.ctx, verdict_of(entry))
-        elif entry.key in CAUSES and not self._back and self._cause is None and self._late is None and not self._forward:
+        elif (
+            entry.key in CAUSES and not self._back and self._cause is None and self._late is None and not self._forward
+        ):
             if not self._at_pivot:
                 self._cause = CAUSES[entry.key]
                 self.body.stop()

@@ -92,9 +92,7 @@ class Saga:
         """Run a step for each item, at most ``max_concurrency`` at a time; results in the order of the items."""
         return self._driver.map(what, items, max_concurrency)
 
-    def callback(
-        self, name: str, type: type[T], *, timeout: "Span | None" = None  # noqa: A002 - the contract's name
-    ) -> "Awaitable[Callback[T]]":
+    def callback(self, name: str, type: type[T], *, timeout: "Span | None" = None) -> "Awaitable[Callback[T]]":
         """Create a callback that somebody outside will answer with a value of ``type``.
 
         Its ``token`` may be given to a step that hands it out. The timeout runs from here.

@@ -68,7 +68,7 @@ class Undo:
         await self._mend(failed)
 
     async def _in_parallel(self, keys: list[str]) -> None:
-        """Undo in parallel what ran in parallel: runs of steps that overlapped in time, the latest of them first."""
+        """Undo in parallel what ran in parallel; what ran one after the other is undone in reverse."""
         failed: dict[str, BaseException] = {}
 
         async def one(key: str) -> None:
@@ -76,7 +76,10 @@ class Undo:
             if error is not None:
                 failed[key] = error
 
-        for together in overlapping([self._ctx.steps()[key] for key in keys]):
+        remaining = [self._ctx.steps()[key] for key in keys]
+        while remaining:
+            together = next_to_undo(remaining)
+            remaining = [step for step in remaining if step not in together]
             async with self._ctx.group() as group:
                 for step in together:
                     group.spawn(one(step.key))
@@ -145,18 +148,7 @@ class Undo:
         self._ctx.mark(f"skipped:{key}")
 
 
-def overlapping(latest_first: list[StepRecord]) -> list[list[StepRecord]]:
-    """Group steps whose times overlapped, keeping the order of the groups: a pure reading of their starts and ends.
-
-    A step that ended before every step of the present group began belongs to the next group.
-    """
-    groups: list[list[StepRecord]] = []
-    earliest = 0
-    for step in latest_first:
-        if groups and step.ended_seq > earliest:
-            groups[-1].append(step)
-            earliest = min(earliest, step.started_seq)
-        else:
-            groups.append([step])
-            earliest = step.started_seq
-    return groups
+def next_to_undo(remaining: list[StepRecord]) -> list[StepRecord]:
+    """Those after whose end none of the others began: what ran one after the other is undone so, too."""
+    last_begun = max(step.started_seq for step in remaining)
+    return [step for step in remaining if step.ended_seq > last_begun or step.started_seq == last_begun]

@@ -251,6 +251,7 @@ ops = st.lists(
 @example(ops=[Op(), Op(undo_failures=2), Op(script="reject")], fails=False)
 @example(ops=[Op(script="fail", failures=2), Op(script="fail", failures=ATTEMPTS, caught=True), Op()], fails=True)
 @example(ops=[Op(), Op("blind", script="fail", failures=ATTEMPTS, caught=True, undo_failures=1), Op()], fails=True)
+@example(ops=[Op(script="fail", failures=ATTEMPTS, caught=True), Op(script="fail", failures=ATTEMPTS)], fails=False)
 def test_a_random_saga_ends_as_its_model_says_from_every_prefix(ops: list[Op], *, fails: bool):
     """A random linear saga ends as a small model says, with as many calls, and equally so from every journal prefix."""
 

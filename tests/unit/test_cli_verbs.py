@@ -1,0 +1,329 @@
+"""Operators' verbs from the command line, on sagas that really stand so; and the page that tells when each makes sense."""
+
+import asyncio
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from sagas import Orchestrator
+from sagas.cli import main
+from sagas.cli.modules import load, sagas_of
+from sagas.cli.tables import ACTS, HARMLESS, cell, render
+from sagas.model.info import SagaStatus
+from sagas.model.verbs import VERBS
+
+PAGE = Path(__file__).parents[2] / "docs/reference/operators.md"
+LONGEST_S = 30
+
+TRIPS = '''
+from datetime import timedelta
+from pathlib import Path
+
+from sagas import Retry, Saga, pivot, retriable, saga, step
+
+HERE = Path(__file__).parent
+
+@step(retry=1)
+async def book(hotel: str) -> str:
+    return f"room at {hotel}"
+
+@book.compensate(retry=Retry(attempts=1))
+async def unbook(room: str) -> None:
+    if (HERE / "closed").exists():
+        raise RuntimeError("the hotel is closed")
+
+@step(retry=1)
+async def pay(amount: int) -> int:
+    if (HERE / "silent").exists():
+        raise TimeoutError("no answer")
+    if amount > 40:
+        raise ValueError("too much")
+    return amount
+
+@pay.compensate(retry=1)
+async def refund(paid: int) -> None: ...
+
+@pivot(retry=1)
+async def board() -> None: ...
+
+@step(compensation=None, because="it tells the crew only")
+async def greet() -> None:
+    if (HERE / "shy").exists():
+        raise RuntimeError("nobody there")
+
+@saga("stay", version=2)
+async def stay(s: Saga, hotel: str, amount: int) -> int:
+    await s.run(book, hotel)
+    return await s.run(pay, amount)
+
+@saga("trip", version=1)
+async def trip(s: Saga, amount: int) -> int:
+    return await s.run(stay, "Ritz", amount)
+
+@saga("nap", version=1)
+async def nap(s: Saga) -> None:
+    await s.run(book, "Ritz")
+    await s.sleep(timedelta(days=1))
+
+@saga("flight", version=1)
+async def flight(s: Saga) -> None:
+    await s.run(board)
+    raise RuntimeError("no fuel")
+'''
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+class Desk:
+    """An operator's desk: the command line on a store with trips."""
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.directory = directory
+        self.capsys = capsys
+        self.path = directory / f"trips_{directory.name.replace('-', '_')}.py"
+        self.path.write_text(TRIPS, encoding="utf-8")
+        self.url = f"sqlite:///{directory}/trips.db"
+
+    def run(self, *arguments: str) -> Ended:
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        out, err = self.capsys.readouterr()
+        code = end.value.code
+        assert code is None or isinstance(code, int)
+        return Ended(code or 0, out, err)
+
+    def ok(self, *arguments: str) -> Any:
+        """Run a command that must be accepted; its document."""
+        ended = self.run(*arguments, "--json")
+        assert (ended.code, ended.err) == (0, "")
+        return ended.document
+
+    def begin(self, name: str, saga_id: str, *arguments: str, work: str = "") -> None:
+        """Start a saga, and let a worker bring it to one of these statuses."""
+        self.ok("start", name, *arguments, "--id", saga_id, "--module", str(self.path))
+        if work:
+            self.work(saga_id, *work.split())
+
+    def work(self, saga_id: str, *statuses: str) -> None:
+        """Have a worker in this process drive the saga until it stands so."""
+        asyncio.run(asyncio.wait_for(self._work(saga_id, statuses), LONGEST_S))
+
+    async def _work(self, saga_id: str, statuses: tuple[str, ...]) -> None:
+        async with Orchestrator(self.url, sagas=sagas_of([load(str(self.path))])) as orchestrator:
+            while (await orchestrator.info(saga_id)).status not in statuses:
+                await asyncio.sleep(0.005)  # the store has no other sign of it
+
+    def shown(self, saga_id: str) -> Any:
+        return self.run("show", saga_id, "--json").document
+
+    def mends(self, saga_id: str) -> list[list[str]]:
+        """The commands that `show` offers."""
+        return [shlex.split(each["command"])[1:] for each in self.shown(saga_id)["mend"]]
+
+    def there(self, name: str) -> Path:
+        path = self.directory / name
+        path.touch()
+        return path
+
+
+@pytest.fixture
+def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """A desk of its own for each test, whose store is in SAGAS_STORE."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    found = Desk(tmp_path, capsys)
+    monkeypatch.setenv("SAGAS_STORE", found.url)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LOGNAME", "grace")
+    yield found
+    sys.modules.pop(found.path.stem, None)
+
+
+def test_resolve_settles_a_doubt_with_its_result(desk: Desk):
+    """A payment without an answer: `show` offers `resolve`, and with `--result` the saga ends as if it had returned it."""
+    desk.there("silent")
+    desk.begin("stay", "o-1", '"Ritz"', "7", work="stuck")
+    assert ["resolve", "o-1", "pay", "--happened"] in desk.mends("o-1")
+    given = desk.ok("resolve", "o-1", "pay", "--happened", "--result", "7", "--note", "it is on the bill")
+    assert (given["step"], given["happened"], given["repeated"]) == ("pay", True, False)
+    desk.work("o-1", "completed")
+    assert desk.run("show", "o-1", "--json", "--payloads").document["result"] == 7
+    text = desk.run("history", "o-1").out
+    assert "by grace: it is on the bill" in text
+    assert "pay happened" in text
+
+
+def test_resolve_says_that_it_did_not_happen(desk: Desk):
+    """`--did-not-happen` has the body see the exception, and the rest is undone: the saga ends `resolved`."""
+    desk.there("silent")
+    desk.begin("stay", "o-1", '"Ritz"', "7", work="stuck")
+    assert desk.run("resolve", "o-1", "book", "--happened").code == 2
+    desk.ok("resolve", "o-1", "pay", "--did-not-happen")
+    desk.work("o-1", "resolved")
+    assert desk.run("show", "o-1").code == 1
+
+
+def test_skip_counts_a_compensation_as_done(desk: Desk):
+    """A compensation that was given up: `show` offers `skip`, and the saga ends `resolved`; again it changes nothing."""
+    desk.there("closed")
+    desk.begin("stay", "o-1", '"Ritz"', "99", work="stuck")
+    (skip,) = [words for words in desk.mends("o-1") if words[0] == "skip"]
+    assert skip == ["skip", "o-1", "book"]
+    assert desk.run("skip", "o-1", "pay").code == 2
+    desk.ok(*skip)
+    desk.work("o-1", "resolved")
+    assert [step["status"] for step in desk.shown("o-1")["steps"]] == ["skipped", "failed"]
+    before = desk.run("history", "o-1", "--json").out
+    assert desk.ok(*skip)["repeated"] is True
+    assert "changes nothing" in desk.run(*skip).out
+    assert desk.run("history", "o-1", "--json").out == before
+
+
+def test_rollback_gives_up(desk: Desk):
+    """A stuck saga that shall not go on: `rollback` undoes what was done; after it, a second one changes nothing."""
+    desk.there("silent")
+    desk.begin("stay", "o-1", '"Ritz"', "7", work="stuck")
+    desk.ok("resolve", "o-1", "pay", "--happened", "--result", "7")
+    desk.ok("kill", "o-1")
+    desk.work("o-1", "killed", "completed")
+    desk.begin("nap", "n-1", work="waiting")
+    assert desk.ok("kill", "n-1")["status_before"] == "waiting"
+    desk.work("n-1", "killed")
+    assert desk.run("show", "n-1").code == 1
+    assert desk.mends("n-1") == [["rollback", "n-1"]]
+    desk.ok("rollback", "n-1")
+    desk.work("n-1", "compensated")
+    assert desk.mends("n-1") == []
+    assert desk.ok("rollback", "n-1")["repeated"] is True
+
+
+def test_pause_holds_a_saga_and_resume_lets_it_go(desk: Desk):
+    """A paused saga says so wherever it is shown, and goes on after `resume`; doing either twice changes nothing."""
+    desk.begin("stay", "o-1", '"Ritz"', "7")
+    assert desk.ok("pause", "o-1")["repeated"] is False
+    desk.begin("nap", "n-1", work="waiting")  # a worker has been there meanwhile
+    shown = desk.shown("o-1")
+    assert (shown["paused"], [step["name"] for step in shown["steps"]]) == (True, [])
+    assert desk.mends("o-1") == [["resume", "o-1"]]
+    assert ", paused" in desk.run("list").out
+    assert "to go on sagas resume o-1" in desk.run("show", "o-1").out
+    assert desk.ok("pause", "o-1")["repeated"] is True
+    desk.ok("resume", "o-1")
+    desk.work("o-1", "completed")
+
+
+def test_after_the_pivot_nothing_is_undone(desk: Desk):
+    """A saga stuck after its pivot: `cancel` and `rollback` are refused with the reason, and only `retry` is offered."""
+    desk.begin("flight", "f-1", work="stuck")
+    assert desk.mends("f-1") == [["retry", "f-1"]]
+    for verb in ("cancel", "rollback"):
+        ended = desk.run(verb, "f-1")
+        assert (ended.code, ended.out) == (2, "")
+        assert "has passed its pivot" in ended.err
+
+
+def test_a_child_is_shown_with_its_steps(desk: Desk):
+    """A child saga is one step of its parent with its own steps beneath it, and can be shown by itself."""
+    desk.begin("trip", "t-1", "7", work="completed")
+    assert [(step["key"], step["kind"], step["status"]) for step in desk.shown("t-1")["steps"]] == [
+        ("stay", "child", "succeeded")
+    ]
+    text = desk.run("show", "t-1").out
+    assert "✓ stay " in text
+    assert "  └ ✓ book " in text
+    child = desk.run("show", "t-1/stay")
+    assert child.code == 0
+    assert "part of  t-1  trip v1" in child.out
+    assert "saga     t-1/stay  stay v2" in child.out
+    assert [step["key"] for step in desk.shown("t-1/stay")["steps"]] == ["book", "pay"]
+    assert desk.run("history", "t-1/stay", "--json").document["entries"]
+    assert [saga["id"] for saga in desk.ok("list")["sagas"]] == ["t-1"]
+
+
+def test_what_a_child_is_stuck_on_is_mended(desk: Desk):
+    """A doubt in a child: what parent and child offer names the step by its whole key; the child's own id does as well."""
+    desk.there("silent")
+    for saga_id in ("t-1", "t-2"):
+        desk.begin("trip", saga_id, "7", work="stuck")
+    assert desk.mends("t-1") == desk.mends("t-1/stay")
+    assert desk.mends("t-1")[0] == ["resolve", "t-1", "stay/pay", "--happened"]
+    assert "TimeoutError: no answer" in desk.run("show", "t-1/stay").out
+    desk.ok(*desk.mends("t-1")[0], "--result", "7")
+    desk.ok("resolve", "t-2/stay", "pay", "--happened", "--result", "7")
+    for saga_id in ("t-1", "t-2"):
+        desk.work(saga_id, "completed")
+        assert desk.run("show", saga_id, "--payloads", "--json").document["result"] == 7
+
+
+@pytest.mark.parametrize("verb", ["retry", "cancel", "rollback", "kill", "pause", "resume"])
+def test_a_verb_about_a_whole_saga_is_refused_for_a_child(desk: Desk, verb: str):
+    """Nobody kills a whole saga by naming a part of it: exit code 2, and the message has the command that would."""
+    desk.there("silent")
+    desk.begin("trip", "t-1", "7", work="stuck")
+    before = desk.run("history", "t-1", "--json").out
+    ended = desk.run(verb, "t-1/stay")
+    assert (ended.code, ended.out) == (2, "")
+    assert f"use `sagas {verb} t-1`" in ended.err
+    assert desk.run("history", "t-1", "--json").out == before
+
+
+def test_a_sleep_says_until_when(desk: Desk):
+    """A saga that sleeps shows the sleep as a step that waits, and until when."""
+    desk.begin("nap", "n-1", work="waiting")
+    (_, sleep) = desk.shown("n-1")["steps"]
+    assert (sleep["kind"], sleep["status"]) == ("sleep", "running")
+    text = desk.run("show", "n-1").out
+    assert "▶ sleep" in text
+    assert "waiting" in text
+    assert "until 20" in text
+
+
+def test_list_attention_tells_who_needs_a_person(desk: Desk):
+    """`list --attention` has the stuck sagas alone, each with its reason."""
+    desk.begin("flight", "f-1", work="stuck")
+    desk.begin("stay", "o-1", '"Ritz"', "7", work="completed")
+    listed = desk.ok("list", "--attention")
+    assert ([saga["id"] for saga in listed["sagas"]], listed["count"]) == (["f-1"], 1)
+    assert "RuntimeError: no fuel" in desk.run("list", "--attention").out
+    assert "no fuel" not in desk.run("list").out
+    assert desk.ok("list", "--attention", "--saga", "stay")["count"] == 0
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_has_the_tables_that_the_verbs_make():
+    """docs/reference/operators.md holds what `python -m sagas.cli.tables` prints."""
+    tables = render()
+    assert tables in PAGE.read_text(encoding="utf-8"), f"put this into {PAGE.name}:\n{tables}"
+    assert all(f"`{status}`" in tables for status in SagaStatus)
+    assert all(verb.does in tables for verb in VERBS.values())
+
+
+def test_a_cell_tells_what_a_verb_comes_to():
+    """Acting, harmless and refused are told apart."""
+    assert cell(VERBS["cancel"], SagaStatus.RUNNING) == ACTS
+    assert cell(VERBS["cancel"], SagaStatus.COMPENSATED) == HARMLESS
+    assert cell(VERBS["cancel"], SagaStatus.COMPLETED) == ""
+
+
+def test_the_page_names_no_verb_that_is_not_there(desk: Desk):
+    """Every command in the page's prose is one of the program."""
+    import re
+
+    named = set(re.findall(r"`sagas (\w+)", PAGE.read_text(encoding="utf-8")))
+    assert named <= {*VERBS, "show"}
