@@ -1,4 +1,4 @@
-"""``python -m benchmarks [W1 W2 ...] [--runs N] [--json FILE]``: the median of several runs, each in a fresh process."""
+"""``python -m benchmarks [W1 W2 ...] [--runs N] [--json FILE]``: the median of several runs, each in a new process."""
 
 import argparse
 import asyncio
@@ -44,7 +44,8 @@ def main() -> int:
         print(json.dumps(once(asked.workloads[0])))
         return 0
     print(
-        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, WAL and synchronous=FULL, {os.cpu_count()} cores"
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, WAL and synchronous=FULL, "
+        f"{os.cpu_count()} cores"
     )
     figures: dict[str, dict[str, float]] = {}
     print(f"{'':34}{'median':>10}{'min':>10}{'max':>10}  {'':8} target")

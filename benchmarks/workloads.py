@@ -1,6 +1,6 @@
 """The workloads W1 to W4: what is timed, and nothing else.
 
-Each runs in a process of its own on a fresh store, checks that every saga ended as it should, and returns plain figures.
+Each runs in a process of its own on a new store, checks that every saga ended as it should, and returns plain figures.
 """
 
 import asyncio

@@ -48,9 +48,10 @@ from durable_core.model.spec import DurableFunction, StepSpec, is_async
 from durable_core.ports import Clock, Ids, Store
 from durable_core.runtime.answers import Answers
 from durable_core.runtime.attempts import CURRENT, AttemptInfo
+from durable_core.runtime.blocks import Branches
 from durable_core.runtime.callbacks import PendingCallback
 from durable_core.runtime.clock import to_ns
-from durable_core.runtime.context import Branches, Context
+from durable_core.runtime.context import Context
 from durable_core.runtime.fibers import Branch
 from durable_core.runtime.ledger import End
 from durable_core.runtime.settings import Settings

@@ -17,6 +17,7 @@ from durable_core.model.keys import check_id
 from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunRef, RunStatus, RunUpdate
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store
+from durable_core.runtime.attention import Attention
 from durable_core.runtime.clock import SystemClock, SystemIds
 from durable_core.runtime.ledger import End
 from durable_core.runtime.registry import Registry
@@ -63,8 +64,7 @@ class Engine:
         on_attention: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self._on_attention = on_attention
-        self._attending: set[asyncio.Task[None]] = set()
+        self._attention = Attention(on_attention)
         self.clock: Clock = clock or SystemClock()
         self.ids: Ids = ids or SystemIds()
         self.codec = Codec()
@@ -96,7 +96,7 @@ class Engine:
                 max_crashes=self.settings.max_crashes,
                 codec=self.codec,
                 on_outcome=self._told,
-                on_attention=self._attend,
+                on_attention=self._attention.ask_for,
             )
         self._scout = loop.create_task(self._look_around())
         attach = getattr(self.clock, "attach", None)
@@ -122,8 +122,7 @@ class Engine:
             self._writer = self._worker = self._scout = None
             left = StoreError("the engine was left while this waited; the run goes on, ask another engine on its store")
             self._waiters.fail(left)
-            if self._attending:
-                await asyncio.gather(*self._attending, return_exceptions=True)
+            await self._attention.told()
             await self.store.close()
 
     @property
@@ -306,24 +305,10 @@ class Engine:
     def _told(self, run: Run, end: End | None) -> None:
         """A run of this process has ended or was parked, durably."""
         if end is None:
-            self._attend(run.id)
+            self._attention.ask_for(run.id)
         if self._waiters.waits_for(run.num):
             output, error = (end.output, end.error) if end is not None else (None, None)
             self._waiters.tell(run.num, RunOutcome(run.status, run.phase, output, error, run.reason))
-
-    def _attend(self, run_id: str) -> None:
-        """A run needs a person: tell whoever asked to be told."""
-        if self._on_attention is None:
-            return
-        task = asyncio.get_running_loop().create_task(self._tell(run_id, self._on_attention))
-        self._attending.add(task)
-        task.add_done_callback(self._attending.discard)
-
-    async def _tell(self, run_id: str, told: Callable[[str], Awaitable[None]]) -> None:
-        try:
-            await told(run_id)
-        except Exception:
-            log.exception("on_attention failed for run %s", run_id)
 
     async def _ask_for_watched(self) -> None:
         mine = self._worker.runs if self._worker is not None else {}

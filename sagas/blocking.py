@@ -373,3 +373,8 @@ class Orchestrator:
     pause = forward(Served.pause)
     resume = forward(Served.resume)
     rollback = forward(Served.rollback)
+
+    # -- callbacks -------------------------------------------------------------------------------------------------
+
+    complete_callback = forward(Served.complete_callback)
+    fail_callback = forward(Served.fail_callback)

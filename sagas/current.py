@@ -32,7 +32,8 @@ def current() -> StepInfo:
     attempt = CURRENT.get(None)
     if attempt is None:
         raise DefinitionError(
-            "sagas.current() was called outside a step; it works inside steps, compensations and probes while a saga runs them"
+            "sagas.current() was called outside a step; it works inside steps, compensations and probes "
+            "while a saga runs them"
         )
     return StepInfo(
         saga_id=attempt.run_id,

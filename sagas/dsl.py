@@ -171,7 +171,7 @@ def retriable(
     unknown: Types = DEFAULT_UNKNOWN,
     at_most_once: bool = False,
 ) -> Any:
-    """Declare a step after the pivot: retried until it succeeds, for ever unless ``retry`` says otherwise. See ``step``."""
+    """Declare a step after the pivot: retried until it succeeds, unless ``retry`` says otherwise. See ``step``."""
 
     def declare(fn: Any) -> Any:
         declared: Retriable[..., Any] = Retriable(

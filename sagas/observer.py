@@ -33,7 +33,7 @@ class Observer:
     engine: Engine
     _registered: dict[tuple[str, int], SagaDef[..., Any]]
 
-    async def list(  # noqa: PLR0913 - one keyword for each filter
+    async def list(
         self,
         *,
         status: SagaStatus | str | None = None,
@@ -61,7 +61,7 @@ class Observer:
             for info, record in zip(found, records, strict=True)
         ]
 
-    async def count(  # noqa: PLR0913 - one keyword for each filter
+    async def count(
         self,
         *,
         status: SagaStatus | str | None = None,
@@ -73,7 +73,7 @@ class Observer:
         """How many sagas there are of that description; see ``list``."""
         return await self.engine.count(_query(status, saga, version, since, None, attention=attention))
 
-    async def info(self, id: str) -> SagaInfo:  # noqa: A002 - the contract's name
+    async def info(self, id: str) -> SagaInfo:
         """A saga as it stands, as far as it is durable; also a child saga, by ``<parent id>/<step key>``.
 
         Raises:
@@ -89,7 +89,7 @@ class Observer:
             raise _not_found(id)
         return child
 
-    async def _find(self, id: str) -> RunRecord:  # noqa: A002 - the contract's name
+    async def _find(self, id: str) -> RunRecord:
         try:
             return await self.engine.find(id)
         except RunNotFound:
@@ -101,7 +101,7 @@ class Observer:
             raise _not_found(ref.id)
         return record
 
-    async def _find_with_child(self, id: str) -> tuple[RunRecord, str]:  # noqa: A002 - the contract's name
+    async def _find_with_child(self, id: str) -> tuple[RunRecord, str]:
         """The run of this id, or the run whose child it is and the child's key."""
         parts = id.split("/")
         ids = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
@@ -129,7 +129,7 @@ class Observer:
             read_result=read_result,
         )
 
-    async def answer_of_child(self, ref: RunRef, key: str, outcome: RunOutcome) -> Any:  # noqa: ANN401 - plain JSON
+    async def answer_of_child(self, ref: RunRef, key: str, outcome: RunOutcome) -> Any:
         """The result of a child saga once its root has ended or is stuck; plain JSON."""
         child = await self.info(f"{ref.id}/{key}")
         if child.status is SagaStatus.COMPLETED:
@@ -144,7 +144,7 @@ class Observer:
             )
         return await self.answer(ref, outcome)
 
-    async def answer(self, ref: RunRef, outcome: RunOutcome) -> Any:  # noqa: ANN401 - the saga's result
+    async def answer(self, ref: RunRef, outcome: RunOutcome) -> Any:
         """The result of a saga that has ended; raises what tells how it stands where that is not its result."""
         match outcome.status:
             case RunStatus.COMPLETED:
@@ -182,11 +182,11 @@ def _compensated(ref: RunRef, outcome: RunOutcome) -> SagaCompensated:
     return raised
 
 
-def _not_found(id: str) -> SagaNotFound:  # noqa: A002 - the contract's name
+def _not_found(id: str) -> SagaNotFound:
     return SagaNotFound(f"no saga has the id {id!r} in this store; `sagas list` shows those there are", run_id=id)
 
 
-def _query(  # noqa: PLR0913, PLR0917 - the filters
+def _query(
     status: SagaStatus | str | None,
     saga: str | None,
     version: int | None,

@@ -1,4 +1,4 @@
-"""Operators' verbs. Each is journalled with its actor and note, is safe to repeat, and is refused where it makes no sense."""
+"""Operators' verbs: each is journalled with actor and note, safe to repeat, and refused where it makes no sense."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ Reopening = tuple[str, int]
 class Operators(Observer):
     """What a person may do to a saga."""
 
-    async def cancel(self, id: str, *, reason: str = "", actor: str = "", note: str = "") -> None:  # noqa: A002
+    async def cancel(self, id: str, *, reason: str = "", actor: str = "", note: str = "") -> None:
         """Ask for a rollback; durable on return. What is in flight ends first, then everything is undone.
 
         Raises:
@@ -26,7 +26,7 @@ class Operators(Observer):
         """
         await self._verb(id, "cancel", Verdict(reason=reason, actor=actor, note=note))
 
-    async def retry(self, id: str, step: str | None = None, *, actor: str = "", note: str = "") -> None:  # noqa: A002
+    async def retry(self, id: str, step: str | None = None, *, actor: str = "", note: str = "") -> None:
         """Have a stuck saga try again what it is stuck on, with a fresh policy; durable on return.
 
         Args:
@@ -40,7 +40,7 @@ class Operators(Observer):
         """
         await self._verb(id, "retry", Verdict(step=step, actor=actor, note=note))
 
-    async def skip(self, id: str, step: str, *, actor: str = "", note: str = "") -> None:  # noqa: A002
+    async def skip(self, id: str, step: str, *, actor: str = "", note: str = "") -> None:
         """Count the compensation of ``step`` as done, because a person has undone it; durable on return.
 
         Raises:
@@ -48,9 +48,9 @@ class Operators(Observer):
         """
         await self._verb(id, "skip", Verdict(step=step, actor=actor, note=note))
 
-    async def resolve(  # noqa: PLR0913 - the contract's signature
+    async def resolve(
         self,
-        id: str,  # noqa: A002
+        id: str,
         step: str,
         *,
         happened: bool,
@@ -68,19 +68,19 @@ class Operators(Observer):
         verdict = Verdict(step=step, happened=happened, result=msgspec.Raw(stored), actor=actor, note=note)
         await self._verb(id, "resolve", verdict)
 
-    async def kill(self, id: str, *, actor: str = "", note: str = "") -> None:  # noqa: A002
+    async def kill(self, id: str, *, actor: str = "", note: str = "") -> None:
         """End it here and now and undo nothing; what is in flight is kept as evidence only. Durable on return."""
         await self._verb(id, "kill", Verdict(actor=actor, note=note))
 
-    async def pause(self, id: str, *, actor: str = "", note: str = "") -> None:  # noqa: A002
+    async def pause(self, id: str, *, actor: str = "", note: str = "") -> None:
         """Start no further step until ``resume``; its deadline runs on. Durable on return."""
         await self._verb(id, "pause", Verdict(actor=actor, note=note))
 
-    async def resume(self, id: str, *, actor: str = "", note: str = "") -> None:  # noqa: A002
+    async def resume(self, id: str, *, actor: str = "", note: str = "") -> None:
         """Go on after ``pause``. Durable on return."""
         await self._verb(id, "resume", Verdict(actor=actor, note=note))
 
-    async def rollback(self, id: str, *, actor: str = "", note: str = "") -> None:  # noqa: A002
+    async def rollback(self, id: str, *, actor: str = "", note: str = "") -> None:
         """Undo what a stuck or killed saga has done; durable on return.
 
         Raises:
@@ -89,12 +89,13 @@ class Operators(Observer):
         """
         await self._verb(id, "rollback", Verdict(actor=actor, note=note))
 
-    async def _verb(self, id: str, verb: str, verdict: Verdict) -> None:  # noqa: A002
+    async def _verb(self, id: str, verb: str, verdict: Verdict) -> None:
         await self.engine.flushed()
         record, child = await self._find_with_child(id)
         if child and verdict.step is None:
             raise WrongState(
-                f"{id!r} is a child of saga {record.id!r} and ends with it; give the id of that saga. Nothing was changed",
+                f"{id!r} is a child of saga {record.id!r} and ends with it; give the id of that saga. "
+                "Nothing was changed",
                 run_id=id,
                 status=record.status,
             )
@@ -133,6 +134,6 @@ def _reopening(verb: str, entries: list[JournalEntry]) -> Reopening:
     return "", 0
 
 
-def plain(error: Any) -> str:  # noqa: ANN401 - any error of ours
+def plain(error: Any) -> str:
     """An error's message without its code."""
     return str(error.args[0]).rpartition(" [")[0]

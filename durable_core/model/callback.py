@@ -1,7 +1,7 @@
 """Callbacks as data: tokens, answers, and what the journal says of one.
 
-Invariant: a token proves knowledge of the store's secret; nothing that could be stolen is stored, for a token is derived
-again from the run and the key that it is for. The first answer in the journal is the answer.
+Invariant: a token proves knowledge of the store's secret; nothing that could be stolen is stored, for a token is
+derived again from the run and the key that it is for. The first answer in the journal is the answer.
 """
 
 import base64

@@ -73,8 +73,8 @@ class Answers:
         entries = await engine.journal(record.num)
         if not self._settled(fresh, entries, answer, closed=closed(fresh)) and engine.serves(record):
             raise PayloadError(
-                f"run {record.id}: the answer to callback {answer.key!r} is not of its declared type; it was not accepted, "
-                "and the run keeps waiting"
+                f"run {record.id}: the answer to callback {answer.key!r} is not of its declared type; it was not "
+                "accepted, and the run keeps waiting"
             )
 
     def _settled(self, record: RunRecord, entries: list[Entry], answer: Answer, *, closed: bool) -> bool:
@@ -106,7 +106,7 @@ class Answers:
             self._engine.codec.decode(bytes(answer.value), declared, what=what)
 
 
-def _type_of(state: CallbackState) -> Any:  # noqa: ANN401 - a declared type
+def _type_of(state: CallbackState) -> Any:
     module, _, qualname = state.declared.type.partition(":")
     found: Any = sys.modules.get(module)
     for name in qualname.split("."):

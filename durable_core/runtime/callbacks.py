@@ -1,11 +1,12 @@
 """Callbacks of a run in memory: waits that somebody outside ends with a value."""
 
+import logging
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
 from durable_core.errors import CallbackFailed, CallbackTimeout, DurableError, PayloadError
-from durable_core.model.callback import COMPLETED, Declared
+from durable_core.model.callback import COMPLETED, Answer, Declared
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.ports import Timer
 from durable_core.runtime import structure
@@ -15,6 +16,8 @@ from durable_core.runtime.fibers import Fiber
 if TYPE_CHECKING:
     from durable_core.runtime.run import Run
 
+log = logging.getLogger("durable_core")
+
 T = TypeVar("T")
 
 
@@ -23,7 +26,7 @@ class PendingCallback(Generic[T]):
 
     __slots__ = ("decode", "due_at_ns", "error", "fiber", "key", "over", "run", "timer", "token", "value", "watchers")
 
-    def __init__(self, run: "Run", key: str, token: str, declared: Any, due_at_ns: int | None) -> None:  # noqa: ANN401
+    def __init__(self, run: "Run", key: str, token: str, declared: Any, due_at_ns: int | None) -> None:
         self.run = run
         self.key = key
         self.token = token
@@ -103,7 +106,24 @@ class PendingCallback(Generic[T]):
             run.output(EntryKind.CLOSED, self.key)
 
 
-def create(run: "Run", fiber: Fiber, name: str, declared: Any, due_at_ns: int | None) -> PendingCallback[Any]:  # noqa: ANN401
+def answered(run: "Run", payload: bytes) -> None:
+    """An answer came while the run was in nobody's memory: the first that fits is the answer."""
+    answer = msgspec.json.decode(payload, type=Answer)
+    callback = run.waits.get(answer.key)
+    value = bytes(answer.value)
+    if isinstance(callback, PendingCallback) and not callback.over:
+        try:
+            if answer.kind == COMPLETED:
+                callback.check(value)
+        except PayloadError as misfit:
+            log.warning("%s", misfit)
+        else:
+            run.feed(run.input(EntryKind.ANSWERED, answer.key, 0, answer.kind, value))
+            return
+    run.input(EntryKind.NOTED, answer.key, 0, "answer refused")
+
+
+def create(run: "Run", fiber: Fiber, name: str, declared: Any, due_at_ns: int | None) -> PendingCallback[Any]:
     """Journal a callback, or find it in the journal. It can be answered once that is durable."""
     key = fiber.scope.key(name)
     payload = msgspec.json.encode(Declared(_named(declared)))
@@ -116,7 +136,7 @@ def create(run: "Run", fiber: Fiber, name: str, declared: Any, due_at_ns: int | 
     return callback
 
 
-def _named(declared: Any) -> str:  # noqa: ANN401
+def _named(declared: Any) -> str:
     return f"{declared.__module__}:{declared.__qualname__}" if isinstance(declared, type) else ""
 
 

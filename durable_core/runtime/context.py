@@ -1,11 +1,10 @@
 """What a durable body is given: its operations, and nothing that could touch the world by itself."""
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
-from types import NoneType, TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -15,11 +14,11 @@ from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.keys import check_name
 from durable_core.model.record import StepRecord
 from durable_core.model.spec import StepSpec
-from durable_core.runtime import structure
+from durable_core.runtime.blocks import Branches, ScopeBlock, Shield
 from durable_core.runtime.callbacks import AwaitCallback, AwaitFirst, PendingCallback, create
 from durable_core.runtime.clock import to_ns
 from durable_core.runtime.commands import Command
-from durable_core.runtime.fibers import Branch, Fiber, Group, Interrupted
+from durable_core.runtime.fibers import Fiber
 from durable_core.runtime.run import Run
 from durable_core.runtime.steps import Extra, PendingStep, Perform, Reattempt
 from durable_core.runtime.waits import Park, Sleep
@@ -164,7 +163,7 @@ class Context:
         return self._run.current
 
     def give_up(self, key: str) -> None:
-        """End the retry delay of the step at ``key``: it ends as its last attempt did. Nothing where it has no delay."""
+        """End the retry delay of the step at ``key``, if it has one: it ends as its last attempt did."""
         step = self._run.steps.get(key)
         if isinstance(step, PendingStep):
             step.give_up(self._run)
@@ -275,129 +274,6 @@ class Context:
     def under_way(self) -> Iterable[StepSpec]:
         """What has begun and not ended."""
         return (step.spec for step in self._run.unended())
-
-
-class Branches:
-    """Branches that begin and end together, like ``asyncio.TaskGroup``.
-
-    The block ends once all have ended. After the first failure nothing new begins in any branch, what is under way ends
-    and is recorded, and the first recorded failure is raised.
-    """
-
-    __slots__ = ("_fiber", "_group", "_run")
-
-    def __init__(self, run: Run, fiber: Fiber) -> None:
-        self._run = run
-        self._fiber = fiber
-        self._group: Group = structure.open_group(fiber)
-
-    def spawn(self, body: Coroutine[Any, Any, R], *, name: str | None = None) -> Branch[R]:
-        """Begin ``body`` once the caller next awaits. With ``name`` its steps have a scope of their own."""
-        if self._group.joined:
-            body.close()
-            fault = Fault(
-                f"run {self._run.id}: a branch was begun after its block was left, where nobody would wait for it; "
-                "begin it within the block, then retry the run"
-            )
-            self._run.fault = self._run.fault or fault
-            raise fault
-        scope = self._fiber.scope if name is None else self._fiber.scope.inner(check_name(name, what="a branch"))
-        return Branch(structure.spawn(self._run, self._group, body, scope))
-
-    def stop(self) -> None:
-        """Let nothing new begin; ``join`` returns when what is under way has ended."""
-        structure.stop(self._run, self._group)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether ``stop`` was called, or a branch has failed."""
-        return self._group.stopped
-
-    def join(self) -> Awaitable[None]:
-        """Wait for all branches; raises the first recorded failure."""
-        return Join(self._group)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        group, fiber = self._group, self._fiber
-        structure.leave(fiber, group)
-        if fiber.signal is not None or not isinstance(error, (Exception, Interrupted, NoneType)):
-            return  # closed from outside: whatever was under way in here has ended already
-        if error is not None:
-            if group.failure is None and isinstance(error, Exception):
-                group.failure = error
-            structure.stop(self._run, group, failed=True)
-            structure.leave(fiber, group)
-        await Join(group)
-
-
-class Join(Command[None]):
-    """Wait until every fiber of a group has ended."""
-
-    __slots__ = ("_group",)
-
-    def __init__(self, group: Group) -> None:
-        self._group = group
-
-    def issue(self, run: Run, fiber: Fiber) -> None:
-        """Wait, or go on at once where all have ended."""
-        group = self._group
-        group.joined = True
-        if group.alive:
-            group.joiner = fiber
-            fiber.wait = self
-            return
-        if group in fiber.groups:
-            fiber.groups.remove(group)
-        run.ready.append((fiber, None, group.failure))
-
-    def interrupt(self, run: Run) -> bool:  # noqa: ARG002 - as every command is interrupted
-        """The joining fiber is being closed: its groups have been stopped already, and their last end advances it."""
-        self._group.joiner = None
-        return True
-
-
-class Shield:
-    """See ``Context.shield``."""
-
-    __slots__ = ("_fiber", "_run")
-
-    def __init__(self, run: Run, fiber: Fiber) -> None:
-        self._run = run
-        self._fiber = fiber
-
-    def __enter__(self) -> None:
-        structure.shield(self._fiber)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if not self._run.dead:
-            structure.unshield(self._run, self._fiber)
-
-
-class ScopeBlock:
-    """Steps within get keys under ``name``; a block of its own, so that a prefix tells what belongs to it."""
-
-    __slots__ = ("_depth", "_fiber", "_outer", "key", "prefix")
-
-    def __init__(self, fiber: Fiber, name: str, *, block: bool) -> None:
-        self._fiber = fiber
-        self._outer = fiber.scope
-        self._depth = int(block)
-        fiber.nesting += self._depth
-        fiber.scope = fiber.scope.inner(name)
-        self.prefix = fiber.scope.prefix
-        self.key = self.prefix[:-1]
-
-    def leave(self) -> None:
-        """Back to the scope outside."""
-        self._fiber.nesting -= self._depth
-        self._fiber.scope = self._outer
 
 
 class _ReplayLog(logging.LoggerAdapter[logging.Logger]):

@@ -15,6 +15,10 @@ from durable_core.model.spec import DurableFunction
 from durable_core.runtime.shell import Shell
 
 
+NOTHING: deque[Entry] = deque(maxlen=0)
+"""The backlog of a run that is not replayed: one for all, for it stays empty."""
+
+
 @attrs.frozen(kw_only=True)
 class End:
     """How a body says that its run ends, where a plain return or raise is not enough."""
@@ -83,7 +87,7 @@ class Ledger:
         """The time of the last entry that the body has seen."""
         self.seq = 0
         """The last entry written."""
-        self.backlog: deque[Entry] = deque()
+        self.backlog: deque[Entry] = NOTHING
         """Entries still to be fed."""
         self.undriven = False
         """The body has not yet been driven since the last input."""
@@ -91,7 +95,7 @@ class Ledger:
         """No longer this worker's business: ended, evicted, refused or parked. Nothing more is written for it."""
 
     def settle(self) -> None:
-        """Let the body answer what it has been told, before the next input is judged and journalled: a replay feeds them so.
+        """Let the body answer what it has been told, before the next input is judged and journalled, as in a replay.
 
         What rings or ends must call this first, and look at its own state only then: the body may have given it up.
         """
@@ -114,7 +118,8 @@ class Ledger:
         due_at_ns: int | None = None,
     ) -> Entry:
         """Append an entry; durable when the writer's next flush returns."""
-        self.settle()
+        if self.undriven:
+            self.pump()
         if self.dead:
             raise Closed
         shell = self.shell

@@ -11,21 +11,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
-from durable_core.errors import Closed, DurableError, Fault, PayloadError
-from durable_core.model.callback import COMPLETED, Answer
+from durable_core.errors import Closed, DurableError, Fault
 from durable_core.model.entry import ROLES, Entry, EntryKind, Role, effective, held
 from durable_core.model.failure import capture
 from durable_core.model.keys import Scope
 from durable_core.model.run import RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Timer
-from durable_core.runtime import structure
+from durable_core.runtime import faults, structure
 from durable_core.runtime.abandoned import Restored, restore
-from durable_core.runtime.callbacks import PendingCallback
+from durable_core.runtime.callbacks import PendingCallback, answered
 from durable_core.runtime.fibers import REFUSALS, Body, Fiber
-from durable_core.runtime.ledger import End, Ledger
+from durable_core.runtime.ledger import NOTHING, End, Ledger
 from durable_core.runtime.shell import Shell
 from durable_core.runtime.steps import PendingStep
 from durable_core.runtime.turn import drive
@@ -35,8 +32,6 @@ log = logging.getLogger("durable_core")
 
 HOLDING = {EntryKind.SUSPENDED.value: True, EntryKind.RESUMED.value: False}
 """Entries after which the body is no longer, or again, driven."""
-
-SUCCEEDED = EntryKind.SUCCEEDED.value
 
 
 class Run(Ledger):
@@ -72,7 +67,7 @@ class Run(Ledger):
         """Waits whose timers are set once the body is no longer driven."""
         self.inbox: list[tuple[str, bytes, int]] = []
         """Signals that came while the run was in nobody's memory: name, data, and the entry that holds them or 0."""
-        self.ready: deque[tuple[Fiber, Any, BaseException | None]] = deque()
+        self.ready: list[tuple[Fiber, Any, BaseException | None]] = []
         self.root: Fiber | None = None
         self.current: Fiber | None = None
         self.fault: Fault | None = None
@@ -102,7 +97,7 @@ class Run(Ledger):
         self._restoring = True
         entries = restore(self, entries)
         self.inbox[:0] = [(entry.key, entry.payload or b"{}", entry.seq) for entry in held(entries)]
-        self.backlog.extend(effective(entries))
+        self.backlog = deque(effective(entries))
         self.seq = max(self.seq, entries[-1].seq if entries else 0)
         self.pump()
         while self.backlog and not self.dead:
@@ -126,7 +121,7 @@ class Run(Ledger):
         while self.inbox and not self.dead:
             name, payload, seq = self.inbox.pop(0)
             if name == "answer":
-                self._answered(payload)
+                answered(self, payload)
                 continue
             self.feed(self.input(EntryKind.SIGNALLED, name, seq, "", payload))
         for step in self.unended():
@@ -172,22 +167,6 @@ class Run(Ledger):
             return
         self.fault = self.mismatch(entry, "no such step")
 
-    def _answered(self, payload: bytes) -> None:
-        """An answer came while the run was in nobody's memory: the first that fits is the answer."""
-        answer = msgspec.json.decode(payload, type=Answer)
-        callback = self.waits.get(answer.key)
-        value = bytes(answer.value)
-        if isinstance(callback, PendingCallback) and not callback.over:
-            try:
-                if answer.kind == COMPLETED:
-                    callback.check(value)
-            except PayloadError as misfit:
-                log.warning("%s", misfit)
-            else:
-                self.feed(self.input(EntryKind.ANSWERED, answer.key, 0, answer.kind, value))
-                return
-        self.input(EntryKind.NOTED, answer.key, 0, "answer refused")
-
     def _signal(self, entry: Entry) -> None:
         if self.on_signal is None:
             return
@@ -196,10 +175,7 @@ class Run(Ledger):
         except Fault as fault:
             self.fault = fault
         except Exception as bug:  # noqa: BLE001 - the layer above could not take it: this run is parked, not the worker
-            self.fault = Fault(
-                f"run {self.id}: the signal {entry.key!r} could not be taken up ({bug!r}); please report it, "
-                "then retry the run"
-            )
+            self.fault = faults.bad_signal(self, entry, bug)
 
     # -- driving ---------------------------------------------------------------------------------------------------
 
@@ -213,9 +189,7 @@ class Run(Ledger):
             return
         if broken is not None:
             log.error("run %s of %s: internal error", self.id, self.definition.name, exc_info=broken)
-            self.fault = Fault(
-                f"run {self.id}: internal error of the engine ({broken!r}); please report it, then retry the run"
-            )
+            self.fault = faults.internal(self, broken)
         if self.fault is not None:
             self.park(self.fault)
             return
@@ -228,7 +202,7 @@ class Run(Ledger):
         """Send each ready fiber its answer, under the guard and in the run's own context."""
         ready = self.ready
         while ready and self.fault is None:
-            fiber, value, error = ready.popleft()
+            fiber, value, error = ready.pop(0)  # rarely more than one, so a list is the smaller and faster queue
             if fiber.done or (error is not fiber.signal and isinstance(error, Closed)):
                 continue  # a signal that has been dealt with since
             if fiber.signal is not None and error is not fiber.signal:
@@ -255,7 +229,7 @@ class Run(Ledger):
         elif isinstance(raised, Exception):
             self._finish(fiber, None, raised)
         else:  # an engine fault on its way out, or a signal of the user's own
-            self.fault = self.fault or self._as_fault(raised)
+            self.fault = self.fault or faults.no_exception(self, raised)
 
     def _issue(self, fiber: Fiber, command: Any) -> None:
         if self._faulted():
@@ -280,14 +254,6 @@ class Run(Ledger):
         if self.fault is None:
             self.fault = self.shell.guard.caught
         return self.fault is not None
-
-    def _as_fault(self, signal: BaseException) -> Fault:
-        if isinstance(signal, Fault):
-            return signal
-        return Fault(
-            f"run {self.id} of {self.definition.name}: the body raised {type(signal).__name__}, which is no Exception, "
-            "so it is taken neither for a result nor for a failure. Raise an Exception instead, then retry the run"
-        )
 
     def _refuse(self, fiber: Fiber) -> None:
         """A closed body asks for more: throw again, and drop it where it never learns."""
@@ -336,8 +302,7 @@ class Run(Ledger):
         else:
             end = End(status=RunStatus.FAILED, error=capture(error))
         if self.backlog:
-            entry = self.backlog[0]
-            self.fault = self.mismatch(entry, "the end")
+            self.fault = self.mismatch(self.backlog[0], "the end")
             return
         self.finish(end)
 
@@ -373,7 +338,7 @@ class Run(Ledger):
     def kill(self, payload: bytes) -> None:
         """End the run here and now, undoing nothing; what is still under way is kept as evidence only."""
         self.undriven = False
-        self.backlog.clear()
+        self.backlog = NOTHING
         self.input(EntryKind.SIGNALLED, "kill", 0, "", payload)
         self.status = RunStatus.KILLED
         self.reason = None

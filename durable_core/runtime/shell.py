@@ -56,7 +56,7 @@ class Shell(Protocol):
         """The token of the run's callback at ``key``."""
         ...
 
-    def decoder(self, declared: Any) -> Callable[[bytes], Any]:  # noqa: ANN401 - a declared type
+    def decoder(self, declared: Any) -> Callable[[bytes], Any]:
         """Reads JSON as a value of the declared type."""
         ...
 

@@ -90,7 +90,8 @@ class PendingStep(StepRecord):
     def launch(self) -> None:
         """The intent is durable: attempt it, unless the run or its worker is leaving."""
         run = self.run
-        run.settle()
+        if run.undriven:
+            run.pump()
         if run.dead:
             return
         if run.shell.leaving or run.held:
@@ -127,7 +128,8 @@ class PendingStep(StepRecord):
             doubtful: whether its effect is in doubt whatever the error's type says.
         """
         run = self.run
-        run.settle()
+        if run.undriven:
+            run.pump()
         self.task = None
         self.overrun = False
         if run.dead:

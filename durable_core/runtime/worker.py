@@ -64,13 +64,12 @@ class Worker:
         self.append, self.update, self.after = writer.append, writer.update, writer.after
         self.max_crashes = max_crashes
         self.decoder = codec.decoder
-        self.leaving = False
+        self.leaving = self._starved = self._looking = False
         self.runs: dict[int, Run] = {}
         self._concurrency = concurrency
         self._active = 0
         self._admitted: deque[tuple[Run, tuple[Any, ...], dict[str, Any]]] = deque()
-        self._on_outcome = on_outcome
-        self._on_attention = on_attention
+        self._on_outcome, self._on_attention = on_outcome, on_attention
         self._takers: dict[int, list[asyncio.Future[None]]] = {}
         self._loop = asyncio.get_running_loop()
         self.guard = LoopGuard(self._loop)
@@ -80,7 +79,6 @@ class Worker:
         self.poked = asyncio.Event()
         """Set when something may have become due."""
         self.poked.set()
-        self._starved = self._looking = False
         self._wake: tuple[int, Timer] | None = None
 
     # -- life ------------------------------------------------------------------------------------------------------

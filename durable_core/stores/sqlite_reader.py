@@ -22,7 +22,7 @@ _STATUS, _PAUSED = _FIELDS.index("status"), _FIELDS.index("paused")
 CHUNKS = (256, 16, 1)
 """Lengths of an IN list: few, so that few statements are prepared."""
 
-
+# ruff: noqa: S608 - every statement here is put together from our own column names and marks; values are bound
 LOAD_ONE = f"SELECT {sql.ENTRY_COLUMNS} FROM journal WHERE run = ? ORDER BY seq"
 LOAD = f"SELECT {sql.ENTRY_COLUMNS} FROM journal WHERE run IN ({{marks}}) ORDER BY run, seq"
 FIND = f"SELECT {sql.RUN_COLUMNS} FROM runs WHERE id IN ({{marks}})"

@@ -1,4 +1,5 @@
 """How a store hands runs to workers: whose they are, when they are due, who is dead, and what signals do."""
+# ruff: noqa: S101, PLR2004 - a test suite asserts, and its numbers are examples
 
 import asyncio
 

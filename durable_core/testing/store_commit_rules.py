@@ -1,4 +1,5 @@
 """What a store must do with a batch: all of it or nothing, and read back as it was written."""
+# ruff: noqa: S101, PLR2004 - a test suite asserts, and its numbers are examples
 
 import asyncio
 from typing import Any

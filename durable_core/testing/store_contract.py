@@ -2,6 +2,7 @@
 
 Each test's docstring is a rule of ``durable_core.ports.Store``; the suite runs unchanged on every store.
 """
+# ruff: noqa: S101, PLR2004 - a test suite asserts, and its numbers are examples
 
 import asyncio
 

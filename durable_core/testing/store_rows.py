@@ -1,4 +1,5 @@
 """What the store contract's tests are made of: rows with a value in every column, and stores on the same data."""
+# ruff: noqa: S101 - a test suite asserts, and its numbers are examples
 
 import asyncio
 import functools

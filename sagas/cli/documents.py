@@ -16,7 +16,7 @@ from sagas.cli.mending import remedies
 from sagas.model.info import Entry, SagaInfo, StepState
 
 OF_A_SAGA = (
-    "id", "saga", "version", "status", "cause", "paused", "reason",
+    "id", "saga", "version", "status", "cause", "paused", "reason", "stuck_on",
     "created_at", "updated_at", "ended_at", "wake_at",
 )  # fmt: skip
 OF_A_STEP = ("key", "name", "kind", "status", "attempts", "error", "started_at", "ended_at")

@@ -16,7 +16,6 @@ from sagas.runtime.people import Verdict
 if TYPE_CHECKING:
     from sagas.orchestrator import Orchestrator
 
-PAST_PIVOT = "past-pivot"
 FAILED = frozenset({SagaStatus.STUCK, SagaStatus.COMPENSATED, SagaStatus.RESOLVED})
 
 

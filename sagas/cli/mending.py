@@ -4,9 +4,9 @@ import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sagas.cli.looking import PAST_PIVOT, Seen
+from sagas.cli.looking import Seen
 from sagas.model.info import SagaStatus, StepState
-from sagas.model.plan import SETTLED_BY_PROBE
+from sagas.model.verbs import Accept, judge
 
 
 class Remedy(NamedTuple):
@@ -27,7 +27,16 @@ def remedies(seen: Seen, *, option: str = "") -> list[Remedy]:
         seen: the saga. What mends a child is about the saga that it is a part of.
         option: what each command needs at its end to find the store.
     """
-    return [Remedy(f"sagas {' '.join(map(shlex.quote, words))}{option}", effect) for words, effect in _ways(seen)]
+    return [
+        Remedy(f"sagas {' '.join(map(shlex.quote, words))}{option}", effect)
+        for words, effect in _ways(seen)
+        if _accepted(seen, *words)
+    ]
+
+
+def _accepted(seen: Seen, verb: str, _saga_id: str, step: str | None = None, *_options: str) -> bool:
+    """Whether the verb would be taken as the saga stands: of the likely ways only those are offered."""
+    return isinstance(judge(verb, seen.root, seen.phase, step), Accept)
 
 
 def _ways(seen: Seen) -> Iterator[Way]:
@@ -36,21 +45,22 @@ def _ways(seen: Seen) -> Iterator[Way]:
         yield ("resume", root.id), "let it go on"
     if root.status is SagaStatus.STUCK:
         yield from _unstick(seen)
-    elif root.status is SagaStatus.KILLED and seen.phase != PAST_PIVOT and any(map(_leaves_something, root.steps)):
+    elif root.status is SagaStatus.KILLED and any(map(_leaves_something, root.steps)):
         yield ("rollback", root.id), "undo what was done before it was killed"
 
 
 def _unstick(seen: Seen) -> Iterator[Way]:
     root = seen.root
-    doubts = [step for step in root.steps if step.status == "unknown" and step.kind in SETTLED_BY_PROBE]
-    undone = [step for step in root.steps if step.status == "compensation_failed"]
+    mine = [step for step in root.steps if step.key in root.stuck_on]
+    doubts = [step for step in mine if step.status == "unknown"]
+    undone = [step for step in mine if step.status == "compensation_failed"]
     for step in doubts:
         yield ("resolve", root.id, step.key, "--happened"), f"{step.key} did happen; --result JSON is its result"
         yield ("resolve", root.id, step.key, "--did-not-happen"), f"{step.key} did not happen"
     yield ("retry", root.id), _retried(doubts, undone, seen)
     for step in undone:
         yield ("skip", root.id, step.key), f"you have undone {step.key} by hand; count it as undone"
-    if root.cause is None and seen.phase != PAST_PIVOT:
+    if root.cause is None:  # else it is being undone already
         yield ("rollback", root.id), "give up: undo what was done"
 
 

@@ -1,7 +1,7 @@
 """The tables of docs/reference/operators.md, made from the one that the verbs are judged by.
 
-``python -m sagas.cli.tables`` prints them. Invariant: the same verbs give the same text, so that a test can tell whether
-the page is the current one.
+``python -m sagas.cli.tables`` prints them. Invariant: the same verbs give the same text, so that a test can tell
+whether the page is the current one.
 """
 
 import sys

@@ -68,14 +68,14 @@ def _state(child: Child, *, rolled_back: bool) -> StepState:
     )
 
 
-def _result(child: Child) -> Any:  # noqa: ANN401 - plain JSON
+def _result(child: Child) -> Any:
     if child.closed is None or not child.completed:
         return None
     return msgspec.json.decode(child.closed.payload or b"null")
 
 
 def child_info(root: SagaInfo, entries: Sequence[JournalEntry], key: str) -> SagaInfo | None:
-    """The child at ``key`` as a saga of its own; None where there is none. Its end is provisional until its root ends."""
+    """The child at ``key`` as a saga of its own, or None. Its end is provisional until its root ends."""
     child = children_of(entries).get(key)
     if child is None:
         return None

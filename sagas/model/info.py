@@ -1,4 +1,4 @@
-"""What a saga looks like from outside: its status, its steps, its history. Pure functions of its row and its journal."""
+"""What a saga looks like from outside: its status, steps and history. Pure functions of its row and its journal."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -121,7 +121,7 @@ def status_of(status: RunStatus, phase: str) -> SagaStatus:
     """The saga's status, from the run's status and the phase that the driver set."""
     word = phase.partition("/")[0]
     if status is RunStatus.FAILED:
-        return SagaStatus.RESOLVED if word == "resolved" else SagaStatus.COMPENSATED
+        return SagaStatus(word)  # the driver names every such end; anything else is no end of a saga
     if status in (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.PENDING) and word == "compensating":
         return SagaStatus.COMPENSATING
     return SagaStatus(status.value)

@@ -82,8 +82,8 @@ def scan(definition: SagaDef[..., Any]) -> Scan:
 def _lacking(uses: Sequence[Use]) -> list[str]:
     return [
         f"{use.place}: {use.what.what} has no compensation, so a rollback could not undo it. Declare one with "
-        f"`@{use.what.name}.compensate`, or say `@step(compensation=None, because=...)`; a step that changes nothing is "
-        "a `@lookup`"
+        f"`@{use.what.name}.compensate`, or say `@step(compensation=None, because=...)`; a step that changes nothing "
+        "is a `@lookup`"
         for use in uses
         if isinstance(use.what, Step) and use.what.compensating is None and not use.what.compensated_by_nothing
     ]
@@ -162,7 +162,7 @@ class _Walker:
                 passed = self._calls(statement, passed=passed, in_block=in_block)
                 return passed, isinstance(statement, ast.Return | ast.Raise)
 
-    def _try(  # noqa: PLR0913 - the parts of a try statement
+    def _try(
         self,
         body: Sequence[ast.stmt],
         handlers: Sequence[ast.ExceptHandler],
@@ -225,7 +225,7 @@ class _Walker:
         found = self._resolve(node)
         return found if is_step(found) or is_saga(found) else None
 
-    def _resolve(self, node: ast.expr) -> Any:  # noqa: ANN401 - whatever the name stands for
+    def _resolve(self, node: ast.expr) -> Any:
         match node:
             case ast.Name(id=name):
                 return self._names.get(name)

@@ -79,7 +79,9 @@ class Refuse:
     past_pivot: bool = False
 
 
-def judge(verb: str, info: SagaInfo, phase: str, step: str | None) -> Accept | Repeat | Refuse:
+def judge(  # noqa: PLR0911 - an answer for each reason, in the order in which they count
+    verb: str, info: SagaInfo, phase: str, step: str | None
+) -> Accept | Repeat | Refuse:
     """Whether ``verb`` (about ``step``) makes sense for a saga that stands so."""
     rule = VERBS[verb]
     if verb in ("pause", "resume") and info.status in rule.accepted and info.paused == (verb == "pause"):
@@ -94,8 +96,8 @@ def judge(verb: str, info: SagaInfo, phase: str, step: str | None) -> Accept | R
         )
     if verb == "rollback" and (doubtful := _unknown_pivot(info)) is not None:
         return Refuse(
-            f"the pivot {doubtful!r} of saga {info.id!r} may have happened, and after it nothing is undone: settle it first "
-            f"with `resolve`; nothing was changed"
+            f"the pivot {doubtful!r} of saga {info.id!r} may have happened, and after it nothing is undone: settle it "
+            f"first with `resolve`; nothing was changed"
         )
     named = _step(info.steps, step) if step is not None else None
     if step is not None and named is None:

@@ -82,8 +82,9 @@ class Binder:
         return self._known_in.setdefault(definition, {})
 
     def named(self, name: str, definition: SagaDef[..., Any]) -> Bound | None:
-        """The one step of that name that the saga's body names or has run here; None where there is none, or several."""
-        found = {use.what for use in self.scan(definition).uses if isinstance(use.what, Declared) and use.what.name == name}
+        """The one step of that name that the saga's body names or has run here; None where there is not one."""
+        used = (use.what for use in self.scan(definition).uses)
+        found = {what for what in used if isinstance(what, Declared) and what.name == name}
         found |= {declared for declared in self.known_in(definition) if declared.name == name}
         return self.bind(found.pop()) if len(found) == 1 else None
 

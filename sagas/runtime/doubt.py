@@ -36,7 +36,7 @@ class Doubt:
             except Exception as error:  # noqa: BLE001 - it did not happen: nothing to undo, and that is all we ask
                 self._ctx.log.debug("step %s did not happen: %s", key, error)
 
-    async def settle(self, key: str, error: BaseException | None) -> Any:  # noqa: ANN401 - the step's result
+    async def settle(self, key: str, error: BaseException | None) -> Any:
         """Find out whether the step at ``key`` happened.
 
         Returns its result where it did; raises its exception where it did not, or was undone.
@@ -53,12 +53,12 @@ class Doubt:
         return await self._ask_person(
             key,
             f"step {key!r} ended with an unknown outcome ({told(error)}): it may or may not have happened. Find out, "
-            f"then run `sagas resolve {self._ctx.id} {key} --happened` or `--did-not-happen`. To have it settled without "
-            f"a person, declare `@{name}.probe`, or a compensation whose first parameter admits Unknown",
+            f"then run `sagas resolve {self._ctx.id} {key} --happened` or `--did-not-happen`. To have it settled "
+            f"without a person, declare `@{name}.probe`, or a compensation whose first parameter admits Unknown",
             error,
         )
 
-    async def _ask_probe(self, key: str, bound: Bound, probe: StepSpec, error: BaseException) -> Any:  # noqa: ANN401
+    async def _ask_probe(self, key: str, bound: Bound, probe: StepSpec, error: BaseException) -> Any:
         while True:
             try:
                 answer = await self._probe(key, bound, probe)
@@ -67,8 +67,8 @@ class Doubt:
                     self._ctx,
                     key,
                     f"step {key!r} ended with an unknown outcome ({told(error)}), and its probe was given up "
-                    f"({told(failed)}). Mend the probe and run `sagas retry {self._ctx.id}`, or find out yourself and run "
-                    f"`sagas resolve {self._ctx.id} {key} --happened` or `--did-not-happen`",
+                    f"({told(failed)}). Mend the probe and run `sagas retry {self._ctx.id}`, or find out yourself and "
+                    f"run `sagas resolve {self._ctx.id} {key} --happened` or `--did-not-happen`",
                     (key,),
                 )
                 if verdict.happened is not None and await self._fits(key, verdict):
@@ -90,7 +90,7 @@ class Doubt:
         first: ProbeAnswer = await self._ctx.perform(probe, args, kwargs, extra=bound.probe_extra, key=mine)
         return first
 
-    async def _ask_person(self, key: str, reason: str, error: BaseException) -> Any:  # noqa: ANN401
+    async def _ask_person(self, key: str, reason: str, error: BaseException) -> Any:
         while True:
             verdict = await ask(self._ctx, key, reason, (key,))
             if verdict.happened is not None:
@@ -119,11 +119,11 @@ class Doubt:
             return False
         return True
 
-    def _resolve(self, key: str, verdict: Verdict, error: BaseException) -> Any:  # noqa: ANN401
+    def _resolve(self, key: str, verdict: Verdict, error: BaseException) -> Any:
         self._undo.resolved = True
         return self._settled(key, happened=bool(verdict.happened), result=_result(verdict), error=error)
 
-    def _settled(self, key: str, *, happened: bool, result: bytes, error: BaseException) -> Any:  # noqa: ANN401
+    def _settled(self, key: str, *, happened: bool, result: bytes, error: BaseException) -> Any:
         self._ctx.settle(key, happened=happened, result=result)
         if not happened:
             raise error

@@ -1,4 +1,4 @@
-"""Drives one saga: the body forward; after a failure, cancel or deadline its compensations; parked where a person must help.
+"""Drives one saga: its body forward; after a failure, cancel or deadline its compensations; else it waits for a person.
 
 Invariant: the driver is a durable body itself, so whatever it decides is decided again, equally, on every replay. The
 rollback runs here and not in the user's body: nothing that the body catches or swallows can stop it.
@@ -132,8 +132,8 @@ class Driver:
             self.ctx.mark("past-pivot", phase="past-pivot")
             self.ctx.refuse(
                 Fault(
-                    f"saga {self.ctx.id}: its pivot {pivot!r} has happened, so nothing is undone. Its body cannot go on "
-                    f"either: finish the rest by hand, then run `sagas kill {self.ctx.id}`"
+                    f"saga {self.ctx.id}: its pivot {pivot!r} has happened, so nothing is undone. Its body cannot go "
+                    f"on either: finish the rest by hand, then run `sagas kill {self.ctx.id}`"
                 )
             )
         await self.undo.under("")
@@ -241,16 +241,14 @@ class Driver:
             if isinstance(declared, Pivot) and self.ctx.nesting() > 1:
                 refuse_nested_pivot(self.ctx, declared)
             bound = self._known[declared] = self.binder.bind(declared)
-            return bound
         except (DefinitionError, PayloadError) as error:
             fault = Fault(f"saga {self.ctx.id}: {plain(error)}. Then retry the saga")
             fault.__cause__ = error
             self.ctx.refuse(fault)
+        return bound
 
-    async def run_child(
-        self, definition: SagaDef[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None = None
-    ) -> Any:
-        """Run another saga as a part of this one: its steps are this run's, so they stay undoable until the root ends."""
+    async def run_child(self, definition: SagaDef[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run another saga as a part of this one: its steps are this run's, so undoable until the root ends."""
         scope = self.ctx.scope(definition.name, block=False)
         shape = self.binder.shape_of(definition)
         payload = shape.encode(args, kwargs, what=f"saga {self.ctx.id}, child {scope.key!r}: the arguments")

@@ -1,7 +1,7 @@
 """An operation that the body has asked for and must await.
 
-Invariant: one that is dropped without having been awaited is a fault, found at the moment it is dropped; else a forgotten
-``await`` would silently leave a step out.
+Invariant: one that is dropped without having been awaited is a fault, found at the moment it is dropped; else a
+forgotten ``await`` would silently leave a step out.
 """
 
 from collections.abc import Callable, Coroutine, Generator

@@ -32,7 +32,7 @@ class Undo:
         """An operator has skipped or settled something."""
 
     def bound(self, key: str) -> Bound | None:
-        """What the step at ``key`` is run with: the code's side of the journal. By its name where the body is abandoned."""
+        """What the step at ``key`` is run with: the code's side of the journal; by name where the body is abandoned."""
         spec = self._ctx.spec_of(key)
         if spec is not None:
             return self._binder.of(spec)
@@ -106,7 +106,8 @@ class Undo:
     def _compensation(self, key: str, bound: Bound | None) -> Awaitable[Any]:
         if bound is None or bound.undo is None:
             raise DefinitionError(
-                f"the code loaded here does not say how to undo step {key!r}; load the code that ran it, or undo it by hand"
+                f"the code loaded here does not say how to undo step {key!r}; load the code that ran it, "
+                "or undo it by hand"
             )
         args, kwargs = self.arguments(key, bound) if bound.undo_takes_arguments else ((), {})
         step = self._ctx.steps()[key]

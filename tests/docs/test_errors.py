@@ -30,6 +30,7 @@ NOT_RUN = {
     "DC022": "raised as its subclass SG004 only",
     "DC023": "raised as its subclass SG005 only",
     "DC034": "raised to the layer above, for which there is no short program",
+    "DC040": "raised as one of its subclasses only",
 }
 """Pages without a program, and why."""
 

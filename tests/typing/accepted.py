@@ -12,6 +12,7 @@ import attrs
 
 import sagas.blocking
 from sagas import (
+    Callback,
     DidNotHappen,
     Happened,
     Lookup,
@@ -225,6 +226,13 @@ async def place_order(s: Saga, order: Order) -> Receipt:
     assert_type(a.result(), int)
     assert_type(b.result(), str)
     assert_type(c.result(), dict[str, list[int]])
+    approval = await s.callback("approval", bool, timeout=timedelta(days=2))
+    withdrawal = await s.callback("withdrawal", Order)
+    assert_type(approval, Callback[bool])
+    assert_type(approval.token, str)
+    assert_type(await s.first(approval, withdrawal), Callback[Any])
+    assert_type(await approval.result(), bool)
+    assert_type(await withdrawal.result(), Order)
     s.set_status({"at": "the courier"})
     s.log.info("going on")
     return Receipt(payment, await s.run(confirm, order, receipt="r"))
@@ -290,6 +298,8 @@ async def run(order: Order) -> None:
         assert_type(await orchestrator.list(status=SagaStatus.STUCK, saga="ship"), list[SagaInfo])
         assert_type(await orchestrator.count(status="stuck"), int)
         await orchestrator.retry("order-17", "charge", actor="me", note="mended")
+        await orchestrator.complete_callback(saga_id="order-17", name="approval", value=True)
+        await orchestrator.fail_callback("token", "not in August")
         await orchestrator.resolve("order-17", "charge", happened=True, result=Payment("p-1"), actor="me")
 
 
@@ -309,6 +319,7 @@ def run_blocking(order: Order) -> None:
         orchestrator.cancel("order-17", reason="changed my mind", actor="me")
         orchestrator.skip("order-17", "charge", actor="me", note="undone by hand")
         orchestrator.resolve("order-17", "charge", happened=False)
+        orchestrator.complete_callback("token", value=True)
 
 
 async def steps_are_functions(order: Order, payment: Payment) -> None:

@@ -202,6 +202,17 @@ async def place_order(s: Saga, order: Order) -> Payment:
     await s.map(price, ["order-17"])
     # error: mypy[arg-type] pyright[reportArgumentType]
     await s.map(len, [order])
+    async with s.parallel() as p:
+        # error: mypy[call-overload] pyright[reportCallIssue]
+        p.run(charge, order)
+        # error: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
+        p.run(place_order, 3)
+        # error: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
+        p.run(len, order)
+    # error: mypy[arg-type] pyright[reportArgumentType]
+    approval = await s.callback("approval", bool, timeout="two days")
+    # error: mypy[assignment] pyright[reportAssignmentType]
+    _decision: str = await approval.result()
     # error: mypy[arg-type] pyright[reportArgumentType]
     await s.sleep("a day")
     # error: mypy[arg-type] pyright[reportArgumentType]

@@ -210,7 +210,8 @@ def test_start_stops_waiting_after_its_timeout(shop: Shop):
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 OF_A_SAGA = {
-    "id", "saga", "version", "status", "cause", "paused", "reason", "created_at", "updated_at", "ended_at", "wake_at",
+    "id", "saga", "version", "status", "cause", "paused", "reason", "stuck_on", "created_at", "updated_at", "ended_at",
+    "wake_at",
 }  # fmt: skip
 OF_A_STEP = {"key", "name", "kind", "status", "attempts", "error", "started_at", "ended_at", "compensation"}
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")

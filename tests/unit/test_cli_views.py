@@ -54,6 +54,7 @@ def saga(status: SagaStatus, *steps: StepState, **more: object) -> SagaInfo:
         wake_at=None,
         paused=False,
         reason=None,
+        stuck_on=tuple(step.key for step in steps if step.status in ("unknown", "compensation_failed")),
         steps=list(steps),
     )
     return attrs.evolve(info, **more)
@@ -207,7 +208,7 @@ def offers(info: SagaInfo, **more: object) -> list[str]:
 @pytest.mark.parametrize("paused", [True, False])
 @pytest.mark.parametrize("phase", ["", "past-pivot"])
 @pytest.mark.parametrize("status", SagaStatus)
-def test_whatever_is_offered_is_accepted(status: SagaStatus, phase: str, cause: str | None, paused: bool):
+def test_whatever_is_offered_is_accepted(status: SagaStatus, phase: str, cause: str | None, *, paused: bool):
     """Each remedy is a verb that the program knows and that makes sense as the saga stands."""
     known = {command.name for command in program().registered_commands}
     over = BEGAN if status in SAGA_ENDS else None
@@ -228,6 +229,8 @@ def test_each_kind_of_stuck_has_its_remedies():
     assert offers(saga(stuck, state("pay", "compensation_failed"), cause="failed")) == ["retry", "skip"]
     assert offers(saga(stuck, state("pay", "succeeded", kind="pivot")), phase="past-pivot") == ["retry"]
     assert offers(saga(stuck, state("pay", "succeeded"))) == ["retry", "rollback"]
+    assert offers(saga(stuck, state("fly", "unknown", kind="pivot"))) == ["resolve", "resolve", "retry"]
+    assert offers(saga(stuck, state("pay", "unknown"), stuck_on=())) == ["retry", "rollback"]
     assert offers(saga(stuck, paused=True)) == ["resume", "retry", "rollback"]
     assert "under the same key" in remedies(Seen(doubt, None, NOW_NS))[2].effect
     assert "ask it again" in remedies(Seen(doubt, None, NOW_NS, probed=frozenset({"pay"})))[2].effect

@@ -248,3 +248,19 @@ def test_rich_is_loaded_only_to_show(place: Place):
             timeout=LONGEST_S,
         )
         assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_worker_tells_what_check_warns_of(place: Place):
+    """A body that asks the clock itself: the worker serves it, and its log says so with file and line."""
+    (place.directory / "hasty.py").write_text(
+        "import time\nfrom sagas import Saga, saga\n\n"
+        '@saga("hasty", version=1)\nasync def hasty(s: Saga) -> float:\n    return time.time()\n',
+        encoding="utf-8",
+    )
+    worker, ready = place.work("hasty")
+    assert "is ready: hasty v1" in ready
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=LONGEST_S)
+    assert worker.returncode == 0
+    assert "WARNING sagas: saga 'hasty': " in err
+    assert "hasty.py:6: the body calls time.time()" in err
