@@ -327,8 +327,11 @@ class Engine:
         """Return once all that this process has queued is durable."""
         await self.writer.flushed()
 
-    async def signal(self, record: RunRecord, name: str, payload: bytes, *, label: str = "", since: int = 0) -> None:
+    async def signal(self, record: RunRecord, name: str, payload: bytes, *, label: str = "", since: int = 0) -> bool:
         """Signal a run; the signal is durable on return, and taken up where this process drives the run.
+
+        False where the run has moved on since it was found, so that whether the signal makes sense must be judged anew;
+        nothing was done then.
 
         Args:
             record: the run as it was found.
@@ -340,9 +343,13 @@ class Engine:
         worker = self._worker
         run = worker.runs.get(record.num) if worker is not None else None
         if worker is not None and run is not None and not run.dead:
+            run.settle()
+            if run.phase != record.phase or run.dead:
+                await self.writer.flushed()
+                return False
             worker.deliver(run, name, payload)
             await self.writer.flushed()
-            return
+            return True
         stored = f"{name} {since} {label}" if label else name
         await self.store.signal(record.num, stored, payload, now_ns=self.clock.now_ns())
         if record.ended_at_ns is not None:
@@ -351,6 +358,7 @@ class Engine:
         if worker is not None and self.serves(record) and not worker.leaving:
             worker.poke()
             await self._taken_up(record)
+        return True
 
     async def _taken_up(self, record: RunRecord) -> None:
         """Wait, for a while, until some worker has taken the signal up: it is durable already."""

@@ -18,6 +18,7 @@ from durable_core import DefinitionError, StoreError
 from sagas.handle import SagaHandle as ServedHandle
 from sagas.model.definition import SagaDef, Span
 from sagas.model.info import Entry, SagaInfo
+from sagas.model.startable import Takes0, Takes1, Takes2, Takes3
 from sagas.orchestrator import Orchestrator as Served
 
 __all__ = ["Orchestrator", "SagaHandle"]
@@ -27,6 +28,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
 Raised = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 TOLD = ("__name__", "__qualname__", "__doc__")
 """What a method here says of itself as its asynchronous twin does; ``inspect.signature`` follows ``__wrapped__``."""
@@ -302,7 +304,7 @@ class Orchestrator:
     @overload
     def start(
         self,
-        what: SagaDef[[], R],
+        what: Takes0[R],
         /,
         *,
         id: str | None = ...,
@@ -313,7 +315,7 @@ class Orchestrator:
     @overload
     def start(
         self,
-        what: SagaDef[[A], R],
+        what: Takes1[A, R],
         a: A,
         /,
         *,
@@ -325,7 +327,7 @@ class Orchestrator:
     @overload
     def start(
         self,
-        what: SagaDef[[A, B], R],
+        what: Takes2[A, B, R],
         a: A,
         b: B,
         /,
@@ -338,15 +340,19 @@ class Orchestrator:
     @overload
     def start(
         self,
-        what: SagaDef[..., R],
+        what: Takes3[A, B, C, R],
+        a: A,
+        b: B,
+        c: C,
         /,
-        *args: Any,
+        *,
         id: str | None = ...,
         version: int | None = ...,
         deadline: Span | None = ...,
         trace: Literal["link", "join"] = ...,
-        **kwargs: Any,
     ) -> SagaHandle[R]: ...
+    @overload
+    def start(self, what: SagaDef[P, R], /, *args: P.args, **kwargs: P.kwargs) -> SagaHandle[R]: ...
     def start(self, what: Any, /, *args: Any, **kwargs: Any) -> SagaHandle[Any]:
         """Start a saga; its start is durable on return. See ``sagas.Orchestrator.start``."""
         return SagaHandle(self.home, self.home.call(lambda: self.served.start(what, *args, **kwargs)))

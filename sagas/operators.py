@@ -4,10 +4,11 @@ from typing import Any
 
 import msgspec
 
-from durable_core import Codec, EntryKind, JournalEntry, WrongState
+from durable_core import Codec, EntryKind, JournalEntry, RunRecord, WrongState, name_of
 from sagas.errors import SagaPastPivot
 from sagas.model.verbs import Accept, Refuse, Repeat, judge
 from sagas.observer import Observer
+from sagas.runtime.binding import Binder
 from sagas.runtime.people import Verdict
 
 Reopening = tuple[str, int]
@@ -16,6 +17,8 @@ Reopening = tuple[str, int]
 
 class Operators(Observer):
     """What a person may do to a saga."""
+
+    _binder: Binder
 
     async def cancel(self, id: str, *, reason: str = "", actor: str = "", note: str = "") -> None:
         """Ask for a rollback; durable on return. What is in flight ends first, then everything is undone.
@@ -66,7 +69,18 @@ class Operators(Observer):
         """
         stored = Codec().encode(result, what=f"saga {id}, step {step!r}: the result given to resolve")
         verdict = Verdict(step=step, happened=happened, result=msgspec.Raw(stored), actor=actor, note=note)
+        if happened:
+            record, child = await self._find_with_child(id)
+            self._check_result(record, f"{child}/{step}" if child else step, stored)
         await self._verb(id, "resolve", verdict)
+
+    def _check_result(self, record: RunRecord, key: str, stored: bytes) -> None:
+        """Refuse a result that is not one of the step's type, where the saga is known here."""
+        definition = self._registered.get((record.name, record.version))
+        bound = None if definition is None else self._binder.named(name_of(key), definition)
+        if bound is not None:
+            what = f"saga {record.id}, step {key!r}: the result given to resolve"
+            bound.spec.shape.decode_result(stored, what=what)
 
     async def kill(self, id: str, *, actor: str = "", note: str = "") -> None:
         """End it here and now and undo nothing; what is in flight is kept as evidence only. Durable on return."""
@@ -90,7 +104,6 @@ class Operators(Observer):
         await self._verb(id, "rollback", Verdict(actor=actor, note=note))
 
     async def _verb(self, id: str, verb: str, verdict: Verdict) -> None:
-        await self.engine.flushed()
         record, child = await self._find_with_child(id)
         if child and verdict.step is None:
             raise WrongState(
@@ -101,21 +114,26 @@ class Operators(Observer):
             )
         if child:
             verdict.step = f"{child}/{verdict.step}"
+        while not await self._judged(record.id, verb, verdict):
+            pass  # the saga moved on while it was judged: look again
+
+    async def _judged(self, id: str, verb: str, verdict: Verdict) -> bool:
+        """Signal the saga where the verb makes sense as it stands now; False where it has moved on meanwhile."""
+        await self.engine.flushed()
+        record = await self._find(id)
         entries = await self.engine.journal(record.num)
         match judge(verb, self._whole(record, entries), record.phase, verdict.step):
             case Repeat():
-                return
+                return True
             case Refuse(why=why, past_pivot=True):
                 raise SagaPastPivot(why, run_id=id, status=record.status)
             case Refuse(why=why):
                 raise WrongState(why, run_id=id, status=record.status)
             case Accept():
                 label, since = _reopening(verb, entries)
-                if verb == "rollback" and record.phase.startswith("compensating"):
-                    verb, label, since = "retry", "", 0  # it is being undone already: go on with that
-                    if record.ended_at_ns is not None:
-                        verb, label = "rollback", ABANDON
-                await self.engine.signal(record, verb, msgspec.json.encode(verdict), label=label, since=since)
+                if verb == "rollback" and record.phase.startswith("compensating") and record.ended_at_ns is None:
+                    verb, label = "retry", ""  # it is being undone already: go on with that
+                return await self.engine.signal(record, verb, msgspec.json.encode(verdict), label=label, since=since)
 
 
 ABANDON = "abandon"

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from durable_core import Clock, DefinitionError, DurableFunction, Engine, RunExists, RunRef, Settings, to_ns
 from sagas.answering import Answering
@@ -15,15 +15,18 @@ from sagas.errors import SagaExists
 from sagas.handle import SagaHandle
 from sagas.model.definition import SagaDef, Span
 from sagas.model.info import SagaInfo
+from sagas.model.startable import Takes0, Takes1, Takes2, Takes3
 from sagas.operators import plain
 from sagas.runtime.binding import Binder
 from sagas.runtime.driver import body_of
 
 log = logging.getLogger("sagas")
 
+P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
 
 
 class Orchestrator(Answering):
@@ -138,7 +141,7 @@ class Orchestrator(Answering):
     @overload
     async def start(
         self,
-        what: SagaDef[[], R],
+        what: Takes0[R],
         /,
         *,
         id: str | None = ...,
@@ -149,7 +152,7 @@ class Orchestrator(Answering):
     @overload
     async def start(
         self,
-        what: SagaDef[[A], R],
+        what: Takes1[A, R],
         a: A,
         /,
         *,
@@ -161,7 +164,7 @@ class Orchestrator(Answering):
     @overload
     async def start(
         self,
-        what: SagaDef[[A, B], R],
+        what: Takes2[A, B, R],
         a: A,
         b: B,
         /,
@@ -174,16 +177,20 @@ class Orchestrator(Answering):
     @overload
     async def start(
         self,
-        what: SagaDef[..., R],
+        what: Takes3[A, B, C, R],
+        a: A,
+        b: B,
+        c: C,
         /,
-        *args: Any,
+        *,
         id: str | None = ...,
         version: int | None = ...,
         deadline: Span | None = ...,
         trace: Literal["link", "join"] = ...,
-        **kwargs: Any,
     ) -> SagaHandle[R]: ...
-    async def start(
+    @overload
+    async def start(self, what: SagaDef[P, R], /, *args: P.args, **kwargs: P.kwargs) -> SagaHandle[R]: ...
+    async def start(  # type: ignore[misc]  # P has no options; the overloads that do come first
         self,
         what: Any,
         /,

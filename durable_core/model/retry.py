@@ -65,7 +65,7 @@ def _wrong(name: str, value: object, wanted: str) -> DefinitionError:
     return DefinitionError(f"{name}={value!r} makes no sense: it must be {wanted}.")
 
 
-def _attempts(value: object) -> int | None:
+def _attempts(value: int | None) -> int | None:
     if value is not None and (type(value) is not int or value < 1):
         raise _wrong("attempts", value, "a whole number from 1 on, or None for ever")
     return value

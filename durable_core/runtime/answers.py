@@ -5,24 +5,54 @@ Invariant: an answer is accepted when it is in the journal; the first one there 
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 
 from durable_core.errors import CallbackAlreadyAnswered, CallbackClosed, CallbackNotFound, PayloadError
 from durable_core.model.callback import Answer, CallbackState, key_of, run_of, same, state_of
+from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.run import ENDS, RunRecord
+from durable_core.ports import Store
 from durable_core.runtime.callbacks import PendingCallback
 
-if TYPE_CHECKING:
-    from durable_core.engine import Engine
+
+class Served(Protocol):
+    """The engine, as answers see it."""
+
+    store: Store
+    codec: Codec
+
+    async def find(self, run_id: str, /) -> RunRecord:
+        """The run's row."""
+        ...
+
+    async def journal(self, num: int, /) -> list[Entry]:
+        """The run's journal, as far as it is durable."""
+        ...
+
+    async def flushed(self) -> None:
+        """Return once all that this process has queued is durable."""
+        ...
+
+    async def signal(self, record: RunRecord, name: str, payload: bytes, /) -> object:
+        """Signal a run; durable on return."""
+        ...
+
+    def waiting_for(self, num: int, key: str, /) -> object:
+        """What a run in this process's memory waits for at ``key``; None where it is not here."""
+        ...
+
+    def serves(self, record: RunRecord, /) -> bool:
+        """Whether this process drives runs of that function and version."""
+        ...
 
 
 class Answers:
     """The callbacks of one engine's store."""
 
-    def __init__(self, engine: "Engine") -> None:
+    def __init__(self, engine: Served) -> None:
         self._engine = engine
 
     async def by_token(self, token: str) -> tuple[RunRecord, str]:

@@ -17,6 +17,7 @@ ADVICE = {
     "create_future": "`await {s}.sleep(...)` for a pause, and a step for anything that touches the world outside",
     "call_later": "`await {s}.sleep(...)` for a pause",
     "call_at": "`await {s}.sleep(...)` for a pause, and a step's own timeout= for a time limit",
+    "time": "a step's own timeout= for a time limit, and `await {s}.sleep(...)` for a pause",
     "create_task": "`async with {s}.parallel()` for work at the same time",
     "run_in_executor": "a step: a plain function runs on a thread",
     "current_task": "a step for anything that touches the world outside, and its own timeout= for a time limit",

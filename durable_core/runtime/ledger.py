@@ -14,7 +14,6 @@ from durable_core.model.run import ENDS, RunStatus, RunUpdate
 from durable_core.model.spec import DurableFunction
 from durable_core.runtime.shell import Shell
 
-
 NOTHING: deque[Entry] = deque(maxlen=0)
 """The backlog of a run that is not replayed: one for all, for it stays empty."""
 

@@ -104,20 +104,25 @@ def within(root: SagaInfo, entries: Sequence[JournalEntry], *, prefix: str) -> l
     """The steps under ``prefix``, of which a child saga is one: what it did in itself is its own list."""
     children = children_of(entries)
     rolled_back = root.status in (SagaStatus.COMPENSATED, SagaStatus.RESOLVED)
-    states = {key: _state(child, rolled_back=rolled_back) for key, child in children.items()}
-    found: dict[str, StepState] = {}
+    mine = [key for key in children if key.startswith(prefix)]
+    direct = [key for key in mine if not any(key.startswith(f"{other}/") for other in mine)]
+    found = {key: _state(children[key], rolled_back=rolled_back) for key in direct}
     for state in root.steps:
-        if not state.key.startswith(prefix):
-            continue
-        owner = next((key for key in children if key.startswith(prefix) and state.key.startswith(f"{key}/")), None)
-        if owner is None:
+        if state.key.startswith(prefix) and not any(state.key.startswith(f"{key}/") for key in direct):
             found[state.key] = state
-        else:
-            found.setdefault(owner, states[owner])
-    for key, state in states.items():  # children that have not begun a step
-        if key.startswith(prefix) and not any(key.startswith(f"{other}/") for other in children):
-            found.setdefault(key, state)
-    return list(found.values())
+    begun = _begun(entries)
+    return sorted(found.values(), key=lambda state: begun.get(state.key, 0))
+
+
+def _begun(entries: Sequence[JournalEntry]) -> dict[str, int]:
+    """At which entry each step, wait and child first began."""
+    begun: dict[str, int] = {}
+    for entry in entries:
+        if entry.kind in (EntryKind.STARTED, EntryKind.ARMED):
+            begun.setdefault(entry.key, entry.seq)
+        elif entry.kind == EntryKind.MARKED and entry.key.startswith(OPENED):
+            begun.setdefault(entry.key.removeprefix(OPENED), entry.seq)
+    return begun
 
 
 def _status(child: Child, root: SagaInfo) -> SagaStatus:

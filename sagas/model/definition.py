@@ -2,7 +2,7 @@
 
 import inspect
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import (
     Any,
@@ -26,11 +26,10 @@ from sagas.model.resource import resources_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 Span = timedelta | float
-Probe = (
-    Callable[P, Awaitable[Happened[R] | DidNotHappen | StillUnknown | R | None]]
-    | Callable[P, Happened[R] | DidNotHappen | StillUnknown | R | None]
-)
+AsyncProbe = Callable[P, Coroutine[Any, Any, Happened[R] | DidNotHappen | StillUnknown | R | None]]
+PlainProbe = Callable[P, Happened[R] | DidNotHappen | StillUnknown | R | None]
 
 COMPENSATION_RETRY = Retry(attempts=10)
 PROBE_RETRY = Retry(attempts=10)
@@ -109,14 +108,12 @@ class Probed(Declared[P, R]):
     probing: Serving | None = None
 
     @overload
-    def probe(self, fn: Probe[P, R], /) -> Probe[P, R]: ...
+    def probe(self, fn: AsyncProbe[P, R], /) -> AsyncProbe[P, R]: ...
     @overload
-    def probe(
-        self, /, *, retry: Retry | int | None = ..., timeout: Span | None = ...
-    ) -> Callable[[Probe[P, R]], Probe[P, R]]: ...
-    def probe(
-        self, fn: Probe[P, R] | None = None, /, *, retry: Retry | int | None = None, timeout: Span | None = None
-    ) -> Any:
+    def probe(self, fn: PlainProbe[P, R], /) -> PlainProbe[P, R]: ...
+    @overload
+    def probe(self, /, *, retry: Retry | int | None = ..., timeout: Span | None = ...) -> "Probing[P, R]": ...
+    def probe(self, fn: Any = None, /, *, retry: Retry | int | None = None, timeout: Span | None = None) -> Any:
         """Declare the function that settles an unknown outcome: it takes the step's arguments.
 
         It returns ``Happened(value)``, ``DidNotHappen()`` or ``StillUnknown()``; a bare value or None is short for the
@@ -158,11 +155,11 @@ class Step(Probed[P, R]):
     because = ""
 
     @overload
-    def compensate(self, undo: Callable[[R], object], /) -> Callable[[R], object]: ...
+    def compensate(self, undo: Callable[[R], T], /) -> Callable[[R], T]: ...
     @overload  # mypy takes P for empty here, and then both for the same
     def compensate(  # type: ignore[overload-cannot-match]
-        self, undo: Callable[Concatenate[R, P], object], /
-    ) -> Callable[Concatenate[R, P], object]: ...
+        self, undo: Callable[Concatenate[R, P], T], /
+    ) -> Callable[Concatenate[R, P], T]: ...
     @overload
     def compensate(self, /, *, retry: Retry | int | None = ..., timeout: Span | None = ...) -> "Compensate[P, R]": ...
     def compensate(self, undo: Any = None, /, *, retry: Retry | int | None = None, timeout: Span | None = None) -> Any:
@@ -204,13 +201,25 @@ class Compensate(Generic[P, R]):
     """What ``@step.compensate(...)`` with options returns; for type checkers."""
 
     @overload
-    def __call__(self, undo: Callable[[R], object], /) -> Callable[[R], object]: ...
+    def __call__(self, undo: Callable[[R], T], /) -> Callable[[R], T]: ...
     @overload  # mypy takes P for empty here, and then both for the same
     def __call__(  # type: ignore[overload-cannot-match]
-        self, undo: Callable[Concatenate[R, P], object], /
-    ) -> Callable[Concatenate[R, P], object]: ...
+        self, undo: Callable[Concatenate[R, P], T], /
+    ) -> Callable[Concatenate[R, P], T]: ...
     def __call__(self, undo: Any, /) -> Any:  # noqa: ARG002 - the overloads are all there is to it
         """Declare the compensation."""
+        raise TypeError("for type checkers only")
+
+
+class Probing(Generic[P, R]):
+    """What ``@step.probe(...)`` with options returns; for type checkers."""
+
+    @overload
+    def __call__(self, fn: AsyncProbe[P, R], /) -> AsyncProbe[P, R]: ...
+    @overload
+    def __call__(self, fn: PlainProbe[P, R], /) -> PlainProbe[P, R]: ...
+    def __call__(self, fn: Any, /) -> Any:  # noqa: ARG002 - the overloads are all there is to it
+        """Declare the probe."""
         raise TypeError("for type checkers only")
 
 
@@ -259,8 +268,8 @@ class SagaDef(Generic[P, R]):
             )
         check_timeout(self.deadline, f"{what}: deadline")
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ARG002 - typed as the body is
-        """Sagas are started, or run as children, never called."""
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ARG002 - typed as the body is
+        """Never returns: sagas are started, or run as children, never called."""
         raise DefinitionError(
             f"the saga {self.name!r} was called like a function; start it with `await orchestrator.start(...)`, "
             "or run it within another saga with `await s.run(...)`"

@@ -290,7 +290,7 @@ def history_of(entries: Sequence[JournalEntry]) -> list[Entry]:
 
 def _entry(entry: JournalEntry) -> Entry:
     data: dict[str, Any] = {}
-    if entry.kind == EntryKind.SIGNALLED and entry.payload:
+    if entry.kind in (EntryKind.SIGNALLED, EntryKind.HELD) and entry.payload:
         data = msgspec.json.decode(entry.payload)
     return Entry(
         seq=entry.seq,
@@ -300,7 +300,7 @@ def _entry(entry: JournalEntry) -> Entry:
         attempt=entry.attempt,
         worker=entry.worker,
         actor=data.get("actor") or None,
-        note=data.get("note") or None,
+        note=data.get("note") or data.get("reason") or None,
         error=error_text(entry.error),
         detail=entry.label,
     )

@@ -110,14 +110,14 @@ def judge(  # noqa: PLR0911 - an answer for each reason, in the order in which t
             f"saga {info.id!r} is {info.status}, and `{verb}` makes sense only where it is "
             f"{', '.join(sorted(rule.accepted))}; nothing was changed"
         )
-    if verb == "retry" and step is not None and step not in info.stuck_on:
-        on = ", ".join(info.stuck_on) or "its code, and no step"
-        return Refuse(f"saga {info.id!r} is stuck on {on}, and not on {step!r}; nothing was changed")
     if rule.step is not None and named is not None and named.status != rule.step:
         return Refuse(
             f"step {step!r} of saga {info.id!r} is {named.status}, and `{verb}` is for a step that is {rule.step}; "
             "nothing was changed"
         )
+    if rule.accepted == STUCK and step is not None and step not in info.stuck_on:
+        on = ", ".join(info.stuck_on) or "its code, and no step"
+        return Refuse(f"saga {info.id!r} is stuck on {on}, and not on {step!r}; nothing was changed")
     return Accept()
 
 

@@ -1,7 +1,7 @@
 """A callback, as a saga's body holds it."""
 
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from durable_core import PendingCallback
 
@@ -25,7 +25,7 @@ class Callback(Generic[T]):
         """What proves the right to answer: 256 bits. Hand it out by a step; it is in no span and no log."""
         return self.pending.token
 
-    def result(self) -> Awaitable[T]:
+    def result(self) -> Coroutine[Any, Any, T]:
         """Wait for the answer.
 
         Raises:

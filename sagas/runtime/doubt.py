@@ -71,7 +71,7 @@ class Doubt:
                     f"run `sagas resolve {self._ctx.id} {key} --happened` or `--did-not-happen`",
                     (key,),
                 )
-                if verdict.happened is not None and await self._fits(key, verdict):
+                if verdict.happened is not None and self._misfit(key, verdict) is None:
                     return self._resolve(key, verdict, error)
             else:
                 return self._settled(key, happened=answer.happened, result=bytes(answer.value), error=error)
@@ -91,11 +91,15 @@ class Doubt:
         return first
 
     async def _ask_person(self, key: str, reason: str, error: BaseException) -> Any:
+        misfit = ""
         while True:
-            verdict = await ask(self._ctx, key, reason, (key,))
+            verdict = await ask(self._ctx, key, misfit + reason, (key,))
+            misfit = ""
             if verdict.happened is not None:
-                if await self._fits(key, verdict):
+                refused = self._misfit(key, verdict)
+                if refused is None:
                     return self._resolve(key, verdict, error)
+                misfit = f"the result given to resolve was not taken ({refused}). "
                 continue
             if self._ctx.spec_of(key) is None:
                 continue  # an abandoned body's step is not attempted again
@@ -105,19 +109,17 @@ class Doubt:
             except OutcomeUnknown as unknown:
                 error = unknown.__cause__ or error
 
-    async def _fits(self, key: str, verdict: Verdict) -> bool:
-        """Whether the result that a person gave is one of the step's type."""
+    def _misfit(self, key: str, verdict: Verdict) -> PayloadError | None:
+        """Why the result that a person gave is not one of the step's type."""
         shape = self._undo.shape(key)
         if not verdict.happened or shape is None:
-            return True
+            return None
         try:
-            shape.decode_result(
-                _result(verdict), what=f"saga {self._ctx.id}, step {key!r}: the result given to resolve"
-            )
+            what = f"saga {self._ctx.id}, step {key!r}: the result given to resolve"
+            shape.decode_result(_result(verdict), what=what)
         except PayloadError as misfit:
-            self._ctx.log.warning("%s", misfit)
-            return False
-        return True
+            return misfit
+        return None
 
     def _resolve(self, key: str, verdict: Verdict, error: BaseException) -> Any:
         self._undo.resolved = True

@@ -4,7 +4,7 @@ Invariant: the driver is a durable body itself, so whatever it decides is decide
 rollback runs here and not in the user's body: nothing that the body catches or swallows can stop it.
 """
 
-from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -181,7 +181,7 @@ class Driver:
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
-    def run(self, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
+    def run(self, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
         """Run a step or a child saga."""
         given: tuple[Any, ...] = (what, args, kwargs)
         if isinstance(what, Declared):
@@ -281,7 +281,7 @@ class Driver:
             compensated=keys,
         )
 
-    def map(self, what: Any, items: Iterable[Any], max_concurrency: int | None) -> Awaitable[list[Any]]:
+    def map(self, what: Any, items: Iterable[Any], max_concurrency: int | None) -> Coroutine[Any, Any, list[Any]]:
         """Run ``what`` for each item."""
         if max_concurrency is not None and max_concurrency < 1:
             self.ctx.refuse(
@@ -309,35 +309,35 @@ class Driver:
 
     # -- waits -----------------------------------------------------------------------------------------------------
 
-    def sleep(self, span: Span) -> Awaitable[None]:
+    def sleep(self, span: Span) -> Coroutine[Any, Any, None]:
         """Wait for ``span``."""
         return Operation(self, "s.sleep(...)", self._sleep, (span,))
 
     async def _sleep(self, span: Span) -> None:
         await self.ctx.sleep(span)
 
-    def sleep_until(self, when: datetime) -> Awaitable[None]:
+    def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]:
         """Wait until ``when``."""
         return Operation(self, "s.sleep_until(...)", self._sleep_until, (when,))
 
     async def _sleep_until(self, when: datetime) -> None:
         await self.ctx.sleep_until(when)
 
-    def callback(self, name: str, declared: Any, timeout: Span | None) -> Awaitable[Callback[Any]]:
+    def callback(self, name: str, declared: Any, timeout: Span | None) -> Coroutine[Any, Any, Callback[Any]]:
         """Create a callback."""
         return Operation(self, f"s.callback({name!r}, ...)", self._callback, (name, declared, timeout))
 
     async def _callback(self, name: str, declared: Any, timeout: Span | None) -> Callback[Any]:
         return Callback(self, self.ctx.callback(name, declared, timeout=timeout))
 
-    def answer_to(self, pending: PendingCallback[Any]) -> Awaitable[Any]:
+    def answer_to(self, pending: PendingCallback[Any]) -> Coroutine[Any, Any, Any]:
         """Wait for a callback's answer."""
         return Operation(self, "callback.result()", self._answer_to, (pending,))
 
     async def _answer_to(self, pending: PendingCallback[Any]) -> Any:
         return await self.ctx.wait_for(pending)
 
-    def first(self, callbacks: Sequence[Callback[Any]]) -> Awaitable[Callback[Any]]:
+    def first(self, callbacks: Sequence[Callback[Any]]) -> Coroutine[Any, Any, Callback[Any]]:
         """Wait for the first of several callbacks."""
         return Operation(self, "s.first(...)", self._first, (callbacks,))
 

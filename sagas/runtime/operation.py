@@ -5,7 +5,7 @@ forgotten ``await`` would silently leave a step out.
 """
 
 from collections.abc import Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from durable_core import Fault
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 R_co = TypeVar("R_co", covariant=True)
 
 
-class Operation(Generic[R_co]):
+class Operation(Coroutine[Any, Any, R_co]):
     """Awaitable once; does nothing before it is awaited."""
 
     __slots__ = ("_args", "_begin", "_driver", "_fiber", "_what")
@@ -35,6 +35,18 @@ class Operation(Generic[R_co]):
         if begin is None:
             raise RuntimeError(f"{self._what} was awaited twice; call it again for another occurrence")
         return begin(*self._args).__await__()
+
+    def send(self, value: object, /) -> NoReturn:  # noqa: ARG002
+        """A coroutine for type checkers only, so that they report a forgotten ``await``; it is never driven by hand."""
+        raise TypeError(f"{self._what} is awaited, not driven by hand")
+
+    def throw(self, *error: object) -> NoReturn:  # noqa: ARG002
+        """As ``send``."""
+        raise TypeError(f"{self._what} is awaited, not driven by hand")
+
+    def close(self) -> None:
+        """It is not going to be awaited, on purpose."""
+        self._begin = None
 
     def __del__(self) -> None:
         fiber = self._fiber

@@ -1,6 +1,6 @@
 """What a saga's body is given: its operations. Each forwards to the driver; none touches the world by itself."""
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
@@ -64,10 +64,10 @@ class Saga:
         self._driver.set_status(status)
 
     @overload
-    def run(self, what: "Declared[P, R]", /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]: ...
+    def run(self, what: "Declared[P, R]", /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
     @overload
-    def run(self, what: "SagaDef[P, R]", /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]: ...
-    def run(self, what: Any, /, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+    def run(self, what: "SagaDef[P, R]", /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+    def run(self, what: Any, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """Run a step, or another saga as a child; returns its result.
 
         Raises whatever the step raised once its retries are used up, first time and on every replay.
@@ -88,25 +88,27 @@ class Saga:
 
     def map(
         self, what: "Declared[Concatenate[T, ...], R]", items: Iterable[T], /, *, max_concurrency: int | None = None
-    ) -> Awaitable[list[R]]:
+    ) -> Coroutine[Any, Any, list[R]]:
         """Run a step for each item, at most ``max_concurrency`` at a time; results in the order of the items."""
         return self._driver.map(what, items, max_concurrency)
 
-    def callback(self, name: str, type: type[T], *, timeout: "Span | None" = None) -> "Awaitable[Callback[T]]":
+    def callback(
+        self, name: str, type: type[T], *, timeout: "Span | None" = None
+    ) -> "Coroutine[Any, Any, Callback[T]]":
         """Create a callback that somebody outside will answer with a value of ``type``.
 
         Its ``token`` may be given to a step that hands it out. The timeout runs from here.
         """
         return self._driver.callback(name, type, timeout)
 
-    def first(self, *callbacks: "Callback[Any]") -> "Awaitable[Callback[Any]]":
+    def first(self, *callbacks: "Callback[Any]") -> "Coroutine[Any, Any, Callback[Any]]":
         """Wait until one of ``callbacks`` is answered, or times out; returns that one."""
         return self._driver.first(callbacks)
 
-    def sleep(self, span: "Span") -> Awaitable[None]:
+    def sleep(self, span: "Span") -> Coroutine[Any, Any, None]:
         """Wait for ``span`` (a timedelta, or seconds); durable."""
         return self._driver.sleep(span)
 
-    def sleep_until(self, when: datetime) -> Awaitable[None]:
+    def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]:
         """Wait until ``when`` (aware); durable."""
         return self._driver.sleep_until(when)

@@ -327,6 +327,10 @@ async def steps_are_functions(order: Order, payment: Payment) -> None:
     await charge(order, bank=Bank())
     assert_type(reserve(order, quantity=2), Any)  # what the function returns, awaitable or not, is not told apart
     tell(order)
+    assert_type(await refund(payment), None)
+    assert_type(put_back("reserved", order), None)
+    assert_type(find_reserve(order), Happened[str] | DidNotHappen | StillUnknown | str | None)
+    assert_type(await find_charge(order), Happened[Payment] | DidNotHappen | StillUnknown | Payment | None)
 
 
 def ends(end: SagaCompensated) -> None:

@@ -82,7 +82,7 @@ async def a_pivot_has_no_compensation(order: Order) -> None:
     """Nothing is undone after it."""
 
 
-# missed: DefinitionError where the Retry is made
+# error: mypy[arg-type] pyright[reportArgumentType]
 Retry("three")
 # error: mypy[arg-type] pyright[reportArgumentType]
 Retry(attempts=3, on=(KeyboardInterrupt,))
@@ -133,21 +133,21 @@ async def undo_with_a_wrong_retry(payment: Payment) -> None:
     """How often is a number, or a Retry."""
 
 
-# error: mypy[arg-type] pyright[reportArgumentType]
+# error: mypy[arg-type] pyright[reportArgumentType, reportCallIssue]
 @charge.probe
 async def probe_of_a_wrong_result(order: Order, amount: int, *, bank: Bank = resource()) -> str:
     """It finds a Payment."""
     return order.id
 
 
-# error: mypy[arg-type] pyright[reportArgumentType]
+# error: mypy[arg-type] pyright[reportArgumentType, reportCallIssue]
 @charge.probe
 async def probe_with_wrong_arguments(payment: Payment) -> Payment | None:
     """It is given the step's arguments."""
     return payment
 
 
-# error: mypy[arg-type] pyright[reportArgumentType]
+# error: mypy[arg-type] pyright[reportArgumentType, reportCallIssue]
 @charge.probe(retry=3)
 async def probe_with_options_of_a_wrong_result(order: Order, amount: int, *, bank: Bank = resource()) -> int:
     """It finds a Payment."""
@@ -196,7 +196,7 @@ async def place_order(s: Saga, order: Order) -> Payment:
     await s.run(charge(order, 3))
     # error: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
     await s.run(len, "order")
-    # missed: the saga is stuck: called without await
+    # error: mypy[unused-coroutine] pyright[reportUnusedCoroutine]
     s.run(charge, order, 3)
     # error: mypy[arg-type] pyright[reportArgumentType]
     await s.map(price, ["order-17"])
@@ -277,21 +277,21 @@ async def ship(s: Saga, order: Order, days: int) -> str:
 
 async def run(orchestrator: Orchestrator, order: Order) -> None:
     """Wrong calls of the asynchronous orchestrator."""
-    # missed: PayloadError at the call
+    # error: mypy[misc] pyright[reportArgumentType, reportCallIssue]
     await orchestrator.start(place_order, "order-17")
-    # missed: DefinitionError at the call
+    # error: mypy[arg-type] pyright[reportCallIssue]
     await orchestrator.start(place_order)
-    # missed: DefinitionError at the call
+    # error: mypy[arg-type] pyright[reportCallIssue]
     await orchestrator.start(place_order, order, 3)
-    # missed: DefinitionError at the call
+    # error: mypy[arg-type] pyright[reportCallIssue]
     await orchestrator.start(no_input, order)
-    # missed: PayloadError at the call
+    # error: mypy[misc] pyright[reportArgumentType, reportCallIssue]
     await orchestrator.start(ship, 3, order)
-    # error: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
+    # error: mypy[call-arg] pyright[reportCallIssue]
     await orchestrator.start(place_order, order, id=17)
-    # error: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
+    # error: mypy[call-arg] pyright[reportCallIssue]
     await orchestrator.start(place_order, order, version="1")
-    # error: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
+    # error: mypy[call-arg] pyright[reportCallIssue]
     await orchestrator.start(place_order, order, trace="child")
     # error: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
     await orchestrator.start(charge, order, 3)
@@ -316,9 +316,9 @@ async def run(orchestrator: Orchestrator, order: Order) -> None:
 
 def run_blocking(orchestrator: sagas.blocking.Orchestrator, order: Order) -> None:
     """Wrong calls of the blocking orchestrator: the same are refused."""
-    # missed: PayloadError at the call
+    # error: mypy[misc] pyright[reportArgumentType, reportCallIssue]
     orchestrator.start(place_order, "order-17")
-    # error: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
+    # error: mypy[call-arg] pyright[reportCallIssue]
     orchestrator.start(place_order, order, id=17)
     handle = orchestrator.start(place_order, order)
     # error: mypy[assignment] pyright[reportAssignmentType]

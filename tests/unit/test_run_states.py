@@ -73,6 +73,7 @@ def info(status: SagaStatus, *, paused: bool = False, step: str = "succeeded") -
         status=status,
         cause=None,
         input={},
+        stuck_on=("charge",),
         result=None,
         error=None,
         status_detail=None,
