@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 
 def open_group(owner: Fiber) -> Group:
-    """A group within ``owner``, innermost so far."""
+    """A group within ``owner``, innermost so far. Where the owner is being closed, nothing begins in it."""
     group = Group(owner)
+    if owner.signal is not None:
+        group.stopped = True
+        group.cancelled = not isinstance(owner.signal, SiblingFailed)
     owner.groups.append(group)
     return group
 

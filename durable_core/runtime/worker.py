@@ -213,6 +213,9 @@ class Worker:
         """Journal a signal for a run in memory, and feed it. A run that still waits for its turn begins now."""
         if run.root is None:
             self._begin_early(run)
+        run.settle()
+        if run.dead:
+            return  # it ended with what it has just been told: there is nothing left to signal
         if name == "kill":
             run.kill(payload)
             return

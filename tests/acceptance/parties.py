@@ -66,6 +66,8 @@ class World:
     """Effects that are in force, by the idempotency key of the step."""
     log: list[str] = attrs.field(factory=list[str])
     """What took effect, in order: ``hotel``, ``undo hotel``."""
+    taken_back: list[Any] = attrs.field(factory=list[Any])
+    """What the effects were about that were taken back, in order."""
     calls: list[tuple[str, StepInfo]] = attrs.field(factory=list[tuple[str, StepInfo]])
     """Every call, also those without effect."""
     plans: dict[str, list[str]] = attrs.field(factory=dict[str, list[str]])
@@ -145,8 +147,10 @@ class World:
 
     def _taken_back(self, what: str, info: StepInfo) -> None:
         assert info.forward_key is not None
-        if self.live.pop(info.forward_key, None) is not None:
+        effect = self.live.pop(info.forward_key, None)
+        if effect is not None:
             self.log.append(f"undo {what}")
+            self.taken_back.append(effect.about)
 
 
 # -- steps ----------------------------------------------------------------------------------------------------------

@@ -2,11 +2,8 @@
 
 import pytest
 
-from sagas import Retry, Saga, SagaPastPivot, SagaStuck, retriable, saga
-from sagas.model.outcome import Unknown
-from sagas.model.resource import resource
+from sagas import Retry, Saga, SagaPastPivot, SagaStuck, resource, retriable, saga
 from tests.acceptance.parties import (
-    ONCE,
     Broken,
     Place,
     Refused,
@@ -184,21 +181,13 @@ def test_the_seventh_of_ten_items_is_refused(place: Place):
 
     async def main() -> None:
         world = World().plan("pick", *["ok"] * 6, "refused", "ok")
-        taken: list[str] = []
-        undo = world._taken_back
-
-        def note(what: str, info: object) -> None:
-            taken.append(world.live[getattr(info, "forward_key")].about)  # noqa: B009 - seen as any object here
-            undo(what, info)  # type: ignore[arg-type]
-
-        world._taken_back = note  # type: ignore[method-assign]
         async with place.orchestrator(pick_all, world=world) as running:
             handle = await running.start(pick_all, ITEMS, id="p")
             end = await end_of(handle, running)
             states = {state.key: state.status for state in (await handle.info()).steps}
         assert end.status == "compensated"
         assert end.undone == ("pick#6", "pick#5", "pick#4", "pick#3", "pick#2", "pick")
-        assert taken == ITEMS[5::-1]
+        assert world.taken_back == ITEMS[5::-1]
         assert world.live == {}
         assert world.count("pick") == 7
         assert states == {
@@ -425,9 +414,9 @@ def test_a_compensation_is_retried_by_its_own_policy(place: Place):
     patient = party("patient", undo_retry=Retry(attempts=3, first=0, jitter=False))
 
     @saga("patient", version=1)
-    async def body(s: Saga, what: str | Unknown) -> None:
-        await s.run(patient, str(what))
-        await s.run(never, str(what))
+    async def body(s: Saga, what: str) -> None:
+        await s.run(patient, what)
+        await s.run(never, what)
 
     async def main() -> None:
         world = World().plan("never", "refused").plan("undo patient", "broken", "broken", "ok")
@@ -435,6 +424,5 @@ def test_a_compensation_is_retried_by_its_own_policy(place: Place):
             assert (await end_of(await running.start(body, "x"), running)).status == "compensated"
         assert world.log == ["patient", "undo patient"]
         assert world.count("undo patient") == 3
-        assert ONCE.attempts == 1
 
     play(main)
