@@ -14,7 +14,7 @@ from durable_core.ports import Store
 from durable_core.stores.memory import MemoryData, MemoryStore
 from sagas import Orchestrator, SagaCompensated, SagaDef, SagaHandle, SagaInfo, SagaStuck, StepInfo, current
 
-DEADLINE_S = 5.0
+DEADLINE_S = 30.0
 """Longer than any of these sagas takes on a busy machine; a saga that hangs fails its test after this time."""
 
 
