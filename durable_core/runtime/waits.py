@@ -117,13 +117,18 @@ class Parked:
 
     def unpark(self, run: "Run", value: object) -> None:
         """Let the fiber go on with ``value``; called from a signal, so a replay does the same."""
-        self.interrupt(run)
+        self._leave(run)
         structure.resume(run, self.fiber, value)
 
     def interrupt(self, run: "Run") -> bool:
+        """Its fiber is being closed: nobody need decide any more."""
+        run.output(EntryKind.CLOSED, self.key)
+        self._leave(run)
+        return True
+
+    def _leave(self, run: "Run") -> None:
         """It waits no more; the run is stuck only while somebody else is parked."""
         run.parked.pop(self.key, None)
         left = next(iter(run.parked.values()), None)
         run.status = RunStatus.STUCK if left else RunStatus.RUNNING
         run.reason = left.reason if left else None
-        return True

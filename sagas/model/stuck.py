@@ -11,7 +11,7 @@ import msgspec
 from durable_core import EntryKind, JournalEntry, served
 
 ANSWERING = frozenset({"retry", "skip", "resolve"})
-CLEARING = frozenset({"cancel", "deadline", "rollback", "kill"})
+ABANDON = "abandon"
 
 
 def parked(entries: Sequence[JournalEntry]) -> dict[str, tuple[str, ...]]:
@@ -22,6 +22,8 @@ def parked(entries: Sequence[JournalEntry]) -> dict[str, tuple[str, ...]]:
             found[entry.key] = tuple(_data(entry).get("steps", ()))
         elif entry.kind == EntryKind.FAULTED:
             found[""] = (entry.key,) if entry.key else ()
+        elif entry.kind == EntryKind.CLOSED:
+            found.pop(entry.key, None)
         elif entry.kind == EntryKind.SIGNALLED:
             found = _after(found, entry)
         elif entry.kind == EntryKind.ENDED:
@@ -30,7 +32,7 @@ def parked(entries: Sequence[JournalEntry]) -> dict[str, tuple[str, ...]]:
 
 
 def _after(found: dict[str, tuple[str, ...]], entry: JournalEntry) -> dict[str, tuple[str, ...]]:
-    if entry.key in CLEARING:
+    if entry.label == ABANDON:
         return {}
     if entry.key not in ANSWERING:
         return found

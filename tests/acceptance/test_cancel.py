@@ -177,9 +177,7 @@ def test_what_is_in_flight_ends_and_then_all_is_undone(
 
 
 @pytest.mark.parametrize(("definition", "gated", "plans"), HELD, ids=[case[0].name for case in HELD])
-def test_a_deadline_does_as_a_cancel(
-    place: Place, definition: SagaDef[[], object], gated: str, plans: dict[str, str]
-):
+def test_a_deadline_does_as_a_cancel(place: Place, definition: SagaDef[[], object], gated: str, plans: dict[str, str]):
     """A deadline that passes while something is in flight lets it end, then undoes everything."""
 
     async def main() -> None:

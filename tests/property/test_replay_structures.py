@@ -290,7 +290,10 @@ async def check_prefixes(life: Life, seed: int) -> None:
         check_world(again, about)
 
 
-FEW = settings(max_examples=int(__import__("os").environ.get("N","40")), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+FEW = settings(
+    max_examples=int(__import__("os").environ.get("N", "40")),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
 
 
 @FEW

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
 import attrs
@@ -76,12 +76,25 @@ async def sleeps_not_at_all() -> None:
     await asyncio.sleep(0)
 
 
+class Never(Coroutine[None, None, None]):
+    """Something to wait for; unlike a coroutine of Python's own it may be dropped without having been awaited."""
+
+    def send(self, value: None) -> None:
+        raise AssertionError("it was awaited")
+
+    def throw(self, *error: Any) -> None:
+        raise AssertionError("it was awaited")
+
+    def __await__(self) -> Generator[None, None, None]:
+        raise AssertionError("it was awaited")
+
+
 async def gathers() -> None:
-    await asyncio.gather(asyncio.Event().wait())
+    await asyncio.gather(Never())
 
 
 async def makes_a_task() -> None:
-    asyncio.create_task(asyncio.Event().wait())  # noqa: RUF006 - it is refused
+    asyncio.create_task(Never())  # noqa: RUF006 - it is refused
 
 
 async def limits_time() -> None:
@@ -90,7 +103,7 @@ async def limits_time() -> None:
 
 
 async def waits_for() -> None:
-    await asyncio.wait_for(asyncio.Event().wait(), 1)
+    await asyncio.wait_for(Never(), 1)
 
 
 async def uses_a_thread() -> None:
