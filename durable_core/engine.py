@@ -14,7 +14,7 @@ from durable_core.errors import RunExists, RunNotFound, StoreError
 from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry
 from durable_core.model.keys import check_id
-from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunRef, RunStatus, RunUpdate
+from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunRef, RunStatus, reopened
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store
 from durable_core.runtime.attention import Attention
@@ -23,6 +23,7 @@ from durable_core.runtime.ledger import End
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
 from durable_core.runtime.settings import Settings
+from durable_core.runtime.starting import announced_version, encoded_call, new_run
 from durable_core.runtime.waiters import RunOutcome, Waiters
 from durable_core.runtime.worker import Worker
 from durable_core.runtime.writer import Writer
@@ -82,6 +83,8 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         await self.store.open(worker=self.name if self.settings.worker else None)
+        if self.settings.worker and (served := self.registry.served()):
+            await self.store.announce(served)
         loop = asyncio.get_running_loop()
         self._writer = Writer(self.store, loop, on_guilty=self._guilty, patience_s=self.settings.store_timeout_s)
         if self.settings.worker:
@@ -198,36 +201,37 @@ class Engine:
             PayloadError: an argument cannot be stored.
             StoreError: the store did not take it; nothing was started.
         """
-        definition = self.registry.get(name, version)
+        writer = self.writer
+        definition = self.registry.find(name, version)
+        if definition is None:
+            version = await announced_version(self.store, self.registry, name, version)
         if id is not None:
             check_id(id)
-        payload = definition.shape.encode(args, dict(kwargs or {}), what=f"starting {name}: the arguments")
-        writer = self.writer
+        payload = encoded_call(
+            definition, args, dict(kwargs or {}), codec=self.codec, what=f"starting {name}: the arguments"
+        )
         if writer.crowded:
             await writer.room()
-        now_ns = self.clock.now_ns()
-        span_ns = definition.deadline_ns if deadline_ns is None else deadline_ns
-        worker = self._worker if self._worker is not None and not self._worker.leaving else None
-        row = NewRun(
+        worker = (
+            self._worker if definition is not None and self._worker is not None and not self._worker.leaving else None
+        )
+        span_ns = definition.deadline_ns if deadline_ns is None and definition is not None else deadline_ns
+        row = new_run(
             self.store.next_num(),
             id or self.ids.name(),
             self.ids.uid(),
-            name,
-            definition.version,
-            RunStatus.PENDING if worker is None else RunStatus.RUNNING,
-            None if worker is None else worker.worker,
-            0 if worker is None else None,
-            None if span_ns is None else now_ns + span_ns,
-            payload,
-            None,
-            None,
-            now_ns,
+            name=name,
+            version=definition.version if definition is not None else version or 1,
+            owner=None if worker is None else worker.worker,
+            span_ns=span_ns,
+            input=payload,
+            now_ns=self.clock.now_ns(),
         )
         if not await self._begin(row, definition, worker):
             return await self._existing(row)
         return RunRef(row.num, row.id, row.name, row.version)
 
-    async def _begin(self, row: NewRun, definition: DurableFunction, worker: Worker | None) -> bool:
+    async def _begin(self, row: NewRun, definition: DurableFunction | None, worker: Worker | None) -> bool:
         """Write the start; False where its id is taken."""
         told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
@@ -239,7 +243,7 @@ class Engine:
             else:
                 told.set_result(accepted)
 
-        if worker is not None:
+        if worker is not None and definition is not None:
             worker.start(row, definition, settled)
         else:
             self.writer.start(row, settled)
@@ -353,7 +357,7 @@ class Engine:
         stored = f"{name} {since} {label}" if label else name
         await self.store.signal(record.num, stored, payload, now_ns=self.clock.now_ns())
         if record.ended_at_ns is not None:
-            self._reopen(record)
+            self.writer.update(reopened(record, now_ns=self.clock.now_ns()))
             await self.writer.flushed()
         if worker is not None and self.serves(record) and not worker.leaving:
             worker.poke()
@@ -379,14 +383,6 @@ class Engine:
     def serves(self, record: RunRecord) -> bool:
         """Whether this process drives runs of that function and version."""
         return self._worker is not None and (record.name, record.version) in self.registry.served()
-
-    def _reopen(self, record: RunRecord) -> None:
-        """Open a killed run again, so that a worker takes up the signal that waits for it."""
-        now_ns = self.clock.now_ns()
-        status, detail = RunStatus.PENDING, record.detail
-        self.writer.update(
-            RunUpdate(status, record.phase, None, 0, 0, None, None, None, detail, now_ns, None, record.num)
-        )
 
 
 def refused(error: StoreError, what: str) -> StoreError:

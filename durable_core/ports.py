@@ -90,6 +90,14 @@ class Store(Protocol):
         """The journals of these runs, each by ``seq``; a run without entries has an empty list."""
         ...
 
+    async def announce(self, served: Collection[tuple[str, int]]) -> None:
+        """Note that a worker serves these ``(name, version)`` pairs; durable on return. Known ones cost nothing."""
+        ...
+
+    async def announced(self) -> list[tuple[str, int]]:
+        """All pairs that any worker has ever announced, in order."""
+        ...
+
     async def find(self, ids: Sequence[str]) -> list[RunRecord]:
         """The runs of these ids, in no order; unknown ids are left out."""
         ...

@@ -212,8 +212,8 @@ class CallShape:
         every = self.signature.parameters
         if isinstance(place, str):
             named = every.get(place)
-            if named is not None and named.kind is Parameter.KEYWORD_ONLY:
-                return named
+            if named is not None and named.kind in (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
+                return named  # by keyword also where it could be positional: written without this signature at hand
             return next((p for p in every.values() if p.kind is Parameter.VAR_KEYWORD), None)
         if place < self._most:
             return every[self.parameters[place]]

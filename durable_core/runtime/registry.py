@@ -29,17 +29,22 @@ class Registry:
         """The ``(name, version)`` pairs that may be claimed."""
         return list(self._functions)
 
+    def find(self, name: str, version: int | None = None) -> DurableFunction | None:
+        """The function of this name and version, or its newest version; None where it is not registered here."""
+        return self._newest.get(name) if version is None else self._functions.get((name, version))
+
     def get(self, name: str, version: int | None = None) -> DurableFunction:
         """The function of this name and version, or its newest version.
 
         Raises:
             DefinitionError: there is none; the message lists what there is.
         """
-        found = self._newest.get(name) if version is None else self._functions.get((name, version))
+        found = self.find(name, version)
         if found is None:
             known = ", ".join(sorted(f"{known} v{number}" for known, number in self._functions)) or "none"
             asked = name if version is None else f"{name} v{version}"
             raise DefinitionError(
-                f"{asked!r} is not registered here; registered are: {known}. Register it, or check the name"
+                f"{asked!r} is not registered here; registered are: {known}. "
+                "Register it, check the name, or start a worker that serves it"
             )
         return found

@@ -25,6 +25,7 @@ from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
+from durable_core.runtime.starting import deadline_of
 from durable_core.runtime.steps import PendingStep
 from durable_core.runtime.turn import drive
 from durable_core.runtime.writer import Settled, Writer
@@ -197,7 +198,7 @@ class Worker:
             paused=record.paused,
             reason=record.reason,
             detail=record.detail,
-            deadline_at_ns=record.deadline_at_ns,
+            deadline_at_ns=deadline_of(record, definition),
         )
 
     def _early(self, run: Run, signals: list[StoredSignal], seq: int) -> list[Entry]:

@@ -23,6 +23,7 @@ class MemoryData:
     nums: dict[str, int] = attrs.field(factory=dict[str, int])
     journals: dict[int, dict[int, Entry]] = attrs.field(factory=dict[int, dict[int, Entry]])
     """Entries by ``seq``, by run."""
+    served: set[tuple[str, int]] = attrs.field(factory=set[tuple[str, int]])
     signals: dict[int, Signal] = attrs.field(factory=dict[int, Signal])
     workers: dict[str, "MemoryStore"] = attrs.field(factory=dict[str, "MemoryStore"])
     """Every announced worker with its store, which says whether it still lives."""
@@ -232,6 +233,18 @@ class MemoryStore:
         """The journals of these runs; see ``Store.load``."""
         self._check_open()
         return {num: [entry for _, entry in sorted(self.data.journals.get(num, {}).items())] for num in nums}
+
+    async def announce(self, served: Collection[tuple[str, int]]) -> None:
+        """Note what a worker serves; see ``Store.announce``."""
+        self._check_open()
+        if not self.data.served.issuperset(served):
+            self.data.served.update(served)
+            self._committed()
+
+    async def announced(self) -> list[tuple[str, int]]:
+        """What any worker has announced; see ``Store.announced``."""
+        self._check_open()
+        return sorted(self.data.served)
 
     async def find(self, ids: Sequence[str]) -> list[RunRecord]:
         """The runs of these ids; see ``Store.find``."""

@@ -80,6 +80,13 @@ CREATE TABLE workers (
 )
 """,
     """
+CREATE TABLE served (
+    name TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    PRIMARY KEY (name, version)
+)
+""",
+    """
 CREATE TABLE meta (
     "key" TEXT NOT NULL,
     value BLOB NOT NULL,

@@ -170,6 +170,16 @@ class SqliteStore:
             return self._ask(lambda reader: reader.load(nums))
         return await self._ask_at_length(lambda reader: reader.load(nums))
 
+    async def announce(self, served: Collection[tuple[str, int]]) -> None:
+        """Note what a worker serves; see ``Store.announce``. Writes nothing where all of it is known."""
+        new = sorted(set(served).difference(await self.announced()))
+        if new:
+            await self._transact("announce what is served", partial(self._file.writer.announce_served, new), rows=1)
+
+    async def announced(self) -> list[tuple[str, int]]:
+        """What any worker has announced; see ``Store.announced``."""
+        return self._ask(lambda reader: reader.announced())
+
     async def find(self, ids: Sequence[str]) -> list[RunRecord]:
         """The runs of these ids; see ``Store.find``."""
         if len(ids) <= FEW_READS:

@@ -119,6 +119,11 @@ class Reader:
                 journals[row[0]].append(Entry._make(row))
         return journals
 
+    def announced(self) -> list[tuple[str, int]]:
+        """What any worker has announced, in order."""
+        rows = self._connection.execute("SELECT name, version FROM served ORDER BY name, version")
+        return [(str(name), int(version)) for name, version in rows]
+
     def find(self, ids: Sequence[str]) -> list[RunRecord]:
         """The runs of ``ids`` that exist."""
         found: list[RunRecord] = []

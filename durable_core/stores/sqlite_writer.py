@@ -124,6 +124,10 @@ class Writer:
         (now_ns,) = self._connection.execute(_NOW_NS).fetchone()  # the database's clock, for people to read
         self._connection.execute(sql.INSERT_WORKER, (worker, os.getpid(), platform.node(), now_ns))
 
+    def announce_served(self, served: Sequence[tuple[str, int]]) -> None:
+        """Note what a worker serves."""
+        self._connection.executemany("INSERT OR IGNORE INTO served (name, version) VALUES (?, ?)", served)
+
     def forget(self, worker: str) -> None:
         """Note that ``worker`` lives no more."""
         self._connection.execute("DELETE FROM workers WHERE id = ?", (worker,))

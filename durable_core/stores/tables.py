@@ -17,8 +17,9 @@ def _number() -> "Column[int]":
     return Column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
 
 
-def _whole(*, default: int | None = None) -> "Column[int]":
-    return Column(BigInteger, nullable=False, server_default=None if default is None else text(str(default)))
+def _whole(*, default: int | None = None, key: bool = False) -> "Column[int]":
+    server_default = None if default is None else text(str(default))
+    return Column(BigInteger, nullable=False, server_default=server_default, primary_key=key, autoincrement=False)
 
 
 def _whole_or_none() -> "Column[int]":
@@ -120,6 +121,15 @@ class WorkerRow(SQLModel, table=True):
     started_at_ns: int = Field(sa_column=_whole())
 
 
+class ServedRow(SQLModel, table=True):
+    """A durable function that some worker has served: it may be started by name from elsewhere."""
+
+    __tablename__ = "served"  # pyright: ignore[reportAssignmentType]
+
+    name: str = Field(sa_column=_text(key=True))
+    version: int = Field(sa_column=_whole(key=True))
+
+
 class MetaRow(SQLModel, table=True):
     """A fact about the whole store: ``format`` and ``next_num`` (numbers), ``secret`` (32 bytes).
 
@@ -132,4 +142,4 @@ class MetaRow(SQLModel, table=True):
     value: bytes = Field(sa_column=_data())
 
 
-TABLES: tuple[type[SQLModel], ...] = (RunRow, JournalRow, SignalRow, WorkerRow, MetaRow)
+TABLES: tuple[type[SQLModel], ...] = (RunRow, JournalRow, SignalRow, WorkerRow, ServedRow, MetaRow)

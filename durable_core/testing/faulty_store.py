@@ -93,6 +93,14 @@ class FaultyStore:
         """The journals."""
         return await self._call("load", lambda: self.inner.load(nums))
 
+    async def announce(self, served: Collection[tuple[str, int]]) -> None:
+        """Note what a worker serves."""
+        await self._call("announcement", lambda: self.inner.announce(served))
+
+    async def announced(self) -> list[tuple[str, int]]:
+        """What any worker has announced."""
+        return await self._call("question for what is announced", self.inner.announced)
+
     async def find(self, ids: Sequence[str]) -> list[RunRecord]:
         """The runs of these ids."""
         return await self._call("find", lambda: self.inner.find(ids))

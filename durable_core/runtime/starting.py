@@ -1,0 +1,56 @@
+"""What a start writes: the version, the arguments and the row, also of a function that is not loaded here."""
+
+from typing import Any
+
+from durable_core.model.codec import Codec
+from durable_core.model.run import NewRun, RunRecord, RunStatus
+from durable_core.model.spec import DurableFunction
+from durable_core.ports import Store
+from durable_core.runtime.registry import Registry
+
+
+def encoded_call(
+    definition: DurableFunction | None, args: tuple[Any, ...], kwargs: dict[str, Any], *, codec: Codec, what: str
+) -> bytes:
+    """The arguments as they are stored. Without the function they are taken as given; its worker will check them."""
+    if definition is not None:
+        return definition.shape.encode(args, kwargs, what=what)
+    return codec.encode_ordered({"args": args, "kwargs": kwargs} if kwargs else args, what=what)
+
+
+async def announced_version(store: Store, registry: Registry, name: str, version: int | None) -> int:
+    """The version to start of a function that is not registered here: the one asked for, or the newest announced.
+
+    Raises:
+        DefinitionError: no worker has announced it.
+    """
+    known = [number for found, number in await store.announced() if found == name]
+    if not known or (version is not None and version not in known):
+        return registry.get(name, version).version  # raises, and lists what there is
+    return max(known) if version is None else version
+
+
+def deadline_of(record: RunRecord, definition: DurableFunction) -> int | None:
+    """The run's own, else its function's: whoever started it by name alone could not know that one."""
+    if record.deadline_at_ns is not None or definition.deadline_ns is None:
+        return record.deadline_at_ns
+    return record.created_at_ns + definition.deadline_ns
+
+
+def new_run(
+    num: int,
+    id: str,
+    uid: bytes,
+    *,
+    name: str,
+    version: int,
+    owner: str | None,
+    span_ns: int | None,
+    input: bytes,
+    now_ns: int,
+) -> NewRun:
+    """The row of a run that begins: driven at once by ``owner``, or pending and due for any worker."""
+    status = RunStatus.PENDING if owner is None else RunStatus.RUNNING
+    wake_at_ns = 0 if owner is None else None
+    deadline_at_ns = None if span_ns is None else now_ns + span_ns
+    return NewRun(num, id, uid, name, version, status, owner, wake_at_ns, deadline_at_ns, input, None, None, now_ns)
