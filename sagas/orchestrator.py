@@ -13,7 +13,7 @@ from durable_core import Clock, DefinitionError, DurableFunction, Engine, RunExi
 from sagas.answering import Answering
 from sagas.errors import SagaExists
 from sagas.handle import SagaHandle
-from sagas.model.definition import SagaDef, Span
+from sagas.model.definition import SagaDef, Span, check_timeout
 from sagas.model.info import SagaInfo
 from sagas.model.startable import Takes0, Takes1, Takes2, Takes3
 from sagas.operators import plain
@@ -66,8 +66,8 @@ class Orchestrator(Answering):
         settings = Settings(
             worker=worker,
             concurrency=concurrency,
-            grace_s=_seconds(grace),
-            store_timeout_s=_seconds(store_timeout),
+            grace_s=_seconds(grace, "Orchestrator(grace=)"),
+            store_timeout_s=_seconds(store_timeout, "Orchestrator(store_timeout=)"),
             max_crashes=max_crashes,
         )
         self.lease = lease
@@ -232,7 +232,7 @@ class Orchestrator(Answering):
             raise DefinitionError(f"{what!r} is neither a saga nor a saga's name; decorate its body with @saga(...)")
         try:
             ref = await self.engine.start(
-                name, args, kwargs, id=id, version=version, deadline_ns=None if deadline is None else to_ns(deadline)
+                name, args, kwargs, id=id, version=version, deadline_ns=_ns(deadline, f"starting {name}: deadline")
             )
         except RunExists as taken:
             raise SagaExists(plain(taken), run_id=taken.run_id) from None
@@ -250,5 +250,9 @@ class Orchestrator(Answering):
         return SagaHandle(self, RunRef(record.num, record.id, record.name, record.version), child=child)
 
 
-def _seconds(span: Span) -> float:
-    return span.total_seconds() if isinstance(span, timedelta) else float(span)
+def _seconds(span: Span, what: str) -> float:
+    return to_ns(check_timeout(span, what) or 0) / 1e9 if span else 0.0
+
+
+def _ns(span: Span | None, what: str) -> int | None:
+    return None if span is None else to_ns(check_timeout(span, what) or 0)

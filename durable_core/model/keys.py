@@ -26,11 +26,12 @@ def check_name(name: str, *, what: str) -> str:
     return name
 
 
-def check_id(run_id: str) -> None:
+def check_id(run_id: object) -> None:
     """Refuse an id that cannot be shown, listed or typed again."""
-    if not run_id or len(run_id) > LONGEST_ID or not run_id.isprintable():
+    if not isinstance(run_id, str) or not run_id or len(run_id) > LONGEST_ID or not run_id.isprintable():
         raise DefinitionError(
-            f"the id {run_id[:60]!r} cannot be used: give 1 to {LONGEST_ID} printable characters; nothing was started"
+            f"the id {str(run_id)[:60]!r} cannot be used: give a text of 1 to {LONGEST_ID} printable characters; "
+            "nothing was started"
         )
 
 
