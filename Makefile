@@ -42,6 +42,7 @@ lint: $(VENV)/.ready-test $(VENV)/.ready-lint ## ruff, import contracts, unused 
 types: $(VENV)/.ready-test $(VENV)/.ready-types ## mypy --strict and pyright strict on both packages
 	@$(PY) -m mypy
 	@$(PY) -m pyright --pythonpath $(PY)
+	@$(PY) -m pytest -q tests/typing
 
 bench: $(VENV)/.ready-demo ## measure this machine (BENCH_ARGS="--help" lists the choices)
 	@$(PY) -m benchmarks $(BENCH_ARGS)
