@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import platform
@@ -26,8 +27,11 @@ TARGETS = {
 }
 
 
-def once(workload: str) -> dict[str, float]:
-    """Run a workload in this process, on a fresh file."""
+def once(workload: str, *, freeze: bool) -> dict[str, float]:
+    """Run a workload in this process, on a fresh file; ``freeze`` as `sagas worker` does after its imports."""
+    if freeze:
+        gc.collect()
+        gc.freeze()
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
         return asyncio.run(WORKLOADS[workload](store_in(Path(folder))))
 
@@ -38,10 +42,11 @@ def main() -> int:
     parser.add_argument("workloads", nargs="*", metavar="W", help="of W1 to W4; default all")
     parser.add_argument("--runs", type=int, default=5, help="runs of each workload; the median is printed")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--freeze", action="store_true", help="with what is imported frozen, as in `sagas worker`")
     parser.add_argument("--once", action="store_true", help="run one workload here and print its figures as JSON")
     asked = parser.parse_args()
     if asked.once:
-        print(json.dumps(once(asked.workloads[0])))
+        print(json.dumps(once(asked.workloads[0], freeze=asked.freeze)))
         return 0
     print(
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, WAL and synchronous=FULL, "
@@ -50,7 +55,7 @@ def main() -> int:
     figures: dict[str, dict[str, float]] = {}
     print(f"{'':34}{'median':>10}{'min':>10}{'max':>10}  {'':8} target")
     for workload in asked.workloads or WORKLOADS:
-        runs = [_in_a_process(workload) for _ in range(asked.runs)]
+        runs = [_in_a_process(workload, freeze=asked.freeze) for _ in range(asked.runs)]
         for name in runs[0]:
             values = [run[name] for run in runs]
             label, unit, target = TARGETS[workload, name]
@@ -62,9 +67,10 @@ def main() -> int:
     return 0
 
 
-def _in_a_process(workload: str) -> dict[str, float]:
+def _in_a_process(workload: str, *, freeze: bool) -> dict[str, float]:
+    options = ["--freeze"] if freeze else []
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", workload, "--once"], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "benchmarks", workload, "--once", *options], check=True, capture_output=True, text=True
     )
     figures: dict[str, float] = json.loads(done.stdout)
     return figures
