@@ -355,8 +355,10 @@ class Engine:
             await self.writer.flushed()
             return True
         stored = f"{name} {since} {label}" if label else name
-        await self.store.signal(record.num, stored, payload, now_ns=self.clock.now_ns())
-        if record.ended_at_ns is not None:
+        ended = record.ended_at_ns is not None
+        if not await self.store.signal(record.num, stored, payload, now_ns=self.clock.now_ns(), ended=ended):
+            return False
+        if ended:
             self.writer.update(reopened(record, now_ns=self.clock.now_ns()))
             await self.writer.flushed()
         if worker is not None and self.serves(record) and not worker.leaving:

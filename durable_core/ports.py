@@ -114,8 +114,11 @@ class Store(Protocol):
         """How many runs ``query`` describes; its limit is ignored."""
         ...
 
-    async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int) -> None:
-        """Leave a signal for ``run``; durable on return. An unowned run becomes due at once."""
+    async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool = False) -> bool:
+        """Leave a signal for ``run``; durable on return. An unowned run becomes due at once.
+
+        False, and nothing is left, where the run has ended, unless ``ended`` says that it is meant for an ended one.
+        """
         ...
 
     async def signals(self, runs: Collection[int]) -> list[Signal]:

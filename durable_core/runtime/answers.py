@@ -98,7 +98,9 @@ class Answers:
             await engine.flushed()
         else:
             self._check_by_name(record, await engine.journal(record.num), answer)
-            await engine.signal(record, "answer", msgspec.json.encode(answer))
+            if not await engine.signal(record, "answer", msgspec.json.encode(answer)):
+                await self.give(await engine.find(record.id), answer, closed=closed)  # it moved on meanwhile
+                return
         fresh = await engine.find(record.id)
         entries = await engine.journal(record.num)
         if not self._settled(fresh, entries, answer, closed=closed(fresh)) and engine.serves(record):

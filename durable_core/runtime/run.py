@@ -124,6 +124,8 @@ class Run(Ledger):
                 answered(self, payload)
                 continue
             self.feed(self.input(EntryKind.SIGNALLED, name, seq, "", payload))
+            if name in ("pause", "resume") and not self.dead:
+                self.save(owner=self.shell.worker, wake_at_ns=None)
         for step in self.unended():
             if not self.dead:
                 step.recover(self)
@@ -327,8 +329,9 @@ class Run(Ledger):
         for name, payload, seq in self.inbox:  # they wait until the code is mended; a retry has had its chance
             if name in ("pause", "resume"):
                 self.paused = name == "pause"
+            if name in ("pause", "resume", "retry"):
                 self.input(EntryKind.NOTED, name, 0, "", payload)
-            elif name != "retry" and not seq:
+            elif not seq:
                 self.input(EntryKind.HELD, name, 0, "", payload)
         self.inbox.clear()
         self.save(owner=None, wake_at_ns=None)

@@ -267,7 +267,15 @@ class MemoryStore:
         """How many runs ``query`` describes; see ``Store.count``."""
         return len(await self.select(attrs.evolve(query, limit=None)))
 
-    async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int) -> None:  # noqa: ARG002 - the port's
+    async def signal(
+        self,
+        run: int,
+        name: str,
+        payload: bytes,
+        *,
+        now_ns: int,  # noqa: ARG002 - the port's
+        ended: bool = False,
+    ) -> bool:
         """Leave a signal for ``run``; see ``Store.signal``."""
         self._check_open()
         if run not in self.data.runs:
@@ -275,10 +283,13 @@ class MemoryStore:
                 f"there is no run of number {run} in the memory store, so the signal {name!r} was not stored; "
                 "look the run up by its id first"
             )
+        if self.data.runs[run].ended_at_ns is not None and not ended:
+            return False
         self.data.last_signal += 1
         self.data.signals[self.data.last_signal] = Signal(self.data.last_signal, run, name, payload)
         self._wake_signalled([run])
         self._committed()
+        return True
 
     async def signals(self, runs: Collection[int]) -> list[Signal]:
         """The signals that wait for these runs; see ``Store.signals``."""

@@ -198,10 +198,10 @@ class SqliteStore:
         """How many runs ``query`` describes; see ``Store.count``."""
         return await self._ask_at_length(lambda reader: reader.count(query))
 
-    async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int) -> None:
+    async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool = False) -> bool:
         """Leave a signal for ``run``; durable on return. See ``Store.signal``."""
-        leave = partial(self._file.writer.signal, run, name, payload, now_ns=now_ns)
-        await self._transact(f"leave the signal {name!r}", leave, rows=1)
+        leave = partial(self._file.writer.signal, run, name, payload, now_ns=now_ns, ended=ended)
+        return await self._transact(f"leave the signal {name!r}", leave, rows=1)
 
     async def signals(self, runs: Collection[int]) -> list[Signal]:
         """The signals that wait for these runs; see ``Store.signals``."""

@@ -71,7 +71,12 @@ class SqliteFile:
             schema.check_ours(path)
             connection = schema.connect_writer(path, synchronous=synchronous)
             file = cls(path, worker=worker, lock=lock, connection=connection)
-            file._announce()
+            try:
+                file._announce()
+            except BaseException:
+                file.reader.close()
+                file.bulk_reader.close()
+                raise
         except BaseException:
             if connection is not None:
                 connection.close()

@@ -132,17 +132,20 @@ class Writer:
         """Note that ``worker`` lives no more."""
         self._connection.execute("DELETE FROM workers WHERE id = ?", (worker,))
 
-    def signal(self, run: int, name: str, payload: bytes, *, now_ns: int) -> None:
-        """Leave a signal, and make the run due where nobody owns it."""
+    def signal(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool) -> bool:
+        """Leave a signal, and make the run due where nobody owns it; False where it has ended."""
         row = self._connection.execute("SELECT owner, ended_at_ns FROM runs WHERE num = ?", (run,)).fetchone()
         if row is None:
             raise StoreError(
                 f"there is no run of number {run} in {self._path}, so the signal {name!r} was not stored; "
                 "look the run up by its id first"
             )
+        if row[1] is not None and not ended:
+            return False
         self._connection.execute(sql.INSERT_SIGNAL, (run, name, payload, now_ns))
         if row == (None, None):
             self._connection.execute(_SIGNALLED, (run,))
+        return True
 
     def reserve_numbers(self) -> range:
         """The next ``NUMBERS`` run numbers; they are this store's once the transaction is committed."""

@@ -122,9 +122,9 @@ class FaultyStore:
         """How many runs ``query`` describes."""
         return await self._call("count", lambda: self.inner.count(query))
 
-    async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int) -> None:
+    async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool = False) -> bool:
         """Leave a signal."""
-        await self._call("signal", lambda: self.inner.signal(run, name, payload, now_ns=now_ns))
+        return await self._call("signal", lambda: self.inner.signal(run, name, payload, now_ns=now_ns, ended=ended))
 
     async def signals(self, runs: Collection[int]) -> list[Signal]:
         """The signals that wait."""

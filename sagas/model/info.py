@@ -290,7 +290,7 @@ def history_of(entries: Sequence[JournalEntry]) -> list[Entry]:
 
 def _entry(entry: JournalEntry) -> Entry:
     data: dict[str, Any] = {}
-    if entry.kind in (EntryKind.SIGNALLED, EntryKind.HELD) and entry.payload:
+    if entry.kind in (EntryKind.SIGNALLED, EntryKind.HELD, EntryKind.NOTED) and entry.payload:
         data = msgspec.json.decode(entry.payload)
     return Entry(
         seq=entry.seq,

@@ -13,8 +13,8 @@ import attrs
 
 from durable_core.stores.memory import MemoryData, MemoryStore
 from sagas import (
-    Happened,
     DidNotHappen,
+    Happened,
     Orchestrator,
     Pivot,
     Retry,
@@ -71,7 +71,7 @@ class World:
     calls: list[tuple[str, StepInfo]] = attrs.field(factory=list[tuple[str, StepInfo]])
     """Every call, also those without effect."""
     plans: dict[str, list[str]] = attrs.field(factory=dict[str, list[str]])
-    """What the next calls of a party do: ok, refused, broken, lost (no effect, no answer), silent (effect, no answer)."""
+    """What its next calls do: ok, refused, broken, lost (no effect, no answer), silent (effect, no answer)."""
     gates: dict[str, Gate] = attrs.field(factory=dict[str, Gate])
     """Parties that are held up before their effect."""
     together: int = 0
@@ -157,7 +157,7 @@ class World:
 
 
 def party(name: str, *, retry: Retry = ONCE, undo_retry: Retry = ONCE, settled_by: str = "") -> Step[[str], str]:
-    """A step of the party ``name``; ``settled_by`` is ``probe``, ``undo`` (a compensation that admits Unknown) or nobody."""
+    """A step of the party ``name``; settled by ``probe``, ``undo`` (a compensation that admits Unknown) or nobody."""
 
     @step(name=name, rejects=(Refused,), retry=retry)
     async def act(about: str, *, world: World = resource()) -> str:

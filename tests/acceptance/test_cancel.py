@@ -102,7 +102,7 @@ async def swallowing(s: Saga) -> str:
             try:
                 await s.run(held, "x")
                 await s.run(after, "x")
-            except Exception:  # noqa: BLE001, S112
+            except Exception:  # noqa: BLE001
                 continue
     finally:
         await s.run(after, "finally")
@@ -152,7 +152,7 @@ async def cancelled(handle: SagaHandle[object], running: Orchestrator, cause: st
 def test_what_is_in_flight_ends_and_then_all_is_undone(
     place: Place, definition: SagaDef[[], object], gated: str, plans: dict[str, str], times: int
 ):
-    """The step (or compensation) in flight is allowed to end, is recorded and undone with the rest; nothing new begins."""
+    """The step (or undo) in flight is allowed to end, is recorded and undone with the rest; nothing new begins."""
 
     async def main() -> None:
         world = trouble(plans)
@@ -265,7 +265,7 @@ def test_a_step_that_ends_unknown_while_cancelled_is_settled_first(place: Place)
             await handle.cancel()
             gate.opened.set()
             gone = await cancelled(handle, running)
-        assert gone.compensated == ["held", "before"] or gone.compensated == ("held", "before")
+        assert list(gone.compensated) == ["held", "before"]
         assert world.live == {}
 
     play(main)
@@ -292,7 +292,7 @@ Pause = Callable[[Orchestrator, SagaHandle[str]], Awaitable[None]]
 @pytest.mark.parametrize("does", ["ok", "refused", "broken"])
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
 def test_a_cancel_while_the_pivot_is_in_flight(place: Place, does: str, how: str):
-    """Where the pivot then happens the saga goes forward, and the request is journalled as too late; else it is undone."""
+    """Where the pivot then happens the saga goes forward, and the request was too late; else it is undone."""
 
     async def main() -> None:
         world = World().plan("sell", does)
@@ -326,7 +326,6 @@ def test_a_cancel_while_nobody_knows_about_the_pivot(place: Place, does: str, wh
     async def main() -> None:
         world = World().plan("sell", does)
         gate = world.gate("sell" if when == "in flight" else "probe")
-        known = world.known
         definition = order(sell_probed)
         async with place.orchestrator(definition, world=world) as running:
             handle = await running.start(definition, id="o")
@@ -334,7 +333,6 @@ def test_a_cancel_while_nobody_knows_about_the_pivot(place: Place, does: str, wh
                 await entered(gate, running)
             else:
                 await begun(handle, running, "sell", "unknown", "succeeded", "failed")
-            assert known() is None if False else True  # noqa: SIM210, SIM223
             try:
                 await handle.cancel()
             except SagaPastPivot:
@@ -412,7 +410,7 @@ def test_after_the_pivot_a_cancel_is_refused_and_the_deadline_void(place: Place)
     play(main)
 
 
-# -- once compensation has begun ----------------------------------------------------------------------------------------
+# -- once compensation has begun ---------------------------------------------------------------------------------------
 
 
 @saga("failing", version=1)
@@ -495,7 +493,7 @@ def test_an_error_from_the_body_does_not_hide_the_cancel(place: Place):
         try:
             await s.sleep(3600)
         finally:
-            raise Broken("on the way out")  # noqa: B012
+            raise Broken("on the way out")
 
     async def main() -> None:
         world = World()

@@ -38,7 +38,7 @@ async def travel(s: Saga, who: str) -> list[str]:
 
 
 def test_three_levels_are_done(place: Place):
-    """Where nothing fails the steps of all three levels are done once, and the children's results are their parents'."""
+    """Where nothing fails the steps of all three levels are done once, and parents get their children's results."""
 
     async def main() -> None:
         world = World()
@@ -116,7 +116,7 @@ def test_a_child_that_fails_compensates_itself(place: Place, what: str):
 
 
 def test_the_roots_error_tells_of_the_childs(place: Place):
-    """Where nobody catches it, the root's failure is the child's SagaCompensated, and its cause the step's own exception."""
+    """Where nobody catches it the root's failure is the child's SagaCompensated, caused by the step's exception."""
 
     async def main() -> None:
         world = World().plan("meal", "refused")
@@ -138,7 +138,7 @@ def test_the_roots_error_tells_of_the_childs(place: Place):
 
 @pytest.mark.parametrize("verb", ["retry", "skip"])
 def test_a_root_with_a_stuck_grandchild_is_stuck(place: Place, verb: str):
-    """A grandchild's compensation that is given up makes the root stuck, by its full key; mended there, all is undone."""
+    """A grandchild's compensation that is given up makes the root stuck, by its full key, and is mended there."""
 
     async def main() -> None:
         world = World().plan("meal", "refused").plan("undo seat", "broken", "ok")

@@ -137,7 +137,7 @@ def test_no_money_is_made_or_lost(place: Place, first: str, second: str, receipt
 @pytest.mark.parametrize("booked", [False, True])
 @pytest.mark.parametrize("receipt", ["ok", "refused"])
 def test_a_crash_amid_a_booking_books_once(place: Place, what: str, booked: bool, receipt: str):  # noqa: FBT001
-    """A process that dies before or after the booking itself leads to one booking, whether the transfer stands or not."""
+    """A process that dies before or after the booking itself leads to one booking, also where it is taken back."""
 
     async def main() -> None:
         mine = bank()
@@ -249,7 +249,7 @@ async def create(s: Saga, order: str, total: int) -> str:
 
 
 def test_orders_beyond_the_credit_limit_are_rejected(place: Place):
-    """Of ten orders of 30 under a limit of 100 three are approved, all others rejected; the credit is that of the three."""
+    """Of ten orders of 30 under a limit of 100 three are approved, all others rejected; the credit is theirs."""
 
     async def main() -> None:
         shop = Shop(limit=100)

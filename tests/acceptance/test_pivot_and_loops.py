@@ -177,7 +177,7 @@ ITEMS = [f"item {number}" for number in range(1, 11)]
 
 
 def test_the_seventh_of_ten_items_is_refused(place: Place):
-    """A loop of ten items whose seventh is refused takes back the six before it, each with its own element, last first."""
+    """A loop whose seventh of ten items is refused takes back the six before it, each with its own element."""
 
     async def main() -> None:
         world = World().plan("pick", *["ok"] * 6, "refused", "ok")
@@ -230,7 +230,7 @@ async def deliver(s: Saga, what: str) -> str:
 
 @pytest.mark.parametrize("does", ["refused", "broken"])
 def test_the_fallback_is_taken_after_its_savepoint_is_undone(place: Place, does: str):
-    """Where the first courier fails its label is undone first, then the other one is booked; the parcel stays packed."""
+    """Where the first courier fails its label is undone, then the other is booked; the parcel stays packed."""
 
     async def main() -> None:
         world = World().plan("fast", does)
@@ -308,7 +308,7 @@ def test_a_fallback_outlives_a_crash_in_the_savepoints_undo(place: Place):
     play(main)
 
 
-# -- compensations that fail --------------------------------------------------------------------------------------------
+# -- compensations that fail -------------------------------------------------------------------------------------------
 
 first, second, third = party("first"), party("second"), party("third")
 never = party("never")

@@ -1,0 +1,266 @@
+"""What the names in a saga's body stand for, told without running it.
+
+Invariant: a name is told only where each of its bindings is seen and all are the same; one that the body binds
+otherwise is data, even if a module has something of that name.
+"""
+
+import ast
+import builtins
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum, auto
+from types import ClassMethodDescriptorType, ModuleType
+from typing import Any
+
+import attrs
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+HOPS = 4
+"""How many names are followed from one to the next, as in ``me = s``."""
+
+
+class Role(Enum):
+    """Who runs steps."""
+
+    SAGA = auto()
+    PARALLEL = auto()
+
+
+class Missing(Enum):
+    """Stands for what cannot be told."""
+
+    MISSING = auto()
+
+
+MISSING = Missing.MISSING
+
+
+@attrs.frozen
+class Imported:
+    """A name that the body itself imports."""
+
+    what: object
+
+
+Binding = Role | Imported | Function | ast.expr | None
+"""A runner of steps, an import, a helper defined in the body, another name or ``s.parallel()``; None: data."""
+
+
+@attrs.frozen(eq=False)
+class Names:
+    """The names that are in sight at one place of a body."""
+
+    world: Mapping[str, object]
+    """The globals of the body, and what it closes over."""
+    changed: frozenset[str]
+    """Attributes that the body assigns, of whatever."""
+    scopes: tuple[Mapping[str, Binding], ...] = ()
+    """What is bound by the functions around the place, the innermost last."""
+
+    @classmethod
+    def of(cls, body: Callable[..., Any], tree: ast.AsyncFunctionDef) -> "Names":
+        """The names within the body of a saga, whose first parameter is the saga."""
+        changed = frozenset(
+            node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and not _is_read(node)
+        )
+        first = next(iter(inspect.signature(body).parameters.values()), None)
+        named = first is not None and first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD)
+        return cls(_world(body), changed).inside(tree, {first.name: Role.SAGA} if first and named else {})
+
+    def inside(self, function: Function, roles: Mapping[str, Role]) -> "Names":
+        """The names within ``function``, whose parameters are given these roles."""
+        found: dict[str, list[Binding]] = {}
+        for argument in _parameters(function.args):
+            found.setdefault(argument, []).append(roles.get(argument))
+        for statement in [function.body] if isinstance(function, ast.Lambda) else function.body:
+            for name, binding in _bindings(statement, self.world):
+                found.setdefault(name, []).append(binding)
+        scope = {name: _agreed(bindings) for name, bindings in found.items()}
+        return attrs.evolve(self, scopes=(*self.scopes, scope))
+
+    def what(self, node: ast.expr, hops: int = HOPS) -> object:
+        """The object that ``node`` stands for; ``MISSING`` where it cannot be told."""
+        match node:
+            case ast.Name(id=name):
+                bound, names = self._find(name)
+                if names is None:
+                    return self.world.get(name, getattr(builtins, name, MISSING))
+                if isinstance(bound, Imported):
+                    return bound.what
+                return names.what(bound, hops - 1) if hops and isinstance(bound, ast.expr) else MISSING
+            case ast.Attribute(value=value, attr=attr):
+                owner = MISSING if attr in self.changed else self.what(value, hops)
+                return MISSING if owner is MISSING else _attribute(owner, attr)
+            case _:
+                return MISSING
+
+    def role(self, node: ast.expr, hops: int = HOPS) -> Role | None:
+        """Whether ``node`` surely is the saga, or a parallel block of it."""
+        bound, names = self._find(node.id) if isinstance(node, ast.Name) else (None, None)
+        if names is None or not hops or isinstance(bound, Function):
+            return None
+        match bound:
+            case Role():
+                return bound
+            case ast.Call(func=ast.Attribute(value=value)):
+                return Role.PARALLEL if names.role(value, hops - 1) is Role.SAGA else None
+            case ast.expr():
+                return names.role(bound, hops - 1)
+            case _:
+                return None
+
+    def helper(self, node: ast.expr) -> "tuple[Function, Names] | None":
+        """The function of the body that ``node`` names, and the names in sight where it is defined."""
+        bound, names = self._find(node.id) if isinstance(node, ast.Name) else (None, None)
+        return (bound, names) if names is not None and isinstance(bound, Function) else None
+
+    def _find(self, name: str) -> "tuple[Binding, Names | None]":
+        """What binds ``name``, and the names in sight there; no names where the body does not bind it."""
+        for depth in range(len(self.scopes), 0, -1):
+            if name in self.scopes[depth - 1]:
+                return self.scopes[depth - 1][name], attrs.evolve(self, scopes=self.scopes[:depth])
+        return None, None
+
+
+def is_block(node: ast.expr, *kinds: str) -> bool:
+    """Whether ``node`` is a call of a method so named, such as ``s.parallel()``."""
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in kinds
+
+
+def _world(body: Callable[..., Any]) -> Mapping[str, object]:
+    function = inspect.unwrap(body)
+    names = dict(getattr(function, "__globals__", {}))
+    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
+    for name, cell in zip(code.co_freevars if code else (), cells or (), strict=False):
+        try:
+            names[name] = cell.cell_contents
+        except ValueError:
+            names[name] = MISSING  # not assigned yet
+    return names
+
+
+def _attribute(owner: object, name: str) -> object:
+    """The attribute, without running a property of somebody's."""
+    if isinstance(owner, ModuleType):
+        try:
+            return getattr(owner, name, MISSING)  # a module may load its parts on demand
+        except ImportError:
+            return MISSING
+    found = inspect.getattr_static(owner, name, MISSING)
+    if isinstance(owner, type) and isinstance(found, staticmethod | classmethod | ClassMethodDescriptorType):
+        return found.__get__(None, owner)
+    return found
+
+
+def _agreed(bindings: Sequence[Binding]) -> Binding:
+    """What all of a name's bindings say; None where they differ."""
+    first = bindings[0]
+    return first if all(_told(binding) == _told(first) for binding in bindings[1:]) else None
+
+
+def _told(binding: Binding) -> object:
+    match binding:
+        case Imported(what=what):
+            return id(what)
+        case ast.expr():
+            return ast.dump(binding)
+        case _:
+            return binding
+
+
+def _bindings(node: ast.AST, world: Mapping[str, object]) -> Iterator[tuple[str, Binding]]:
+    """What ``node`` binds in the function around it; for a nested function its name, and what it says is not its own.
+
+    Comprehensions and classes have names of their own, which are taken for those of the function: so they are data.
+    """
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            yield node.name, None if node.decorator_list else node
+            yield from ((name, None) for name in _not_its_own(node))
+            parts: Sequence[ast.AST] = [*node.decorator_list, node.args]
+        case ast.Lambda():
+            parts = [node.args]
+        case ast.ClassDef():
+            yield node.name, None
+            yield from ((name, None) for part in node.body for name, _ in _bindings(part, world))
+            parts = [*node.decorator_list, *node.bases, *node.keywords]
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Name() | ast.Attribute()):
+            yield name, node.value
+            return
+        case ast.withitem(optional_vars=ast.Name(id=name)) if is_block(node.context_expr, "parallel"):
+            yield name, node.context_expr
+            parts = [node.context_expr]
+        case ast.Import() | ast.ImportFrom():
+            yield from _imports(node, world)
+            return
+        case _:
+            yield from ((name, None) for name in _stored(node))
+            parts = list(ast.iter_child_nodes(node))
+    for part in parts:
+        yield from _bindings(part, world)
+
+
+def _stored(node: ast.AST) -> Sequence[str]:
+    """The names that one node binds, apart from its parts."""
+    match node:
+        case ast.Name(id=name) if not _is_read(node):
+            return [name]
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            return [name]
+        case ast.MatchMapping(rest=str(name)):
+            return [name]
+        case ast.Global(names=names) | ast.Nonlocal(names=names):
+            return names
+        case _:
+            return []
+
+
+def _imports(node: ast.Import | ast.ImportFrom, world: Mapping[str, object]) -> Iterator[tuple[str, Binding]]:
+    for alias in node.names:
+        if isinstance(node, ast.Import):
+            top = alias.name.partition(".")[0]
+            yield alias.asname or top, _loaded(alias.name if alias.asname else top)
+            continue
+        origin = "." * node.level + (node.module or "")
+        package = str(world.get("__package__") or "")
+        if node.level and not package:
+            yield alias.asname or alias.name, None
+            continue
+        module = _loaded(_absolute(origin, package))
+        part = _loaded(f"{_absolute(origin, package)}.{alias.name}")
+        found = MISSING if module is None else _attribute(module.what, alias.name)
+        yield alias.asname or alias.name, part if found is MISSING else Imported(found)
+
+
+def _absolute(origin: str, package: str) -> str:
+    """The full name of a module that may be given relative to ``package``."""
+    module = origin.lstrip(".")
+    up = len(origin) - len(module)
+    if not up:
+        return module
+    around = package.split(".")[: len(package.split(".")) - up + 1]
+    return ".".join([*around, module] if module else around)
+
+
+def _loaded(module: str) -> Imported | None:
+    """The module where it is loaded; nothing is loaded to read a body."""
+    found = sys.modules.get(module)
+    return None if found is None else Imported(found)
+
+
+def _not_its_own(function: ast.AST) -> Iterator[str]:
+    for node in ast.walk(function):
+        if isinstance(node, ast.Global | ast.Nonlocal):
+            yield from node.names
+
+
+def _parameters(arguments: ast.arguments) -> list[str]:
+    rest = [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
+    return [
+        argument.arg for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *rest]
+    ]
+
+
+def _is_read(node: ast.Name | ast.Attribute) -> bool:
+    return isinstance(node.ctx, ast.Load)
