@@ -67,7 +67,9 @@ def _known() -> dict[Any, str]:
     """The functions of the modules that are loaded; a body cannot hold one of another module."""
     return {
         getattr(module, name): instead
-        for module, names, instead in ((sys.modules.get(module), names, instead) for module, names, instead in FUNCTIONS)
+        for module, names, instead in (
+            (sys.modules.get(module), names, instead) for module, names, instead in FUNCTIONS
+        )
         for name in names.split()
         if isinstance(getattr(module, name, None), BuiltinFunctionType | FunctionType | MethodType)
     }

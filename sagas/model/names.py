@@ -79,6 +79,14 @@ class Names:
         scope = {name: _agreed(bindings) for name, bindings in found.items()}
         return attrs.evolve(self, scopes=(*self.scopes, scope))
 
+    @property
+    def roles(self) -> tuple[frozenset[tuple[str, Role]], ...]:
+        """Who runs steps under which name, of each function around the place."""
+        return tuple(
+            frozenset((name, binding) for name, binding in scope.items() if isinstance(binding, Role))
+            for scope in self.scopes
+        )
+
     def what(self, node: ast.expr, hops: int = HOPS) -> object:
         """The object that ``node`` stands for; ``MISSING`` where it cannot be told."""
         match node:
@@ -147,7 +155,7 @@ def _attribute(owner: object, name: str) -> object:
             return getattr(owner, name, MISSING)  # a module may load its parts on demand
         except ImportError:
             return MISSING
-    found = inspect.getattr_static(owner, name, MISSING)
+    found: Any = inspect.getattr_static(owner, name, MISSING)
     if isinstance(owner, type) and isinstance(found, staticmethod | classmethod | ClassMethodDescriptorType):
         return found.__get__(None, owner)
     return found
@@ -257,9 +265,7 @@ def _not_its_own(function: ast.AST) -> Iterator[str]:
 
 def _parameters(arguments: ast.arguments) -> list[str]:
     rest = [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
-    return [
-        argument.arg for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *rest]
-    ]
+    return [argument.arg for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *rest]]
 
 
 def _is_read(node: ast.Name | ast.Attribute) -> bool:

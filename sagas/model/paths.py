@@ -5,7 +5,7 @@ Invariant: that fact is told where it holds on every path to a place; where a pa
 
 import ast
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,12 +61,13 @@ class Paths(ABC):
 
     def function(self, body: Sequence[ast.stmt], frame: Frame, at: At) -> At:
         """Follow a function from its beginning; what holds where it returns."""
-        with self._within(frame):
+        with self.within(frame):
             end = self._block(body, at)
         return meet(end, *frame.returns)
 
     @contextmanager
-    def _within(self, frame: Frame) -> Iterator[None]:
+    def within(self, frame: Frame) -> Generator[None]:
+        """Follow what is around under another frame."""
         outer = getattr(self, "frame", frame)
         self.frame = frame
         try:
@@ -130,7 +131,9 @@ class Paths(ABC):
     def _if(self, node: ast.If, at: At) -> At:
         at = self.expression(node.test, at)
         known = _constant(node.test)
-        ways = [self._block(body, at) for body, way in ((node.body, True), (node.orelse, False)) if known in (way, None)]
+        ways = [
+            self._block(body, at) for body, way in ((node.body, True), (node.orelse, False)) if known in (way, None)
+        ]
         return meet(*ways)
 
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While, at: At) -> At:
@@ -139,7 +142,7 @@ class Paths(ABC):
         known = _constant(node.test) if isinstance(node, ast.While) else None
         breaks: list[At] = []
         if known is not False:
-            with self._within(attrs.evolve(self.frame, breaks=breaks)):
+            with self.within(attrs.evolve(self.frame, breaks=breaks)):
                 self._block(node.body, at)
         return meet(None if known else self._block(node.orelse, at), *breaks)
 
@@ -156,7 +159,7 @@ class Paths(ABC):
         ours = [isinstance(node, ast.AsyncWith) and self._is_block(item.context_expr) for item in node.items]
         for item in node.items:
             at = self.expression(item.optional_vars, self.expression(item.context_expr, at))
-        with self._within(attrs.evolve(self.frame, in_block=self.frame.in_block or any(ours))):
+        with self.within(attrs.evolve(self.frame, in_block=self.frame.in_block or any(ours))):
             end = self._block(node.body, at)
         return end if all(ours) else at  # any other context manager may swallow the exception of the body's first step
 
@@ -241,7 +244,7 @@ class Paths(ABC):
         for other in others:
             parts += [other.iter, *other.ifs]
         parts += [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
-        with self._within(attrs.evolve(self.frame, in_block=in_block)):
+        with self.within(attrs.evolve(self.frame, in_block=in_block)):
             self.expressions(parts, at)
         return at
 

@@ -5,41 +5,20 @@ run, where it is found before its effect.
 """
 
 import ast
-import builtins
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
 
 from sagas.model.definition import Declared, Pivot, SagaDef, Step, is_saga, is_step, place_of
+from sagas.model.impure import instead_of
+from sagas.model.names import MISSING, Function, Names, Role
+from sagas.model.paths import At, Frame, Paths
 
 RUNNERS = frozenset({"run", "map"})
-IMPURE: Mapping[str, str] = {
-    "datetime.now": "s.now()",
-    "datetime.utcnow": "s.now()",
-    "datetime.datetime.now": "s.now()",
-    "datetime.datetime.utcnow": "s.now()",
-    "date.today": "s.now().date()",
-    "time.time": "s.now()",
-    "time.time_ns": "s.now()",
-    "time.monotonic": "s.now()",
-    "time.sleep": "await s.sleep(...)",
-    "random.random": "s.random()",
-    "random.randint": "s.random()",
-    "random.choice": "s.random()",
-    "uuid.uuid4": "s.uuid()",
-    "uuid4": "s.uuid()",
-    "uuid.uuid1": "s.uuid()",
-    "open": "a step",
-    "input": "a step",
-    "os.urandom": "s.random()",
-    "secrets.token_hex": "s.uuid()",
-    "requests.get": "a step",
-    "requests.post": "a step",
-}
-"""Calls whose answer differs on replay, and what to use instead."""
 
 
 @attrs.frozen
@@ -48,10 +27,10 @@ class Use:
 
     what: Declared[..., Any] | SagaDef[..., Any]
     place: str
-    in_block: bool
-    """Within ``async with s.parallel()`` or ``s.savepoint(...)``, or given to ``p.run`` or ``s.map``."""
-    after_pivot: bool
-    """Whether the pivot has been passed on every path to here."""
+    owner: SagaDef[..., Any]
+    """The saga in whose body it stands: the one that was read, or a child of it."""
+    sure: bool
+    """Whether it surely is the saga that runs it, in code that is known to be called."""
 
 
 @attrs.frozen
@@ -64,189 +43,198 @@ class Scan:
     warnings: tuple[str, ...]
     """What is suspicious, each with file and line."""
 
-    def declared(self) -> dict[str, Declared[..., Any]]:
-        """The steps by name, also those of child sagas."""
-        return {use.what.name: use.what for use in self.uses if isinstance(use.what, Declared)}
+    @property
+    def sagas(self) -> tuple[SagaDef[..., Any], ...]:
+        """The sagas in whose bodies steps were found."""
+        return tuple(dict.fromkeys(use.owner for use in self.uses))
+
+    def declared(self, owner: SagaDef[..., Any]) -> dict[str, Declared[..., Any]]:
+        """The steps that the body of ``owner`` itself names, by name; without names that stand for two of them."""
+        found: dict[str, set[Declared[..., Any]]] = {}
+        for use in self.uses:
+            if use.owner is owner and isinstance(use.what, Declared):
+                found.setdefault(use.what.name, set()).add(use.what)
+        return {name: next(iter(steps)) for name, steps in found.items() if len(steps) == 1}
 
 
 def scan(definition: SagaDef[..., Any]) -> Scan:
     """Read the body of ``definition`` and of the child sagas it names; empty where there is no source."""
-    walker = _Walker()
-    walker.walk_saga(definition, in_block=False, passed=False)
-    uses, faults = walker.uses, list(walker.faults)
-    faults += _lacking(uses)
-    faults += _doubled(uses)
-    return Scan(tuple(uses), tuple(dict.fromkeys(faults)), tuple(dict.fromkeys(walker.warnings)))
-
-
-def _lacking(uses: Sequence[Use]) -> list[str]:
-    return [
-        f"{use.place}: {use.what.what} has no compensation, so a rollback could not undo it. Declare one with "
-        f"`@{use.what.name}.compensate`, or say `@step(compensation=None, because=...)`; a step that changes nothing "
-        "is a `@lookup`"
-        for use in uses
-        if isinstance(use.what, Step) and use.what.compensating is None and not use.what.compensated_by_nothing
-    ]
+    reader = _Reader()
+    with suppress(RecursionError):  # nested too deep to be read to its end: what has been read counts
+        reader.saga(definition, at=False, in_block=False, sure=True)
+    faults = [*reader.faults, *reader.lacking, *_doubled(reader.uses)]
+    return Scan(tuple(dict.fromkeys(reader.uses)), tuple(dict.fromkeys(faults)), tuple(dict.fromkeys(reader.warnings)))
 
 
 def _doubled(uses: Sequence[Use]) -> list[str]:
     """Two steps under one name within a saga: their keys would tell them apart by order alone."""
-    found: dict[str, Declared[..., Any]] = {}
+    found: dict[tuple[SagaDef[..., Any], str], Declared[..., Any]] = {}
     faults: list[str] = []
     for use in uses:
-        if not isinstance(use.what, Declared):
+        if not isinstance(use.what, Declared) or not use.sure:
             continue
-        known = found.setdefault(use.what.name, use.what)
+        known = found.setdefault((use.owner, use.what.name), use.what)
         if known is not use.what:
             faults.append(f"{use.place}: {use.what.what} has the name of {known.what}; give one of them another name=")
     return faults
 
 
-class _Walker:
-    """Follows the statements in order, with the one fact that matters: whether the pivot has been passed."""
+class _Reader(Paths):
+    """Says what the calls in a body do, and judges the steps that they run."""
 
     def __init__(self) -> None:
         self.uses: list[Use] = []
         self.faults: list[str] = []
+        self.lacking: list[str] = []
         self.warnings: list[str] = []
-        self._within: list[SagaDef[..., Any]] = []
-        self._names: Mapping[str, Any] = {}
-        self._file = ""
-        self._offset = 0
+        self._sources: dict[SagaDef[..., Any], _Source | None] = {}
+        self._ends: dict[tuple[object, ...], At] = {}
+        """What holds at the end of what was followed; while it is being followed, what held at its beginning."""
 
-    def walk_saga(self, definition: SagaDef[..., Any], *, in_block: bool, passed: bool) -> bool:
-        """Walk a body; whether the pivot has been passed on every path to its end."""
-        if definition in self._within or len(self._within) > 20:  # noqa: PLR2004 - deep enough for any tree of sagas
-            return passed
-        source = _source(definition.body)
-        if source is None:
-            return passed
-        outer = self._names, self._file, self._offset
-        tree, self._file, self._offset = source
-        self._names = _names(definition.body)
-        self._within.append(definition)
-        try:
-            passed, _ = self._block(tree.body, passed=passed, in_block=in_block)
-        finally:
-            self._within.pop()
-            self._names, self._file, self._offset = outer
-        return passed
+    # -- bodies ----------------------------------------------------------------------------------------------------
 
-    def _block(self, body: Sequence[ast.stmt], *, passed: bool, in_block: bool) -> tuple[bool, bool]:
-        """Walk statements; whether the pivot is passed at their end, and whether that end is never reached."""
-        for statement in body:
-            passed, ended = self._statement(statement, passed=passed, in_block=in_block)
-            if ended:
-                return passed, True
-        return passed, False
+    def saga(self, definition: SagaDef[..., Any], *, at: At, in_block: bool, sure: bool) -> At:
+        """Follow the body of a saga; whether the pivot has been passed on every path to its end."""
+        key = (definition, at, in_block, sure)
+        if key in self._ends:
+            return self._ends[key]
+        if definition not in self._sources:
+            self._sources[definition] = _source(definition.body)
+        source = self._sources[definition]
+        self._ends[key] = at
+        if source is not None:
+            frame = Frame(
+                owner=definition,
+                file=source.file,
+                offset=source.offset,
+                names=Names.of(definition.body, source.tree),
+                in_block=in_block,
+                sure=sure,
+            )
+            self._ends[key] = self.function(source.tree.body, frame, at)
+        return self._ends[key]
 
-    def _statement(self, statement: ast.stmt, *, passed: bool, in_block: bool) -> tuple[bool, bool]:
-        match statement:
-            case ast.If(test=test, body=body, orelse=orelse):
-                passed = self._calls(test, passed=passed, in_block=in_block)
-                ways = [self._block(part, passed=passed, in_block=in_block) for part in (body, orelse)]
-                open_ways = [at_end for at_end, ended in ways if not ended]
-                return (all(open_ways), False) if open_ways else (passed, True)
-            case ast.For() | ast.AsyncFor() | ast.While():
-                self._block(statement.body, passed=passed, in_block=in_block)
-                return self._block(statement.orelse, passed=passed, in_block=in_block)
-            case ast.Try(body=body, handlers=handlers, orelse=orelse, finalbody=finalbody):
-                return self._try(body, handlers, orelse, finalbody, passed=passed, in_block=in_block)
-            case ast.AsyncWith(items=items, body=body) | ast.With(items=items, body=body):
-                blocks = any(_is_block(item.context_expr) for item in items)
-                return self._block(body, passed=passed, in_block=in_block or blocks)
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                self._block(statement.body, passed=passed, in_block=True)  # a branch, given to p.run
-                return passed, False
-            case _:
-                passed = self._calls(statement, passed=passed, in_block=in_block)
-                return passed, isinstance(statement, ast.Return | ast.Raise)
+    def _helper(
+        self, helper: tuple[Function, Names], roles: Mapping[str, Role], *, at: At, in_block: bool, sure: bool
+    ) -> At:
+        """Follow a function that is defined in the body, as it is called here."""
+        function, around = helper
+        names = around.inside(function, roles)
+        key = (function, names.roles, at, in_block, sure)
+        if key not in self._ends:
+            self._ends[key] = at
+            body = [ast.Expr(function.body)] if isinstance(function, ast.Lambda) else function.body
+            fresh = attrs.evolve(self.frame, names=names, in_block=in_block, sure=sure, returns=[], breaks=[])
+            self._ends[key] = self.function(body, fresh, at)
+        return self._ends[key]
 
-    def _try(
-        self,
-        body: Sequence[ast.stmt],
-        handlers: Sequence[ast.ExceptHandler],
-        orelse: Sequence[ast.stmt],
-        finalbody: Sequence[ast.stmt],
-        *,
-        passed: bool,
-        in_block: bool,
-    ) -> tuple[bool, bool]:
-        ways = [self._block([*body, *orelse], passed=passed, in_block=in_block)]
-        ways += [self._block(handler.body, passed=passed, in_block=in_block) for handler in handlers]
-        open_ways = [at_end for at_end, ended in ways if not ended]
-        after = all(open_ways) if open_ways else passed
-        at_end, ended = self._block(finalbody, passed=after, in_block=in_block)
-        return at_end, ended or not open_ways
+    def defined(self, function: Function, *, kept: bool) -> None:
+        """Collect its steps; where it may be called unseen, judge what is wrong whenever it is."""
+        helper = function, self.frame.names
+        self._helper(helper, {}, at=False, in_block=False, sure=self.frame.sure and kept)
 
-    def _calls(self, node: ast.AST, *, passed: bool, in_block: bool) -> bool:
-        calls = (found for found in ast.walk(node) if isinstance(found, ast.Call))
-        for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
-            self._warn(call)
-            if isinstance(call.func, ast.Attribute) and call.func.attr in RUNNERS and call.args:
-                what = self._runnable(call.args[0])
-                in_parallel = in_block or call.func.attr == "map" or self._is_parallel(call.func.value)
-                if what is not None:
-                    passed = self._use(what, self._place(call), passed=passed, in_block=in_parallel)
-        return passed
+    def mentioned(self, name: ast.Name) -> None:
+        """A helper that is passed around may be called unseen."""
+        helper = self.frame.names.helper(name)
+        if helper is not None:
+            self._helper(helper, {}, at=False, in_block=False, sure=self.frame.sure)
 
-    def _use(self, what: Declared[..., Any] | SagaDef[..., Any], place: str, *, passed: bool, in_block: bool) -> bool:
-        self.uses.append(Use(what, place, in_block, passed))
+    # -- calls -----------------------------------------------------------------------------------------------------
+
+    def call(self, node: ast.Call, at: At, *, awaited: bool) -> At:
+        """Follow a call: of a step, of a helper of the body, or of anything else."""
+        names, func = self.frame.names, node.func
+        if isinstance(func, ast.Attribute) and func.attr in RUNNERS and node.args and names.what(func.value) is MISSING:
+            return self._run(node, func, at, awaited=awaited)
+        helper = names.helper(func)
+        if helper is not None and _is_run_by_call(helper[0], awaited=awaited):
+            at = self.expressions([*node.args, *node.keywords], at)
+            roles = _roles(helper[0], node, names)
+            return self._helper(helper, roles, at=at, in_block=self.frame.in_block, sure=self.frame.sure)
+        at = self.expressions(ast.iter_child_nodes(node), at)
+        self._warn(node)
+        return at
+
+    def _run(self, node: ast.Call, func: ast.Attribute, at: At, *, awaited: bool) -> At:
+        """Follow ``x.run(what, ...)`` or ``x.map(what, ...)``."""
+        names, first = self.frame.names, node.args[0]
+        role, what, branch = names.role(func.value), names.what(first), names.helper(first)
+        in_block = func.attr == "map" or role is Role.PARALLEL
+        is_branch = branch is not None and in_block and role is not None
+        at = self.expressions([func.value, *node.args[is_branch:], *node.keywords], at)
+        if branch is not None and is_branch:
+            self._helper(branch, _first(branch[0]), at=at, in_block=True, sure=self.frame.sure)
+        if not (is_step(what) or is_saga(what)):
+            return at
+        frame = attrs.evolve(
+            self.frame, in_block=self.frame.in_block or in_block, sure=self.frame.sure and role is not None
+        )
+        with self.within(frame):
+            after = self._use(what, self._place(node), at, begins=in_block or awaited)
+        return at if in_block or role is None else after
+
+    def _use(self, what: Declared[..., Any] | SagaDef[..., Any], place: str, at: At, *, begins: bool) -> At:
+        """Note a step or a child saga; what holds after it. One that does not begin here is judged where it does."""
+        frame = self.frame
+        self.uses.append(Use(what, place, frame.owner, frame.sure))
         if isinstance(what, SagaDef):
-            return self.walk_saga(what, in_block=in_block, passed=passed)
+            end = self.saga(what, at=begins and at, in_block=begins and frame.in_block, sure=frame.sure)
+            return end if begins else at
+        if frame.sure:
+            self._lack(what, place)
+        if not (frame.sure and begins):
+            return at
         if isinstance(what, Pivot):
-            if in_block:
-                self.faults.append(
-                    f"{place}: the {what.what} is in a parallel block, a map or a savepoint; the pivot runs alone. "
-                    "Move it out"
-                )
-            if passed:
-                self.faults.append(
-                    f"{place}: {what.what} is a second pivot on this path; a saga has one point of no return"
-                )
+            self._judge_pivot(what, place, at)
             return True
-        if passed and isinstance(what, Step):
+        if at and isinstance(what, Step):
             self.faults.append(
                 f"{place}: {what.what} comes after the pivot, where nothing is undone any more. Move it before the "
                 "pivot, or declare it @retriable"
             )
-        return passed
+        return at
 
-    def _warn(self, call: ast.Call) -> None:
-        name = _dotted(call.func)
-        if name in IMPURE and (name != "open" or self._names.get("open", builtins.open) is builtins.open):
-            self.warnings.append(
-                f"{self._place(call)}: the body calls {name}(), which answers differently when the saga is run again "
-                f"from its journal; use {IMPURE[name]}"
+    def _judge_pivot(self, what: Pivot[..., Any], place: str, at: At) -> None:
+        if self.frame.in_block:
+            self.faults.append(
+                f"{place}: the {what.what} is in a parallel block, a map or a savepoint; the pivot runs alone. "
+                "Move it out"
+            )
+        if at:
+            self.faults.append(
+                f"{place}: {what.what} is a second pivot on this path; a saga has one point of no return"
             )
 
-    def _runnable(self, node: ast.expr) -> Declared[..., Any] | SagaDef[..., Any] | None:
-        """The step or saga that ``node`` names; None where it cannot be told, or is something else."""
-        found = self._resolve(node)
-        return found if is_step(found) or is_saga(found) else None
+    def _lack(self, what: Declared[..., Any], place: str) -> None:
+        if isinstance(what, Step) and what.compensating is None and not what.compensated_by_nothing:
+            self.lacking.append(
+                f"{place}: {what.what} has no compensation, so a rollback could not undo it. Declare one with "
+                f"`@{what.name}.compensate`, or say `@step(compensation=None, because=...)`; a step that changes "
+                "nothing is a `@lookup`"
+            )
 
-    def _resolve(self, node: ast.expr) -> Any:
-        match node:
-            case ast.Name(id=name):
-                return self._names.get(name)
-            case ast.Attribute(value=value, attr=attr):
-                return getattr(self._resolve(value), attr, None)
-            case _:
-                return None
-
-    def _is_parallel(self, node: ast.expr) -> bool:
-        """Whether ``x`` in ``x.run(...)`` is not the saga itself: then it is a parallel block."""
-        return isinstance(node, ast.Name) and node.id != self._saga_name()
-
-    def _saga_name(self) -> str:
-        parameters = list(inspect.signature(self._within[-1].body).parameters)
-        return parameters[0] if parameters else ""
+    def _warn(self, node: ast.Call) -> None:
+        instead = instead_of(self.frame.names.what(node.func), len(node.args) + len(node.keywords))
+        if instead is not None and self.frame.sure:
+            self.warnings.append(
+                f"{self._place(node)}: the body calls {ast.unparse(node.func)}(), which answers differently when the "
+                f"saga is run again from its journal; use {instead}"
+            )
 
     def _place(self, node: ast.expr) -> str:
-        return f"{self._file}:{node.lineno + self._offset}"
+        return f"{self.frame.file}:{node.lineno + self.frame.offset}"
 
 
-def _source(body: Callable[..., Any]) -> tuple[ast.AsyncFunctionDef, str, int] | None:
+@attrs.frozen(eq=False)
+class _Source:
+    """The text of a body, parsed, and where it stands."""
+
+    tree: ast.AsyncFunctionDef
+    file: str
+    offset: int
+
+
+def _source(body: Callable[..., Any]) -> _Source | None:
     try:
         lines, first = inspect.getsourcelines(body)
         tree = ast.parse(textwrap.dedent("".join(lines)))
@@ -255,32 +243,32 @@ def _source(body: Callable[..., Any]) -> tuple[ast.AsyncFunctionDef, str, int] |
     function = next((node for node in tree.body if isinstance(node, ast.AsyncFunctionDef)), None)
     if function is None:
         return None
-    return function, inspect.getsourcefile(body) or place_of(body), first - 1
+    return _Source(function, inspect.getsourcefile(body) or place_of(body), first - 1)
 
 
-def _names(body: Callable[..., Any]) -> Mapping[str, Any]:
-    """What the names in a body stand for: its globals and what it closes over."""
-    function = inspect.unwrap(body)
-    names = dict(getattr(function, "__globals__", {}))
-    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
-    for name, cell in zip(code.co_freevars if code else (), cells or (), strict=False):
-        try:
-            names[name] = cell.cell_contents
-        except ValueError:
-            continue  # not assigned yet
-    return names
+def _is_run_by_call(function: Function, *, awaited: bool) -> bool:
+    """Whether calling a function of the body runs it there and then."""
+    if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in ast.walk(function)):
+        return False
+    return awaited or not isinstance(function, ast.AsyncFunctionDef)
 
 
-def _is_block(node: ast.expr) -> bool:
-    called = node.func if isinstance(node, ast.Call) else None
-    return isinstance(called, ast.Attribute) and called.attr in {"parallel", "savepoint"}
+def _roles(function: Function, node: ast.Call, names: Names) -> dict[str, Role]:
+    """The parameters that are given the saga, or a parallel block of it."""
+    given: dict[str, ast.expr] = {}
+    for parameter, argument in zip(_positional(function), node.args, strict=False):
+        if isinstance(argument, ast.Starred):
+            break
+        given[parameter] = argument
+    given.update({keyword.arg: keyword.value for keyword in node.keywords if keyword.arg is not None})
+    roles = {parameter: names.role(argument) for parameter, argument in given.items()}
+    return {parameter: role for parameter, role in roles.items() if role is not None}
 
 
-def _dotted(node: ast.expr) -> str:
-    match node:
-        case ast.Name(id=name):
-            return name
-        case ast.Attribute(value=value, attr=attr):
-            return f"{_dotted(value)}.{attr}"
-        case _:
-            return ""
+def _first(function: Function) -> dict[str, Role]:
+    """A branch is given the saga first."""
+    return dict.fromkeys(_positional(function)[:1], Role.SAGA)
+
+
+def _positional(function: Function) -> list[str]:
+    return [argument.arg for argument in [*function.args.posonlyargs, *function.args.args]]

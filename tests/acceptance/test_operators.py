@@ -259,6 +259,101 @@ def test_rollback_of_a_saga_killed_while_it_slept(place: Place, restart: bool): 
     play(main)
 
 
+async def helper(s: Saga) -> None:
+    await s.run(before, "b")
+    await s.run({"held": held}["held"], "h")
+
+
+@saga("helped", version=1)
+async def helped(s: Saga) -> None:
+    await helper(s)
+    await s.sleep(3600)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_rollback_where_the_steps_are_named_elsewhere(place: Place, restart: bool):  # noqa: FBT001
+    """A rollback after a kill finds steps that a helper runs or that data choose, also in another process."""
+
+    async def main() -> None:
+        world = World()
+        async with place.orchestrator(helped, world=world) as running:
+            handle = await running.start(helped, id="o")
+            await reaches(handle, running, "waiting")
+            await running.kill("o")
+            if not restart:
+                await running.rollback("o")
+                assert (await end_of(handle, running)).undone == ("held", "before")
+        if restart:
+            async with place.orchestrator(helped, world=world) as running:
+                await running.rollback("o")
+                assert (await end_of(await running.get("o"), running)).undone == ("held", "before")
+        assert world.live == {}
+
+    play(main)
+
+
+def shelf(what: str) -> SagaDef[[], None]:
+    """A saga whose step is named as that of the other shelf is."""
+    books = {what: party(f"{what} book")}
+    books[what].name = "book"
+
+    @saga(f"shelf-{what}", version=1)
+    async def body(s: Saga) -> None:
+        await s.run(books[what], what)
+        await s.sleep(3600)
+
+    return body
+
+
+def test_a_rollback_never_takes_another_sagas_compensation(place: Place):
+    """Two sagas with steps of one name, known by data alone: each is undone by its own compensation, or not at all."""
+    left, right = shelf("left"), shelf("right")
+
+    async def main() -> None:
+        world = World()
+        async with place.orchestrator(left, right, world=world) as running:
+            handles = [await running.start(definition, id=definition.name) for definition in (left, right)]
+            for handle in handles:
+                await reaches(handle, running, "waiting")
+            await running.kill("shelf-right")
+            await running.rollback("shelf-right")
+            assert (await end_of(handles[1], running)).status == "compensated"
+        assert world.log == ["left book", "right book", "undo right book"]
+
+    play(main)
+
+
+@pytest.mark.parametrize("verb", ["skip", "retry"])
+def test_a_step_that_the_code_no_longer_knows(place: Place, verb: str):
+    """Where the code that ran a step is gone, its rollback is stuck and says so; skip ends it, retry does not."""
+
+    @saga("shelf-left", version=1)
+    async def without(s: Saga) -> None:
+        await s.sleep(3600)
+
+    async def main() -> None:
+        world = World()
+        old = shelf("left")
+        async with place.orchestrator(old, world=world) as running:
+            handle = await running.start(old, id="o")
+            await reaches(handle, running, "waiting")
+            await running.kill("o")
+        async with place.orchestrator(without, world=world) as running:
+            handle = await running.get("o")
+            await running.rollback("o")
+            stuck = await end_of(handle, running)
+            assert (stuck.status, stuck.error[1]) == ("stuck", ("book",))
+            assert world.kept() == ["left book"]
+            if verb == "skip":
+                await running.skip("o", "book")
+                assert (await end_of(handle, running)).status == "resolved"
+            else:
+                await running.retry("o")
+                assert (await end_of(handle, running)).status == "stuck"
+
+    play(main)
+
+
 def test_a_rollback_after_a_kill_amid_a_rollback(place: Place):
     """A saga killed while it was being undone is undone to the end by rollback; nothing is undone twice."""
 
