@@ -271,6 +271,10 @@ class Context:
         step = self._run.steps.get(key)
         return None if step is None else step.spec
 
+    def binding_of(self, key: str) -> StepSpec | None:
+        """What the code loaded here runs the step at ``key`` with, where the body is abandoned and so runs nothing."""
+        return self._run.bindings.get(key)
+
     def under_way(self) -> Iterable[StepSpec]:
         """What has begun and not ended."""
         return (step.spec for step in self._run.unended())

@@ -16,7 +16,7 @@ from durable_core.model.entry import ROLES, Entry, EntryKind, Role, effective, h
 from durable_core.model.failure import capture
 from durable_core.model.keys import Scope
 from durable_core.model.run import RunStatus
-from durable_core.model.spec import DurableFunction
+from durable_core.model.spec import DurableFunction, StepSpec
 from durable_core.ports import Timer
 from durable_core.runtime import faults, structure
 from durable_core.runtime.abandoned import Restored, restore
@@ -40,6 +40,7 @@ class Run(Ledger):
     __slots__ = (
         "_restoring",
         "active",
+        "bindings",
         "context",
         "current",
         "deadline_timer",
@@ -73,6 +74,8 @@ class Run(Ledger):
         self.fault: Fault | None = None
         self.marks: list[str] = []
         """What an abandoned body has marked."""
+        self.bindings: dict[str, StepSpec] = {}
+        """Where the body is abandoned: what the code loaded here runs each step key with."""
         self.active = False
         """Whether it counts against the worker's concurrency."""
         self.in_flight = 0

@@ -25,6 +25,7 @@ from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
+from durable_core.runtime.shadow import bindings
 from durable_core.runtime.starting import deadline_of
 from durable_core.runtime.steps import PendingStep
 from durable_core.runtime.turn import drive
@@ -82,8 +83,6 @@ class Worker:
         self.poked.set()
         self._wake: tuple[int, Timer] | None = None
 
-    # -- life ------------------------------------------------------------------------------------------------------
-
     async def close(self, *, grace_s: float) -> None:
         """Start nothing new, let attempts under way end for ``grace_s``, and give every run back."""
         for run in self.runs.values():
@@ -104,8 +103,6 @@ class Worker:
         for run in list(self.runs.values()):
             run.save(owner=None, wake_at_ns=0)
             run.evict()
-
-    # -- runs begin ------------------------------------------------------------------------------------------------
 
     def start(self, row: NewRun, definition: DurableFunction, settled: Settled) -> None:
         """Drive a new run from its start; its row and its first intent are one commit."""
@@ -178,6 +175,7 @@ class Worker:
         if early:  # they change what is replayed, so they are journalled first
             entries = [*entries, *self._early(run, early, entries[-1].seq if entries else 0)]
         run.inbox = [(signal.name, signal.payload, 0) for signal in signals if signal not in early]
+        run.bindings = bindings(run, entries, args, kwargs)
         run.begin(definition.fn(Context(run), *args, **kwargs))
         run.replay(entries)
         for signal in signals:

@@ -9,13 +9,16 @@ import builtins
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum, auto
-from types import ClassMethodDescriptorType, ModuleType
+from types import ClassMethodDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any
 
 import attrs
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+BY_CLASS = frozenset({staticmethod, classmethod, ClassMethodDescriptorType})
+"""What a class gives out otherwise than it holds it."""
 HOPS = 4
 """How many names are followed from one to the next, as in ``me = s``."""
 
@@ -156,8 +159,12 @@ def _attribute(owner: object, name: str) -> object:
         except ImportError:
             return MISSING
     found: Any = inspect.getattr_static(owner, name, MISSING)
-    if isinstance(owner, type) and isinstance(found, staticmethod | classmethod | ClassMethodDescriptorType):
+    if isinstance(owner, type) and type(found) in BY_CLASS:
         return found.__get__(None, owner)
+    if isinstance(found, MemberDescriptorType) and not isinstance(owner, type):
+        with suppress(AttributeError):  # a slot that is empty yet
+            return found.__get__(owner)
+        return MISSING
     return found
 
 

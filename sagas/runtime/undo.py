@@ -33,7 +33,7 @@ class Undo:
 
     def bound(self, key: str) -> Bound | None:
         """What the step at ``key`` is run with: the code's side of the journal; by name where the body is abandoned."""
-        spec = self._ctx.spec_of(key)
+        spec = self._ctx.spec_of(key) or self._ctx.binding_of(key)
         if spec is not None:
             return self._binder.of(spec)
         return self._binder.named(name_of(key), self._definition)

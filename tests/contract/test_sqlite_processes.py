@@ -1,6 +1,7 @@
 """The SQLite store between processes: creation, sharing, and death by SIGKILL."""
 
 import asyncio
+import itertools
 import signal
 import sqlite3
 import subprocess
@@ -105,9 +106,9 @@ await store.close()
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     turns = [row[0] for row in connection.execute("SELECT run FROM journal WHERE run > 0 ORDER BY pos")]
     connection.close()
-    changes = sum(before != after for before, after in zip(turns, turns[1:], strict=False))
+    changes = sum(before != after for before, after in itertools.pairwise(turns))
     longest = current = 0
-    for before, after in zip(turns, turns[1:], strict=False):
+    for before, after in itertools.pairwise(turns):
         current = current + 1 if before == after else 0
         longest = max(longest, current)
     print(f"{changes} changes of turn, the longest {longest + 1} commits")
