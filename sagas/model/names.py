@@ -185,38 +185,44 @@ def _told(binding: Binding) -> object:
 
 
 def _bindings(node: ast.AST, world: Mapping[str, object]) -> Iterator[tuple[str, Binding]]:
-    """What ``node`` binds in the function around it; for a nested function its name, and what it says is not its own.
+    """What ``node`` and its parts bind in the function around them."""
+    pending = [node]
+    while pending:
+        found, parts = _bound_at(pending.pop(), world)
+        yield from found
+        pending += parts
 
-    Comprehensions and classes have names of their own, which are taken for those of the function: so they are data.
+
+def _bound_at(node: ast.AST, world: Mapping[str, object]) -> tuple[list[tuple[str, Binding]], list[ast.AST]]:
+    """What one node binds, and the parts that may bind more.
+
+    A nested function binds its name, and what it says is not its own. Comprehensions and classes have names of their
+    own, which are taken for those of the function: so they are data.
     """
+    found: list[tuple[str, Binding]] = [(name, None) for name in _stored(node)]
+    parts: list[ast.AST] = []
     match node:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
-            yield node.name, None if node.decorator_list else node
-            yield from ((name, None) for name in _not_its_own(node))
-            parts: Sequence[ast.AST] = [*node.decorator_list, node.args]
+            found.append((node.name, None if node.decorator_list else node))
+            parts = [*node.decorator_list, node.args]
         case ast.Lambda():
             parts = [node.args]
         case ast.ClassDef():
-            yield node.name, None
-            yield from ((name, None) for part in node.body for name, _ in _bindings(part, world))
+            found += [(name, None) for part in node.body for name, _ in _bindings(part, world)]
             parts = [*node.decorator_list, *node.bases, *node.keywords]
         case ast.Assign(targets=[ast.Name(id=name)], value=ast.Name() | ast.Attribute()):
-            yield name, node.value
-            return
+            found.append((name, node.value))
         case ast.withitem(optional_vars=ast.Name(id=name)) if is_block(node.context_expr, "parallel"):
-            yield name, node.context_expr
+            found.append((name, node.context_expr))
             parts = [node.context_expr]
         case ast.Import() | ast.ImportFrom():
-            yield from _imports(node, world)
-            return
+            found += _imports(node, world)
         case _:
-            yield from ((name, None) for name in _stored(node))
             parts = list(ast.iter_child_nodes(node))
-    for part in parts:
-        yield from _bindings(part, world)
+    return found, parts
 
 
-def _stored(node: ast.AST) -> Sequence[str]:
+def _stored(node: ast.AST) -> Sequence[str]:  # noqa: PLR0911 - an answer for each kind of expression
     """The names that one node binds, apart from its parts."""
     match node:
         case ast.Name(id=name) if not _is_read(node):
@@ -227,6 +233,11 @@ def _stored(node: ast.AST) -> Sequence[str]:
             return [name]
         case ast.Global(names=names) | ast.Nonlocal(names=names):
             return names
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            inner = (part for part in ast.walk(node) if isinstance(part, ast.Global | ast.Nonlocal))
+            return [name for part in inner for name in part.names]
+        case ast.ClassDef(name=name):
+            return [name]
         case _:
             return []
 
@@ -237,37 +248,24 @@ def _imports(node: ast.Import | ast.ImportFrom, world: Mapping[str, object]) -> 
             top = alias.name.partition(".")[0]
             yield alias.asname or top, _loaded(alias.name if alias.asname else top)
             continue
-        origin = "." * node.level + (node.module or "")
-        package = str(world.get("__package__") or "")
-        if node.level and not package:
-            yield alias.asname or alias.name, None
-            continue
-        module = _loaded(_absolute(origin, package))
-        part = _loaded(f"{_absolute(origin, package)}.{alias.name}")
+        origin = _origin(node, str(world.get("__package__") or ""))
+        module = _loaded(origin)
         found = MISSING if module is None else _attribute(module.what, alias.name)
-        yield alias.asname or alias.name, part if found is MISSING else Imported(found)
+        yield alias.asname or alias.name, _loaded(f"{origin}.{alias.name}") if found is MISSING else Imported(found)
 
 
-def _absolute(origin: str, package: str) -> str:
-    """The full name of a module that may be given relative to ``package``."""
-    module = origin.lstrip(".")
-    up = len(origin) - len(module)
-    if not up:
-        return module
-    around = package.split(".")[: len(package.split(".")) - up + 1]
-    return ".".join([*around, module] if module else around)
+def _origin(node: ast.ImportFrom, package: str) -> str:
+    """The full name of the module that is imported from; it may be given relative to ``package``."""
+    if not node.level:
+        return node.module or ""
+    around = package.split(".")
+    return ".".join([*around[: len(around) - node.level + 1], *([node.module] if node.module else [])])
 
 
 def _loaded(module: str) -> Imported | None:
     """The module where it is loaded; nothing is loaded to read a body."""
     found = sys.modules.get(module)
     return None if found is None else Imported(found)
-
-
-def _not_its_own(function: ast.AST) -> Iterator[str]:
-    for node in ast.walk(function):
-        if isinstance(node, ast.Global | ast.Nonlocal):
-            yield from node.names
 
 
 def _parameters(arguments: ast.arguments) -> list[str]:
