@@ -354,6 +354,7 @@ class Engine:
             worker.deliver(run, name, payload)
             await self.writer.flushed()
             return True
+        await self.writer.flushed()  # the run has left memory: what it leaves behind must be on disk before it is told
         stored = f"{name} {since} {label}" if label else name
         ended = record.ended_at_ns is not None
         if not await self.store.signal(record.num, stored, payload, now_ns=self.clock.now_ns(), ended=ended):
