@@ -129,12 +129,20 @@ class Paths(ABC):
         return None
 
     def _if(self, node: ast.If, at: At) -> At:
-        at = self.expression(node.test, at)
-        known = _constant(node.test)
-        ways = [
-            self._block(body, at) for body, way in ((node.body, True), (node.orelse, False)) if known in (way, None)
-        ]
-        return meet(*ways)
+        """Each ``elif`` in turn, however many there are."""
+        ways: list[At] = []
+        while True:
+            at = self.expression(node.test, at)
+            known = _constant(node.test)
+            if known is not False:
+                ways.append(self._block(node.body, at))
+            if known is True:
+                return meet(*ways)
+            match node.orelse:
+                case [ast.If() as other]:
+                    node = other
+                case others:
+                    return meet(*ways, self._block(others, at))
 
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While, at: At) -> At:
         """The body may run not at all, and what holds after several rounds held before the first."""

@@ -3,17 +3,23 @@
 A case is a body as text. A line that must be refused ends in ``#!`` and why; every other line must not be.
 """
 
+import random
 import re
 import sys
 import textwrap
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from sagas import SagaDef
+from sagas.model.definition import Declared
+from sagas.model.impure import instead_of
 from sagas.model.scan import Scan, scan
 
 PRELUDE = """
@@ -928,3 +934,209 @@ PURE = [
 def test_other_calls_are_not_warned_of(read: Callable[..., Read], head: str, call: str):
     """A call that answers the same, or that only looks like one that does not, is left alone."""
     assert read(f"x = {call}", head).scan.warnings == ()
+
+
+# -- bodies of any size ------------------------------------------------------------------------------------------------
+
+
+def test_long_chains_of_conditions_are_read(read: Callable[..., Read]):
+    """Hundreds of arms of one `if` are read to the last one, and what follows them."""
+    arms = "\n".join(f"elif k == {n}: await s.run(pay)" for n in range(700))
+    seen = read(f"if k == -1: await s.run(pay)\n{arms}\nelse: await s.run(naked)  #! lacking\nawait s.run(b)")
+    assert seen.refused == seen.marked
+    assert seen.used() == {"b", "naked", "pay"}
+
+
+def test_a_body_nested_too_deep_is_not_refused(read: Callable[..., Read]):
+    """What is deeper than the interpreter's stack is read as far as it goes; the first run tells the rest."""
+    seen = read(f"await s.run(b)\nx = {' + '.join(['k'] * 1500)}\nawait s.run(pay)")
+    assert seen.scan.faults == ()
+    assert "b" in seen.used()
+
+
+def test_a_callable_that_cannot_be_compared_is_left_alone():
+    """An object of somebody's is never hashed or compared to find out what it is."""
+
+    class Odd:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self) -> None: ...
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError
+
+    assert instead_of(Odd(), 0) is None
+    assert instead_of(Odd().__call__, 0) is None
+    assert instead_of(Odd, 0) is None
+
+
+# -- against the paths that bodies really take -------------------------------------------------------------------------
+
+
+class Boom(Exception):
+    """A step has failed."""
+
+
+class TooLongError(BaseException):
+    """The path goes round and round."""
+
+
+class Op:
+    """What ``s.run`` gives."""
+
+    def __init__(self, world: "World", what: Declared[..., Any], line: int) -> None:
+        self.world, self.what, self.line = world, what, line
+
+    def __await__(self) -> Any:
+        yield from ()
+        self.world.begin(self.what, self.line)
+        return self.world.flip()
+
+
+class World:
+    """A saga that only watches; what happens in it is drawn."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.passed = False
+        self.blocks = 0
+        self.ticks = 0
+        self.right: set[tuple[int, str]] = set()
+        """Line, and what was not wrong there."""
+
+    def flip(self) -> bool:
+        return self.random.random() < 0.5
+
+    def draw(self) -> int:
+        return self.random.randrange(4)
+
+    def tick(self) -> None:
+        self.ticks += 1
+        if self.ticks > 300:
+            raise TooLongError
+
+    def begin(self, what: Declared[..., Any], line: int) -> None:
+        if what.kind == "step" and not self.passed:
+            self.right.add((line, "after"))
+        if what.kind == "pivot":
+            self.right |= {
+                (line, kind) for kind, wrong in (("second", self.passed), ("block", self.blocks)) if not wrong
+            }
+        if self.random.random() < 0.25:
+            raise Boom
+        self.passed |= what.kind == "pivot"
+
+    def run(self, what: Declared[..., Any]) -> Op:
+        return Op(self, what, sys._getframe(1).f_lineno)
+
+    def savepoint(self, name: str) -> "World":
+        return self
+
+    async def __aenter__(self) -> None:
+        self.blocks += 1
+
+    async def __aexit__(self, *error: object) -> None:
+        self.blocks -= 1
+
+
+SIMPLE = [
+    "await s.run(a)",
+    "await s.run(pay)",
+    "await s.run(pay2)",
+    "await s.run(tell)",
+    "await hop.run(pay)",
+    "await (s.run(pay) if k.flip() else s.run(pay2))",
+    "await (s.run(pay) if k.flip() else s.run(a))",
+    "await (k.flip() and s.run(pay) or s.run(pay2))",
+    "k.flip() and await s.run(pay)",
+    "k.flip() or await s.run(a)",
+    "k.draw() < k.draw() < await s.run(pay)",
+    "x = (await s.run(look)) and (await s.run(pay))",
+    "x = {await s.run(a): await s.run(pay)}",
+    "k.x = (await s.run(pay), await s.run(look))",
+    "[await s.run(pay) for _ in range(k.draw())]",
+    "[await s.run(a) for _ in range(k.draw()) if await s.run(look)]",
+    "later.append(s.run(pay))",
+    "later.append(s.run(a))",
+    "if later: await later.pop()",
+    "await helper()",
+    "await other(s)",
+    "later.append(helper())",
+    "raise Boom",
+    "return",
+]
+LOOPING = ["break", "continue", "if k.flip(): break", "if k.flip(): continue"]
+AROUND = [
+    ["if k.flip():", "else:"],
+    ["if k.flip():"],
+    ["if k.flip():", "elif await s.run(look):", "else:"],
+    ["if await s.run(pay):", "else:"],
+    ["while k.flip():", "else:"],
+    ["while not await s.run(pay):"],
+    ["while True:"],
+    ["for _ in range(k.draw()):", "else:"],
+    ["try:", "except Boom:"],
+    ["try:", "except Boom:", "else:", "finally:"],
+    ["try:", "finally:"],
+    ["try:", "except* Boom:"],
+    ["with contextlib.suppress(Boom):"],
+    ["async with s.savepoint('x'):"],
+    ["async with hop.savepoint('x'), contextlib.AsyncExitStack():"],
+    ["case 0:", "case 1 if k.flip():", "case 1 | 2:", "case _:"],
+    ["case 0:", "case 1 if k.flip():"],
+    ["case 1 | 2:", "case _:"],
+]
+HELPERS = ["async def helper():", "async def other(t):"]
+
+
+@st.composite
+def blocks(draw: st.DrawFn, depth: int, *, without: str = "nothing", looping: bool = False) -> list[str]:
+    """The lines of a block."""
+    lines: list[str] = []
+    simple = [line for line in [*SIMPLE, *(LOOPING if looping else [])] if without not in line]
+    for _ in range(draw(st.integers(1, 3))):
+        if not depth or draw(st.booleans()):
+            lines.append(draw(st.sampled_from(simple)))
+            continue
+        heads = draw(st.sampled_from(AROUND))
+        indent = ""
+        if heads[0].startswith("case"):
+            lines.append("match k.draw():")
+            indent = "    "
+        for head in heads:
+            loops = looping or (heads[0].startswith(("while", "for")) and head != "else:")
+            inner = draw(blocks(depth - 1, without=without, looping=loops))
+            lines += [indent + head, f"{indent}    k.tick()", *(f"{indent}    {line}" for line in inner)]
+    return lines
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> str:
+    """A body with two helpers. Each is called at one place at most: at another one its lines may be right."""
+    lines = ["hop = s", "later = []"]
+    lines += [HELPERS[0], *(f"    {line}" for line in draw(blocks(1, without="er(")))]
+    lines += [HELPERS[1], *(f"    {line}".replace("s.run", "t.run") for line in draw(blocks(1, without="other")))]
+    text = "\n".join(lines + draw(blocks(3)))
+    assume(text.count("helper()") <= 2)  # one of them defines it
+    assume(text.count("other(s)") <= 1)
+    return text
+
+
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")  # a `return` in a `finally` is drawn as well
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")  # and a helper kept for later
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@settings(max_examples=80, deadline=None)
+@given(body=bodies(), seed=st.integers(0, 1 << 32))
+def test_a_fault_is_wrong_whenever_its_line_is_run(tmp_path_factory: pytest.TempPathFactory, body: str, seed: int):
+    """Random bodies, run along random paths with failing steps: a line that is refused is wrong each time it runs."""
+    try:
+        seen = Read(tmp_path_factory.getbasetemp() / "random_body.py", body)
+    except SyntaxError:
+        return  # a `break` or `return` where an `except*` forbids it
+    seen.space["Boom"] = Boom
+    refused = seen.refused
+    for path in range(10):
+        world = World(seed + path)
+        with suppress(Boom, ExceptionGroup, StopIteration, TooLongError):
+            seen.saga.body(world, world).send(None)
+        assert world.right & refused == set()
