@@ -3,7 +3,6 @@
 It knows nothing of compensation; the ``sagas`` package stands on the names listed here and on no others.
 """
 
-from durable_core.engine import Engine
 from durable_core.errors import (
     CallbackAlreadyAnswered,
     CallbackClosed,
@@ -46,6 +45,7 @@ from durable_core.model.run import ENDS, RunQuery, RunRecord, RunRef, RunStatus
 from durable_core.model.shape import CallShape
 from durable_core.model.spec import DurableFunction, StepSpec, is_async
 from durable_core.ports import Clock, Ids, Store
+from durable_core.runs import Runs
 from durable_core.runtime.answers import Answers
 from durable_core.runtime.attempts import CURRENT, AttemptInfo
 from durable_core.runtime.blocks import Branches
@@ -83,7 +83,6 @@ __all__ = [
     "DurableError",
     "DurableFunction",
     "End",
-    "Engine",
     "EntryKind",
     "FailureText",
     "Fault",
@@ -106,6 +105,7 @@ __all__ = [
     "RunRef",
     "RunStatus",
     "RunStuck",
+    "Runs",
     "Settings",
     "SiblingFailed",
     "StepCrashed",

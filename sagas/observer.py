@@ -11,13 +11,13 @@ import msgspec
 from durable_core import (
     CallShape,
     DefinitionError,
-    Engine,
     JournalEntry,
     RunNotFound,
     RunOutcome,
     RunQuery,
     RunRecord,
     RunRef,
+    Runs,
     RunStatus,
     rebuild,
 )
@@ -30,7 +30,7 @@ from sagas.model.info import SagaInfo, SagaStatus, cause_of, info_of, query_of, 
 class Observer:
     """What can be asked about the sagas of a store."""
 
-    engine: Engine
+    engine: Runs
     _registered: dict[tuple[str, int], SagaDef[..., Any]]
 
     async def list(

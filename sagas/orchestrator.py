@@ -9,7 +9,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
-from durable_core import Clock, DefinitionError, DurableFunction, Engine, RunExists, RunRef, Settings, to_ns
+from durable_core import Clock, DefinitionError, DurableFunction, RunExists, RunRef, Runs, Settings, to_ns
 from sagas.answering import Answering
 from sagas.errors import SagaExists
 from sagas.handle import SagaHandle
@@ -73,7 +73,7 @@ class Orchestrator(Answering):
         self.lease = lease
         self.tracer_provider = tracer_provider
         self._on_attention = on_attention
-        self.engine = Engine(url, settings=settings, clock=clock, on_attention=self._attend if on_attention else None)
+        self.engine = Runs(url, settings=settings, clock=clock, on_attention=self._attend if on_attention else None)
         self._binder = Binder(self.engine.codec, resources)
         self._registered: dict[tuple[str, int], SagaDef[..., Any]] = {}
         for definition in sagas:
@@ -231,7 +231,7 @@ class Orchestrator(Answering):
         else:
             raise DefinitionError(f"{what!r} is neither a saga nor a saga's name; decorate its body with @saga(...)")
         try:
-            ref = await self.engine.start(
+            ref = await self.engine.begin(
                 name, args, kwargs, id=id, version=version, deadline_ns=_ns(deadline, f"starting {name}: deadline")
             )
         except RunExists as taken:

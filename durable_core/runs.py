@@ -1,187 +1,33 @@
-"""The composition root: a store, a writer and a worker on the running event loop, and the calls that users make.
+"""Runs of one store by name and id: starting them, looking at them, signalling them.
 
 Invariant: what a call reports has been committed before it returns.
 """
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from durable_core.errors import RunExists, RunNotFound, StoreError
-from durable_core.model.codec import Codec
+from durable_core.kernel import POLL_S, Kernel
 from durable_core.model.entry import Entry
 from durable_core.model.keys import check_id
 from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunRef, RunStatus, reopened
 from durable_core.model.spec import DurableFunction
-from durable_core.ports import Clock, Ids, Store
-from durable_core.runtime.attention import Attention
-from durable_core.runtime.clock import SystemClock, SystemIds
-from durable_core.runtime.ledger import End
-from durable_core.runtime.registry import Registry
-from durable_core.runtime.run import Run
-from durable_core.runtime.settings import Settings
 from durable_core.runtime.starting import announced_version, encoded_call, new_run
-from durable_core.runtime.waiters import RunOutcome, Waiters
+from durable_core.runtime.waiters import RunOutcome
 from durable_core.runtime.worker import Worker
-from durable_core.runtime.writer import Writer
-from durable_core.stores import open_store
 
-log = logging.getLogger("durable_core")
-
-POLL_S = 0.05
-"""How often to ask the store whether another process has written."""
 TAKEN_S = 5.0
 """How long a verb waits for its signal to be taken up by this process; it is durable before."""
-BURIAL_S = 1.0
-"""How often to look for workers that have died."""
 
 
-class Engine:
-    """Durable functions on one store.
-
-    Args:
-        url: ``sqlite:///file.db``, ``memory://`` or ``memory://name``.
-        functions: the durable functions that this process serves.
-        settings: see ``Settings``.
-        clock: drives waits, retry delays and step timeouts.
-        ids: where identities and jitter come from.
-        store: instead of ``url``, an opened or unopened store.
-
-    Use it as an asynchronous context manager. On entry it recovers what an earlier process left.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        functions: Sequence[DurableFunction] = (),
-        *,
-        settings: Settings | None = None,
-        clock: Clock | None = None,
-        ids: Ids | None = None,
-        store: Store | None = None,
-        on_attention: Callable[[str], Awaitable[None]] | None = None,
-    ) -> None:
-        self.settings = settings or Settings()
-        self._attention = Attention(on_attention)
-        self.clock: Clock = clock or SystemClock()
-        self.ids: Ids = ids or SystemIds()
-        self.codec = Codec()
-        self.registry = Registry()
-        for function in functions:
-            self.registry.add(function)
-        self.store: Store = store or open_store(url)
-        self._writer: Writer | None = None
-        self._worker: Worker | None = None
-        self._scout: asyncio.Task[None] | None = None
-        self._waiters = Waiters()
-        self.name = f"w-{self.ids.name()}"
-
-    # -- life ------------------------------------------------------------------------------------------------------
-
-    async def __aenter__(self) -> Self:
-        await self.store.open(worker=self.name if self.settings.worker else None)
-        if self.settings.worker and (served := self.registry.served()):
-            await self.store.announce(served)
-        loop = asyncio.get_running_loop()
-        self._writer = Writer(self.store, loop, on_guilty=self._guilty, patience_s=self.settings.store_timeout_s)
-        if self.settings.worker:
-            self._worker = Worker(
-                name=self.name,
-                store=self.store,
-                writer=self._writer,
-                registry=self.registry,
-                clock=self.clock,
-                ids=self.ids,
-                concurrency=self.settings.concurrency,
-                max_crashes=self.settings.max_crashes,
-                codec=self.codec,
-                on_outcome=self._told,
-                on_attention=self._attention.ask_for,
-            )
-        self._scout = loop.create_task(self._look_around())
-        attach = getattr(self.clock, "attach", None)
-        if attach is not None:  # a clock under a test's control waits for this engine to be idle
-            attach(self)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._scout is not None:
-            self._scout.cancel()
-            await asyncio.gather(self._scout, return_exceptions=True)
-            detach = getattr(self.clock, "detach", None)
-            if detach is not None:
-                detach(self)
-        try:
-            if self._worker is not None:
-                await self._worker.close(grace_s=self.settings.grace_s)
-            if self._writer is not None:
-                await self._writer.close(within_s=self.settings.grace_s)
-        finally:
-            self._writer = self._worker = self._scout = None
-            left = StoreError("the engine was left while this waited; the run goes on, ask another engine on its store")
-            self._waiters.fail(left)
-            await self._attention.told()
-            await self.store.close()
-
-    @property
-    def writer(self) -> Writer:
-        """The store's writer.
-
-        Raises:
-            StoreError: the engine has not been entered, or was left.
-        """
-        if self._writer is None:
-            raise StoreError("this engine is not open; use it within its `async with` block")
-        return self._writer
-
-    def working(self) -> bool:
-        """Whether it writes, drives a body or claims runs just now; see ``durable_core.testing.ManualClock``."""
-        writing = self._writer is not None and self._writer.busy
-        return writing or (self._worker is not None and self._worker.working)
-
-    def under_way(self) -> int:
-        """Attempts that have been called and have not ended."""
-        return 0 if self._worker is None else sum(run.in_flight for run in self._worker.runs.values())
-
-    def progress(self) -> int:
-        """A number that rises with every row that is written."""
-        return 0 if self._writer is None else self._writer.written
-
-    async def _look_around(self) -> None:
-        """Notice what other processes did, and claim what falls due."""
-        loop = asyncio.get_running_loop()
-        burial_at = loop.time() + BURIAL_S
-        poked = self._worker.poked if self._worker is not None else asyncio.Event()
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
-                    await poked.wait()
-            try:
-                if self._worker is not None and loop.time() >= burial_at:
-                    burial_at = loop.time() + BURIAL_S
-                    if await self.store.release_dead():
-                        poked.set()
-                changed = await self.store.changed()
-                if self._worker is not None:
-                    await self._worker.look(changed=changed)
-                if changed and self._waiters.watched:
-                    await self._ask_for_watched()
-            except StoreError as error:
-                log.warning("the store could not be asked for work; trying again: %s", error)
-                poked.set()
-                await asyncio.sleep(POLL_S)
-            except Exception:
-                log.exception("internal error while looking for work; trying again")
-                await asyncio.sleep(BURIAL_S)
+class Runs(Kernel):
+    """The calls that a layer above makes: functions go by their names, and results are told as they are stored."""
 
     # -- starting --------------------------------------------------------------------------------------------------
 
-    async def start(
+    async def begin(
         self,
         name: str,
         args: tuple[Any, ...] = (),
@@ -305,25 +151,6 @@ class Engine:
             return await waiter
         finally:
             self._waiters.forget(num, waiter)
-
-    def _told(self, run: Run, end: End | None) -> None:
-        """A run of this process has ended or was parked, durably."""
-        if end is None:
-            self._attention.ask_for(run.id)
-        if self._waiters.waits_for(run.num):
-            output, error = (end.output, end.error) if end is not None else (None, None)
-            self._waiters.tell(run.num, RunOutcome(run.status, run.phase, output, error, run.reason))
-
-    async def _ask_for_watched(self) -> None:
-        mine = self._worker.runs if self._worker is not None else {}
-        watched = self._waiters.watched
-        for record in await self.store.find([run_id for num, run_id in watched.items() if num not in mine]):
-            if record.status in ENDS or record.status is RunStatus.STUCK:
-                self._waiters.tell(record.num, RunOutcome.of(record))
-
-    def _guilty(self, num: int, error: StoreError) -> None:
-        if self._worker is not None:
-            self._worker.guilty(num, error)
 
     # -- operators -------------------------------------------------------------------------------------------------
 
