@@ -6,6 +6,7 @@
     ├── StoreError             the database said no; ``transient`` tells whether asking again may help
     │   ├── StoreFull          no room left on the disk
     │   ├── StoreNotFound      no such database, or not one that can be opened
+    │   ├── LeaseLost          this worker was taken for dead; others drive its runs now
     │   └── StoreFormatError   another program's file, or a newer stored format
     ├── RunExists              the id is taken by a run with other input
     ├── RunNotFound            no such run
@@ -84,6 +85,19 @@ class StoreFormatError(StoreError):
     """The file is another program's, or of a stored format this release cannot read."""
 
     code = "DC012"
+
+
+class LeaseLost(StoreError):
+    """This worker was silent for longer than its lease: others drive its runs now, and its late rows are refused.
+
+    ``worker`` is the identity that was lost. A worker drops its runs, takes another one and goes on by itself.
+    """
+
+    code = "DC014"
+
+    def __init__(self, message: str, *, transient: bool = False, worker: str = "") -> None:
+        super().__init__(message, transient=transient)
+        self.worker = worker
 
 
 class RunExists(DurableError):

@@ -38,6 +38,15 @@ class Batch:
     def __len__(self) -> int:
         return len(self.starts) + len(self.entries) + len(self.updates) + len(self.consumed)
 
+    def without(self, refused: Collection[int]) -> "Batch":
+        """This batch without the rows of the runs numbered in ``refused``."""
+        return Batch(
+            starts=[start for start in self.starts if start.num not in refused],
+            entries=[entry for entry in self.entries if entry.run not in refused],
+            updates={num: update for num, update in self.updates.items() if num not in refused},
+            consumed=self.consumed,
+        )
+
 
 class Store(Protocol):
     """Where runs and their journals live. One instance serves one engine, on its event loop.
@@ -59,6 +68,18 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Release everything; the worker is no longer alive. Safe to call twice."""
+        ...
+
+    def lease_left_s(self) -> float:
+        """Seconds for which nobody takes this worker for dead, by a clock that never jumps; infinite without leases."""
+        ...
+
+    async def rejoin(self, worker: str) -> None:
+        """Announce this store's worker again, as ``worker``, after a ``LeaseLost``. It owns nothing then."""
+        ...
+
+    def ahead_ns(self) -> int:
+        """How far the store's clock is ahead of this machine's; 0 where they are the same."""
         ...
 
     def next_num(self) -> int:

@@ -1,4 +1,4 @@
-"""Turns a store's address into the store: ``sqlite:///orders.db``, ``sqlite:////var/lib/orders.db``, ``memory://name``.
+"""Turns a store's address into the store: ``sqlite:///orders.db``, ``postgresql://user@host/db``, ``memory://name``.
 
 Invariant: an address may hold a password, so no message repeats more of it than its scheme and what is wrong.
 """
@@ -8,20 +8,24 @@ from urllib.parse import parse_qsl
 from durable_core.errors import StoreError
 from durable_core.ports import Store
 from durable_core.stores.memory import MemoryStore, shared
+from durable_core.stores.postgres.address import place_of
 from durable_core.stores.sqlite import SYNCHRONOUS, SqliteStore
 
 ALLOWED = (
-    "Give sqlite:///file.db (in the current directory), sqlite:////absolute/path/file.db, memory:// (a store of its "
-    "own) or memory://name (shared within this process)"
+    "Give sqlite:///file.db (in the current directory), sqlite:////absolute/path/file.db, "
+    "postgresql://user@host/database, memory:// (a store of its own) or memory://name (shared within this process)"
 )
 
 
-def open_store(url: str, **options: str) -> Store:
+def open_store(url: str, *, lease_s: float = 15.0, patience_s: float = 30.0, **options: str) -> Store:
     """The store at ``url``, not opened yet: nothing is read or made before its ``open()``.
 
     Args:
         url: the address; its query may hold options too (``sqlite:///orders.db?durability=process``).
-        options: for SQLite ``durability``: ``power`` (the default) or ``process``.
+        lease_s: how long a silent worker keeps its runs, in a store where its death cannot be seen at once.
+        patience_s: how long a question waits for a database that cannot be reached.
+        options: for SQLite ``durability``: ``power`` (the default) or ``process``; for PostgreSQL ``schema``, and those
+            that its driver takes.
 
     Raises:
         StoreError: the address or an option is not one of those above.
@@ -38,7 +42,7 @@ def open_store(url: str, **options: str) -> Store:
         case "":
             raise StoreError(f"the store's address has no scheme such as sqlite://. {ALLOWED}")
         case "postgresql" | "postgres":
-            raise StoreError(f"PostgreSQL is not served by this release. {ALLOWED}")
+            return _postgres(url, options, lease_s=lease_s, patience_s=patience_s)
         case _:
             raise StoreError(f"a store's address cannot begin with {scheme!r}. {ALLOWED}")
 
@@ -58,6 +62,16 @@ def _sqlite(place: str, options: dict[str, str]) -> Store:
     if durability not in SYNCHRONOUS:
         raise StoreError(f"the option durability is one of {', '.join(SYNCHRONOUS)}; it was given {durability!r}")
     return SqliteStore(path, durability="process" if durability == "process" else "power")
+
+
+def _postgres(url: str, options: dict[str, str], *, lease_s: float, patience_s: float) -> Store:
+    try:
+        from durable_core.stores.postgres.store import PostgresStore  # noqa: PLC0415 - only who uses it has its driver
+    except ImportError as missing:
+        raise StoreError(
+            f"the driver for PostgreSQL is not installed ({missing}); run `pip install 'durable-sagas[postgres]'`"
+        ) from missing
+    return PostgresStore(place_of(url, options), lease_s=lease_s, patience_s=patience_s)
 
 
 def _refuse_options(options: dict[str, str], *, allowed: tuple[str, ...]) -> None:

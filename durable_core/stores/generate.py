@@ -1,6 +1,8 @@
-"""Makes ``sql.py`` from ``tables.py``: run ``python -m durable_core.stores.generate`` after a change to the tables.
+"""Makes SQL from ``tables.py``: run ``python -m durable_core.stores.generate`` after a change to the tables.
 
-Invariant: the same tables give the same text, so that a test can tell whether the committed file is the current one.
+``sql.py`` is for SQLite; ``postgres/columns.py`` and the first migration there are for PostgreSQL.
+
+Invariant: the same tables give the same text, so that a test can tell whether the committed files are the current ones.
 """
 
 import sys
@@ -8,7 +10,8 @@ from pathlib import Path
 from typing import cast
 
 from sqlalchemy import Index, Table
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 from sqlmodel import SQLModel
 
@@ -16,7 +19,13 @@ from durable_core.model.entry import Entry
 from durable_core.model.run import NewRun, RunUpdate
 from durable_core.stores.tables import TABLES, JournalRow, RunRow, SignalRow, WorkerRow
 
-TARGET = Path(__file__).with_name("sql.py")
+HERE = Path(__file__).parent
+NUMBERS = 1 << 20
+"""How many run numbers a store of PostgreSQL reserves at a time."""
+
+_SQLITE: Dialect = sqlite.dialect()
+_POSTGRES: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+_TYPES = {"BIGINT": "int8", "TEXT": "text", "BYTEA": "bytea"}
 
 _HEAD = '''"""SQL of the tables, as text: definitions, column lists, and the statements that bind whole tuples.
 
@@ -24,31 +33,41 @@ Made from ``tables.py`` by ``python -m durable_core.stores.generate``; edit the 
 """
 
 '''
+_POSTGRES_HEAD = '''"""Columns of the tables in PostgreSQL, in order, each with the type that it is bound as.
+
+Made from ``tables.py`` by ``python -m durable_core.stores.generate``; edit the tables, not this file.
+"""
+'''
+_MIGRATION_HEAD = """\
+-- 1: the tables. Made from tables.py by `python -m durable_core.stores.generate`.
+
+"""
 
 
 def _table(row: type[SQLModel]) -> Table:
     return cast("Table", vars(row)["__table__"])
 
 
-def _text(element: DDLElement) -> str:
-    dialect = sqlite.dialect()
+def _text(element: DDLElement, dialect: Dialect) -> str:
     lines = str(element.compile(dialect=dialect)).replace("\t", "    ").splitlines()
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
-def definitions() -> tuple[str, ...]:
+def definitions(dialect: Dialect = _SQLITE) -> tuple[str, ...]:
     """The statements that make every table and index, in order."""
     made: list[str] = []
     for row in TABLES:
         table = _table(row)
-        made.append(_text(CreateTable(table)))
+        made.append(_text(CreateTable(table), dialect))
         indexes: list[Index] = sorted(table.indexes, key=lambda index: str(index.name))
-        made.extend(_text(CreateIndex(index)) for index in indexes)
+        made.extend(
+            _text(CreateIndex(index), dialect) for index in indexes if index.info.get("only") in (None, dialect.name)
+        )
     return tuple(made)
 
 
-def _columns(row: type[SQLModel], *, without: str = "") -> tuple[str, ...]:
-    return tuple(column.name for column in _table(row).columns if column.name != without)
+def _columns(row: type[SQLModel], *, without: tuple[str, ...] = ()) -> tuple[str, ...]:
+    return tuple(column.name for column in _table(row).columns if column.name not in without)
 
 
 def _insert(row: type[SQLModel], columns: tuple[str, ...]) -> str:
@@ -60,16 +79,17 @@ def _marks(count: int) -> str:
 
 
 def statements() -> dict[str, str]:
-    """The statements and column lists by the name of their constant."""
+    """SQLite's statements and column lists by the name of their constant."""
     run, entry = (*NewRun._fields, "updated_at_ns"), Entry._fields
-    signal, worker = _columns(SignalRow, without="num"), _columns(WorkerRow)
+    signal = _columns(SignalRow, without=("num",))
+    worker = _columns(WorkerRow, without=("lease_until_ns", "batch"))
     changed = ", ".join(f"{column} = ?" for column in RunUpdate._fields[:-1])
     return {
         "RUN_COLUMNS": ", ".join(_columns(RunRow)),
         "INSERT_RUNS": _insert(RunRow, run),
         "RUN_MARKS": _marks(len(run)),
         "UPDATE_RUN": f"UPDATE runs SET {changed} WHERE num = ?",  # noqa: S608 - names of our own columns
-        "ENTRY_COLUMNS": ", ".join(_columns(JournalRow, without="pos")),
+        "ENTRY_COLUMNS": ", ".join(_columns(JournalRow, without=("pos",))),
         "INSERT_ENTRIES": _insert(JournalRow, entry),
         "ENTRY_MARKS": _marks(len(entry)),
         "INSERT_SIGNAL": _insert(SignalRow, signal) + _marks(len(signal)),
@@ -96,6 +116,37 @@ def render() -> str:
     return f"{_HEAD}CREATE = (\n{tables})\n{constants}"
 
 
+def render_postgres() -> str:
+    """The whole text of ``postgres/columns.py``."""
+    lists: dict[str, tuple[type[SQLModel], tuple[str, ...]]] = {
+        "RUN": (RunRow, _columns(RunRow)),
+        "START": (RunRow, (*NewRun._fields, "updated_at_ns")),
+        "UPDATE": (RunRow, RunUpdate._fields),
+        "ENTRY": (JournalRow, Entry._fields),
+    }
+    text = _POSTGRES_HEAD
+    for name, (row, columns) in lists.items():
+        types = {column.name: _TYPES[column.type.compile(_POSTGRES)] for column in _table(row).columns}
+        pairs = "".join(f'    "{column}": "{types[column]}",\n' for column in columns)
+        text += f"\n{name} = {{\n{pairs}}}\n"
+    return f"{text}\nNUMBERS = {NUMBERS}\n"
+
+
+def render_migration() -> str:
+    """The whole text of the first migration for PostgreSQL."""
+    parts = (*definitions(_POSTGRES), f"CREATE SEQUENCE run_numbers INCREMENT BY {NUMBERS}")
+    return _MIGRATION_HEAD + "\n\n".join(f"{part};" for part in parts) + "\n"
+
+
+TARGETS = {
+    HERE / "sql.py": render,
+    HERE / "postgres" / "columns.py": render_postgres,
+    HERE / "postgres" / "migrations" / "0001.sql": render_migration,
+}
+
+
 if __name__ == "__main__":
-    TARGET.write_text(render(), encoding="utf-8")
-    sys.stdout.write(f"{TARGET} written\n")
+    for target, content in TARGETS.items():
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(content(), encoding="utf-8")
+        sys.stdout.write(f"{target} written\n")

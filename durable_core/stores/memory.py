@@ -4,6 +4,7 @@ Stores of the same name in one process share their data, so that an engine can b
 """
 
 import asyncio
+import math
 import secrets  # noqa: TID251 - new data draw their secret once, as a new file does
 from collections.abc import Collection, Mapping, Sequence
 
@@ -93,6 +94,19 @@ class MemoryStore:
     def crash(self) -> None:
         """For tests: end as a crash would. Nothing is released, and the worker is found dead."""
         self._open = False
+
+    def lease_left_s(self) -> float:
+        """Whether a worker lives is known here, so it holds no lease."""
+        return math.inf
+
+    async def rejoin(self, worker: str) -> None:
+        """Never needed here; see ``Store.rejoin``."""
+        await self.close()
+        await self.open(worker=worker)
+
+    def ahead_ns(self) -> int:
+        """Memory has this machine's clock."""
+        return 0
 
     def next_num(self) -> int:
         """A run number that no other store on this data hands out."""

@@ -76,6 +76,8 @@ CREATE TABLE workers (
     pid BIGINT NOT NULL,
     host TEXT NOT NULL,
     started_at_ns BIGINT NOT NULL,
+    lease_until_ns BIGINT DEFAULT 0 NOT NULL,
+    batch BIGINT DEFAULT 0 NOT NULL,
     PRIMARY KEY (id)
 )
 """,

@@ -8,6 +8,7 @@ Invariant: one writing connection, used by one task at a time; what a method has
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,19 @@ class SqliteStore:
             self._writes.shutdown()
             self._reads.shutdown()
             file.crash()
+
+    def lease_left_s(self) -> float:
+        """A worker is known to be dead by its lock, so it holds no lease."""
+        return math.inf
+
+    async def rejoin(self, worker: str) -> None:
+        """Never needed here; see ``Store.rejoin``."""
+        await self.close()
+        await self.open(worker=worker)
+
+    def ahead_ns(self) -> int:
+        """A file has this machine's clock."""
+        return 0
 
     def next_num(self) -> int:
         """A run number that is this store's alone. Reserved ahead, by blocks; commits reserve the next block."""

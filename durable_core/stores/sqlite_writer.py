@@ -66,7 +66,7 @@ class Writer:
             refused = self._taken(batch.starts)
             if not refused:
                 raise
-            batch = without(batch, refused)
+            batch = batch.without(refused)
             self._insert_runs(batch.starts)
         for some in chunks(batch.entries, ROW_CHUNKS):
             self._connection.execute(_INSERT_ENTRIES[len(some)], list(chain.from_iterable(some)))
@@ -157,13 +157,3 @@ class Writer:
         """The random bytes made with the store."""
         (value,) = self._connection.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
         return bytes(value)
-
-
-def without(batch: Batch, refused: Collection[int]) -> Batch:
-    """``batch`` without the rows of the runs numbered in ``refused``."""
-    return Batch(
-        starts=[start for start in batch.starts if start.num not in refused],
-        entries=[entry for entry in batch.entries if entry.run not in refused],
-        updates={num: update for num, update in batch.updates.items() if num not in refused},
-        consumed=batch.consumed,
-    )

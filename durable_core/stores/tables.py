@@ -12,9 +12,15 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Text, te
 from sqlmodel import Field, SQLModel
 
 
-def _number() -> "Column[int]":
+def _number(*, given: bool = False) -> "Column[int]":
     # SQLite makes a key of exactly the type INTEGER the row's own number, and needs no second index for it.
-    return Column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
+    key = BigInteger().with_variant(Integer(), "sqlite")
+    return Column(key, primary_key=True, autoincrement=False if given else "auto")
+
+
+def _some(*columns: str, name: str, rows: str, only: str | None = None) -> Index:
+    """An index of the rows that a condition names; ``only`` for one kind of database."""
+    return Index(name, *columns, sqlite_where=text(rows), postgresql_where=text(rows), info={"only": only})
 
 
 def _whole(*, default: int | None = None, key: bool = False) -> "Column[int]":
@@ -48,11 +54,22 @@ class RunRow(SQLModel, table=True):
     __tablename__ = "runs"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
         # What claim, next_wake_ns and release_dead look for: the open runs only, so that ended ones cost nothing.
-        Index("runs_open", "owner", "wake_at_ns", sqlite_where=text("ended_at_ns IS NULL")),
-        Index("runs_children", "parent", sqlite_where=text("parent IS NOT NULL")),
+        _some("owner", "wake_at_ns", name="runs_open", rows="ended_at_ns IS NULL"),
+        _some("parent", name="runs_children", rows="parent IS NOT NULL"),
+        # What many workers claim from: by function, so that a flood of one does not hide the others, and by age.
+        _some(
+            "name",
+            "version",
+            "wake_at_ns",
+            "updated_at_ns",
+            "num",
+            name="runs_due",
+            rows="ended_at_ns IS NULL AND owner IS NULL",
+            only="postgresql",
+        ),
     )
 
-    num: int = Field(sa_column=_number())
+    num: int = Field(sa_column=_number(given=True))
     id: str = Field(sa_column=_text(unique=True))
     uid: bytes = Field(sa_column=_data())
     name: str = Field(sa_column=_text())
@@ -111,7 +128,11 @@ class SignalRow(SQLModel, table=True):
 
 
 class WorkerRow(SQLModel, table=True):
-    """A worker that announced itself. Whether it lives, its lock file says."""
+    """A worker that announced itself.
+
+    Whether it lives, its lock file says where there is a file, else its lease, by the database's clock. ``batch`` is
+    the number of its last commit, by which one whose outcome is not known is found again.
+    """
 
     __tablename__ = "workers"  # pyright: ignore[reportAssignmentType]
 
@@ -119,6 +140,8 @@ class WorkerRow(SQLModel, table=True):
     pid: int = Field(sa_column=_whole())
     host: str = Field(sa_column=_text())
     started_at_ns: int = Field(sa_column=_whole())
+    lease_until_ns: int = Field(sa_column=_whole(default=0))
+    batch: int = Field(sa_column=_whole(default=0))
 
 
 class ServedRow(SQLModel, table=True):
@@ -133,7 +156,7 @@ class ServedRow(SQLModel, table=True):
 class MetaRow(SQLModel, table=True):
     """A fact about the whole store: ``format`` and ``next_num`` (numbers), ``secret`` (32 bytes).
 
-    The column holds either; SQLite keeps a value of a BLOB column as it was given.
+    The column holds either: SQLite keeps a value of a BLOB column as it was given, elsewhere a number is its digits.
     """
 
     __tablename__ = "meta"  # pyright: ignore[reportAssignmentType]

@@ -105,6 +105,18 @@ class FaultyStore:
         """The runs of these ids."""
         return await self._call("find", lambda: self.inner.find(ids))
 
+    def lease_left_s(self) -> float:
+        """The inner store's."""
+        return self.inner.lease_left_s()
+
+    async def rejoin(self, worker: str) -> None:
+        """Announce the worker again."""
+        await self._call("announcement", lambda: self.inner.rejoin(worker))
+
+    def ahead_ns(self) -> int:
+        """The inner store's."""
+        return self.inner.ahead_ns()
+
     @property
     def secret(self) -> bytes:
         """The inner store's."""

@@ -1,0 +1,1 @@
+"""The PostgreSQL store. It takes the extra ``postgres``: its driver is asyncpg."""

@@ -1,0 +1,74 @@
+"""A PostgreSQL address, taken apart: what goes to the driver, what is ours, and what may be shown.
+
+Invariant: ``Place.shown`` has neither user nor password, and it is all of an address that a message repeats.
+"""
+
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import attrs
+
+from durable_core.errors import StoreError
+
+PASSED = frozenset(
+    (
+        "application_name",
+        "host",
+        "passfile",
+        "password",
+        "port",
+        "sslcert",
+        "sslcrl",
+        "sslkey",
+        "sslmode",
+        "sslpassword",
+        "sslrootcert",
+        "target_session_attrs",
+        "user",
+    )
+)
+"""Options of the address that the driver takes."""
+LONGEST_SCHEMA = 63
+"""Bytes of a name in PostgreSQL; a longer one is cut there, silently."""
+FORM = "Give postgresql://user:password@host:5432/database, with %XX for what is special in a password"
+
+
+@attrs.frozen
+class Place:
+    """Where a store is."""
+
+    dsn: str = attrs.field(repr=False)
+    """For the driver; it may hold a password."""
+    shown: str
+    """For people: host, database and schema."""
+    schema: str | None
+    """The schema asked for; None is the role's own first one."""
+
+
+def place_of(url: str, options: Mapping[str, str]) -> Place:
+    """Take ``url`` apart; ``options`` win over those in its query.
+
+    Raises:
+        StoreError: it is no such address, or has an option that nobody knows.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:  # its text would repeat a part of what may be the password
+        raise StoreError(f"the PostgreSQL address cannot be read. {FORM}") from None
+    given = dict(parse_qsl(parts.query, keep_blank_values=True)) | dict(options)
+    schema = given.pop("schema", None)
+    unknown = sorted(given.keys() - PASSED)
+    if unknown or parts.fragment:
+        raise StoreError(
+            f"the PostgreSQL address has unknown options: {', '.join(unknown) or '#'}. Known here: schema, "
+            f"{', '.join(sorted(PASSED))}. {FORM}"
+        )
+    if schema is not None and (not schema or "\0" in schema or len(schema.encode()) > LONGEST_SCHEMA):
+        raise StoreError(f"the option schema is a name of 1 to {LONGEST_SCHEMA} bytes; it was given {schema!r}")
+    shown = given.get("host", host) or "the local server"
+    number = given.get("port", port)
+    shown += f":{number}" if number else ""
+    shown += parts.path if len(parts.path) > 1 else ""
+    dsn = parts._replace(scheme="postgresql", query=urlencode(given)).geturl()
+    return Place(dsn, f"{shown} (schema {schema})" if schema else shown, schema)

@@ -1,0 +1,77 @@
+"""Columns of the tables in PostgreSQL, in order, each with the type that it is bound as.
+
+Made from ``tables.py`` by ``python -m durable_core.stores.generate``; edit the tables, not this file.
+"""
+
+RUN = {
+    "num": "int8",
+    "id": "text",
+    "uid": "bytea",
+    "name": "text",
+    "version": "int8",
+    "status": "text",
+    "phase": "text",
+    "owner": "text",
+    "wake_at_ns": "int8",
+    "deadline_at_ns": "int8",
+    "paused": "int8",
+    "input": "bytea",
+    "output": "bytea",
+    "error": "bytea",
+    "reason": "text",
+    "detail": "bytea",
+    "parent": "int8",
+    "traceparent": "text",
+    "created_at_ns": "int8",
+    "updated_at_ns": "int8",
+    "ended_at_ns": "int8",
+}
+
+START = {
+    "num": "int8",
+    "id": "text",
+    "uid": "bytea",
+    "name": "text",
+    "version": "int8",
+    "status": "text",
+    "owner": "text",
+    "wake_at_ns": "int8",
+    "deadline_at_ns": "int8",
+    "input": "bytea",
+    "parent": "int8",
+    "traceparent": "text",
+    "created_at_ns": "int8",
+    "updated_at_ns": "int8",
+}
+
+UPDATE = {
+    "status": "text",
+    "phase": "text",
+    "owner": "text",
+    "wake_at_ns": "int8",
+    "paused": "int8",
+    "output": "bytea",
+    "error": "bytea",
+    "reason": "text",
+    "detail": "bytea",
+    "updated_at_ns": "int8",
+    "ended_at_ns": "int8",
+    "num": "int8",
+}
+
+ENTRY = {
+    "run": "int8",
+    "seq": "int8",
+    "kind": "text",
+    "key": "text",
+    "attempt": "int8",
+    "label": "text",
+    "payload": "bytea",
+    "error": "bytea",
+    "started_at_ns": "int8",
+    "at_ns": "int8",
+    "due_at_ns": "int8",
+    "worker": "text",
+}
+
+NUMBERS = 1048576

@@ -1,0 +1,117 @@
+"""A worker's lease: renewed by a thread of its own, on a connection of its own, whatever the event loop is busy with.
+
+Invariant: ``left_s`` never says more than the database grants, because the time counts from before a renewal was sent.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+
+from durable_core.stores.postgres.link import CAUGHT, Connection, connect
+
+log = logging.getLogger("durable_core")
+
+RENEWALS = 3
+"""How often a lease is renewed in its time."""
+PAUSE_S = 0.25
+"""Between attempts to renew while the database cannot be reached."""
+
+
+def steady_s() -> float:
+    """Seconds on a clock that never jumps, and that goes on while the machine sleeps where there is such a clock."""
+    clock: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)
+
+
+def wall_ns() -> int:
+    """What this machine's clock says, in nanoseconds since the epoch."""
+    return time.time_ns()
+
+
+class Offset:
+    """How far the database's clock is ahead of this machine's: the last measurement that says something new."""
+
+    def __init__(self) -> None:
+        self.ahead_ns = 0
+
+    def measured(self, theirs_ns: int, *, sent_ns: int, got_ns: int) -> None:
+        """Take note of what the database's clock said between these two readings of ours."""
+        ahead_ns = theirs_ns - (sent_ns + got_ns) // 2
+        doubt_ns = (got_ns - sent_ns) // 2 + 1_000_000
+        if abs(ahead_ns - self.ahead_ns) > doubt_ns:
+            self.ahead_ns = ahead_ns
+
+
+class Lease:
+    """The lease of ``worker``, from its entry on (``granted_at_s``) until ``stop``."""
+
+    def __init__(
+        self, dsn: str, text: str, *, worker: str, lease_s: float, granted_at_s: float, offset: Offset
+    ) -> None:
+        self.worker = worker
+        self.lost = False
+        """The database knows this worker no more."""
+        self._dsn = dsn
+        self._text = text
+        self._lease_s = lease_s
+        self._until_s = granted_at_s + lease_s
+        self._offset = offset
+        self._stopped = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name="store-lease", daemon=True)
+        self._thread.start()
+
+    def left_s(self) -> float:
+        """Seconds until somebody may take this worker for dead; below zero once they may."""
+        return -1.0 if self.lost else self._until_s - steady_s()
+
+    def stop(self) -> None:
+        """Renew it no more. Returns once the thread has ended; blocks for as long as a renewal under way takes."""
+        self.let_go()
+        self._thread.join(timeout=5)
+
+    def let_go(self) -> None:
+        """Renew it no more, without waiting."""
+        self._stopped.set()
+        loop, wake = self._loop, self._wake
+        if loop is not None and wake is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(wake.set)
+
+    def _run(self) -> None:
+        asyncio.run(self._keep())
+
+    async def _keep(self) -> None:
+        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        connection: Connection | None = None
+        while not self._stopped.is_set() and not self.lost:
+            pause_s = self._lease_s / RENEWALS
+            try:
+                if connection is None or connection.is_closed():
+                    connection = await asyncio.wait_for(connect(self._dsn), self._lease_s)
+                await asyncio.wait_for(self._renew(connection), self._lease_s)
+            except CAUGHT as error:
+                log.warning(
+                    "the lease of worker %s could not be renewed; trying again: %s", self.worker, type(error).__name__
+                )
+                pause_s = min(PAUSE_S, pause_s)
+                if isinstance(error, TimeoutError) and connection is not None:
+                    connection.terminate()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause_s)
+        if connection is not None and not connection.is_closed():
+            with contextlib.suppress(*CAUGHT):
+                await connection.close(timeout=1)
+
+    async def _renew(self, connection: Connection) -> None:
+        began_s, sent_ns = steady_s(), wall_ns()
+        theirs_ns = await connection.fetchval(self._text, self.worker, round(self._lease_s * 1e9))
+        if theirs_ns is None:
+            self.lost = True
+            return
+        self._until_s = began_s + self._lease_s
+        self._offset.measured(int(theirs_ns), sent_ns=sent_ns, got_ns=wall_ns())

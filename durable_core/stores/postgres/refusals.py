@@ -1,0 +1,106 @@
+"""What PostgreSQL's errors mean here: which may pass if asked again, and what a person can do about each.
+
+Invariant: no error of the driver leaves this package; callers see a ``StoreError`` that names the database, never its
+password.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from durable_core.errors import StoreError, StoreFull, StoreNotFound
+
+NOTHING_WRITTEN = "nothing of it was written"
+NOT_KNOWN = "whether it was written is not known yet, and is found out before anything else is"
+
+
+class Advice(NamedTuple):
+    """What to tell about one error of PostgreSQL."""
+
+    what: str
+    """``{place}`` stands for the database."""
+    then: str
+    """What a person can do about it."""
+    transient: bool = False
+    kind: type[StoreError] = StoreError
+
+
+_GONE = Advice("the connection to {place} was lost", "see whether the server runs; workers go on once it does", True)  # noqa: FBT003
+_AWAY = Advice("{place} cannot be reached", "start the server, or correct the host and port", True)  # noqa: FBT003
+_BUSY = Advice("{place} made this wait too long or gave way to another transaction", "try again", True)  # noqa: FBT003
+_POOLED = Advice(
+    "the statements prepared on {place} are gone, as behind a pooler that does not keep them",
+    "in PgBouncer 1.21 or newer set max_prepared_statements = 200, or let it pool sessions",
+)
+_TWICE = Advice(
+    "{place} already holds a row that this one contradicts",
+    "two writers drove one run, or one batch was written twice: report it as a bug",
+)
+_LOCKED_OUT = Advice("{place} refused the user or the password", "correct them in the address", kind=StoreNotFound)
+_FULL = Advice("the disk of {place} is full", "free space there", True, StoreFull)  # noqa: FBT003
+_RIGHTS = Advice("the role may not do this on {place}", "grant it SELECT, INSERT, UPDATE and DELETE on the tables")
+_CHANGED = Advice(
+    "the tables of {place} are not those of this release", "run `sagas migrate` with the newest release on this store"
+)
+
+# By SQLSTATE, or its first two characters: https://www.postgresql.org/docs/current/errcodes-appendix.html
+ADVICE: Mapping[str, Advice] = {
+    "08": _GONE,
+    "22021": Advice("a text has a character that {place} cannot hold", "leave out NUL characters"),
+    "23": _TWICE,
+    "25006": Advice(
+        "{place} takes no writes: it is a standby, or set to read only",
+        "name the primary, or add ?target_session_attrs=primary",
+        True,  # noqa: FBT003 - a standby is promoted at times
+    ),
+    "26000": _POOLED,
+    "28": _LOCKED_OUT,
+    "3D000": Advice("there is no such database: {place}", "make it with `createdb`", kind=StoreNotFound),
+    "3F000": Advice("there is no such schema: {place}", "make it, or correct ?schema=", kind=StoreNotFound),
+    "40": _BUSY,
+    "42501": _RIGHTS,
+    "42703": _CHANGED,
+    "42P01": _CHANGED,
+    "42P05": _POOLED,
+    "53100": _FULL,
+    "53200": Advice("{place} had no memory left", "give the server more memory", True),  # noqa: FBT003
+    "53300": Advice(
+        "{place} takes no more connections",
+        "raise max_connections, end other programs, or put a pooler before it",
+        True,  # noqa: FBT003
+    ),
+    "54": Advice("a value is larger than {place} can hold", "store less in one value"),
+    "55P03": _BUSY,
+    "57": _GONE,
+    "57014": _BUSY,
+    "57P03": Advice("{place} is starting or stopping", "wait for it", True),  # noqa: FBT003
+    "58": Advice("{place} had an input/output error", "check its disk and its log", True),  # noqa: FBT003
+}
+_UNLISTED = Advice("{place} refused it", "see PostgreSQL's own words below")
+
+
+def advice_for(error: BaseException) -> Advice:
+    """What to tell about ``error``."""
+    state = getattr(error, "sqlstate", None)
+    if state:
+        return ADVICE.get(state) or ADVICE.get(state[:2]) or _UNLISTED
+    if isinstance(error, OSError):
+        return _AWAY
+    return _UNLISTED
+
+
+def explain(error: BaseException, *, place: str, doing: str, outcome: str = NOTHING_WRITTEN) -> StoreError:
+    """The ``StoreError`` to raise from ``error``, which hit ``doing`` ("to write a batch of 7 rows")."""
+    if not getattr(error, "sqlstate", None) and getattr(error.__context__, "sqlstate", None):
+        error = error.__context__ or error  # a rollback that failed because of it hides the error that matters
+    if isinstance(error, ValueError | OverflowError):  # the driver could not bind it
+        return StoreError(
+            f"could not {doing} at {place}: it has a value that PostgreSQL cannot hold ({error}); {outcome}. "
+            "Give texts without lone surrogates, whole numbers of 64 bits, and bytes"
+        )
+    advice = advice_for(error)
+    said = str(error).partition("\n")[0] or type(error).__name__
+    return advice.kind(
+        f"could not {doing}: {advice.what.format(place=place)}; {outcome}. What to do: {advice.then}. "
+        f"PostgreSQL says: {said}",
+        transient=advice.transient,
+    )

@@ -1,0 +1,284 @@
+"""A store's stay in PostgreSQL, from ``open`` to ``close``: its connections, its worker's entry and lease, its numbers.
+
+Invariant: a worker that has left, or was found dead, is forgotten in the transaction that frees its runs.
+"""
+
+import asyncio
+import logging
+import math
+import os
+import platform
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import attrs
+
+from durable_core.errors import LeaseLost, StoreError
+from durable_core.model.run import RunRecord, RunStatus
+from durable_core.stores.postgres import refusals, schema
+from durable_core.stores.postgres.address import Place
+from durable_core.stores.postgres.columns import NUMBERS
+from durable_core.stores.postgres.doubt import Doubt
+from durable_core.stores.postgres.lease import Lease, Offset, steady_s, wall_ns
+from durable_core.stores.postgres.link import CAUGHT, Connection, Link
+from durable_core.stores.postgres.listen import Listener
+from durable_core.stores.postgres.reader import Reader, to_run
+from durable_core.stores.postgres.texts import Texts
+
+log = logging.getLogger("durable_core")
+
+T = TypeVar("T")
+
+LEASE_S = 15.0
+PATIENCE_S = 30.0
+"""How long a question waits for a database that cannot be reached."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
+
+
+class PostgresSession:
+    """What a ``PostgresStore`` stands on; see there."""
+
+    def __init__(self, place: Place, *, lease_s: float = LEASE_S, patience_s: float = PATIENCE_S) -> None:
+        self.place = place
+        self._lease_s = lease_s
+        self._patience_s = patience_s
+        self._offset = Offset()
+        self._lease: Lease | None = None
+        self._worker: str | None = None
+        self._opened: schema.Ready | None = None
+        self._turn = asyncio.Lock()
+        self._commits, self._questions, self._at_length = Link(place.dsn), Link(place.dsn), Link(place.dsn)
+        self._number = 0
+        """Of this worker's last batch."""
+        self._doubt: Doubt | None = None
+        self._claiming: list[int] = []
+        """Runs that a claim was about to take: ours perhaps, until it is known how that claim ended."""
+        self._blocks: list[range] = []
+        self._numbers = iter(range(0))
+        self._numbers_left = 0
+        self._spare = range(0)
+
+    @property
+    def secret(self) -> bytes:
+        """32 random bytes, made with the store."""
+        return self._ready.secret
+
+    @property
+    def _ready(self) -> schema.Ready:
+        if self._opened is None:
+            raise StoreError(f"the store {self.place.shown} is not open; await open() first, and use it before close()")
+        return self._opened
+
+    def _check_open(self) -> None:
+        self._ready  # noqa: B018 - it raises
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def open(self, *, worker: str | None) -> None:
+        """Make or check the tables, announce ``worker`` and release the runs of the dead. See ``Store.open``."""
+        if self._opened is not None:
+            raise StoreError(f"the store {self.place.shown} is open already; close it first, or make another one")
+        try:
+            async with self._commits.use() as connection:
+                ready = await schema.made_ready(connection, self.place)
+            self._texts = Texts(ready.quoted)
+            self._reader = Reader(self._texts)
+            self._listener = Listener(self._texts, ready.schema)
+            self._questions = Link(self.place.dsn, prepare=self._listener.attach)
+            await self._ask("release dead workers", self._bury)
+            self._take_numbers(await self._block())
+            await self._ask("ask for the time", self._measure)
+            if worker is not None:
+                await self._enter(worker)
+            self._opened = ready
+        except BaseException as error:
+            await self._shut()
+            if isinstance(error, CAUGHT):
+                raise refusals.explain(
+                    error, place=self.place.shown, doing="open the store", outcome="no run was changed"
+                ) from error
+            raise
+
+    async def _enter(self, worker: str) -> None:
+        began_s = steady_s()
+        facts = (worker, os.getpid(), platform.node(), round(self._lease_s * 1e9))
+        entered = await self._ask(
+            "announce the worker", lambda c: c.fetchval(self._texts["enter"], *facts), repeat=False
+        )
+        if entered is None:
+            raise StoreError(
+                f"a worker named {worker!r} already runs on {self.place.shown}; give this one another name, or end "
+                "that one"
+            )
+        self._worker, self._number, self._doubt, self._claiming = worker, 0, None, []
+        self._lease = Lease(
+            self.place.dsn,
+            self._texts["renew"],
+            worker=worker,
+            lease_s=self._lease_s,
+            granted_at_s=began_s,
+            offset=self._offset,
+        )
+
+    async def rejoin(self, worker: str) -> None:
+        """Enter again under a new name; see ``Store.rejoin``."""
+        async with self._turn:
+            self._check_open()
+            await self._end_lease()
+            await self._enter(worker)
+
+    async def close(self) -> None:
+        """Free this worker's runs, forget it and close the connections. Safe to call twice."""
+        async with self._turn:
+            if self._opened is None:
+                return
+            await self._end_lease()
+            try:
+                if self._worker is not None:
+                    async with self._commits.use() as connection, connection.transaction():
+                        await connection.execute(self._texts["leave"], self._worker)
+                        await self._free(connection, [self._worker])
+            except CAUGHT as error:
+                # Nothing is lost, and the caller can do nothing: a worker that did not sign off is found dead.
+                log.warning(
+                    "%s: this worker could not sign off, so others release its runs when its lease ends: %s",
+                    self.place.shown,
+                    refusals.explain(error, place=self.place.shown, doing="sign off"),
+                )
+            await self._shut()
+
+    async def _end_lease(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            await asyncio.get_running_loop().run_in_executor(None, lease.stop)
+
+    async def _shut(self) -> None:
+        await self._end_lease()
+        self._opened = self._worker = None
+        for link in (self._commits, self._questions, self._at_length):
+            await link.close()
+
+    def crash(self) -> None:
+        """For tests: let go of everything as the end of the process would. The lease runs on to its end."""
+        self._opened = self._worker = None
+        if self._lease is not None:
+            self._lease.stop()
+        for link in (self._commits, self._questions, self._at_length):
+            link.drop()
+
+    # -- lease and clock -------------------------------------------------------------------------------------------
+
+    def lease_left_s(self) -> float:
+        """Seconds for which nobody takes this worker for dead; see ``Store.lease_left_s``."""
+        return math.inf if self._lease is None else self._lease.left_s()
+
+    def ahead_ns(self) -> int:
+        """How far the database's clock is ahead of this machine's, as last measured."""
+        return self._offset.ahead_ns
+
+    async def _measure(self, connection: Connection) -> None:
+        sent_ns = wall_ns()
+        theirs_ns = int(await connection.fetchval(self._texts["clock"]))
+        self._offset.measured(theirs_ns, sent_ns=sent_ns, got_ns=wall_ns())
+
+    def _lease_lost(self) -> LeaseLost:
+        if self._lease is not None:
+            self._lease.lost = True
+        return LeaseLost(
+            f"worker {self._worker} was silent for longer than its lease of {self._lease_s:g} s, so others drive its "
+            "runs now; nothing of what it wrote late was kept. It takes another name and goes on; where this happens "
+            "often, give it more processor time or a longer lease=",
+            worker=self._worker or "",
+        )
+
+    async def _bury(self, connection: Connection) -> int:
+        """Forget the workers whose lease has ended, and free their runs; return how many runs."""
+        if not await connection.fetchval(self._texts["expired"], self._worker):
+            return 0
+        async with connection.transaction():
+            dead = [str(row[0]) for row in await connection.fetch(self._texts["bury"], self._worker)]
+            return await self._free(connection, dead)
+
+    async def _free(self, connection: Connection, workers: Sequence[str]) -> int:
+        nums = [int(row[0]) for row in await connection.fetch(self._texts["release"], list(workers))]
+        if nums:
+            await connection.execute(self._texts["wake"], nums)
+            await connection.execute(self._texts["notify"], self._listener.channel, self._listener.token)
+        return len(nums)
+
+    def _as_claimed(self, rows: Sequence[Sequence[Any]], worker: str) -> list[RunRecord]:
+        """The records of the runs just claimed, the longest due first."""
+        runs = [attrs.evolve(to_run(row), owner=worker, status=RunStatus.RUNNING) for row in rows]
+        runs.sort(key=lambda run: (run.wake_at_ns or run.updated_at_ns, run.num))
+        return [attrs.evolve(run, wake_at_ns=None) for run in runs]
+
+    # -- numbers ---------------------------------------------------------------------------------------------------
+
+    def next_num(self) -> int:
+        """A run number that is this store's alone. Reserved ahead, by blocks; commits reserve the next block."""
+        self._check_open()
+        if not self._numbers_left:
+            if not self._spare:
+                raise StoreError(
+                    f"all {NUMBERS} run numbers reserved at {self.place.shown} are handed out, and no commit came to "
+                    "reserve more; start fewer runs at a time",
+                    transient=True,
+                )
+            self._take_numbers(self._spare)
+            self._spare = range(0)
+        self._numbers_left -= 1
+        return next(self._numbers)
+
+    def _take_numbers(self, numbers: range) -> None:
+        self._numbers, self._numbers_left = iter(numbers), len(numbers)
+
+    async def _block(self) -> range:
+        first = int(await self._ask("reserve run numbers", lambda c: c.fetchval(self._texts["numbers"])))
+        block = range(first, first + NUMBERS)
+        self._blocks.append(block)
+        return block
+
+    async def _reserve(self) -> None:
+        """Reserve the next block. Where that fails, the next commit tries again."""
+        try:
+            self._spare = await self._block()
+        except StoreError as error:
+            log.warning("no run numbers could be reserved; trying again: %s", error)
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        doing: str,
+        question: Callable[[Connection], Awaitable[T]],
+        *,
+        link: Link | None = None,
+        outcome: str = "nothing was changed",
+        repeat: bool = True,
+    ) -> T:
+        """Ask, and again while the database cannot be reached, for as long as patience lasts.
+
+        Args:
+            doing: for the error, what this is about.
+            question: asked on a connection.
+            link: which connection; default the one for questions.
+            outcome: for the error, what is left where the connection is lost amid the question.
+            repeat: whether it may be asked again where nobody knows what became of it.
+        """
+        link = link or self._questions
+        loop = asyncio.get_running_loop()
+        until_s, pause_s = loop.time() + self._patience_s, FIRST_PAUSE_S
+        while True:
+            asked = False
+            try:
+                async with link.use() as connection:
+                    asked = True
+                    return await question(connection)
+            except CAUGHT as error:
+                told = refusals.explain(error, place=self.place.shown, doing=doing, outcome=outcome)
+                again = told.transient and (repeat or not asked) and loop.time() < until_s
+                if not again:
+                    raise told from error
+                log.warning("%s; asking again", told)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)

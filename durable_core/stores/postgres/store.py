@@ -1,0 +1,248 @@
+"""The PostgreSQL store: many workers on many machines.
+
+Each store has a connection for its commits and one for its questions; a worker has a third one, for its lease.
+
+Invariants: every write of a worker is refused once the database has forgotten it, so that two workers never both write
+a run. A commit whose outcome is not known is settled before the next one is made. What a method has returned, every
+later read sees.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from functools import partial
+
+from durable_core.errors import StoreError
+from durable_core.model.entry import Entry
+from durable_core.model.run import RunQuery, RunRecord
+from durable_core.ports import Batch, Signal
+from durable_core.stores.postgres import batch as batches
+from durable_core.stores.postgres import refusals
+from durable_core.stores.postgres.columns import NUMBERS
+from durable_core.stores.postgres.doubt import Doubt, let_stray_go
+from durable_core.stores.postgres.link import CAUGHT, Connection
+from durable_core.stores.postgres.session import PostgresSession
+from durable_core.stores.postgres.texts import CANDIDATES
+
+log = logging.getLogger("durable_core")
+
+CLAIMS = 5
+"""How often a claim looks again where other workers hold all that it has found."""
+
+
+class PostgresStore(PostgresSession):
+    """A ``Store`` in a schema of a PostgreSQL database; ``open`` makes its tables where there are none.
+
+    Args:
+        place: where it is.
+        lease_s: how long a silent worker keeps its runs.
+        patience_s: how long a question waits while the database cannot be reached.
+    """
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    async def commit(self, batch: Batch) -> frozenset[int]:
+        """Write ``batch``; see ``Store.commit``. Where the connection is lost, it is found out what became of it.
+
+        Raises:
+            LeaseLost: this worker was taken for dead. Nothing of the batch was written.
+        """
+        self._check_open()
+        if not batch:
+            return frozenset()
+        async with self._turn:
+            if self._doubt is not None:
+                refused = await self._settled(batch)
+                if refused is not None:
+                    return refused
+            try:
+                refused = await self._commit(batch)
+            except StoreError:
+                if self._doubt is None:
+                    raise
+                refused = await self._settled(batch)
+                if refused is None:
+                    refused = await self._commit(batch)
+        if self._numbers_left < NUMBERS // 2 and not self._spare:
+            await self._reserve()
+        return refused
+
+    async def _commit(self, batch: Batch) -> frozenset[int]:
+        ready, number, sent = self._ready, self._number + 1, False
+        notify = batches.concerns_others(batch, self._blocks)
+        sender = batches.Sender(self._worker, number, self._listener.channel, self._listener.token, notify)
+        try:
+            async with self._commits.use() as connection:
+                sent = True
+                refused = await batches.write(connection, self._texts, batch, sender)
+        except batches.Refused:
+            await self._explain_refusal()
+            raise StoreError(
+                f"{ready.schema}: the count of batches was found wrong; asked again", transient=True
+            ) from None
+        except CAUGHT as error:
+            if getattr(error, "sqlstate", None) == batches.NO_SUCH_RUN:
+                raise batches.no_such_run(batch, self.place.shown) from error
+            unknown = sent and self._commits.lost
+            if unknown:
+                self._doubt = Doubt.about(batch, number)
+            raise refusals.explain(
+                error,
+                place=self.place.shown,
+                doing=f"write a batch of {len(batch)} rows",
+                outcome=refusals.NOT_KNOWN if unknown else refusals.NOTHING_WRITTEN,
+            ) from error
+        except asyncio.CancelledError:
+            self._doubt = Doubt.about(batch, number) if sent else None
+            raise
+        self._number = number
+        return refused
+
+    async def _settled(self, batch: Batch) -> frozenset[int] | None:
+        """Settle the doubt: the refused starts where it was about ``batch``, and that was written; else None."""
+        doubt = self._doubt
+        if doubt is None:
+            return None
+        worker = self._worker
+        verdict = await self._ask(
+            "find out what became of a commit", lambda c: doubt.settle(c, self._texts, worker), link=self._commits
+        )
+        if verdict.number is None:
+            raise self._lease_lost()
+        log.info("a commit whose connection was lost was %s", "written" if verdict.written else "not written")
+        same = doubt.batch is batch
+        wanted = {start.num for start in batch.starts} if same else set[int]()
+        stray = sorted(verdict.begun - wanted)
+        if stray and worker is not None:
+            await self._ask("free runs", lambda c: let_stray_go(c, self._texts, stray, worker), link=self._commits)
+        self._doubt, self._number = None, verdict.number
+        return frozenset(wanted - verdict.begun) if verdict.written and same else None
+
+    async def _explain_refusal(self) -> None:
+        """The worker's row is not as it was left: raise ``LeaseLost`` where it is gone, else take up its count."""
+        count = await self._ask("look for the worker", lambda c: c.fetchval(self._texts["count"], self._worker))
+        if count is None:
+            raise self._lease_lost()
+        self._number = int(count)
+
+    async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool = False) -> bool:
+        """Leave a signal for ``run``; durable on return. See ``Store.signal``."""
+        self._check_open()
+        to = (self._listener.channel, self._listener.token)
+        row = await self._ask(
+            f"leave the signal {name!r}",
+            lambda c: c.fetchrow(self._texts["signal"], run, name, payload, now_ns, ended, *to),
+            outcome="whether it was left is not known, and repeating it does no harm",
+            repeat=False,
+        )
+        if row is None or not row[0]:
+            raise StoreError(
+                f"there is no run of number {run} in {self.place.shown}, so the signal {name!r} was not stored; "
+                "look the run up by its id first"
+            )
+        return bool(row[1])
+
+    async def announce(self, served: Collection[tuple[str, int]]) -> None:
+        """Note what a worker serves; see ``Store.announce``. Writes nothing where all of it is known."""
+        new = sorted(set(served).difference(await self.announced()))
+        if new:
+            names, versions = [name for name, _ in new], [version for _, version in new]
+            await self._ask("announce what is served", lambda c: c.execute(self._texts["announce"], names, versions))
+
+    # -- claiming --------------------------------------------------------------------------------------------------
+
+    async def claim(
+        self, worker: str, served: Collection[tuple[str, int]], *, now_ns: int, limit: int
+    ) -> list[RunRecord]:
+        """Take due runs; see ``Store.claim``. Of each function its share, the longest due first."""
+        self._check_open()
+        if not served or limit < 1:
+            return []
+        names, versions = [name for name, _ in served], [version for _, version in served]
+        due = (names, versions, now_ns)
+        for _ in range(CLAIMS):
+            if not self._claiming and not await self._ask("look for due runs", partial(self._any_due, due=due)):
+                return []
+            if taken := await self._ask("claim runs", partial(self._claim, worker=worker, due=due, limit=limit)):
+                return taken
+        return []
+
+    async def _any_due(self, connection: Connection, *, due: tuple[object, ...]) -> bool:
+        return bool(await connection.fetchval(self._texts["any_due"], *due, 1))
+
+    async def _claim(
+        self, connection: Connection, *, worker: str, due: tuple[object, ...], limit: int
+    ) -> list[RunRecord]:
+        async with connection.transaction():
+            if self._claiming:  # the connection was lost amid that claim: what it has taken is ours, and nobody knows
+                rows = await connection.fetch(self._texts["claimed"], worker, self._claiming)
+            else:
+                if self._worker is not None and not await connection.fetchval(self._texts["alive"], self._worker):
+                    raise self._lease_lost()
+                rows = await connection.fetch(self._texts["due"], *due, limit * CANDIDATES, limit)
+                self._claiming = [int(row[0]) for row in rows]
+                if rows:
+                    await connection.execute(self._texts["claim"], worker, self._claiming)
+        self._claiming = []
+        return self._as_claimed(rows, worker)
+
+    async def release_dead(self) -> int:
+        """Free the runs of workers whose lease has ended; see ``Store.release_dead``."""
+        self._check_open()
+        return await self._ask("release dead workers", self._bury)
+
+    async def next_wake_ns(self, *, after_ns: int) -> int | None:
+        """When the next unowned open run that is not paused falls due; see ``Store.next_wake_ns``."""
+        self._check_open()
+        found = await self._ask("look for the next wake", lambda c: c.fetchval(self._texts["next_wake"], after_ns))
+        return None if found is None else int(found)
+
+    async def changed(self) -> bool:
+        """Whether another store has written; see ``Store.changed``. Now and then yes without a reason.
+
+        Raises:
+            LeaseLost: this worker was taken for dead.
+        """
+        self._check_open()
+        if self._lease is not None and self._lease.lost:
+            raise self._lease_lost()
+        return self._listener.changed()
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    async def load(self, nums: Sequence[int]) -> dict[int, list[Entry]]:
+        """The journals of these runs; see ``Store.load``."""
+        self._check_open()
+        return await self._ask("read journals", lambda c: self._reader.load(c, nums))
+
+    async def announced(self) -> list[tuple[str, int]]:
+        """What any worker has announced; see ``Store.announced``."""
+        self._check_open()
+        return await self._ask("read what is announced", self._reader.announced)
+
+    async def find(self, ids: Sequence[str]) -> list[RunRecord]:
+        """The runs of these ids; see ``Store.find``."""
+        self._check_open()
+        return await self._ask("find runs", lambda c: self._reader.find(c, ids))
+
+    async def find_num(self, num: int) -> RunRecord | None:
+        """The run of this number; see ``Store.find_num``."""
+        self._check_open()
+        if not -(2**63) <= num < 2**63:  # no number of ours, and none that could be bound
+            return None
+        return await self._ask("find a run", lambda c: self._reader.find_num(c, num))
+
+    async def select(self, query: RunQuery) -> list[RunRecord]:
+        """The runs that ``query`` describes; see ``Store.select``."""
+        self._check_open()
+        return await self._ask("list runs", lambda c: self._reader.select(c, query), link=self._at_length)
+
+    async def count(self, query: RunQuery) -> int:
+        """How many runs ``query`` describes; see ``Store.count``."""
+        self._check_open()
+        return await self._ask("count runs", lambda c: self._reader.count(c, query), link=self._at_length)
+
+    async def signals(self, runs: Collection[int]) -> list[Signal]:
+        """The signals that wait for these runs; see ``Store.signals``."""
+        self._check_open()
+        return await self._ask("read signals", lambda c: self._reader.signals(c, runs)) if runs else []

