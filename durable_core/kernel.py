@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from durable_core.errors import StoreError
+from durable_core.errors import LeaseLost, StoreError
 from durable_core.model.codec import Codec
 from durable_core.model.run import ENDS, RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store
 from durable_core.runtime.attention import Attention
 from durable_core.runtime.clock import SystemClock, SystemIds
+from durable_core.runtime.lease import Keeper
 from durable_core.runtime.ledger import End
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
@@ -67,12 +68,20 @@ class Kernel:
         self.registry = Registry()
         for function in functions:
             self.registry.add(function)
-        self.store: Store = store or open_store(url)
+        self.store: Store = store or open_store(
+            url, lease_s=self.settings.lease_s, patience_s=self.settings.store_timeout_s
+        )
         self._writer: Writer | None = None
         self._worker: Worker | None = None
+        self._keeper: Keeper | None = None
         self._scout: asyncio.Task[None] | None = None
         self._waiters = Waiters()
+        self.name = self._new_name()
+
+    def _new_name(self) -> str:
+        """The name of this worker from now on; it never had one of that name before."""
         self.name = f"w-{self.ids.name()}"
+        return self.name
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -81,7 +90,14 @@ class Kernel:
         if self.settings.worker and (served := self.registry.served()):
             await self.store.announce(served)
         loop = asyncio.get_running_loop()
-        self._writer = Writer(self.store, loop, on_guilty=self._guilty, patience_s=self.settings.store_timeout_s)
+        self._follow_clock()
+        self._writer = Writer(
+            self.store,
+            loop,
+            on_guilty=self._guilty,
+            on_lost=self._lost,
+            patience_s=self.settings.store_timeout_s,
+        )
         if self.settings.worker:
             self._worker = Worker(
                 name=self.name,
@@ -96,6 +112,7 @@ class Kernel:
                 on_outcome=self._told,
                 on_attention=self._attention.ask_for,
             )
+            self._keeper = Keeper(store=self.store, writer=self._writer, worker=self._worker, new_name=self._new_name)
         self._scout = loop.create_task(self._look_around())
         attach = getattr(self.clock, "attach", None)
         if attach is not None:  # a clock under a test's control waits for this engine to be idle
@@ -117,7 +134,7 @@ class Kernel:
             if self._writer is not None:
                 await self._writer.close(within_s=self.settings.grace_s)
         finally:
-            self._writer = self._worker = self._scout = None
+            self._writer = self._worker = self._scout = self._keeper = None
             left = StoreError("the engine was left while this waited; the run goes on, ask another engine on its store")
             self._waiters.fail(left)
             await self._attention.told()
@@ -162,10 +179,13 @@ class Kernel:
                     if await self.store.release_dead():
                         poked.set()
                 changed = await self.store.changed()
+                self._follow_clock()
                 if self._worker is not None:
                     await self._worker.look(changed=changed)
                 if changed and self._waiters.watched:
                     await self._ask_for_watched()
+            except LeaseLost as lost:
+                await self._lost(lost)
             except StoreError as error:
                 log.warning("the store could not be asked for work; trying again: %s", error)
                 poked.set()
@@ -188,6 +208,15 @@ class Kernel:
         for record in await self.store.find([run_id for num, run_id in watched.items() if num not in mine]):
             if record.status in ENDS or record.status is RunStatus.STUCK:
                 self._waiters.tell(record.num, RunOutcome.of(record))
+
+    def _follow_clock(self) -> None:
+        """Have all workers of one store tell the same time: that of the store."""
+        if isinstance(self.clock, SystemClock):
+            self.clock.ahead_ns = self.store.ahead_ns()
+
+    async def _lost(self, lost: LeaseLost) -> None:
+        if self._keeper is not None:
+            await self._keeper.recover(lost)
 
     def _guilty(self, num: int, error: StoreError) -> None:
         if self._worker is not None:

@@ -70,8 +70,11 @@ class Store(Protocol):
         """Release everything; the worker is no longer alive. Safe to call twice."""
         ...
 
-    def lease_left_s(self) -> float:
-        """Seconds for which nobody takes this worker for dead, by a clock that never jumps; infinite without leases."""
+    def lease_is_safe(self) -> bool:
+        """Whether nobody can take this worker for dead in the next moments; always so where there are no leases.
+
+        No step begins otherwise. Judged by a clock that never jumps, with a margin of a fifth of the lease.
+        """
         ...
 
     async def rejoin(self, worker: str) -> None:

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from durable_core.errors import RunExists, RunNotFound, StoreError
+from durable_core.errors import LeaseLost, RunExists, RunNotFound, StoreError
 from durable_core.kernel import POLL_S, Kernel
 from durable_core.model.entry import Entry
 from durable_core.model.keys import check_id
@@ -179,7 +179,10 @@ class Runs(Kernel):
                 await self.writer.flushed()
                 return False
             worker.deliver(run, name, payload)
-            await self.writer.flushed()
+            try:
+                await self.writer.flushed()
+            except LeaseLost:
+                return False  # another worker drives it now
             return True
         await self.writer.flushed()  # the run has left memory: what it leaves behind must be on disk before it is told
         stored = f"{name} {since} {label}" if label else name

@@ -68,9 +68,9 @@ class Orchestrator(Answering):
             concurrency=concurrency,
             grace_s=_seconds(grace, "Orchestrator(grace=)"),
             store_timeout_s=_seconds(store_timeout, "Orchestrator(store_timeout=)"),
+            lease_s=_seconds(lease, "Orchestrator(lease=)"),
             max_crashes=max_crashes,
         )
-        self.lease = lease
         self.tracer_provider = tracer_provider
         self._on_attention = on_attention
         self.engine = Runs(url, settings=settings, clock=clock, on_attention=self._attend if on_attention else None)

@@ -1,11 +1,15 @@
-"""What all tests share: how hard Hypothesis searches.
+"""What all tests share: how hard Hypothesis searches, and a PostgreSQL of their own.
 
 ``HYPOTHESIS_PROFILE=thorough make test`` searches longer; a failure prints the line that reproduces it.
 """
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.postgres_server import QUICK, Server
 
 settings.register_profile(
     "default",
@@ -15,3 +19,10 @@ settings.register_profile(
 )
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL for all tests of this session; each test takes a schema of its own in it."""
+    with Server(**QUICK) as running:
+        yield running

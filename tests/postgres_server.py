@@ -22,6 +22,8 @@ from typing import Any, Self
 
 import asyncpg
 
+from durable_core.stores.postgres.store import PostgresStore
+
 PR_SET_PDEATHSIG = 1
 QUICK = {"fsync": "off", "full_page_writes": "off"}
 """The death of a process loses nothing without them; only the machine's would."""
@@ -44,6 +46,20 @@ def execute(dsn: str, text: str, *values: object) -> list[tuple[Any, ...]]:
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, run()).result()
+
+
+def expire(store: PostgresStore, worker: str | None = None) -> None:
+    """End the lease of the store's worker, as if it had been silent for too long."""
+    text = f'UPDATE "{store.place.schema}".workers SET lease_until_ns = 0 WHERE id = $1'
+    execute(store.place.dsn, text, worker or store._worker)
+
+
+def crash(store: PostgresStore) -> None:
+    """Let the store go as the end of its process would, and have its lease end with it."""
+    worker = store._worker
+    store.crash()
+    if worker is not None:
+        expire(store, worker)
 
 
 def _reachable(path: Path) -> bool:

@@ -5,7 +5,7 @@ Invariant: every call that begins ends in exactly one ``PendingStep.attempted``,
 
 import asyncio
 import contextvars
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from durable_core.runtime.steps import PendingStep
 
 THREADS = 32
+UNSAFE_PAUSE_S = 0.05
+"""How long an attempt waits before the lease is looked at again."""
 
 
 class AttemptInfo:
@@ -79,10 +81,14 @@ class Attempts:
 
     shell: "Shell"
     loop: asyncio.AbstractEventLoop
+    lease_is_safe: Callable[[], bool]
     threads: ThreadPoolExecutor | None = None
 
     def call(self, run: "Run", step: "PendingStep") -> None:
-        """Begin an attempt."""
+        """Begin an attempt, or try again in a moment where this worker might soon be taken for dead."""
+        if not self.lease_is_safe():
+            self.loop.call_later(UNSAFE_PAUSE_S, step.launch)
+            return
         step.task = self.loop.create_task(self._attempt(run, step))
 
     async def _attempt(self, run: "Run", step: "PendingStep") -> None:

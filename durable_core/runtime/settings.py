@@ -15,5 +15,7 @@ class Settings:
     """How long leaving waits for attempts under way."""
     store_timeout_s: float = 30.0
     """How long a call waits for a store that fails."""
+    lease_s: float = attrs.field(default=15.0, validator=attrs.validators.gt(0))
+    """How long a silent worker keeps its runs, in a store where its death cannot be seen at once."""
     max_crashes: int = attrs.field(default=5, validator=attrs.validators.ge(1))
     """After so many deaths of the process within one step the run is stuck."""

@@ -76,7 +76,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self.guard = LoopGuard(self._loop)
         self._undriven: list[Run] = []
-        self._attempts = Attempts(self, self._loop)
+        self._attempts = Attempts(self, self._loop, store.lease_is_safe)
         self._claimed: list[RunRecord] = []  # ours in the store, and not yet in memory
         self.poked = asyncio.Event()
         """Set when something may have become due."""
@@ -388,7 +388,7 @@ class Worker:
             nums = [record.num for record in self._claimed]
             journals = await self.store.load(nums)
             left = await self.store.signals(nums)
-            records, self._claimed = self._claimed, []
+            records, self._claimed = [one for one in self._claimed if one.owner == self.worker], []
             for record in records:
                 self.adopt(record, journals[record.num], [signal for signal in left if signal.run == record.num])
                 if record.num in self._takers:

@@ -7,9 +7,9 @@ the event loop as the first need, so that whatever else is ready in that turn jo
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-from durable_core.errors import StoreError, StoreFull
+from durable_core.errors import LeaseLost, StoreError, StoreFull
 from durable_core.model.entry import Entry
 from durable_core.model.run import NewRun, RunUpdate
 from durable_core.ports import Batch, Store
@@ -33,14 +33,17 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         *,
         on_guilty: Callable[[int, StoreError], None],
+        on_lost: Callable[[LeaseLost], Awaitable[None]],
         patience_s: float,
     ) -> None:
         self._store = store
         self._loop = loop
         self._on_guilty = on_guilty
+        self._on_lost = on_lost
         self._patience_s = patience_s
         self._batch = Batch()
         self._calls: list[Callable[[], None]] = []
+        self._flushes: list[asyncio.Future[None]] = []
         self._starts: dict[int, Settled] = {}
         self._scheduled = False
         self._flushing: asyncio.Task[None] | None = None
@@ -96,8 +99,13 @@ class Writer:
             self._schedule()
 
     async def flushed(self) -> None:
-        """Return once all that is queued so far is on disk."""
+        """Return once all that is queued so far is on disk.
+
+        Raises:
+            LeaseLost: it was not written, because others drive these runs now.
+        """
         done: asyncio.Future[None] = self._loop.create_future()
+        self._flushes.append(done)
         self.after(lambda: None if done.done() else done.set_result(None))
         await done
 
@@ -114,9 +122,18 @@ class Writer:
             await asyncio.wait_for(self.flushed(), within_s)
         except TimeoutError:
             log.warning("%d rows could not be written before closing: %s", self.backlog, self.trouble)
+        except LeaseLost as lost:
+            log.warning("what was queued at the end was not written: %s", lost)
         if self._flushing is not None:
             self._flushing.cancel()
             await asyncio.gather(self._flushing, return_exceptions=True)
+
+    def drop(self, lost: LeaseLost) -> None:
+        """Forget all that is queued: others drive these runs now. Nothing of it has been or will be written."""
+        starts, self._starts = self._starts, {}
+        flushes, self._flushes = self._flushes, []
+        self._batch, self._calls = Batch(), []
+        _fail(starts, flushes, lost)
 
     def _schedule(self) -> None:
         self._scheduled = True
@@ -134,8 +151,15 @@ class Writer:
                 batch, self._batch = self._batch, Batch()
                 calls, self._calls = self._calls, []
                 starts, self._starts = self._starts, {}
+                flushes, self._flushes = self._flushes, []
                 self._in_flight = len(batch)
-                refused = await self._commit(batch, starts) if self._in_flight else frozenset[int]()
+                try:
+                    refused = await self._commit(batch, starts) if self._in_flight else frozenset[int]()
+                except LeaseLost as lost:
+                    self._in_flight = 0
+                    _fail(starts, flushes, lost)
+                    await self._on_lost(lost)
+                    continue
                 self.written += self._in_flight
                 self._in_flight = 0
                 for num, settled in starts.items():
@@ -166,6 +190,8 @@ class Writer:
         while True:
             try:
                 refused = await self._store.commit(batch)
+            except LeaseLost:
+                raise
             except StoreError as error:
                 self.trouble = error
                 if not error.transient or isinstance(error, StoreFull) or waited_s >= self._patience_s:
@@ -208,5 +234,21 @@ class Writer:
                 part.updates[num] = batch.updates[num]
             try:
                 await self._store.commit(part)
+            except LeaseLost:
+                raise
             except StoreError as guilty:
                 self._on_guilty(num, guilty)
+
+
+def _fail(starts: Mapping[int, Settled], flushes: Iterable["asyncio.Future[None]"], lost: LeaseLost) -> None:
+    """Tell those who wait for what was dropped."""
+    nothing = StoreError(
+        f"worker {lost.worker} was taken for dead before this was written; nothing was started. Start it again",
+        transient=True,
+    )
+    for settled in starts.values():
+        settled(False, nothing)  # noqa: FBT003
+    for done in flushes:
+        if not done.done():
+            done.set_exception(lost)
+            done.exception()  # whoever has stopped waiting need not hear of it

@@ -4,7 +4,6 @@ Stores of the same name in one process share their data, so that an engine can b
 """
 
 import asyncio
-import math
 import secrets  # noqa: TID251 - new data draw their secret once, as a new file does
 from collections.abc import Collection, Mapping, Sequence
 
@@ -95,9 +94,9 @@ class MemoryStore:
         """For tests: end as a crash would. Nothing is released, and the worker is found dead."""
         self._open = False
 
-    def lease_left_s(self) -> float:
+    def lease_is_safe(self) -> bool:
         """Whether a worker lives is known here, so it holds no lease."""
-        return math.inf
+        return True
 
     async def rejoin(self, worker: str) -> None:
         """Never needed here; see ``Store.rejoin``."""

@@ -8,7 +8,6 @@ Invariant: one writing connection, used by one task at a time; what a method has
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -112,9 +111,9 @@ class SqliteStore:
             self._reads.shutdown()
             file.crash()
 
-    def lease_left_s(self) -> float:
+    def lease_is_safe(self) -> bool:
         """A worker is known to be dead by its lock, so it holds no lease."""
-        return math.inf
+        return True
 
     async def rejoin(self, worker: str) -> None:
         """Never needed here; see ``Store.rejoin``."""

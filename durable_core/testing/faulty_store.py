@@ -105,9 +105,9 @@ class FaultyStore:
         """The runs of these ids."""
         return await self._call("find", lambda: self.inner.find(ids))
 
-    def lease_left_s(self) -> float:
+    def lease_is_safe(self) -> bool:
         """The inner store's."""
-        return self.inner.lease_left_s()
+        return self.inner.lease_is_safe()
 
     async def rejoin(self, worker: str) -> None:
         """Announce the worker again."""

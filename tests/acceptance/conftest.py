@@ -1,16 +1,32 @@
-"""Every acceptance test runs on a store in memory and on a file."""
+"""Every acceptance test runs on a store in memory and on a file, and some on PostgreSQL: with ``SAGAS_SOAK``, all."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from durable_core.stores.memory import MemoryData
 from tests.acceptance.parties import Place
+from tests.postgres_server import Server
+
+ON_POSTGRES = frozenset(("test_callbacks", "test_child_sagas", "test_operators_and_restarts", "test_trip"))
+"""What is most unlike on a server: restarts, answers from elsewhere, whole trees."""
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each kind of store."""
+    if "place" in metafunc.fixturenames:
+        name = metafunc.module.__name__.rpartition(".")[2]
+        more = ["postgres"] if name in ON_POSTGRES or "SAGAS_SOAK" in os.environ else []
+        metafunc.parametrize("place", ["memory", "sqlite", *more], indirect=True)
+
+
+@pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Where the sagas of one test are kept; outlives each of its orchestrators."""
     if request.param == "memory":
         return Place("memory://", MemoryData())
+    if request.param == "postgres":
+        server: Server = request.getfixturevalue("server")
+        return Place(server.fresh(), None)
     return Place(f"sqlite:///{tmp_path / 'sagas.db'}", None)

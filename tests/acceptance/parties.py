@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from durable_core.stores.memory import MemoryData, MemoryStore
+from durable_core.stores.postgres.store import PostgresStore
 from sagas import (
     DidNotHappen,
     Happened,
@@ -28,6 +29,7 @@ from sagas import (
     resource,
     step,
 )
+from tests.postgres_server import crash
 from tests.sagas_for_tests import until
 
 ONCE = Retry(attempts=1)
@@ -231,7 +233,11 @@ class Place:
         try:
             yield running
         finally:
-            running.engine.store.crash()  # type: ignore[attr-defined]  # both stores can, for tests
+            store = running.engine.store
+            if isinstance(store, PostgresStore):
+                crash(store)
+            else:
+                store.crash()  # type: ignore[attr-defined]  # all stores can, for tests
             left = asyncio.all_tasks() - before
             for task in left:
                 task.cancel()

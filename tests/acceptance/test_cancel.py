@@ -184,7 +184,7 @@ def test_a_deadline_does_as_a_cancel(place: Place, definition: SagaDef[[], objec
         world = trouble(plans)
         gate = world.gate(gated)
         async with place.orchestrator(definition, world=world) as running:
-            handle = await running.start(definition, id="c", deadline=0.03)
+            handle = await running.start(definition, id="c", deadline=0.3)
             await entered(gate, running)
             await deadline_journalled(handle, running)
             gate.opened.set()
@@ -299,7 +299,7 @@ def test_a_cancel_while_the_pivot_is_in_flight(place: Place, does: str, how: str
         gate = world.gate("sell")
         definition = order(sell)
         async with place.orchestrator(definition, world=world) as running:
-            handle = await running.start(definition, id="o", deadline=0.03 if how == "deadline" else None)
+            handle = await running.start(definition, id="o", deadline=0.3 if how == "deadline" else None)
             await entered(gate, running)
             if how == "cancel":
                 await handle.cancel()

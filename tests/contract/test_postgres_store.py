@@ -9,7 +9,7 @@ from durable_core.stores import open_store
 from durable_core.stores.postgres.store import PostgresStore
 from durable_core.testing.store_contract import StoreContract
 from durable_core.testing.store_rows import MakeStore
-from tests.postgres_server import Server, execute
+from tests.postgres_server import Server, crash
 
 
 class TestPostgresStore(StoreContract):
@@ -20,9 +20,4 @@ class TestPostgresStore(StoreContract):
 
     def crash(self, store: Store) -> None:
         """Its lease would end in a while; here it ends at once."""
-        opened = cast("PostgresStore", store)
-        worker = opened._worker
-        opened.crash()
-        execute(
-            opened.place.dsn, f'UPDATE "{opened.place.schema}".workers SET lease_until_ns = 0 WHERE id = $1', worker
-        )
+        crash(cast("PostgresStore", store))

@@ -68,8 +68,9 @@ class Doubt:
         if number is not None:
             return Verdict(written=False, number=int(number))
         number = await connection.fetchval(_COUNT.replace("{s}", texts.schema), worker)
-        if number is None:
-            return Verdict(written=False, number=None)
+        if number is None:  # its runs were freed with it; those that it has started are there all the same
+            begun = await self._begun(connection, texts)
+            return Verdict(written=bool(begun), number=None, begun=begun)
         if number != self.number:  # a fence that was put up before, and whose answer was lost
             return Verdict(written=False, number=int(number))
         return Verdict(written=True, number=int(number), begun=await self._begun(connection, texts))

@@ -5,7 +5,6 @@ Invariant: a worker that has left, or was found dead, is forgotten in the transa
 
 import asyncio
 import logging
-import math
 import os
 import platform
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,6 +31,8 @@ T = TypeVar("T")
 LEASE_S = 15.0
 PATIENCE_S = 30.0
 """How long a question waits for a database that cannot be reached."""
+MARGIN = 0.2
+"""The part of a lease that must be left when a step begins."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 
 
@@ -168,9 +169,9 @@ class PostgresSession:
 
     # -- lease and clock -------------------------------------------------------------------------------------------
 
-    def lease_left_s(self) -> float:
-        """Seconds for which nobody takes this worker for dead; see ``Store.lease_left_s``."""
-        return math.inf if self._lease is None else self._lease.left_s()
+    def lease_is_safe(self) -> bool:
+        """Whether the lease has a margin left; see ``Store.lease_is_safe``."""
+        return self._lease is None or self._lease.left_s() > self._lease_s * MARGIN
 
     def ahead_ns(self) -> int:
         """How far the database's clock is ahead of this machine's, as last measured."""

@@ -108,6 +108,9 @@ class PostgresStore(PostgresSession):
             "find out what became of a commit", lambda c: doubt.settle(c, self._texts, worker), link=self._commits
         )
         if verdict.number is None:
+            self._doubt = None
+            if verdict.written and doubt.batch is batch:
+                return frozenset({start.num for start in batch.starts} - verdict.begun)
             raise self._lease_lost()
         log.info("a commit whose connection was lost was %s", "written" if verdict.written else "not written")
         same = doubt.batch is batch

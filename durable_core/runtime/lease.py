@@ -1,0 +1,65 @@
+"""What a worker does once it was taken for dead: it drops its runs without a word, takes another name and goes on.
+
+Invariant: from the moment on at which the loss is known, nothing is written or begun under the lost name.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from durable_core.errors import LeaseLost, StoreError
+from durable_core.ports import Store
+from durable_core.runtime.worker import Worker
+from durable_core.runtime.writer import Writer
+
+log = logging.getLogger("durable_core")
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+
+
+class Keeper:
+    """Brings one worker back after a ``LeaseLost``, whoever met it first: the writer, or the search for work."""
+
+    def __init__(self, *, store: Store, writer: Writer, worker: Worker, new_name: Callable[[], str]) -> None:
+        self._store = store
+        self._writer = writer
+        self._worker = worker
+        self._new_name = new_name
+        self._turn = asyncio.Lock()
+
+    async def recover(self, lost: LeaseLost) -> None:
+        """Return once the worker has another name and may claim again. Harmless where that was done for this loss."""
+        async with self._turn:
+            if lost.worker != self._worker.worker:
+                return
+            log.error("%s", lost)
+            name = self._new_name()
+            _drop_runs(self._worker, name)
+            self._writer.drop(lost)
+            await self._rejoin(name)
+            log.warning("worker %s goes on as %s", lost.worker, name)
+            self._worker.poke()
+
+    async def _rejoin(self, name: str) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                await self._store.rejoin(name)
+            except StoreError as error:
+                log.warning("worker %s could not be announced; trying again: %s", name, error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            else:
+                return
+
+
+def _drop_runs(worker: Worker, name: str) -> None:
+    """Forget all runs of ``worker``, which is called ``name`` from now on. Attempts under way count as cut."""
+    worker.worker = name
+    for run in list(worker.runs.values()):
+        for step in run.steps.values():
+            task = getattr(step, "task", None)
+            if task is not None:
+                task.cancel()
+        run.undriven = False
+        run.evict()

@@ -1,0 +1,203 @@
+"""Leases of the PostgreSQL store: who holds one writes, who has lost it does not, whatever it believes."""
+
+import asyncio
+import time
+
+import pytest
+
+from durable_core import LeaseLost, RunQuery, open_store
+from durable_core.ports import Batch
+from durable_core.stores.postgres.store import PostgresStore
+from durable_core.testing.store_rows import add, claimed, new_batch, new_entry, new_run, new_update, the
+from tests.postgres_server import Server, expire
+
+
+def store_at(url: str, *, lease_s: float = 60) -> PostgresStore:
+    """A store on the server."""
+    store = open_store(url, lease_s=lease_s)
+    assert isinstance(store, PostgresStore)
+    return store
+
+
+def test_a_zombie_writes_nothing(server: Server):
+    """After a takeover every kind of write of the old worker is refused as a whole, and its runs are the other's."""
+
+    async def run() -> None:
+        url = server.fresh()
+        zombie, other = store_at(url), store_at(url)
+        await zombie.open(worker="w1")
+        await other.open(worker="w2")
+        num = await add(zombie, "a", owner="w1", wake_at_ns=None)
+        await zombie.commit(new_batch(entries=[new_entry(num, 1)]))
+        expire(zombie)
+        assert await other.release_dead() == 1
+        before = await the(other, "a")
+        start = new_run(zombie.next_num(), "b", owner="w1")
+        for batch in (
+            new_batch(entries=[new_entry(num, 2)]),
+            new_batch(entries=[new_entry(num, seq) for seq in range(2, 500)]),
+            new_batch(updates=[new_update(num, owner="w1")]),
+            new_batch(updates=[new_update(num)]),
+            new_batch(starts=[start], entries=[new_entry(start.num, 1)]),
+            new_batch(starts=[start], updates=[new_update(start.num)]),
+            Batch(consumed=[1]),
+        ):
+            with pytest.raises(LeaseLost) as lost:
+                await zombie.commit(batch)
+            assert lost.value.worker == "w1"
+            assert not lost.value.transient
+        with pytest.raises(LeaseLost):
+            await claimed(zombie, "w1")
+        with pytest.raises(LeaseLost):
+            await zombie.changed()
+        assert not zombie.lease_is_safe()
+        assert await the(other, "a") == before
+        assert await other.load([num]) == {num: [new_entry(num, 1)]}
+        assert await other.find(["b"]) == []
+        assert await claimed(other, "w2") == ["a"]
+        await zombie.close()
+        assert (await the(other, "a")).owner == "w2"
+        await other.close()
+
+    asyncio.run(run())
+
+
+def test_who_lost_its_lease_comes_back_under_another_name(server: Server):
+    """It may write and claim again at once, and its lease is safe."""
+
+    async def run() -> None:
+        url = server.fresh()
+        zombie, other = store_at(url), store_at(url)
+        await zombie.open(worker="w1")
+        await other.open(worker=None)
+        num = await add(zombie, "a", owner="w1", wake_at_ns=None)
+        expire(zombie)
+        await other.release_dead()
+        with pytest.raises(LeaseLost):
+            await zombie.commit(new_batch(entries=[new_entry(num, 1)]))
+        await zombie.rejoin("w1 again")
+        assert zombie.lease_is_safe()
+        assert await claimed(zombie, "w1 again") == ["a"]
+        await zombie.commit(new_batch(entries=[new_entry(num, 1)]))
+        assert await other.release_dead() == 0
+        await zombie.close()
+        await other.close()
+
+    asyncio.run(run())
+
+
+def test_a_lease_that_nobody_has_taken_is_kept(server: Server):
+    """A worker that was silent for too long, and that nobody has missed, goes on as if nothing had been."""
+
+    async def run() -> None:
+        store = store_at(server.fresh())
+        await store.open(worker="w1")
+        expire(store)
+        await add(store, "a", owner="w1")
+        assert await claimed(store, "w1") == []
+        await store.close()
+
+    asyncio.run(run())
+
+
+def test_the_lease_is_renewed_while_the_loop_is_busy(server: Server):
+    """A thread renews it, so that a step that blocks the event loop for longer than the lease costs nobody's runs."""
+
+    async def run() -> None:
+        url = server.fresh()
+        busy, other = store_at(url, lease_s=1), store_at(url)
+        await busy.open(worker="w1")
+        await other.open(worker=None)
+        await add(busy, "a", owner="w1", wake_at_ns=None)
+        time.sleep(2.5)  # noqa: ASYNC251 - the claim: nothing else runs on this loop meanwhile
+        assert await other.release_dead() == 0
+        assert busy.lease_is_safe()
+        await add(busy, "b", owner="w1")
+        await busy.close()
+        await other.close()
+
+    asyncio.run(run())
+
+
+def test_without_margin_it_is_not_safe(server: Server):
+    """A worker that cannot renew knows by its own clock, before anybody takes it for dead, that it must not begin."""
+
+    async def run() -> None:
+        url = server.fresh()
+        cut, other = store_at(url, lease_s=1), store_at(url)
+        await cut.open(worker="w1")
+        await other.open(worker=None)
+        await add(cut, "a", owner="w1", wake_at_ns=None)
+        assert cut.lease_is_safe()
+        assert cut._lease is not None
+        cut._lease.stop()
+        while cut.lease_is_safe():
+            assert await other.release_dead() == 0
+            await asyncio.sleep(0.02)
+        async with asyncio.timeout(20):
+            while not await other.release_dead():  # noqa: ASYNC110 - it is the database that is waited for
+                await asyncio.sleep(0.02)
+        await cut.close()
+        await other.close()
+
+    asyncio.run(run())
+
+
+def test_a_takeover_waits_for_the_commit_under_way(server: Server):
+    """A batch that came first is whole and visible to whoever takes the run; one that comes later is refused."""
+
+    async def run() -> None:
+        url = server.fresh()
+        zombie, other = store_at(url), store_at(url)
+        await zombie.open(worker="w1")
+        await other.open(worker="w2")
+        num = await add(zombie, "a", owner="w1", wake_at_ns=None)
+        expire(zombie)
+        seen, some = 0, asyncio.Event()
+
+        async def write() -> None:
+            nonlocal seen
+            for seq in range(1, 10_000):
+                await zombie.commit(new_batch(entries=[new_entry(num, seq)]))
+                seen = seq
+                if seq == 20:
+                    some.set()
+
+        writing = asyncio.create_task(write())
+        await some.wait()
+        assert await other.release_dead() == 1
+        found = (await other.load([num]))[num]
+        with pytest.raises(LeaseLost):
+            await writing
+        assert [entry.seq for entry in found] == list(range(1, seen + 1))
+        assert await other.load([num]) == {num: found}
+        await zombie.close()
+        await other.close()
+
+    asyncio.run(run())
+
+
+def test_only_one_of_many_buries_a_worker(server: Server):
+    """Its runs are freed once, and none of them is claimed twice."""
+
+    async def run() -> None:
+        url = server.fresh()
+        dying = store_at(url)
+        others = [store_at(url) for _ in range(4)]
+        await dying.open(worker="w0")
+        for place, store in enumerate(others, 1):
+            await store.open(worker=f"w{place}")
+        nums = [dying.next_num() for _ in range(40)]
+        starts = [new_run(num, f"r{num}", owner="w0", wake_at_ns=None) for num in nums]
+        await dying.commit(new_batch(starts=starts))
+        expire(dying)
+        assert sum(await asyncio.gather(*(store.release_dead() for store in others))) == 40
+        shares = await asyncio.gather(*(claimed(store, f"w{place}") for place, store in enumerate(others, 1)))
+        got = [id for share in shares for id in share]
+        assert len(got) == len(set(got)) == 40
+        assert await others[0].count(RunQuery()) == 40
+        await dying.close()
+        for store in others:
+            await store.close()
+
+    asyncio.run(run())
