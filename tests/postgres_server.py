@@ -97,7 +97,9 @@ class Server:
     def url(self, *, schema: str = "", user: str = "sagas", password: str = "", port: int = 0) -> str:
         """Its address."""
         who = f"{user}:{password}" if password else user
-        option = f"?schema={schema}" if schema else ""
+        options = [f"schema={schema}"] if schema else []
+        options += ["sslmode=disable"] if port else []  # a proxy reads the messages
+        option = f"?{'&'.join(options)}" if options else ""
         return f"postgresql://{who}@127.0.0.1:{port or self.port}/postgres{option}"
 
     def fresh(self) -> str:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sagas import Entry, Orchestrator, Saga, resource, saga, step
 from tests.crash.victim import SAGAS, Outside, charge, ship
@@ -63,9 +64,10 @@ async def sleepy(s: Saga, seconds: float) -> str:
     return s.now().isoformat()
 
 
-def opened(url: str, outside: Outside, *, worker: bool = True, lease: float = 60) -> Orchestrator:
+def opened(url: str, outside: Outside, *, worker: bool = True, lease: float = 60, **options: Any) -> Orchestrator:
     """An orchestrator of the fleet at ``url``."""
-    return Orchestrator(url, sagas=[*SAGAS, slow, sleepy], resources=[outside], worker=worker, grace=1, lease=lease)
+    sagas = [*SAGAS, slow, sleepy]
+    return Orchestrator(url, sagas=sagas, resources=[outside], worker=worker, grace=1, lease=lease, **options)
 
 
 @contextmanager

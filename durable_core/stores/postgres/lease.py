@@ -53,6 +53,8 @@ class Lease:
         self.worker = worker
         self.lost = False
         """The database knows this worker no more."""
+        self.renewed = 0
+        """How often it was renewed."""
         self._dsn = dsn
         self._text = text
         self._lease_s = lease_s
@@ -114,4 +116,5 @@ class Lease:
             self.lost = True
             return
         self._until_s = began_s + self._lease_s
+        self.renewed += 1
         self._offset.measured(int(theirs_ns), sent_ns=sent_ns, got_ns=wall_ns())

@@ -256,6 +256,7 @@ class PostgresSession:
         link: Link | None = None,
         outcome: str = "nothing was changed",
         repeat: bool = True,
+        patience_s: float | None = None,
     ) -> T:
         """Ask, and again while the database cannot be reached, for as long as patience lasts.
 
@@ -265,10 +266,12 @@ class PostgresSession:
             link: which connection; default the one for questions.
             outcome: for the error, what is left where the connection is lost amid the question.
             repeat: whether it may be asked again where nobody knows what became of it.
+            patience_s: instead of the store's own; 0 asks once.
         """
         link = link or self._questions
         loop = asyncio.get_running_loop()
-        until_s, pause_s = loop.time() + self._patience_s, FIRST_PAUSE_S
+        patience_s = self._patience_s if patience_s is None else patience_s
+        until_s, pause_s = loop.time() + patience_s, FIRST_PAUSE_S
         while True:
             asked = False
             try:

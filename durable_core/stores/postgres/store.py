@@ -105,7 +105,11 @@ class PostgresStore(PostgresSession):
             return None
         worker = self._worker
         verdict = await self._ask(
-            "find out what became of a commit", lambda c: doubt.settle(c, self._texts, worker), link=self._commits
+            "find out what became of a commit",
+            lambda c: doubt.settle(c, self._texts, worker),
+            link=self._commits,
+            outcome=refusals.NOT_KNOWN,
+            patience_s=0,  # the writer has patience of its own
         )
         if verdict.number is None:
             self._doubt = None
