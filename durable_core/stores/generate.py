@@ -23,8 +23,8 @@ HERE = Path(__file__).parent
 NUMBERS = 1 << 20
 """How many run numbers a store of PostgreSQL reserves at a time."""
 
-_SQLITE: Dialect = sqlite.dialect()
-_POSTGRES: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+SQLITE: Dialect = sqlite.dialect()
+POSTGRES: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 _TYPES = {"BIGINT": "int8", "TEXT": "text", "BYTEA": "bytea"}
 
 _HEAD = '''"""SQL of the tables, as text: definitions, column lists, and the statements that bind whole tuples.
@@ -53,7 +53,7 @@ def _text(element: DDLElement, dialect: Dialect) -> str:
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
-def definitions(dialect: Dialect = _SQLITE) -> tuple[str, ...]:
+def definitions(dialect: Dialect = SQLITE) -> tuple[str, ...]:
     """The statements that make every table and index, in order."""
     made: list[str] = []
     for row in TABLES:
@@ -126,7 +126,7 @@ def render_postgres() -> str:
     }
     text = _POSTGRES_HEAD
     for name, (row, columns) in lists.items():
-        types = {column.name: _TYPES[column.type.compile(_POSTGRES)] for column in _table(row).columns}
+        types = {column.name: _TYPES[column.type.compile(POSTGRES)] for column in _table(row).columns}
         pairs = "".join(f'    "{column}": "{types[column]}",\n' for column in columns)
         text += f"\n{name} = {{\n{pairs}}}\n"
     return f"{text}\nNUMBERS = {NUMBERS}\n"
@@ -134,7 +134,7 @@ def render_postgres() -> str:
 
 def render_migration() -> str:
     """The whole text of the first migration for PostgreSQL."""
-    parts = (*definitions(_POSTGRES), f"CREATE SEQUENCE run_numbers INCREMENT BY {NUMBERS}")
+    parts = (*definitions(POSTGRES), f"CREATE SEQUENCE run_numbers INCREMENT BY {NUMBERS}")
     return _MIGRATION_HEAD + "\n\n".join(f"{part};" for part in parts) + "\n"
 
 
