@@ -117,19 +117,19 @@ async def w1(url: str, sagas: int = 300) -> dict[str, float]:
     return {"p50_ms": statistics.median(times) * 1e3, "p99_ms": times[int(len(times) * 0.99)] * 1e3}
 
 
-async def w2(url: str, sagas: int = 2000) -> dict[str, float]:
-    """Sagas of four steps, all at once: throughput."""
+async def w2(url: str, sagas: int = 2000, prefix: str = "") -> dict[str, float]:
+    """Sagas of four steps, all at once: throughput. With a ``prefix``, beside other processes."""
     async with Orchestrator(url, sagas=[four_steps]) as orchestrator:
-        await asyncio.gather(*[_whole(orchestrator, -1 - number) for number in range(20)])
+        await asyncio.gather(*[_whole(orchestrator, -1 - number, prefix) for number in range(20)])
         with watch() as seconds:
-            await asyncio.gather(*[_whole(orchestrator, number) for number in range(sagas)])
+            await asyncio.gather(*[_whole(orchestrator, number, prefix) for number in range(sagas)])
             took = seconds()
-        assert await orchestrator.count(status="completed") == sagas + 20
+        assert prefix or await orchestrator.count(status="completed") == sagas + 20
     return {"sagas_s": sagas / took, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-async def _whole(orchestrator: Orchestrator, number: int) -> Receipt:
-    handle = await orchestrator.start(four_steps, order(number), id=f"order-{number}")
+async def _whole(orchestrator: Orchestrator, number: int, prefix: str) -> Receipt:
+    handle = await orchestrator.start(four_steps, order(number), id=f"order-{prefix}{number}")
     return await handle.result()
 
 
