@@ -19,6 +19,8 @@ from durable_core import (
     RunRef,
     Runs,
     RunStatus,
+    ns_of,
+    plain_input,
     rebuild,
 )
 from sagas.errors import SagaCompensated, SagaKilled, SagaNotFound, SagaStuck
@@ -125,7 +127,7 @@ class Observer:
         return info_of(
             record,
             entries,
-            read_input=shape.as_mapping if shape else _plain_input,
+            read_input=shape.as_mapping if shape else plain_input,
             read_result=read_result,
         )
 
@@ -198,7 +200,7 @@ def _query(
     statuses, phases = (None, None) if status is None else query_of(_status(status))
     if since is not None and since.tzinfo is None:
         raise DefinitionError(f"since={since!r}: give a datetime with a time zone")
-    since_ns = None if since is None else round(since.timestamp() * 1e6) * 1000
+    since_ns = None if since is None else ns_of(since)
     query = RunQuery(statuses=statuses, phases=phases, name=saga, version=version, since_ns=since_ns, limit=limit)
     return attrs.evolve(query, attention=attention)
 
@@ -208,10 +210,3 @@ def _status(status: SagaStatus | str) -> SagaStatus:
         return SagaStatus(status)
     except ValueError:
         raise DefinitionError(f"{status!r} is no status of a saga; use one of {', '.join(SagaStatus)}") from None
-
-
-def _plain_input(stored: bytes) -> dict[str, Any]:
-    call: dict[str, Any] | list[Any] = msgspec.json.decode(stored)
-    args: list[Any] = call.get("args", []) if isinstance(call, dict) else call
-    named: dict[str, Any] = {str(index): value for index, value in enumerate(args)}
-    return {**named, **call.get("kwargs", {})} if isinstance(call, dict) else named

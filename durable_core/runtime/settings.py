@@ -1,6 +1,13 @@
 """How an engine runs."""
 
+from datetime import timedelta
+from typing import Any, Self
+
 import attrs
+
+from durable_core.errors import DefinitionError
+from durable_core.model.declared import Span
+from durable_core.model.retry import duration
 
 
 @attrs.frozen(kw_only=True)
@@ -17,3 +24,34 @@ class Settings:
     """How long a call waits for a store that fails."""
     max_crashes: int = attrs.field(default=5, validator=attrs.validators.ge(1))
     """After so many deaths of the process within one step the run is stuck."""
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        worker: bool = True,
+        concurrency: int = 1000,
+        grace: Span = timedelta(seconds=10),
+        store_timeout: Span = timedelta(seconds=30),
+        max_crashes: int = 5,
+    ) -> Self:
+        """Settings as people give them: durations are timedeltas, or seconds.
+
+        Raises:
+            DefinitionError: one makes no sense; the message names it.
+        """
+        if not isinstance(worker, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DefinitionError(f"worker={worker!r} makes no sense: it must be True or False.")
+        return cls(
+            worker=worker,
+            concurrency=_count(concurrency, "concurrency"),
+            grace_s=duration(grace, "grace").total_seconds(),
+            store_timeout_s=duration(store_timeout, "store_timeout").total_seconds(),
+            max_crashes=_count(max_crashes, "max_crashes"),
+        )
+
+
+def _count(value: Any, name: str) -> int:
+    if type(value) is not int or value < 1:
+        raise DefinitionError(f"{name}={value!r} makes no sense: it must be a whole number from 1 on.")
+    return value
