@@ -64,6 +64,16 @@ def test_the_nightly_import_survives_the_death_of_its_worker(without_sagas: dict
     assert len(set(workers)) == 2
 
 
+def test_the_example_of_the_reference_prints_what_the_page_says(without_sagas: dict[str, str], tmp_path: Path):
+    """The program of docs/reference/durable-core.md runs without sagas, twice on one file, and prints what it shows."""
+    page = (ROOT / "docs/reference/durable-core.md").read_text(encoding="utf-8")
+    program = page.split("```python\n")[1].split("```")[0].replace("survey.db", f"{tmp_path}/survey.db")
+    shown = page.split("```text\n")[1].split("```")[0]
+    for _ in range(2):
+        run = python(without_sagas, "-c", program)
+        assert (run.stdout, run.stderr) == (shown, "")
+
+
 def test_the_page_of_the_example_shows_it_as_it_is():
     """The function in its README is the one that is run."""
     page = (ROOT / "examples/nightly_import/README.md").read_text(encoding="utf-8")
