@@ -26,7 +26,7 @@ from durable_core import (
 from sagas.errors import SagaCompensated, SagaKilled, SagaNotFound, SagaStuck
 from sagas.model.children import child_info, within
 from sagas.model.definition import SagaDef
-from sagas.model.info import SagaInfo, SagaStatus, cause_of, info_of, query_of, status_of
+from sagas.model.info import SagaInfo, SagaStatus, cause_of, info_of, is_saga, query_of, status_of
 
 
 class Observer:
@@ -55,12 +55,13 @@ class Observer:
             limit: at most so many.
             attention: only those that need a person: stuck, or failing again and again.
         """
-        records = await self.engine.select(_query(status, saga, version, since, limit, attention=attention))
+        found = await self.engine.select(_query(status, saga, version, since, limit, attention=attention))
+        records = [record for record in found if is_saga(record)]
         journals = await self.engine.journals([record.num for record in records])
-        found = [self._whole(record, journals[record.num]) for record in records]
+        whole = [self._whole(record, journals[record.num]) for record in records]
         return [
             attrs.evolve(info, steps=within(info, journals[record.num], prefix=""))
-            for info, record in zip(found, records, strict=True)
+            for info, record in zip(whole, records, strict=True)
         ]
 
     async def count(
@@ -107,7 +108,7 @@ class Observer:
         """The run of this id, or the run whose child it is and the child's key."""
         parts = id.split("/")
         ids = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
-        found = {record.id: record for record in await self.engine.store.find(ids)}
+        found = {record.id: record for record in await self.engine.store.find(ids) if is_saga(record)}
         for known in ids:
             if known in found:
                 return found[known], id[len(known) + 1 :]

@@ -99,6 +99,11 @@ def status_of(status: RunStatus, phase: str) -> SagaStatus:
     return SagaStatus(status.value)
 
 
+def is_saga(record: RunRecord) -> bool:
+    """Whether a run may be a saga: no saga ends with a failure that its driver did not name, as the core's runs do."""
+    return record.status is not RunStatus.FAILED or record.phase != ""
+
+
 def query_of(status: SagaStatus) -> tuple[frozenset[RunStatus], frozenset[str] | None]:
     """Which runs are sagas of this status: run statuses, and phases where these matter."""
     going = frozenset({RunStatus.RUNNING, RunStatus.WAITING, RunStatus.PENDING})
@@ -208,6 +213,7 @@ __all__ = [
     "error_text",
     "history_of",
     "info_of",
+    "is_saga",
     "query_of",
     "status_of",
     "steps_of",
