@@ -189,7 +189,7 @@ def _drop_frames(error: BaseException) -> None:
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
         traceback = traceback.tb_next
-    error.__traceback__ = traceback
+    error.with_traceback(traceback)  # a frozen exception refuses the assignment
 
 
 def current() -> AttemptInfo:

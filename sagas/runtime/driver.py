@@ -151,7 +151,7 @@ class Driver:
         mine = next((steps[key].error for key, seen in self._errors.items() if seen is error and key in steps), None)
         stored = mine or capture(error)
         for link in _chain(error):
-            link.__traceback__ = None
+            link.with_traceback(None)  # a frozen exception refuses the assignment
         return stored
 
     def _stuck_past_pivot(self, error: Exception | None) -> Fault:
