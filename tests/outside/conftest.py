@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 NUMBERS = itertools.count(1)
-PATIENCE = 10
+PATIENCE = 30
 
 
 @pytest.hookimpl(tryfirst=True)
