@@ -111,6 +111,8 @@ def step(
                 )
             declared.compensated_by_nothing = True
             declared.because = because
+        elif because:
+            raise DefinitionError(f"{declared.what}: because= is for compensation=None; give both, or neither")
         return declared
 
     return declare if fn is None else declare(fn)

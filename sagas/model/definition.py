@@ -267,6 +267,7 @@ def check_parameters(fn: Callable[..., Any], step: Callable[..., Any], *, result
     """Refuse a compensation or probe that could not be called with what it will be given."""
     mine, theirs = positional(fn), positional(step)
     where = f"{what} ({place_of(fn)})"
+    _check_named(fn, step, result=result, where=where)
     if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in mine):
         return
     required = [parameter for parameter in mine if parameter.default is inspect.Parameter.empty]
@@ -283,6 +284,19 @@ def check_parameters(fn: Callable[..., Any], step: Callable[..., Any], *, result
         raise DefinitionError(
             f"{where} takes {len(mine)} positional parameters; give it the step's own: {names or 'none'}"
         )
+
+
+def _check_named(fn: Callable[..., Any], step: Callable[..., Any], *, result: bool, where: str) -> None:
+    """Refuse one that needs a keyword that nobody will give it."""
+    own = frozenset(inspect.signature(step).parameters) if not result or takes_arguments(fn) else frozenset[str]()
+    resources = resources_of(fn)
+    for name, parameter in inspect.signature(fn).parameters.items():
+        needed = parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty
+        if needed and name not in resources and name not in own:
+            raise DefinitionError(
+                f"{where} needs {name!r}, which nobody gives it; take it as one of the step's own arguments, "
+                "or from the orchestrator with `= resource()`"
+            )
 
 
 def admits_unknown(undo: Callable[..., Any]) -> bool:
