@@ -32,7 +32,9 @@ from durable_core.errors import (
     StoreNotFound,
     WrongState,
 )
+from durable_core.model.archive import read_line
 from durable_core.model.callback import Answer
+from durable_core.model.checkup import Checkup, Facts, Finding, Group, Level, WorkerSeen
 from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry as JournalEntry
 from durable_core.model.entry import EntryKind
@@ -54,6 +56,7 @@ from durable_core.runtime.clock import to_ns
 from durable_core.runtime.context import Context
 from durable_core.runtime.fibers import Branch
 from durable_core.runtime.ledger import End
+from durable_core.runtime.purge import PurgeReport
 from durable_core.runtime.settings import Settings
 from durable_core.runtime.steps import OutcomeUnknown
 from durable_core.runtime.waiters import RunOutcome
@@ -75,6 +78,7 @@ __all__ = [
     "CallbackFailed",
     "CallbackNotFound",
     "CallbackTimeout",
+    "Checkup",
     "Clock",
     "Closed",
     "Codec",
@@ -84,16 +88,21 @@ __all__ = [
     "DurableFunction",
     "End",
     "EntryKind",
+    "Facts",
     "FailureText",
     "Fault",
+    "Finding",
     "ForeignAwaitError",
+    "Group",
     "Ids",
     "JournalEntry",
+    "Level",
     "NonDeterminismError",
     "Outcome",
     "OutcomeUnknown",
     "PayloadError",
     "PendingCallback",
+    "PurgeReport",
     "RemoteError",
     "Retry",
     "RunExists",
@@ -119,6 +128,7 @@ __all__ = [
     "StoreFormatError",
     "StoreFull",
     "StoreNotFound",
+    "WorkerSeen",
     "WrongState",
     "capture",
     "check_name",
@@ -129,6 +139,7 @@ __all__ = [
     "is_async",
     "name_of",
     "open_store",
+    "read_line",
     "rebuild",
     "served",
     "to_ns",

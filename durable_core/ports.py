@@ -5,6 +5,7 @@ from typing import Protocol
 
 import attrs
 
+from durable_core.model.checkup import Checkup
 from durable_core.model.entry import Entry
 from durable_core.model.run import NewRun, RunQuery, RunRecord, RunUpdate
 from durable_core.model.tombstone import EndedRun, Swept, Tombstone
@@ -129,6 +130,13 @@ class Store(Protocol):
 
     async def changed(self) -> bool:
         """Whether another connection has committed since the last call: a cheap reason to look."""
+        ...
+
+    async def check_up(self, *, now_ns: int, deep: bool) -> Checkup:
+        """Look at the store from outside, as it stands at ``now_ns``; it need not be open, and nothing is changed.
+
+        Raises nothing for a store that cannot be opened or read: a finding says why. ``deep`` reads all of it.
+        """
         ...
 
     # -- purging: each call is one short transaction, so that other writers wait no longer than for a commit --------

@@ -379,6 +379,7 @@ class Orchestrator:
     pause = forward(Served.pause)
     resume = forward(Served.resume)
     rollback = forward(Served.rollback)
+    purge = forward(Served.purge)
 
     # -- callbacks -------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ what is left of its journal is removed in pieces; a crash in between leaves a to
 
 from typing import NamedTuple
 
+from durable_core.model.moment import moment
+
 
 class EndedRun(NamedTuple):
     """A run that may be purged, as it was found; it is purged only while it still stands so."""
@@ -34,6 +36,12 @@ class Tombstone(NamedTuple):
     purged_at_ns: int
     until_ns: int | None
     """When the id is free again; None is never."""
+
+    @property
+    def told(self) -> str:
+        """What was there, for messages."""
+        ended, purged = moment(self.ended_at_ns), moment(self.purged_at_ns)
+        return f"{self.id!r} ({self.name} v{self.version}), which ended at {ended}, was purged at {purged}"
 
 
 class Swept(NamedTuple):

@@ -17,3 +17,7 @@ class Settings:
     """How long a call waits for a store that fails."""
     max_crashes: int = attrs.field(default=5, validator=attrs.validators.ge(1))
     """After so many deaths of the process within one step the run is stuck."""
+    retention_ns: int | None = None
+    """How long ended runs are kept; None is for ever. Only workers purge."""
+    id_retention_ns: int | None = 90 * 86_400 * 1_000_000_000
+    """How long the ids of purged runs stay refused; None is for ever."""

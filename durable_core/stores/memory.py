@@ -14,6 +14,7 @@ from durable_core.model.entry import Entry
 from durable_core.model.run import NewRun, RunQuery, RunRecord, RunStatus, RunUpdate
 from durable_core.model.tombstone import Tombstone
 from durable_core.ports import Batch, Signal
+from durable_core.stores.memory_checkup import Examined
 from durable_core.stores.memory_purge import Purging
 
 
@@ -46,7 +47,7 @@ def shared(name: str) -> MemoryData:
     return _shared.setdefault(name, MemoryData())
 
 
-class MemoryStore(Purging):
+class MemoryStore(Purging, Examined):
     """A ``Store`` in memory, on ``data``; private where none is given."""
 
     def __init__(self, data: MemoryData | None = None) -> None:

@@ -15,11 +15,13 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from durable_core.errors import StoreError
+from durable_core.model.checkup import Checkup
 from durable_core.model.entry import Entry
 from durable_core.model.run import RunQuery, RunRecord
 from durable_core.model.tombstone import EndedRun, Swept, Tombstone
 from durable_core.ports import Batch, Signal
 from durable_core.stores import refusals
+from durable_core.stores.sqlite_checkup import check_up
 from durable_core.stores.sqlite_file import SqliteFile
 from durable_core.stores.sqlite_reader import Reader
 from durable_core.stores.sqlite_writer import NUMBERS
@@ -207,6 +209,10 @@ class SqliteStore:
     async def signals(self, runs: Collection[int]) -> list[Signal]:
         """The signals that wait for these runs; see ``Store.signals``."""
         return self._ask(lambda reader: reader.signals(runs))
+
+    async def check_up(self, *, now_ns: int, deep: bool) -> Checkup:
+        """Look at it from outside; see ``Store.check_up``."""
+        return await asyncio.to_thread(check_up, self.path, now_ns=now_ns, deep=deep)
 
     async def ended(
         self, *, before_ns: int, name: str | None = None, after: EndedRun | None = None, limit: int = 100

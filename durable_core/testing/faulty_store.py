@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from durable_core.errors import StoreError
+from durable_core.model.checkup import Checkup
 from durable_core.model.entry import Entry
 from durable_core.model.run import RunQuery, RunRecord
 from durable_core.model.tombstone import EndedRun, Swept, Tombstone
@@ -134,6 +135,10 @@ class FaultyStore:
     async def changed(self) -> bool:
         """Whether somebody else has committed."""
         return await self._call("question for changes", self.inner.changed)
+
+    async def check_up(self, *, now_ns: int, deep: bool) -> Checkup:
+        """Look at it from outside."""
+        return await self._call("checkup", lambda: self.inner.check_up(now_ns=now_ns, deep=deep))
 
     async def ended(
         self, *, before_ns: int, name: str | None = None, after: EndedRun | None = None, limit: int = 100

@@ -318,6 +318,17 @@ def check_timeout(timeout: Span | None, what: str) -> Span | None:
     return timeout
 
 
+def check_age(age: Span, what: str) -> Span:
+    """Refuse what is no length of time since something; unlike a timeout it may be none at all."""
+    given: Any = age
+    if given is not False and given in (0, timedelta(0)):
+        return 0
+    if given is None:
+        raise DefinitionError(f"{what}: say how old; give a timedelta or seconds")
+    check_timeout(age, what)
+    return age
+
+
 def check_types(given: Sequence[type[Exception]], what: str) -> tuple[type[Exception], ...]:
     """Refuse what is not a tuple of exception classes."""
     found: tuple[Any, ...] = tuple(given) if isinstance(given, tuple | list) else (given,)

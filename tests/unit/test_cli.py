@@ -491,7 +491,7 @@ def test_help_names_every_command(shop: Shop):
     """`--help` needs no store and lists the commands."""
     ended = shop.run("--help")
     assert ended.code == 0
-    names = {"worker", "start", "check", "list", "show", "history", *VERBS}
+    names = {"worker", "start", "check", "list", "show", "history", "purge", "doctor", *VERBS}
     assert {name for name in names if not re.search(rf"^ +{name} ", ended.out, re.MULTILINE)} == set()
 
 
