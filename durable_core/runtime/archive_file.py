@@ -16,6 +16,9 @@ from durable_core.model.archive import line_of
 from durable_core.model.entry import Entry
 from durable_core.model.run import RunRecord
 
+HEAD = b'{"archive":'
+"""What every archive begins with, as far as the first line got."""
+
 
 class ArchiveFile:
     """The archive at ``path``, appended to; made where there is none, readable by its owner only.
@@ -43,6 +46,9 @@ class ArchiveFile:
             if made:
                 _sync_directory(self.path)
             self._size = os.fstat(self._fd).st_size
+            head = os.pread(self._fd, len(HEAD), 0)
+            if not HEAD.startswith(head):  # a slip of the hand must not spoil another file, such as the database
+                raise OSError("it holds something else than an archive")
             if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":
                 self._write(b"\n")
 

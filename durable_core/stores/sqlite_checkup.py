@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from stat import S_IMODE
 
-from durable_core.errors import StoreError
+from durable_core.errors import StoreError, StoreFormatError
 from durable_core.model.checkup import Checkup, Facts, Finding, Level
 from durable_core.stores import refusals, schema
 from durable_core.stores.sqlite_facts import facts_of
@@ -41,7 +41,8 @@ def check_up(path: str, *, now_ns: int, deep: bool) -> Checkup:
         inside, facts = _inside(path, now_ns=now_ns, deep=deep)
     except StoreError as error:
         what, _, advice = str(error.args[0]).rpartition(" [")[0].partition("What to do: ")
-        return Checkup((*findings, Finding("format", Level.FAIL, what.rstrip(" "), advice)), None)
+        check = "format" if isinstance(error, StoreFormatError) else "database"
+        return Checkup((*findings, Finding(check, Level.FAIL, what.rstrip(), advice)), None)
     return Checkup((*findings, *inside), facts)
 
 

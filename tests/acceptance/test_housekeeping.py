@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource as resource_limits
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -432,11 +433,18 @@ def a_pipe(tmp_path: Path) -> str:
     return str(tmp_path / "pipe")
 
 
-def full(tmp_path: Path) -> str:
+def a_device(tmp_path: Path) -> str:
     return "/dev/full"
 
 
-@pytest.mark.parametrize("where", [unwritable, a_directory, a_pipe, full], ids=lambda where: where.__name__)
+def another_file(tmp_path: Path) -> str:
+    (tmp_path / "orders.db").write_bytes(b"SQLite format 3\0")
+    return str(tmp_path / "orders.db")
+
+
+@pytest.mark.parametrize(
+    "where", [unwritable, a_directory, a_pipe, a_device, another_file], ids=lambda where: where.__name__
+)
 def test_an_archive_that_cannot_be_written_purges_nothing(tmp_path: Path, where: Callable[[Path], str]):
     """Every saga is still there, and the message names the file."""
     path = where(tmp_path)
@@ -447,6 +455,29 @@ def test_an_archive_that_cannot_be_written_purges_nothing(tmp_path: Path, where:
             with pytest.raises(StoreError, match=path):
                 await running.purge(older_than=0, archive=path)
             assert await ids(running) == {"a"}
+
+    play(main)
+
+
+def test_an_archive_without_room_keeps_whole_lines(tmp_path: Path):
+    """Where the disk is full amid a purge, what was archived before may be gone, the rest stays, and no line is cut."""
+    file = tmp_path / "archive.jsonl"
+
+    async def main() -> None:
+        async with Orchestrator("memory://", sagas=SAGAS, resources=[World()]) as running:
+            await ended(running, "a")
+            await (await running.start(long_one, 50, id="long")).result()
+            soft, hard = resource_limits.getrlimit(resource_limits.RLIMIT_FSIZE)
+            resource_limits.setrlimit(resource_limits.RLIMIT_FSIZE, (8_000, hard))
+            try:
+                with pytest.raises(StoreError, match=r"archive\.jsonl"):
+                    await running.purge(older_than=0, archive=file)
+            finally:
+                resource_limits.setrlimit(resource_limits.RLIMIT_FSIZE, (soft, hard))
+            assert await ids(running) == {"a", "long"}
+            assert [read_line(line)[0].id for line in file.read_bytes().splitlines(keepends=True)] == ["a"]
+            await running.purge(older_than=0, archive=file)
+            assert [read_line(line)[0].id for line in file.read_bytes().splitlines()] == ["a", "a", "long"]
 
     play(main)
 
