@@ -197,7 +197,7 @@ class Runs(Kernel):
             return await preview(self.store, plan)
         if archive is None:
             return await purge(self.store, self.clock, plan)
-        with contextlib.closing(await asyncio.to_thread(ArchiveFile, archive)) as file:
+        with contextlib.closing(ArchiveFile(archive)) as file:
             return await purge(self.store, self.clock, plan, file)
 
     # -- operators -------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def _values(row: msgspec.Raw, types: Mapping[str, Any]) -> dict[str, Any]:
 def _value(name: str, type_: Any, told: Mapping[str, msgspec.Raw]) -> Any:
     if f"{name}{BYTES}" in told:
         return base64.b64decode(msgspec.json.decode(told[f"{name}{BYTES}"], type=str), validate=True)
-    if name not in told:
+    if name not in told and isinstance(None, type_):
         return None
     if name == "uid":
         return bytes.fromhex(msgspec.json.decode(told[name], type=str))

@@ -7,6 +7,7 @@ next one, so that it spoils no other.
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from stat import S_ISREG
@@ -18,6 +19,8 @@ from durable_core.model.run import RunRecord
 
 HEAD = b'{"archive":'
 """What every archive begins with, as far as the first line got."""
+CLOSED = -1
+"""No file has this number."""
 
 
 class ArchiveFile:
@@ -29,6 +32,8 @@ class ArchiveFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        # A purge that is cancelled leaves its thread at work, and a number of a closed file may soon be another file's.
+        self._turn = threading.Lock()
         with self._told():
             made = not Path(path).exists()
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
@@ -54,9 +59,10 @@ class ArchiveFile:
 
     def write(self, record: RunRecord, entries: Sequence[Entry]) -> None:
         """Write the line of a run, which is on disk after ``sync``. Raises ``StoreError``, and leaves no part of it."""
-        with self._told():
+        line = line_of(record, entries)
+        with self._turn, self._told():
             try:
-                self._write(line_of(record, entries))
+                self._write(line)
             except OSError:
                 with contextlib.suppress(OSError):  # the next one to open the file ends the line
                     os.ftruncate(self._fd, self._size)
@@ -64,13 +70,17 @@ class ArchiveFile:
             self._size = os.fstat(self._fd).st_size
 
     def sync(self) -> None:
-        """Return once all lines are on disk."""
-        with self._told():
+        """Return once all lines are on disk, under the file's name."""
+        with self._turn, self._told():
             os.fsync(self._fd)
+            if not os.fstat(self._fd).st_nlink:
+                raise OSError("it was removed meanwhile")
 
     def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._fd)
+        """Let go of the file, once what a thread still does to it is done. What comes later fails."""
+        with self._turn:
+            os.close(self._fd)
+            self._fd = CLOSED
 
     def _write(self, line: bytes) -> None:
         left = memoryview(line)

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import resource as resource_limits
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from durable_core import JournalEntry, RunRecord, read_line, to_ns
 from durable_core.errors import StoreError
+from durable_core.model.archive import line_of
+from durable_core.runtime import archive_file
 from durable_core.runtime import purge as purging
 from durable_core.testing import FaultyStore, ManualClock
 from sagas import (
@@ -454,6 +457,60 @@ def test_an_archive_that_cannot_be_written_purges_nothing(tmp_path: Path, where:
             await ended(running, "a")
             with pytest.raises(StoreError, match=path):
                 await running.purge(older_than=0, archive=path)
+            assert await ids(running) == {"a"}
+
+    play(main)
+
+
+def test_a_purge_that_is_cancelled_amid_a_line_leaves_the_archive_whole(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What its thread still writes goes nowhere else; the sagas stay, and the next purge may write the archive."""
+    file = tmp_path / "archive.jsonl"
+    writing, go_on = threading.Event(), threading.Event()
+
+    def slowly(record: RunRecord, entries: Sequence[JournalEntry]) -> bytes:
+        writing.set()
+        go_on.wait(30)
+        return line_of(record, entries)
+
+    async def main() -> None:
+        async with place.orchestrator(*SAGAS, world=World()) as running:
+            await ended(running, "a", "b")
+            monkeypatch.setattr(archive_file, "line_of", slowly)
+            purge = asyncio.create_task(running.purge(older_than=0, archive=file))
+            await asyncio.to_thread(writing.wait, 30)
+            purge.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await purge
+            other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)  # it may get the archive's number
+            go_on.set()
+            monkeypatch.setattr(archive_file, "line_of", line_of)
+            assert await ids(running) == {"a", "b"}
+            assert (await running.purge(older_than=0, archive=file)).archived == 2
+            assert os.fstat(other).st_size == 0
+            os.close(other)
+            assert [read_line(line)[0].id for line in file.read_bytes().splitlines()] == ["a", "b"]
+
+    play(main)
+
+
+def test_an_archive_that_is_removed_amid_a_purge_takes_nothing_with_it(tmp_path: Path):
+    """A line in a file without a name would be lost: the purge stops before it removes what is in it."""
+    file = tmp_path / "archive.jsonl"
+
+    async def main() -> None:
+        async with Orchestrator("memory://", sagas=SAGAS, resources=[World()]) as running:
+            await ended(running, "a")
+            find_num = running.engine.store.find_num
+
+            async def amid(num: int) -> RunRecord | None:
+                file.unlink()
+                return await find_num(num)
+
+            running.engine.store.find_num = amid  # type: ignore[method-assign]
+            with pytest.raises(StoreError, match="was removed meanwhile"):
+                await running.purge(older_than=0, archive=file)
             assert await ids(running) == {"a"}
 
     play(main)
