@@ -33,6 +33,8 @@ POLL_S = 0.05
 """How often to ask the store whether another process has written."""
 BURIAL_S = 1.0
 """How often to look for workers that have died."""
+FLUSH_S = 1.0
+"""How long leaving waits at least for what is queued to be written, however short its grace."""
 
 
 class Kernel:
@@ -128,7 +130,7 @@ class Kernel:
             if self._worker is not None:
                 await self._worker.close(grace_s=self.settings.grace_s)
             if self._writer is not None:
-                await self._writer.close(within_s=self.settings.grace_s)
+                await self._writer.close(within_s=max(self.settings.grace_s, FLUSH_S))
         finally:
             self._writer = self._worker = self._scout = self._housekeeper = self._housekeeping = None
             left = StoreError("the engine was left while this waited; the run goes on, ask another engine on its store")

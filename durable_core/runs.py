@@ -244,6 +244,15 @@ class Runs(Kernel):
             await self._taken_up(record)
         return True
 
+    async def will_pause(self, record: RunRecord) -> bool:
+        """Whether the run is paused once it has taken up the signals that wait for it.
+
+        Look at the row again afterwards for the rest: what is taken up meanwhile is in it.
+        """
+        waiting = [signal.name for signal in await self.store.signals([record.num])]
+        told = [name for name in waiting if name in ("pause", "resume")]
+        return told[-1] == "pause" if told else (await self.find(record.id)).paused
+
     async def _taken_up(self, record: RunRecord) -> None:
         """Wait, for a while, until some worker has taken the signal up: it is durable already."""
         loop = asyncio.get_running_loop()

@@ -1,6 +1,7 @@
 """Sagas in Python that survive anything: steps, compensations, and a durable core under them."""
 
 from durable_core import (
+    Callback,
     CallbackAlreadyAnswered,
     CallbackClosed,
     CallbackFailed,
@@ -33,7 +34,6 @@ from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState
 from sagas.model.outcome import DidNotHappen, Happened, StillUnknown, Unknown
 from sagas.model.resource import resource
 from sagas.orchestrator import Orchestrator
-from sagas.runtime.callback import Callback
 from sagas.runtime.saga import Saga
 
 __all__ = [

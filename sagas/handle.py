@@ -4,8 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Generic, TypeVar
 
-from durable_core import RunNotFound, RunRef
-from sagas.model.definition import Span
+from durable_core import RunNotFound, RunRef, Span
 from sagas.model.info import Entry, SagaInfo, history_of
 from sagas.observer import not_found
 from sagas.operators import Operators

@@ -19,12 +19,14 @@ from durable_core import (
     RunRef,
     Runs,
     RunStatus,
+    ns_of,
+    plain_input,
     rebuild,
 )
 from sagas.errors import SagaCompensated, SagaKilled, SagaNotFound, SagaStuck
 from sagas.model.children import child_info, within
 from sagas.model.definition import SagaDef
-from sagas.model.info import SagaInfo, SagaStatus, cause_of, info_of, query_of, status_of
+from sagas.model.info import SagaInfo, SagaStatus, cause_of, info_of, is_saga, query_of, status_of
 
 
 class Observer:
@@ -53,12 +55,13 @@ class Observer:
             limit: at most so many.
             attention: only those that need a person: stuck, or failing again and again.
         """
-        records = await self.engine.select(_query(status, saga, version, since, limit, attention=attention))
+        found = await self.engine.select(_query(status, saga, version, since, limit, attention=attention))
+        records = [record for record in found if is_saga(record)]
         journals = await self.engine.journals([record.num for record in records])
-        found = [self._whole(record, journals[record.num]) for record in records]
+        whole = [self._whole(record, journals[record.num]) for record in records]
         return [
             attrs.evolve(info, steps=within(info, journals[record.num], prefix=""))
-            for info, record in zip(found, records, strict=True)
+            for info, record in zip(whole, records, strict=True)
         ]
 
     async def count(
@@ -105,7 +108,7 @@ class Observer:
         """The run of this id, or the run whose child it is and the child's key."""
         parts = id.split("/")
         ids = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
-        found = {record.id: record for record in await self.engine.store.find(ids)}
+        found = {record.id: record for record in await self.engine.store.find(ids) if is_saga(record)}
         for known in ids:
             if known in found:
                 return found[known], id[len(known) + 1 :]
@@ -125,7 +128,7 @@ class Observer:
         return info_of(
             record,
             entries,
-            read_input=shape.as_mapping if shape else _plain_input,
+            read_input=shape.as_mapping if shape else plain_input,
             read_result=read_result,
         )
 
@@ -206,7 +209,7 @@ def _query(
     statuses, phases = (None, None) if status is None else query_of(_status(status))
     if since is not None and since.tzinfo is None:
         raise DefinitionError(f"since={since!r}: give a datetime with a time zone")
-    since_ns = None if since is None else round(since.timestamp() * 1e6) * 1000
+    since_ns = None if since is None else ns_of(since)
     query = RunQuery(statuses=statuses, phases=phases, name=saga, version=version, since_ns=since_ns, limit=limit)
     return attrs.evolve(query, attention=attention)
 
@@ -216,10 +219,3 @@ def _status(status: SagaStatus | str) -> SagaStatus:
         return SagaStatus(status)
     except ValueError:
         raise DefinitionError(f"{status!r} is no status of a saga; use one of {', '.join(SagaStatus)}") from None
-
-
-def _plain_input(stored: bytes) -> dict[str, Any]:
-    call: dict[str, Any] | list[Any] = msgspec.json.decode(stored)
-    args: list[Any] = call.get("args", []) if isinstance(call, dict) else call
-    named: dict[str, Any] = {str(index): value for index, value in enumerate(args)}
-    return {**named, **call.get("kwargs", {})} if isinstance(call, dict) else named

@@ -5,21 +5,23 @@
 
 from pathlib import Path
 
+import attrs
 import msgspec
 
 from durable_core import (
     Codec,
     DefinitionError,
-    EntryKind,
     JournalEntry,
     PurgeReport,
     RunRecord,
+    Span,
     WrongState,
+    faulted_on,
     name_of,
     to_ns,
 )
 from sagas.errors import SagaPastPivot
-from sagas.model.definition import Span, check_age
+from sagas.model.definition import check_age
 from sagas.model.verbs import Accept, Refuse, Repeat, judge
 from sagas.observer import Observer
 from sagas.runtime.binding import Binder
@@ -172,7 +174,10 @@ class Operators(Observer):
         await self.engine.flushed()
         record = await self._find(id)
         entries = await self.engine.journal(record.num)
-        match judge(verb, self._whole(record, entries), record.phase, verdict.step):
+        info = self._whole(record, entries)
+        if verb in ("pause", "resume"):
+            info = attrs.evolve(info, paused=await self.engine.will_pause(record))
+        match judge(verb, info, record.phase, verdict.step):
             case Repeat():
                 return True
             case Refuse(why=why, past_pivot=True):
@@ -194,9 +199,4 @@ def _reopening(verb: str, entries: list[JournalEntry]) -> Reopening:
         return ABANDON, 0
     if verb != "retry":
         return "", 0
-    for entry in reversed(entries):
-        if entry.kind == EntryKind.FAULTED:
-            return entry.key, entry.attempt
-        if entry.kind in (EntryKind.PARKED, EntryKind.SIGNALLED):
-            break
-    return "", 0
+    return faulted_on(entries)

@@ -9,13 +9,27 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
-from durable_core import Clock, DefinitionError, DurableFunction, RunExists, RunRef, Runs, Settings, to_ns
+from durable_core import (
+    Clock,
+    DefinitionError,
+    DurableFunction,
+    RunExists,
+    RunRef,
+    Runs,
+    Settings,
+    Span,
+    Takes0,
+    Takes1,
+    Takes2,
+    Takes3,
+    check_timeout,
+    to_ns,
+)
 from sagas.answering import Answering
 from sagas.errors import SagaExists
 from sagas.handle import SagaHandle
-from sagas.model.definition import SagaDef, Span, check_timeout
+from sagas.model.definition import SagaDef
 from sagas.model.info import SagaInfo
-from sagas.model.startable import Takes0, Takes1, Takes2, Takes3
 from sagas.observer import plain
 from sagas.runtime.binding import Binder
 from sagas.runtime.driver import body_of
@@ -67,14 +81,14 @@ class Orchestrator(Answering):
         tracer_provider: object = None,
         on_attention: Callable[[SagaInfo], Awaitable[None]] | None = None,
     ) -> None:
-        settings = Settings(
+        settings = Settings.of(
             worker=worker,
             concurrency=concurrency,
-            grace_s=_seconds(grace, "Orchestrator(grace=)"),
-            store_timeout_s=_seconds(store_timeout, "Orchestrator(store_timeout=)"),
+            grace=grace,
+            store_timeout=store_timeout,
             max_crashes=max_crashes,
-            retention_ns=_ns(retention, "Orchestrator(retention=)"),
-            id_retention_ns=_ns(id_retention, "Orchestrator(id_retention=)"),
+            retention=retention,
+            id_retention=id_retention,
         )
         self.lease = lease
         self.tracer_provider = tracer_provider
@@ -254,10 +268,6 @@ class Orchestrator(Answering):
         if child:
             await self.info(id)
         return SagaHandle(self, RunRef(record.num, record.id, record.name, record.version), child=child)
-
-
-def _seconds(span: Span, what: str) -> float:
-    return to_ns(check_timeout(span, what) or 0) / 1e9 if span else 0.0
 
 
 def _ns(span: Span | None, what: str) -> int | None:

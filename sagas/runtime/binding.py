@@ -6,8 +6,8 @@ from typing import Any
 import attrs
 import msgspec
 
-from durable_core import CallShape, Codec, DefinitionError, StepSpec, is_async, to_ns
-from sagas.model.definition import Declared, Pivot, Probed, Retriable, SagaDef, Serving, Span, Step, takes_arguments
+from durable_core import CallShape, Codec, DefinitionError, Span, StepSpec, is_async, to_ns
+from sagas.model.definition import Declared, Pivot, Probed, Retriable, SagaDef, Serving, Step, takes_arguments
 from sagas.model.outcome import DidNotHappen, Happened, StillUnknown
 from sagas.model.resource import fill
 from sagas.model.scan import Scan, scan
