@@ -49,7 +49,9 @@ from durable_core.errors import (
     WrongState,
 )
 from durable_core.handle import RunHandle
+from durable_core.model.archive import read_line
 from durable_core.model.callback import Answer
+from durable_core.model.checkup import Checkup, Facts, Finding, Group, Level, WorkerSeen
 from durable_core.model.children import COMPLETED as CHILD_COMPLETED
 from durable_core.model.children import OPENED as CHILD_OPENED
 from durable_core.model.codec import Codec
@@ -100,6 +102,7 @@ from durable_core.runtime.clock import to_ns
 from durable_core.runtime.fibers import Branch
 from durable_core.runtime.ledger import End
 from durable_core.runtime.primitives import Primitives
+from durable_core.runtime.purge import PurgeReport
 from durable_core.runtime.settings import Settings
 from durable_core.runtime.steps import OutcomeUnknown
 from durable_core.runtime.waiters import RunOutcome
@@ -125,6 +128,7 @@ __all__ = [
     "CallbackFailed",
     "CallbackNotFound",
     "CallbackTimeout",
+    "Checkup",
     "ChildBlock",
     "Clock",
     "Closed",
@@ -138,12 +142,16 @@ __all__ = [
     "End",
     "Engine",
     "EntryKind",
+    "Facts",
     "FailureText",
     "Fault",
+    "Finding",
     "ForeignAwaitError",
+    "Group",
     "HistoryEntry",
     "Ids",
     "JournalEntry",
+    "Level",
     "NonDeterminismError",
     "Operation",
     "Outcome",
@@ -153,6 +161,7 @@ __all__ = [
     "PayloadError",
     "PendingCallback",
     "Primitives",
+    "PurgeReport",
     "RemoteError",
     "Retry",
     "RunExists",
@@ -187,6 +196,7 @@ __all__ = [
     "Takes1",
     "Takes2",
     "Takes3",
+    "WorkerSeen",
     "WrongState",
     "at",
     "capture",
@@ -211,6 +221,7 @@ __all__ = [
     "place_of",
     "plain_input",
     "positional",
+    "read_line",
     "read_or_plain",
     "rebuild",
     "served",

@@ -378,6 +378,7 @@ class Orchestrator:
     pause = forward(Served.pause)
     resume = forward(Served.resume)
     rollback = forward(Served.rollback)
+    purge = forward(Served.purge)
 
     # -- callbacks -------------------------------------------------------------------------------------------------
 

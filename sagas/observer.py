@@ -80,7 +80,7 @@ class Observer:
         """A saga as it stands, as far as it is durable; also a child saga, by ``<parent id>/<step key>``.
 
         Raises:
-            SagaNotFound: there is none.
+            SagaNotFound: there is none, or none any more.
         """
         record, key = await self._find_with_child(id)
         entries = await self.engine.journal(record.num)
@@ -89,19 +89,19 @@ class Observer:
             return attrs.evolve(info, steps=within(info, entries, prefix=""))
         child = child_info(info, entries, key)
         if child is None:
-            raise _not_found(id)
+            raise not_found(id)
         return child
 
     async def _find(self, id: str) -> RunRecord:
         try:
             return await self.engine.find(id)
-        except RunNotFound:
-            raise _not_found(id) from None
+        except RunNotFound as missing:
+            raise not_found(id, missing) from None
 
     async def _find_num(self, ref: RunRef) -> RunRecord:
         record = await self.engine.store.find_num(ref.num)
         if record is None:
-            raise _not_found(ref.id)
+            raise not_found(ref.id, await self.engine.missing([ref.id]))
         return record
 
     async def _find_with_child(self, id: str) -> tuple[RunRecord, str]:
@@ -112,7 +112,7 @@ class Observer:
         for known in ids:
             if known in found:
                 return found[known], id[len(known) + 1 :]
-        raise _not_found(id)
+        raise not_found(id, await self.engine.missing(ids))
 
     def _shape(self, name: str, version: int) -> CallShape | None:
         """How arguments and result are read, where the saga is registered here."""
@@ -185,8 +185,16 @@ def _compensated(ref: RunRef, outcome: RunOutcome) -> SagaCompensated:
     return raised
 
 
-def _not_found(id: str) -> SagaNotFound:
+def not_found(id: str, missing: RunNotFound | None = None) -> SagaNotFound:
+    """The error for a saga that is not there; where ``missing`` says that it was purged, so does this."""
+    if missing is not None and missing.purged_at_ns is not None:
+        return SagaNotFound(f"saga {plain(missing)}", run_id=id, purged_at_ns=missing.purged_at_ns)
     return SagaNotFound(f"no saga has the id {id!r} in this store; `sagas list` shows those there are", run_id=id)
+
+
+def plain(error: Any) -> str:
+    """An error's message without its code."""
+    return str(error.args[0]).rpartition(" [")[0]
 
 
 def _query(
