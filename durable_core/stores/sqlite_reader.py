@@ -11,8 +11,10 @@ import attrs
 
 from durable_core.model.entry import Entry
 from durable_core.model.run import OPEN, RunQuery, RunRecord, RunStatus
+from durable_core.model.tombstone import Tombstone
 from durable_core.ports import Signal
 from durable_core.stores import sql
+from durable_core.stores.sqlite_purge import Purger
 
 T = TypeVar("T")
 
@@ -40,6 +42,7 @@ SELECT wake_at_ns FROM runs
 WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns > ? AND paused = 0
 ORDER BY wake_at_ns LIMIT 1
 """
+TOMBSTONES = f"SELECT {sql.TOMBSTONE_COLUMNS} FROM tombstones WHERE id IN ({{marks}})"
 OTHER_WORKERS = "SELECT id FROM workers WHERE id IS NOT ?"
 
 
@@ -90,6 +93,7 @@ def where(query: RunQuery) -> Where:
         ("name = ?", query.name),
         ("version = ?", query.version),
         ("created_at_ns >= ?", query.since_ns),
+        ("ended_at_ns < ?", query.ended_before_ns),
         ("num < ?", query.before_num),
         ("parent = ?", query.parent),
     ):
@@ -104,6 +108,7 @@ class Reader:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.purger = Purger(connection)
 
     def close(self) -> None:
         """Close the connection."""
@@ -129,6 +134,13 @@ class Reader:
         found: list[RunRecord] = []
         for some in chunks(tuple(dict.fromkeys(ids))):
             found += map(to_run, self._connection.execute(FIND.format(marks=marks(len(some))), some))
+        return found
+
+    def tombstones(self, ids: Sequence[str]) -> list[Tombstone]:
+        """The tombstones of ``ids`` that exist."""
+        found: list[Tombstone] = []
+        for some in chunks(tuple(dict.fromkeys(ids))):
+            found += map(Tombstone._make, self._connection.execute(TOMBSTONES.format(marks=marks(len(some))), some))
         return found
 
     def find_num(self, num: int) -> RunRecord | None:

@@ -56,6 +56,8 @@ class RunRow(SQLModel, table=True):
         # What claim, next_wake_ns and release_dead look for: the open runs only, so that ended ones cost nothing.
         _some("owner", "wake_at_ns", name="runs_open", rows="ended_at_ns IS NULL"),
         _some("parent", name="runs_children", rows="parent IS NOT NULL"),
+        # What a purge looks for, the longest ended first.
+        _some("ended_at_ns", name="runs_ended", rows="ended_at_ns IS NOT NULL"),
         # What many workers claim from: by function, so that a flood of one does not hide the others, and by age.
         _some(
             "name",
@@ -127,6 +129,28 @@ class SignalRow(SQLModel, table=True):
     at_ns: int = Field(sa_column=_whole())
 
 
+class TombstoneRow(SQLModel, table=True):
+    """A run that was purged. The columns are those of ``Tombstone``, and whether its journal is left to remove."""
+
+    __tablename__ = "tombstones"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (
+        _some("num", name="tombstones_unswept", rows="unswept = 1"),
+        _some("until_ns", name="tombstones_until", rows="until_ns IS NOT NULL"),
+    )
+
+    num: int = Field(sa_column=_number(given=True))
+    id: str = Field(sa_column=_text(unique=True))
+    name: str = Field(sa_column=_text())
+    version: int = Field(sa_column=_whole())
+    status: str = Field(sa_column=_text())
+    phase: str = Field(sa_column=_text())
+    created_at_ns: int = Field(sa_column=_whole())
+    ended_at_ns: int = Field(sa_column=_whole())
+    purged_at_ns: int = Field(sa_column=_whole())
+    until_ns: int | None = Field(sa_column=_whole_or_none())
+    unswept: int = Field(sa_column=_whole(default=1))
+
+
 class WorkerRow(SQLModel, table=True):
     """A worker that announced itself.
 
@@ -165,4 +189,4 @@ class MetaRow(SQLModel, table=True):
     value: bytes = Field(sa_column=_data())
 
 
-TABLES: tuple[type[SQLModel], ...] = (RunRow, JournalRow, SignalRow, WorkerRow, ServedRow, MetaRow)
+TABLES: tuple[type[SQLModel], ...] = (RunRow, JournalRow, SignalRow, TombstoneRow, WorkerRow, ServedRow, MetaRow)

@@ -28,8 +28,6 @@ RUNS = 4
 NOT_RUN = {
     "DC013": "it takes a disk without room",
     "DC014": "it takes a PostgreSQL, and a worker that is stopped for a while",
-    "DC022": "raised as its subclass SG004 only",
-    "DC023": "raised as its subclass SG005 only",
     "DC034": "raised to the layer above, for which there is no short program",
     "DC040": "raised as one of its subclasses only",
 }

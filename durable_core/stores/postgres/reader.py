@@ -44,6 +44,7 @@ def where(query: RunQuery) -> tuple[str, list[object]]:
         ("name = ${}", query.name),
         ("version = ${}", query.version),
         ("created_at_ns >= ${}", query.since_ns),
+        ("ended_at_ns < ${}", query.ended_before_ns),
         ("num < ${}", query.before_num),
         ("parent = ${}", query.parent),
     ):

@@ -21,7 +21,7 @@ from durable_core.stores.postgres.link import CAUGHT, Connection, connect
 FORMAT = 1
 """The stored format that this release writes and reads."""
 OLDEST_SERVER = 14
-TABLES = ("runs", "journal", "signals", "workers", "served", "meta")
+TABLES = ("runs", "journal", "signals", "tombstones", "workers", "served", "meta")
 
 _RIGHTS = "42501"
 _LOOK = """
@@ -99,16 +99,38 @@ async def made_ready(connection: Connection, place: Place) -> Ready:
         StoreFormatError: another program's tables, a newer release's, or an older one's that must be migrated first.
     """
     schema = await _schema_of(connection, place)
-    stands, newest = await _stands(connection, place, schema), len(migrations())
+    stands = await _stands(connection, place, schema)
     if stands == 0:
         await _migrated(connection, place, schema)
-    elif stands < newest:
-        raise StoreFormatError(
-            f"the tables of {place.shown} are at migration {stands}, and this release needs {newest}; nothing was "
-            "changed. Run `sagas migrate --store URL` once, with this release; workers of the old one should have ended"
-        )
+    elif stands < len(migrations()):
+        raise _outdated(place, stands)
     secret = await connection.fetchval(f"SELECT value FROM {quoted(schema)}.meta WHERE key = 'secret'")  # noqa: S608 - quoted
     return Ready(schema, bytes(secret))
+
+
+async def checked(connection: Connection, place: Place) -> str:
+    """The name of the schema of a store that is there and can be opened; nothing is made.
+
+    Raises:
+        StoreNotFound: there is no store.
+        StoreFormatError: another program's tables, a newer release's, or an older one's.
+    """
+    schema = await _schema_of(connection, place)
+    stands = await _stands(connection, place, schema)
+    if not stands:
+        raise StoreNotFound(
+            f"there is no store in the schema {schema!r} of {place.shown}; check the address. A worker makes one"
+        )
+    if stands < len(migrations()):
+        raise _outdated(place, stands)
+    return schema
+
+
+def _outdated(place: Place, stands: int) -> StoreFormatError:
+    return StoreFormatError(
+        f"the tables of {place.shown} are at migration {stands}, and this release needs {len(migrations())}; nothing "
+        "was changed. Run `sagas migrate --store URL` once, with this release; workers of the old one should have ended"
+    )
 
 
 async def _schema_of(connection: Connection, place: Place) -> str:

@@ -21,6 +21,7 @@ from durable_core.stores.postgres.doubt import Doubt
 from durable_core.stores.postgres.lease import Lease, Offset, steady_s, wall_ns
 from durable_core.stores.postgres.link import CAUGHT, Connection, Link
 from durable_core.stores.postgres.listen import Listener
+from durable_core.stores.postgres.purge import Purger
 from durable_core.stores.postgres.reader import Reader, to_run
 from durable_core.stores.postgres.texts import Texts
 
@@ -84,9 +85,10 @@ class PostgresSession:
                 ready = await schema.made_ready(connection, self.place)
             self._texts = Texts(ready.quoted)
             self._reader = Reader(self._texts)
+            self._purger = Purger(self._texts)
             self._listener = Listener(self._texts, ready.schema)
             self._questions = Link(self.place.dsn, prepare=self._listener.attach)
-            await self._ask("release dead workers", self._bury)
+            await self._ask("release dead workers", self._bury_workers)
             self._take_numbers(await self._block())
             await self._ask("ask for the time", self._measure)
             if worker is not None:
@@ -192,7 +194,7 @@ class PostgresSession:
             worker=self._worker or "",
         )
 
-    async def _bury(self, connection: Connection) -> int:
+    async def _bury_workers(self, connection: Connection) -> int:
         """Forget the workers whose lease has ended, and free their runs; return how many runs."""
         if not await connection.fetchval(self._texts["expired"], self._worker):
             return 0

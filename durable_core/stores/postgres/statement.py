@@ -48,11 +48,14 @@ class _Builder:
         self.results["alive"] = "(SELECT count(*) FROM mine)"
 
     def starts(self) -> None:
-        """Begin runs; those whose id is taken are left out, with their entries."""
+        """Begin runs; those whose id is taken, by a run or a tombstone, are left out, with their entries."""
         at, rows = self._rows(columns.START)
+        names = ", ".join(columns.START)
         self.tables.append(
-            f"begun AS (INSERT INTO {self.schema}.runs ({', '.join(columns.START)}) SELECT * FROM unnest({rows}) "
-            f"WHERE true{self.alive} ON CONFLICT DO NOTHING RETURNING num)"
+            f"begun AS (INSERT INTO {self.schema}.runs ({names}) "
+            f"SELECT {names} FROM unnest({rows}) WITH ORDINALITY AS b ({names}, place) "
+            f"WHERE NOT EXISTS (SELECT 1 FROM {self.schema}.tombstones AS t WHERE t.id = b.id){self.alive} "
+            "ORDER BY place ON CONFLICT DO NOTHING RETURNING num)"  # of two with one id the first wins
         )
         self.taken = f" AND (run <> ALL(${at}::int8[]) OR run IN (SELECT num FROM begun))"
         self.results["begun"] = "ARRAY(SELECT num FROM begun)"

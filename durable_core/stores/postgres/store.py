@@ -13,11 +13,14 @@ from collections.abc import Collection, Sequence
 from functools import partial
 
 from durable_core.errors import StoreError
+from durable_core.model.checkup import Checkup
 from durable_core.model.entry import Entry
 from durable_core.model.run import RunQuery, RunRecord
+from durable_core.model.tombstone import EndedRun, Swept, Tombstone
 from durable_core.ports import Batch, Signal
 from durable_core.stores.postgres import batch as batches
 from durable_core.stores.postgres import refusals
+from durable_core.stores.postgres.checkup import check_up
 from durable_core.stores.postgres.columns import NUMBERS
 from durable_core.stores.postgres.doubt import Doubt, let_stray_go
 from durable_core.stores.postgres.link import CAUGHT, Connection
@@ -142,6 +145,8 @@ class PostgresStore(PostgresSession):
             outcome="whether it was left is not known, and repeating it does no harm",
             repeat=False,
         )
+        if (row is None or not row[0]) and await self._ask("find a run", lambda c: self._purger.is_buried(c, run)):
+            return False
         if row is None or not row[0]:
             raise StoreError(
                 f"there is no run of number {run} in {self.place.shown}, so the signal {name!r} was not stored; "
@@ -196,7 +201,7 @@ class PostgresStore(PostgresSession):
     async def release_dead(self) -> int:
         """Free the runs of workers whose lease has ended; see ``Store.release_dead``."""
         self._check_open()
-        return await self._ask("release dead workers", self._bury)
+        return await self._ask("release dead workers", self._bury_workers)
 
     async def next_wake_ns(self, *, after_ns: int) -> int | None:
         """When the next unowned open run that is not paused falls due; see ``Store.next_wake_ns``."""
@@ -213,6 +218,7 @@ class PostgresStore(PostgresSession):
         self._check_open()
         if self._lease is not None and self._lease.lost:
             raise self._lease_lost()
+        await self._ask("ask for the time", self._measure)  # what was told before the answer was sent has been heard
         return self._listener.changed()
 
     # -- asking ----------------------------------------------------------------------------------------------------
@@ -253,3 +259,47 @@ class PostgresStore(PostgresSession):
         """The signals that wait for these runs; see ``Store.signals``."""
         self._check_open()
         return await self._ask("read signals", lambda c: self._reader.signals(c, runs)) if runs else []
+
+    # -- purging and looking from outside --------------------------------------------------------------------------
+
+    async def check_up(self, *, now_ns: int, deep: bool) -> Checkup:
+        """Look at it from outside; see ``Store.check_up``."""
+        return await check_up(self.place, now_ns=now_ns, deep=deep)
+
+    async def ended(
+        self, *, before_ns: int, name: str | None = None, after: EndedRun | None = None, limit: int = 100
+    ) -> list[EndedRun]:
+        """Runs that may be purged; see ``Store.ended``."""
+        self._check_open()
+        how = partial(self._purger.ended, before_ns=before_ns, name=name, after=after, limit=limit)
+        return await self._ask("look for ended runs", how, link=self._at_length)
+
+    async def bury(self, runs: Sequence[EndedRun], *, now_ns: int, until_ns: int | None) -> list[int]:
+        """Put tombstones in the place of runs; see ``Store.bury``."""
+        self._check_open()
+        how = partial(
+            self._purger.bury,
+            runs=runs,
+            now_ns=now_ns,
+            until_ns=until_ns,
+            channel=self._listener.channel,
+            token=self._listener.token,
+        )
+        return await self._ask("purge runs", how, link=self._at_length) if runs else []
+
+    async def sweep(self, *, limit: int) -> Swept:
+        """Remove what is left of purged journals; see ``Store.sweep``."""
+        self._check_open()
+        how = partial(self._purger.sweep, limit=limit)
+        return await self._ask("remove the journals of purged runs", how, link=self._at_length)
+
+    async def tombstones(self, ids: Sequence[str]) -> list[Tombstone]:
+        """What is left of purged runs; see ``Store.tombstones``."""
+        self._check_open()
+        return await self._ask("find purged runs", lambda c: self._purger.tombstones(c, ids))
+
+    async def forget(self, *, now_ns: int, limit: int) -> int:
+        """Drop tombstones whose time has come; see ``Store.forget``."""
+        self._check_open()
+        how = partial(self._purger.forget, now_ns=now_ns, limit=limit)
+        return await self._ask("forget purged runs", how, link=self._at_length)

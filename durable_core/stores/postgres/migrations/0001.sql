@@ -30,6 +30,8 @@ CREATE INDEX runs_children ON runs (parent) WHERE parent IS NOT NULL;
 
 CREATE INDEX runs_due ON runs (name, version, wake_at_ns, updated_at_ns, num) WHERE ended_at_ns IS NULL AND owner IS NULL;
 
+CREATE INDEX runs_ended ON runs (ended_at_ns) WHERE ended_at_ns IS NOT NULL;
+
 CREATE INDEX runs_open ON runs (owner, wake_at_ns) WHERE ended_at_ns IS NULL;
 
 CREATE TABLE journal (
@@ -61,6 +63,26 @@ CREATE TABLE signals (
 );
 
 CREATE INDEX signals_run ON signals (run);
+
+CREATE TABLE tombstones (
+    num BIGINT NOT NULL,
+    id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    status TEXT NOT NULL,
+    phase TEXT NOT NULL,
+    created_at_ns BIGINT NOT NULL,
+    ended_at_ns BIGINT NOT NULL,
+    purged_at_ns BIGINT NOT NULL,
+    until_ns BIGINT,
+    unswept BIGINT DEFAULT 1 NOT NULL,
+    PRIMARY KEY (num),
+    UNIQUE (id)
+);
+
+CREATE INDEX tombstones_unswept ON tombstones (num) WHERE unswept = 1;
+
+CREATE INDEX tombstones_until ON tombstones (until_ns) WHERE until_ns IS NOT NULL;
 
 CREATE TABLE workers (
     id TEXT NOT NULL,
