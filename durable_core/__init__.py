@@ -103,11 +103,12 @@ from durable_core.runtime.clock import to_ns
 from durable_core.runtime.fibers import Branch
 from durable_core.runtime.ledger import End
 from durable_core.runtime.primitives import Primitives
+from durable_core.runtime.pulse import Pulse
 from durable_core.runtime.purge import PurgeReport
 from durable_core.runtime.settings import Settings
 from durable_core.runtime.steps import OutcomeUnknown
 from durable_core.runtime.waiters import RunOutcome
-from durable_core.stores import open_store
+from durable_core.stores import Migrated, migrate, open_store
 
 __all__ = [
     "CHILD_COMPLETED",
@@ -154,6 +155,7 @@ __all__ = [
     "JournalEntry",
     "LeaseLost",
     "Level",
+    "Migrated",
     "NonDeterminismError",
     "Operation",
     "Outcome",
@@ -163,6 +165,7 @@ __all__ = [
     "PayloadError",
     "PendingCallback",
     "Primitives",
+    "Pulse",
     "PurgeReport",
     "RemoteError",
     "Retry",
@@ -217,6 +220,7 @@ __all__ = [
     "in_lanes",
     "is_async",
     "maybe_at",
+    "migrate",
     "name_of",
     "ns_of",
     "open_store",

@@ -20,6 +20,7 @@ from durable_core.runtime.clock import SystemClock, SystemIds
 from durable_core.runtime.housekeeper import Housekeeper
 from durable_core.runtime.lease import Keeper
 from durable_core.runtime.ledger import End
+from durable_core.runtime.pulse import Pulse, Pulsometer
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
 from durable_core.runtime.settings import Settings
@@ -125,6 +126,7 @@ class Kernel:
                 id_retention_ns=self.settings.id_retention_ns,
             )
             self._housekeeping = loop.create_task(self._housekeeper.run())
+        self._seen = Pulsometer(loop.time())
         self._scout = loop.create_task(self._look_around())
         attach = getattr(self.clock, "attach", None)
         if attach is not None:  # a clock under a test's control waits for this engine to be idle
@@ -167,6 +169,22 @@ class Kernel:
             raise StoreError("this engine is not open; use it within its `async with` block")
         return self._writer
 
+    def pulse(self) -> Pulse:
+        """Whether it works, as whoever watches over it may ask.
+
+        Raises:
+            StoreError: the engine has not been entered, or was left.
+        """
+        writer, now_s = self.writer, asyncio.get_running_loop().time()
+        return Pulse(
+            silent_s=self._seen.silent_s(now_s),
+            wrote_s=self._seen.wrote_s(now_s),
+            runs=0 if self._worker is None else len(self._worker.runs),
+            under_way=self.under_way(),
+            backlog=writer.backlog,
+            trouble=None if writer.trouble is None else str(writer.trouble),
+        )
+
     def working(self) -> bool:
         """Whether it writes, drives, claims or purges just now; see ``durable_core.testing.ManualClock``."""
         writing = self._writer is not None and self._writer.busy
@@ -197,6 +215,9 @@ class Kernel:
                         poked.set()
                 changed = await self.store.changed()
                 self._follow_clock()
+                if self._writer is not None:
+                    troubled = self._writer.trouble is not None
+                    self._seen.answered(loop.time(), written=self._writer.written, troubled=troubled)
                 if self._worker is not None:
                     await self._worker.look(changed=changed)
                 if changed and self._waiters.watched:

@@ -1,8 +1,8 @@
-"""Stores: memory, SQLite. Each adapter is the only module that imports its library.
+"""Stores: memory, SQLite, PostgreSQL. Each adapter is the only module that imports its library.
 
 ``open_store`` finds the store for an address; the adapters stay unloaded until it is called for them.
 """
 
-from durable_core.stores.address import open_store
+from durable_core.stores.address import Migrated, migrate, open_store
 
-__all__ = ["open_store"]
+__all__ = ["Migrated", "migrate", "open_store"]

@@ -3,7 +3,10 @@
 Invariant: an address may hold a password, so no message repeats more of it than its scheme and what is wrong.
 """
 
+import os
 from urllib.parse import parse_qsl
+
+import attrs
 
 from durable_core.errors import StoreError
 from durable_core.ports import Store
@@ -15,6 +18,14 @@ ALLOWED = (
     "Give sqlite:///file.db (in the current directory), sqlite:////absolute/path/file.db, "
     "postgresql://user@host/database, memory:// (a store of its own) or memory://name (shared within this process)"
 )
+
+
+@attrs.frozen
+class Migrated:
+    """Which migration a store's tables had, 0 for none, and which they have now."""
+
+    before: int
+    after: int
 
 
 def open_store(url: str, *, lease_s: float = 15.0, patience_s: float = 30.0, **options: str) -> Store:
@@ -45,6 +56,26 @@ def open_store(url: str, *, lease_s: float = 15.0, patience_s: float = 30.0, **o
             return _postgres(url, options, lease_s=lease_s, patience_s=patience_s)
         case _:
             raise StoreError(f"a store's address cannot begin with {scheme!r}. {ALLOWED}")
+
+
+async def migrate(url: str) -> Migrated:
+    """Bring the tables of the store at ``url`` to this release's, making them where there are none.
+
+    Raises:
+        StoreError: there can be no store, or its tables are another program's, or a newer release's.
+    """
+    store = open_store(url)
+    if isinstance(store, MemoryStore):
+        raise StoreError("a store in memory has no tables to migrate; name a file or a server")
+    if isinstance(store, SqliteStore):  # there is one stored format of it so far
+        before = int(os.path.exists(store.path))  # noqa: ASYNC240, PTH110 - one look at a local file
+        await store.open(worker=None)
+        await store.close()
+        return Migrated(before, 1)
+    from durable_core.stores.postgres import schema  # noqa: PLC0415 - only who uses it has its driver
+
+    step = await schema.migrate(place_of(url, {}))
+    return Migrated(step.before, step.after)
 
 
 def _sqlite(place: str, options: dict[str, str]) -> Store:

@@ -20,12 +20,14 @@ from typing import Annotated, Any
 import attrs
 import typer
 
-from sagas.cli import screen
+from durable_core import Runs
+from sagas.cli import logs, screen
 from sagas.cli.address import orchestrator_at
-from sagas.cli.exits import DONE, INTERRUPTED, tell
+from sagas.cli.exits import DONE, INTERRUPTED, CommandError, tell
 from sagas.cli.layout import Piece, clean
 from sagas.cli.modules import load, resources_of, sagas_of
 from sagas.cli.options import Common, Json, Store, common
+from sagas.cli.pulse import Endpoint, endpoint_of, lost, shown
 from sagas.cli.spans import retention_of
 
 
@@ -36,8 +38,19 @@ class Limits:
     concurrency: int
     grace: float
     """Seconds."""
+    lease: float
+    """Seconds."""
     retention: timedelta | None
     id_retention: timedelta | None
+
+
+@attrs.frozen
+class Watch:
+    """How it is watched over."""
+
+    health: Endpoint | None
+    store_limit: float
+    """Seconds."""
 
 
 def attach(app: typer.Typer) -> None:
@@ -66,6 +79,16 @@ def worker(
     id_retention: Annotated[
         str, typer.Option(metavar="AGE", help="How long ids of purged sagas stay refused, or `forever`.")
     ] = "90d",
+    lease: Annotated[
+        float,
+        typer.Option(min=0.5, metavar="SECONDS", help="How long a silent worker keeps its sagas, on PostgreSQL."),
+    ] = 15,
+    health: Annotated[
+        str | None, typer.Option(metavar="[HOST:]PORT", help="Answer there whether it works.", show_default=False)
+    ] = None,
+    store_limit: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="How long the store may be lost before the worker ends.")
+    ] = 300,
     log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error; to stderr.")] = "info",
     store: Store = None,
     as_json: Json = False,
@@ -76,18 +99,15 @@ def worker(
     context manager) that gives one.
     """
     given = common(ctx, store, as_json=as_json)
-    levels = logging.getLevelNamesMapping()
-    if log_level.upper() not in levels:
-        raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
-    logging.basicConfig(level=levels[log_level.upper()], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    limits = Limits(
-        concurrency, grace, retention_of(retention, "--retention"), retention_of(id_retention, "--id-retention")
-    )
-    asyncio.run(_serve([load(name) for name in modules], given, limits))
+    logs.begin(log_level, as_json=given.json)
+    watch = Watch(endpoint_of(health), store_limit)
+    ages = retention_of(retention, "--retention"), retention_of(id_retention, "--id-retention")
+    limits = Limits(concurrency, grace, lease, *ages)
+    asyncio.run(_serve([load(name) for name in modules], given, limits, watch))
     _leave()
 
 
-async def _serve(modules: Sequence[ModuleType], given: Common, limits: Limits) -> None:
+async def _serve(modules: Sequence[ModuleType], given: Common, limits: Limits, watch: Watch) -> None:
     sagas = sagas_of(modules)
     async with AsyncExitStack() as stack:
         resources: list[object] = []
@@ -106,9 +126,27 @@ async def _serve(modules: Sequence[ModuleType], given: Common, limits: Limits) -
         gc.collect()
         gc.freeze()
         served = sorted((saga.name, saga.version) for saga in sagas)
-        _ready(orchestrator.engine.name, served, given)
-        await stop.wait()
+        port = await stack.enter_async_context(shown(watch.health, orchestrator.engine))
+        _ready(orchestrator.engine.name, served, given, port)
+        await _until_asked(stop, orchestrator.engine, watch.store_limit)
     tell("stopped; its sagas are left for other workers")
+
+
+async def _until_asked(stop: asyncio.Event, engine: Runs, limit_s: float) -> None:
+    """Return once it was asked to stop.
+
+    Raises:
+        CommandError: the store is lost for longer than ``limit_s``.
+    """
+    asked, silent = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(lost(engine, limit_s))
+    await asyncio.wait((asked, silent), return_when=asyncio.FIRST_COMPLETED)
+    for waiting in (asked, silent):
+        waiting.cancel()
+    if not stop.is_set():
+        raise CommandError(
+            f"the store has not answered for {silent.result():.0f} s, longer than --store-limit allows; this worker "
+            "ends, so that whoever runs it notices. Nothing is lost: the next worker goes on"
+        )
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -130,12 +168,13 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-def _ready(name: str, served: Sequence[tuple[str, int]], given: Common) -> None:
+def _ready(name: str, served: Sequence[tuple[str, int]], given: Common, port: int | None) -> None:
     if given.json:
         facts: dict[str, Any] = {
             "worker": name,
             "pid": os.getpid(),
             "store": given.address.shown,
+            "health": port,
             "sagas": [{"saga": saga, "version": version} for saga, version in served],
         }
         screen.document(facts)

@@ -91,19 +91,18 @@ async def migrate(place: Place) -> Step:
         await connection.close()
 
 
-async def made_ready(connection: Connection, place: Place) -> Ready:
-    """The schema of a store that is about to be opened; made where there is nothing yet.
+async def made_ready(connection: Connection, place: Place, *, create: bool = True) -> Ready:
+    """The schema of a store that is about to be opened; with ``create`` it is made where there is nothing yet.
 
     Raises:
         StoreNotFound: no such schema can be had.
         StoreFormatError: another program's tables, a newer release's, or an older one's that must be migrated first.
     """
-    schema = await _schema_of(connection, place)
-    stands = await _stands(connection, place, schema)
-    if stands == 0:
-        await _migrated(connection, place, schema)
-    elif stands < len(migrations()):
-        raise _outdated(place, stands)
+    if create:
+        schema = await _schema_of(connection, place)
+        if not await _stands(connection, place, schema):
+            await _migrated(connection, place, schema)
+    schema = await checked(connection, place)
     secret = await connection.fetchval(f"SELECT value FROM {quoted(schema)}.meta WHERE key = 'secret'")  # noqa: S608 - quoted
     return Ready(schema, bytes(secret))
 

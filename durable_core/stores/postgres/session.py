@@ -42,6 +42,8 @@ class PostgresSession:
 
     def __init__(self, place: Place, *, lease_s: float = LEASE_S, patience_s: float = PATIENCE_S) -> None:
         self.place = place
+        self.create = True
+        """Whether opening it may make its tables where there are none."""
         self._lease_s = lease_s
         self._patience_s = patience_s
         self._offset = Offset()
@@ -82,7 +84,7 @@ class PostgresSession:
             raise StoreError(f"the store {self.place.shown} is open already; close it first, or make another one")
         try:
             async with self._commits.use() as connection:
-                ready = await schema.made_ready(connection, self.place)
+                ready = await schema.made_ready(connection, self.place, create=self.create)
             self._texts = Texts(ready.quoted)
             self._reader = Reader(self._texts)
             self._purger = Purger(self._texts)

@@ -1,0 +1,36 @@
+"""The log of a worker on stderr: lines for people, or an object of JSON a line."""
+
+import json
+import logging
+from datetime import UTC, datetime
+
+import typer
+
+LINES = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class Objects(logging.Formatter):
+    """One object a line: ``{"at", "level", "logger", "message"}``, and ``"error"`` where there is a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        told = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            told["error"] = self.formatException(record.exc_info)
+        return json.dumps(told, ensure_ascii=False)
+
+
+def begin(level: str, *, as_json: bool) -> None:
+    """Log what is at least of ``level`` to stderr."""
+    levels = logging.getLevelNamesMapping()
+    if level.upper() not in levels:
+        raise typer.BadParameter(f"{level!r} is none of debug, info, warning, error", param_hint="--log-level")
+    logging.basicConfig(level=levels[level.upper()], format=LINES)
+    if as_json:
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(Objects())
