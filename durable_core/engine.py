@@ -32,7 +32,7 @@ class Engine(Operators):
     """Durable functions on one store. An asynchronous context manager; on entry it recovers what was left.
 
     Args:
-        url: ``sqlite:///file.db`` (a file, no server), or ``memory://`` for tests.
+        url: ``sqlite:///file.db`` (a file, no server), ``postgresql://user@host/database``, or ``memory://`` for tests.
         functions: the durable functions that this process serves.
         worker: whether it executes runs; False only starts and observes.
         clock: drives waits, retry delays and step timeouts.

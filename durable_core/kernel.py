@@ -43,7 +43,7 @@ class Kernel:
     """Durable functions on one store.
 
     Args:
-        url: ``sqlite:///file.db``, ``memory://`` or ``memory://name``.
+        url: ``sqlite:///file.db``, ``postgresql://user@host/database``, ``memory://`` or ``memory://name``.
         functions: the durable functions that this process serves.
         settings: see ``Settings``.
         clock: drives waits, retry delays and step timeouts.

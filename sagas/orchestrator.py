@@ -47,7 +47,8 @@ class Orchestrator(Answering):
     """Sagas on one store. An asynchronous context manager; on entry it recovers what an earlier process left.
 
     Args:
-        url: ``sqlite:///orders.db`` (a file, no server), or ``memory://`` for tests.
+        url: ``sqlite:///orders.db`` (a file, no server), ``postgresql://user@host/database`` (a fleet), or ``memory://``
+            for tests.
         sagas: the sagas that this process serves.
         resources: objects for the ``resource()`` parameters of steps, by type.
         worker: whether it executes sagas; False only starts and observes.

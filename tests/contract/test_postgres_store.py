@@ -8,7 +8,7 @@ from durable_core.ports import Store
 from durable_core.stores import open_store
 from durable_core.stores.postgres.store import PostgresStore
 from durable_core.testing.store_contract import StoreContract
-from durable_core.testing.store_rows import MakeStore
+from durable_core.testing.store_rows import NOW_NS, MakeStore, add, in_loop, new_batch, new_run, opened
 from tests.postgres_server import Server, crash
 
 
@@ -21,3 +21,17 @@ class TestPostgresStore(StoreContract):
     def crash(self, store: Store) -> None:
         """Its lease would end in a while; here it ends at once."""
         crash(cast("PostgresStore", store))
+
+    @in_loop
+    async def test_a_flood_of_one_function_holds_up_no_other(self, make_store: MakeStore) -> None:
+        """Runs of another function are claimed with the first, whatever waits before them; of each the oldest first."""
+        async with opened(make_store, "w1") as (store,):
+            flood = [new_run(store.next_num(), f"flood{n:03}", created_at_ns=n) for n in range(300)]
+            await store.commit(new_batch(starts=flood))
+            for name in ("a", "b"):
+                await add(store, name, name="rare", created_at_ns=500)
+            await add(store, "timed", name="rare", wake_at_ns=900, created_at_ns=500)
+            found = await store.claim("w1", [("order", 1), ("rare", 1)], now_ns=NOW_NS, limit=10)
+            assert [run.id for run in found] == [*(f"flood{n:03}" for n in range(7)), "a", "b", "timed"]
+            rest = await store.claim("w1", [("order", 1), ("rare", 1)], now_ns=NOW_NS, limit=400)
+            assert [run.id for run in rest] == [f"flood{n:03}" for n in range(7, 300)]
