@@ -32,7 +32,7 @@ from durable_core.errors import (
     StoreNotFound,
     WrongState,
 )
-from durable_core.model.callback import Answer
+from durable_core.model.callback import Answer, Taken
 from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry as JournalEntry
 from durable_core.model.entry import EntryKind
@@ -119,6 +119,7 @@ __all__ = [
     "StoreFormatError",
     "StoreFull",
     "StoreNotFound",
+    "Taken",
     "WrongState",
     "capture",
     "check_name",

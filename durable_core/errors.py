@@ -177,7 +177,7 @@ class CallbackError(DurableError):
 
 
 class CallbackTimeout(CallbackError, TimeoutError):
-    """Nobody answered within the callback's timeout. Raised in the body."""
+    """Nobody answered within the callback's timeout, or no heartbeat came within its span. Raised in the body."""
 
     code = "DC041"
 

@@ -88,6 +88,7 @@ class Kernel:
                 store=self.store,
                 writer=self._writer,
                 registry=self.registry,
+                secret=self.secret,
                 clock=self.clock,
                 ids=self.ids,
                 concurrency=self.settings.concurrency,
@@ -122,6 +123,11 @@ class Kernel:
             self._waiters.fail(left)
             await self._attention.told()
             await self.store.close()
+
+    @property
+    def secret(self) -> bytes:
+        """What the tokens of callbacks derive from: that of the settings, else the store's own. Known once entered."""
+        return self.settings.secret or self.store.secret
 
     @property
     def writer(self) -> Writer:

@@ -173,7 +173,7 @@ class Runs(Kernel):
         """
         worker = self._worker
         run = worker.runs.get(record.num) if worker is not None else None
-        if worker is not None and run is not None and not run.dead:
+        if worker is not None and run is not None and not run.dead and not worker.leaving:
             run.settle()
             if run.phase != record.phase or run.dead:
                 await self.writer.flushed()
@@ -190,9 +190,15 @@ class Runs(Kernel):
             self.writer.update(reopened(record, now_ns=self.clock.now_ns()))
             await self.writer.flushed()
         if worker is not None and self.serves(record) and not worker.leaving:
-            worker.poke()
+            worker.poked.set()
             await self._taken_up(record)
         return True
+
+    async def withdraw(self, signals: Sequence[int]) -> None:
+        """Take signals back that nobody has taken up; durable on return."""
+        for signal in signals:
+            self.writer.consume(signal)
+        await self.writer.flushed()
 
     async def _taken_up(self, record: RunRecord) -> None:
         """Wait, for a while, until some worker has taken the signal up: it is durable already."""
@@ -206,8 +212,9 @@ class Runs(Kernel):
                     await self._worker.taken(record.num)
 
     def waiting_for(self, num: int, key: str) -> object:
-        """What a run in this process's memory waits for at ``key``; None where it is not here."""
-        run = self._worker.runs.get(num) if self._worker is not None else None
+        """What a run in this process's memory waits for at ``key``; None where it is not here, or about to leave."""
+        worker = self._worker
+        run = None if worker is None or worker.leaving else worker.runs.get(num)
         return None if run is None or run.dead else run.waits.get(key)
 
     def serves(self, record: RunRecord) -> bool:

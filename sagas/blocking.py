@@ -384,3 +384,4 @@ class Orchestrator:
 
     complete_callback = forward(Served.complete_callback)
     fail_callback = forward(Served.fail_callback)
+    heartbeat_callback = forward(Served.heartbeat_callback)

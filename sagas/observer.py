@@ -102,14 +102,7 @@ class Observer:
         return record
 
     async def _find_with_child(self, id: str) -> tuple[RunRecord, str]:
-        """The run of this id, or the run whose child it is and the child's key."""
-        parts = id.split("/")
-        ids = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
-        found = {record.id: record for record in await self.engine.store.find(ids)}
-        for known in ids:
-            if known in found:
-                return found[known], id[len(known) + 1 :]
-        raise _not_found(id)
+        return await find_with_child(self.engine, id)
 
     def _shape(self, name: str, version: int) -> CallShape | None:
         """How arguments and result are read, where the saga is registered here."""
@@ -215,3 +208,18 @@ def _plain_input(stored: bytes) -> dict[str, Any]:
     args: list[Any] = call.get("args", []) if isinstance(call, dict) else call
     named: dict[str, Any] = {str(index): value for index, value in enumerate(args)}
     return {**named, **call.get("kwargs", {})} if isinstance(call, dict) else named
+
+
+async def find_with_child(engine: Runs, id: str) -> tuple[RunRecord, str]:
+    """The run of this id, or the run whose child it is and the child's key.
+
+    Raises:
+        SagaNotFound: there is none.
+    """
+    parts = id.split("/")
+    ids = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    found = {record.id: record for record in await engine.store.find(ids)}
+    for known in ids:
+        if known in found:
+            return found[known], id[len(known) + 1 :]
+    raise _not_found(id)

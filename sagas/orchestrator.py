@@ -42,12 +42,15 @@ class Orchestrator(Answering):
         lease: how long a silent worker keeps its sagas, on a store where its death cannot be seen at once.
         grace: how long leaving waits for attempts under way.
         store_timeout: how long a call waits for a store that fails before it raises ``StoreError``.
+        secret: what the tokens of callbacks derive from, a text or bytes of at least 32; default ``SAGAS_SECRET`` of
+            the environment, else the secret that the store keeps. All processes on a store must agree on it, and
+            another one makes all tokens that are out invalid.
         max_crashes: after so many deaths of the process within one step its saga is stuck.
         tracer_provider: where spans go.
         on_attention: called, at least once, when a saga gets stuck, or a step of it has failed ten times and goes on.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, all but the first by keyword
         self,
         url: str,
         *,
@@ -60,6 +63,7 @@ class Orchestrator(Answering):
         grace: Span = timedelta(seconds=10),
         store_timeout: Span = timedelta(seconds=30),
         max_crashes: int = 5,
+        secret: str | bytes | None = None,
         tracer_provider: object = None,
         on_attention: Callable[[SagaInfo], Awaitable[None]] | None = None,
     ) -> None:
@@ -69,6 +73,7 @@ class Orchestrator(Answering):
             grace_s=_seconds(grace, "Orchestrator(grace=)"),
             store_timeout_s=_seconds(store_timeout, "Orchestrator(store_timeout=)"),
             max_crashes=max_crashes,
+            secret=secret,
         )
         self.lease = lease
         self.tracer_provider = tracer_provider

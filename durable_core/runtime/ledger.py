@@ -10,6 +10,7 @@ import attrs
 from durable_core.errors import Closed, NonDeterminismError
 from durable_core.model.decide import describe, disagreement
 from durable_core.model.entry import Entry
+from durable_core.model.masking import Masks
 from durable_core.model.run import ENDS, RunStatus, RunUpdate
 from durable_core.model.spec import DurableFunction
 from durable_core.runtime.shell import Shell
@@ -42,6 +43,7 @@ class Ledger:
         "held",
         "id",
         "last_at_ns",
+        "masks",
         "num",
         "paused",
         "phase",
@@ -73,8 +75,7 @@ class Ledger:
         self.definition = definition
         self.num, self.id, self.uid = num, id, uid
         self.status = status
-        self.phase = phase
-        self.paused = paused
+        self.phase, self.paused = phase, paused
         self.reason = reason
         self.detail = detail
         self.deadline_at_ns = deadline_at_ns
@@ -84,6 +85,8 @@ class Ledger:
         """The body's part is over: an operator asked for the rollback of a run whose body cannot go on."""
         self.last_at_ns = created_at_ns
         """The time of the last entry that the body has seen."""
+        self.masks: Masks | None = None
+        """The tokens that must not be stored; None where the run has no callbacks."""
         self.seq = 0
         """The last entry written."""
         self.backlog: deque[Entry] = NOTHING
@@ -137,7 +140,7 @@ class Ledger:
             due_at_ns,
             shell.worker,
         )
-        shell.append(entry)
+        shell.append(entry if self.masks is None else self.masks.hide(entry))
         return entry
 
     def output(  # noqa: PLR0917 - an entry's columns in order

@@ -12,14 +12,16 @@ from functools import partial
 from typing import Any
 
 from durable_core.errors import DurableError, Fault, StoreError
-from durable_core.model.callback import token_of
+from durable_core.model.callback import TOLD
 from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.masking import revealed
 from durable_core.model.run import NewRun, RunRecord, RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store, Timer
 from durable_core.ports import Signal as StoredSignal
 from durable_core.runtime.attempts import Attempts
+from durable_core.runtime.callbacks import answered
 from durable_core.runtime.context import Context
 from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End
@@ -49,6 +51,7 @@ class Worker:
         store: Store,
         writer: Writer,
         registry: Registry,
+        secret: bytes,
         clock: Clock,
         ids: Ids,
         concurrency: int,
@@ -57,10 +60,9 @@ class Worker:
         on_outcome: Callable[[Run, End | None], None],
         on_attention: Callable[[str], None],
     ) -> None:
-        self.worker = name
-        self.store = store
+        self.worker, self.store = name, store
         self.writer = writer
-        self.registry = registry
+        self.registry, self.secret = registry, secret
         self.clock = clock
         self.now_ns, self.draw = clock.now_ns, ids.draw
         self.append, self.update, self.after = writer.append, writer.update, writer.after
@@ -155,6 +157,7 @@ class Worker:
         """Drive a run that another process, or this one earlier, has begun."""
         definition = self.registry.get(record.name, record.version)
         run = self._restored(record, definition)
+        entries = list(revealed(self.secret, record.num, record.uid, entries))
         self.runs[record.num] = run
         run.active = True
         self._active += 1
@@ -215,6 +218,9 @@ class Worker:
         run.settle()
         if run.dead:
             return  # it ended with what it has just been told: there is nothing left to signal
+        if name in TOLD:
+            answered(run, payload)
+            return
         if name == "kill":
             run.kill(payload)
             return
@@ -254,10 +260,6 @@ class Worker:
     def _drive_all(self) -> None:
         runs, self._undriven = self._undriven, []
         drive([run for run in runs if run.undriven], self.guard)
-
-    def token(self, run: Run, key: str) -> str:
-        """The token of the run's callback at ``key``."""
-        return token_of(self.store.secret, run.num, run.uid, key)
 
     def idle(self, run: Run) -> None:
         """Nothing is under way in ``run``: keep it for a short wait, else give it back."""
@@ -333,10 +335,6 @@ class Worker:
                 waiter.set_result(None)
 
     # -- claiming --------------------------------------------------------------------------------------------------
-
-    def poke(self) -> None:
-        """There may be something to claim."""
-        self.poked.set()
 
     def _wake_by(self, at_ns: int) -> None:
         if self._wake is not None:

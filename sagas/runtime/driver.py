@@ -323,12 +323,14 @@ class Driver:
     async def _sleep_until(self, when: datetime) -> None:
         await self.ctx.sleep_until(when)
 
-    def callback(self, name: str, declared: Any, timeout: Span | None) -> Coroutine[Any, Any, Callback[Any]]:
+    def callback(
+        self, name: str, declared: Any, timeout: Span | None, heartbeat: Span | None
+    ) -> Coroutine[Any, Any, Callback[Any]]:
         """Create a callback."""
-        return Operation(self, f"s.callback({name!r}, ...)", self._callback, (name, declared, timeout))
+        return Operation(self, f"s.callback({name!r}, ...)", self._callback, (name, declared, timeout, heartbeat))
 
-    async def _callback(self, name: str, declared: Any, timeout: Span | None) -> Callback[Any]:
-        return Callback(self, self.ctx.callback(name, declared, timeout=timeout))
+    async def _callback(self, name: str, declared: Any, timeout: Span | None, heartbeat: Span | None) -> Callback[Any]:
+        return Callback(self, self.ctx.callback(name, declared, timeout=timeout, heartbeat=heartbeat))
 
     def answer_to(self, pending: PendingCallback[Any]) -> Coroutine[Any, Any, Any]:
         """Wait for a callback's answer."""
