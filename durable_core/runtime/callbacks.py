@@ -194,8 +194,8 @@ def answered(run: "Run", payload: bytes, seq: int = 0) -> None:
     try:
         if answer.kind == COMPLETED:
             callback.check(bytes(answer.value))
-    except PayloadError as unfit:
-        log.warning("%s", unfit)
+    except PayloadError:  # whose message may quote the answer
+        log.warning("run %s: an answer to callback %r is not of its declared type, and was refused", run.id, answer.key)
         run.input(EntryKind.NOTED, answer.key, seq, MISFIT)
     else:
         callback.hear(run, answer, seq)

@@ -565,7 +565,8 @@ def test_answers_from_several_processes_on_one_file(tmp_path: Path, *, same: boo
         finally:
             for sender in senders:
                 sender.kill()
-                sender.wait()
+                if not sender.stdin.closed:  # type: ignore[union-attr]
+                    sender.communicate()
         words = [out.split() for out, _ in told]
         assert all(len(said) == 10 and len(set(said)) == 1 for said in words), words
         won = [name or "same" for name, said in zip(names, words, strict=True) if said[0] == "accepted"]
