@@ -21,8 +21,8 @@ from durable_core import (
     StoreError,
     Taken,
 )
-from sagas import blocking
 from sagas.answering import Asked, Told, beat, complete, fail
+from sagas.blocking import Orchestrator as BlockingOrchestrator
 from sagas.operators import plain
 from sagas.orchestrator import Orchestrator
 
@@ -54,7 +54,7 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     message: str = ""
 
 
-def callbacks(orchestrator: Orchestrator | blocking.Orchestrator, *, limit: int = LIMIT) -> Starlette:
+def callbacks(orchestrator: Orchestrator | BlockingOrchestrator, *, limit: int = LIMIT) -> Starlette:
     """An ASGI app that takes answers to the callbacks of the sagas on the orchestrator's store.
 
     ``POST /complete`` with the value as JSON, ``POST /fail`` with ``{"message": ...}`` or plain text, and
@@ -83,7 +83,7 @@ def callbacks(orchestrator: Orchestrator | blocking.Orchestrator, *, limit: int 
 class _Door:
     """The three endpoints."""
 
-    orchestrator: Orchestrator | blocking.Orchestrator
+    orchestrator: Orchestrator | BlockingOrchestrator
     limit: int
 
     async def complete(self, request: Request) -> Response:
