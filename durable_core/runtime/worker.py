@@ -161,28 +161,30 @@ class Worker:
         self.runs[record.num] = run
         run.active = True
         self._active += 1
-        try:
-            args, kwargs = definition.shape.decode(record.input, what=f"run {record.id}: the arguments")
-        except DurableError as unreadable:
-            run.seq = entries[-1].seq if entries else 0
-            run.park(Fault(f"{unreadable} Bring back the signature that it was started with, then retry the run"))
-            return
+        run.seq = entries[-1].seq if entries else 0
         kill = next((signal for signal in signals if signal.name == "kill"), None)
         if kill is not None:
-            run.seq = entries[-1].seq if entries else 0
             run.kill(kill.payload)
-            for signal in signals:
-                self.writer.consume(signal.num)
+        else:
+            self._revive(run, record.input, entries, signals)
+        for signal in signals:
+            self.writer.consume(signal.num)
+
+    def _revive(self, run: Run, input: bytes, entries: list[Entry], signals: list[StoredSignal]) -> None:
+        """Feed a run its journal, and then what came meanwhile."""
+        try:
+            args, kwargs = run.definition.shape.decode(input, what=f"run {run.id}: the arguments")
+        except DurableError as unreadable:
+            run.inbox = [(signal.name.partition(" ")[0], signal.payload, 0) for signal in signals]
+            run.park(Fault(f"{unreadable} Bring back the signature that it was started with, then retry the run"))
             return
         early = [signal for signal in signals if " " in signal.name]
         if early:  # they change what is replayed, so they are journalled first
-            entries = [*entries, *self._early(run, early, entries[-1].seq if entries else 0)]
+            entries = [*entries, *self._early(run, early)]
         run.inbox = [(signal.name, signal.payload, 0) for signal in signals if signal not in early]
         run.bindings = bindings(run, entries, args, kwargs)
-        run.begin(definition.fn(Context(run), *args, **kwargs))
+        run.begin(run.definition.fn(Context(run), *args, **kwargs))
         run.replay(entries)
-        for signal in signals:
-            self.writer.consume(signal.num)
         self._watch_deadline(run)
 
     def _restored(self, record: RunRecord, definition: DurableFunction) -> Run:
@@ -202,9 +204,8 @@ class Worker:
             deadline_at_ns=deadline_of(record, definition),
         )
 
-    def _early(self, run: Run, signals: list[StoredSignal], seq: int) -> list[Entry]:
+    def _early(self, run: Run, signals: list[StoredSignal]) -> list[Entry]:
         """Journal the signals that have a given-up step attempted again, or the body abandoned."""
-        run.seq = seq
         found: list[Entry] = []
         for signal in signals:
             name, since, label = signal.name.split(" ", 2)

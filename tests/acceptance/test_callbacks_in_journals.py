@@ -139,6 +139,36 @@ def test_an_accepted_answer_that_the_code_can_no_longer_read_makes_the_saga_stuc
     play(url, scene, worker=False)
 
 
+@saga("signed", version=1)
+async def signed_by_one(s: Saga, one: int) -> str:
+    return f"{one}: {await (await s.callback('approval', str)).result()}"
+
+
+@saga("signed", version=1)
+async def signed_by_two(s: Saga, one: int, two: int) -> str:
+    return f"{one}, {two}: {await (await s.callback('approval', str)).result()}"
+
+
+def test_an_answer_to_a_saga_whose_arguments_can_no_longer_be_read_is_kept(url: str):
+    """It is stuck, once and not again and again; with the signature brought back it has its answer."""
+
+    async def scene(outside: Orchestrator, clock: ManualClock) -> None:
+        async with Orchestrator(url, sagas=[signed_by_one], clock=clock, grace=1) as fits:
+            await fits.start(signed_by_one, 1, id="g")
+            await clock.idle()
+        handle = await outside.get("g")
+        async with Orchestrator(url, sagas=[signed_by_two], clock=clock, grace=1):
+            await outside.complete_callback(saga_id="g", name="approval", value="yes")
+            await clock.idle()
+            assert (await handle.info()).status is SagaStatus.STUCK
+            assert (await kinds(handle, "faulted"), await kinds(handle, "held")) == (1, 1)
+        async with Orchestrator(url, sagas=[signed_by_one], clock=clock, grace=1) as fits:
+            await fits.retry("g")
+            assert await handle.result(timeout=20) == "1: yes"
+
+    play(url, scene, worker=False)
+
+
 # -- an evicted body is inert ----------------------------------------------------------------------------------------
 
 
