@@ -44,6 +44,7 @@ from durable_core.model.retry import Retry
 from durable_core.model.run import ENDS, RunQuery, RunRecord, RunRef, RunStatus
 from durable_core.model.shape import CallShape
 from durable_core.model.spec import DurableFunction, StepSpec, is_async
+from durable_core.model.version import Announced, Offer, Tally
 from durable_core.ports import Clock, Ids, Store
 from durable_core.runs import Runs
 from durable_core.runtime.answers import Answers
@@ -63,6 +64,7 @@ __all__ = [
     "CURRENT",
     "DEFAULT_UNKNOWN",
     "ENDS",
+    "Announced",
     "Answer",
     "Answers",
     "AttemptInfo",
@@ -90,6 +92,7 @@ __all__ = [
     "Ids",
     "JournalEntry",
     "NonDeterminismError",
+    "Offer",
     "Outcome",
     "OutcomeUnknown",
     "PayloadError",
@@ -119,6 +122,7 @@ __all__ = [
     "StoreFormatError",
     "StoreFull",
     "StoreNotFound",
+    "Tally",
     "WrongState",
     "capture",
     "check_name",

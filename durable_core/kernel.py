@@ -15,12 +15,14 @@ from durable_core.model.codec import Codec
 from durable_core.model.run import ENDS, RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store
+from durable_core.runtime.announcing import Announcer, Rewritten, warn
 from durable_core.runtime.attention import Attention
 from durable_core.runtime.clock import SystemClock, SystemIds
 from durable_core.runtime.ledger import End
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
 from durable_core.runtime.settings import Settings
+from durable_core.runtime.vigil import Vigil
 from durable_core.runtime.waiters import RunOutcome, Waiters
 from durable_core.runtime.worker import Worker
 from durable_core.runtime.writer import Writer
@@ -58,9 +60,12 @@ class Kernel:
         ids: Ids | None = None,
         store: Store | None = None,
         on_attention: Callable[[str], Awaitable[None]] | None = None,
+        on_rewritten: Rewritten = warn,
     ) -> None:
         self.settings = settings or Settings()
         self._attention = Attention(on_attention)
+        self._watching = on_attention is not None
+        self._on_rewritten = on_rewritten
         self.clock: Clock = clock or SystemClock()
         self.ids: Ids = ids or SystemIds()
         self.codec = Codec()
@@ -71,6 +76,8 @@ class Kernel:
         self._writer: Writer | None = None
         self._worker: Worker | None = None
         self._scout: asyncio.Task[None] | None = None
+        self._announcer: Announcer | None = None
+        self._vigil: Vigil | None = None
         self._waiters = Waiters()
         self.name = f"w-{self.ids.name()}"
 
@@ -78,8 +85,13 @@ class Kernel:
 
     async def __aenter__(self) -> Self:
         await self.store.open(worker=self.name if self.settings.worker else None)
-        if self.settings.worker and (served := self.registry.served()):
-            await self.store.announce(served)
+        if self.settings.worker:
+            self._announcer = Announcer(self.store, self.registry, self.clock, self._on_rewritten)
+            try:
+                await self._announcer.announce()
+            except BaseException:
+                await self.store.close()
+                raise
         loop = asyncio.get_running_loop()
         self._writer = Writer(self.store, loop, on_guilty=self._guilty, patience_s=self.settings.store_timeout_s)
         if self.settings.worker:
@@ -96,6 +108,9 @@ class Kernel:
                 on_outcome=self._told,
                 on_attention=self._attention.ask_for,
             )
+            if self._watching:
+                tell, poke = self._attention.ask_for_each, self._worker.poke
+                self._vigil = Vigil(self.store, self.clock, tell=tell, poke=poke)
         self._scout = loop.create_task(self._look_around())
         attach = getattr(self.clock, "attach", None)
         if attach is not None:  # a clock under a test's control waits for this engine to be idle
@@ -111,13 +126,15 @@ class Kernel:
             detach = getattr(self.clock, "detach", None)
             if detach is not None:
                 detach(self)
+        if self._vigil is not None:
+            self._vigil.close()
         try:
             if self._worker is not None:
                 await self._worker.close(grace_s=self.settings.grace_s)
             if self._writer is not None:
                 await self._writer.close(within_s=self.settings.grace_s)
         finally:
-            self._writer = self._worker = self._scout = None
+            self._writer = self._worker = self._scout = self._announcer = self._vigil = None
             left = StoreError("the engine was left while this waited; the run goes on, ask another engine on its store")
             self._waiters.fail(left)
             await self._attention.told()
@@ -137,7 +154,8 @@ class Kernel:
     def working(self) -> bool:
         """Whether it writes, drives a body or claims runs just now; see ``durable_core.testing.ManualClock``."""
         writing = self._writer is not None and self._writer.busy
-        return writing or (self._worker is not None and self._worker.working)
+        watching = self._vigil is not None and self._vigil.busy
+        return writing or watching or (self._worker is not None and self._worker.working)
 
     def under_way(self) -> int:
         """Attempts that have been called and have not ended."""
@@ -163,7 +181,7 @@ class Kernel:
                         poked.set()
                 changed = await self.store.changed()
                 if self._worker is not None:
-                    await self._worker.look(changed=changed)
+                    await self._look(self._worker, changed=changed)
                 if changed and self._waiters.watched:
                     await self._ask_for_watched()
             except StoreError as error:
@@ -173,6 +191,26 @@ class Kernel:
             except Exception:
                 log.exception("internal error while looking for work; trying again")
                 await asyncio.sleep(BURIAL_S)
+
+    async def _look(self, worker: Worker, *, changed: bool) -> None:
+        """Announce what is new, claim what is due, and watch over what nobody claims."""
+        if self._vigil is not None and (changed or worker.poked.is_set()):
+            self._vigil.stir()
+        if self._announcer is not None:
+            await self._announcer.announce()
+        await worker.look(changed=changed)
+        if self._vigil is not None:
+            await self._vigil.look()
+
+    def register(self, function: DurableFunction) -> None:
+        """Serve ``function`` too, also while running: it is announced, and its runs are claimed, soon after.
+
+        Raises:
+            DefinitionError: another one has this name and version.
+        """
+        self.registry.add(function)
+        if self._worker is not None:
+            self._worker.poke()
 
     def _told(self, run: Run, end: End | None) -> None:
         """A run of this process has ended or was parked, durably."""

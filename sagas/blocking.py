@@ -368,6 +368,7 @@ class Orchestrator:
     list = forward(Served.list)
     count = forward(Served.count)
     info = forward(Served.info)
+    versions = forward(Served.versions)
 
     # -- operators -------------------------------------------------------------------------------------------------
 

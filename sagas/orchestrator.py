@@ -13,7 +13,8 @@ from durable_core import Clock, DefinitionError, DurableFunction, RunExists, Run
 from sagas.answering import Answering
 from sagas.errors import SagaExists
 from sagas.handle import SagaHandle
-from sagas.model.definition import SagaDef, Span, check_timeout
+from sagas.model.definition import SagaDef, Span, check_timeout, place_of
+from sagas.model.fingerprint import fingerprint
 from sagas.model.info import SagaInfo
 from sagas.model.startable import Takes0, Takes1, Takes2, Takes3
 from sagas.operators import plain
@@ -44,7 +45,8 @@ class Orchestrator(Answering):
         store_timeout: how long a call waits for a store that fails before it raises ``StoreError``.
         max_crashes: after so many deaths of the process within one step its saga is stuck.
         tracer_provider: where spans go.
-        on_attention: called, at least once, when a saga gets stuck, or a step of it has failed ten times and goes on.
+        on_attention: called, at least once, when a saga gets stuck, when a step of it has failed ten times and goes on,
+            or when it has waited for 30 s (by ``clock``) for a version that no worker serves.
     """
 
     def __init__(
@@ -73,7 +75,8 @@ class Orchestrator(Answering):
         self.lease = lease
         self.tracer_provider = tracer_provider
         self._on_attention = on_attention
-        self.engine = Runs(url, settings=settings, clock=clock, on_attention=self._attend if on_attention else None)
+        attend = self._attend if on_attention else None
+        self.engine = Runs(url, settings=settings, clock=clock, on_attention=attend, on_rewritten=_rewritten)
         self._binder = Binder(self.engine.codec, resources)
         self._registered: dict[tuple[str, int], SagaDef[..., Any]] = {}
         for definition in sagas:
@@ -95,9 +98,12 @@ class Orchestrator(Answering):
         if known is definition:
             return
         if known is not None:
-            raise DefinitionError(f"two different sagas are named {definition.name!r} version {definition.version}")
+            raise DefinitionError(
+                f"two different sagas are named {definition.name!r} version {definition.version}: "
+                f"{place_of(known.body)} and {place_of(definition.body)}; give one another name, or a new version"
+            )
         shape = self._binder.shape_of(definition)
-        self.engine.registry.add(
+        self.engine.register(
             DurableFunction(
                 name=definition.name,
                 version=definition.version,
@@ -105,6 +111,7 @@ class Orchestrator(Answering):
                 shape=shape,
                 deadline_ns=None if definition.deadline is None else to_ns(definition.deadline),
                 operations="s",
+                fingerprint=fingerprint(definition, found),
             )
         )
         self._registered[key] = definition
@@ -252,6 +259,18 @@ class Orchestrator(Answering):
 
 def _seconds(span: Span, what: str) -> float:
     return to_ns(check_timeout(span, what) or 0) / 1e9 if span else 0.0
+
+
+def _rewritten(function: DurableFunction, runs: int) -> None:
+    """The body of a saga is not the one that was announced under its version before."""
+    log.warning(
+        "the body of saga %r v%d has changed, and %d sagas of that version are open; one that does not fit the new "
+        "code is parked as stuck, before any effect. Bring the old body back and declare the changed one under a new "
+        "version beside it, or keep the old way in it behind `if not s.patched(...)`",
+        function.name,
+        function.version,
+        runs,
+    )
 
 
 def _ns(span: Span | None, what: str) -> int | None:

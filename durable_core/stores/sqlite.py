@@ -16,7 +16,8 @@ from typing import Literal, TypeVar
 
 from durable_core.errors import StoreError
 from durable_core.model.entry import Entry
-from durable_core.model.run import RunQuery, RunRecord
+from durable_core.model.run import RunQuery, RunRecord, RunRef
+from durable_core.model.version import Announced, Offer, Tally, news
 from durable_core.ports import Batch, Signal
 from durable_core.stores import refusals
 from durable_core.stores.sqlite_file import SqliteFile
@@ -170,15 +171,30 @@ class SqliteStore:
             return self._ask(lambda reader: reader.load(nums))
         return await self._ask_at_length(lambda reader: reader.load(nums))
 
-    async def announce(self, served: Collection[tuple[str, int]]) -> None:
-        """Note what a worker serves; see ``Store.announce``. Writes nothing where all of it is known."""
-        new = sorted(set(served).difference(await self.announced()))
-        if new:
-            await self._transact("announce what is served", partial(self._file.writer.announce_served, new), rows=1)
+    async def announce(self, offers: Collection[Offer], *, now_ns: int) -> list[Offer]:
+        """Note what this worker serves; see ``Store.announce``. Writes nothing where all of it is known."""
+        worker = self._file.worker
+        if worker is None:
+            raise StoreError(
+                f"the store {self.path} was opened without a worker, so nothing is served; open it with one"
+            )
+        new = news(await self.announced(), worker, offers)
+        if not new:
+            return []
+        work = partial(self._file.writer.announce_offers, worker, new, now_ns=now_ns)
+        return await self._transact("announce what is served", work, rows=len(new))
 
-    async def announced(self) -> list[tuple[str, int]]:
+    async def announced(self) -> list[Announced]:
         """What any worker has announced; see ``Store.announced``."""
         return self._ask(lambda reader: reader.announced())
+
+    async def unserved(self, *, now_ns: int) -> list[RunRef]:
+        """The runs that wait in vain; see ``Store.unserved``."""
+        return await self._ask_at_length(lambda reader: reader.unserved(now_ns=now_ns))
+
+    async def tally(self, name: str | None = None) -> list[Tally]:
+        """How many runs stand how, by version; see ``Store.tally``."""
+        return await self._ask_at_length(lambda reader: reader.tally(name))
 
     async def find(self, ids: Sequence[str]) -> list[RunRecord]:
         """The runs of these ids; see ``Store.find``."""
