@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from durable_core.errors import StoreError
+from durable_core.errors import RunNotFound, StoreError
 from durable_core.model.codec import Codec
 from durable_core.model.run import ENDS, RunStatus
 from durable_core.model.spec import DurableFunction
@@ -18,6 +18,7 @@ from durable_core.ports import Clock, Ids, Store
 from durable_core.runtime.announcing import Announcer, Rewritten, warn
 from durable_core.runtime.attention import Attention
 from durable_core.runtime.clock import SystemClock, SystemIds
+from durable_core.runtime.housekeeper import Housekeeper
 from durable_core.runtime.ledger import End
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
@@ -34,6 +35,8 @@ POLL_S = 0.05
 """How often to ask the store whether another process has written."""
 BURIAL_S = 1.0
 """How often to look for workers that have died."""
+FLUSH_S = 1.0
+"""How long leaving waits at least for what is queued to be written, however short its grace."""
 
 
 class Kernel:
@@ -78,6 +81,8 @@ class Kernel:
         self._scout: asyncio.Task[None] | None = None
         self._announcer: Announcer | None = None
         self._vigil: Vigil | None = None
+        self._housekeeper: Housekeeper | None = None
+        self._housekeeping: asyncio.Task[None] | None = None
         self._waiters = Waiters()
         self.name = f"w-{self.ids.name()}"
 
@@ -111,6 +116,13 @@ class Kernel:
             if self._watching:
                 tell, poke = self._attention.ask_for_each, self._worker.poke
                 self._vigil = Vigil(self.store, self.clock, tell=tell, poke=poke)
+            self._housekeeper = Housekeeper(
+                self.store,
+                self.clock,
+                retention_ns=self.settings.retention_ns,
+                id_retention_ns=self.settings.id_retention_ns,
+            )
+            self._housekeeping = loop.create_task(self._housekeeper.run())
         self._scout = loop.create_task(self._look_around())
         attach = getattr(self.clock, "attach", None)
         if attach is not None:  # a clock under a test's control waits for this engine to be idle
@@ -120,6 +132,9 @@ class Kernel:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            await asyncio.gather(self._housekeeping, return_exceptions=True)
         if self._scout is not None:
             self._scout.cancel()
             await asyncio.gather(self._scout, return_exceptions=True)
@@ -132,9 +147,10 @@ class Kernel:
             if self._worker is not None:
                 await self._worker.close(grace_s=self.settings.grace_s)
             if self._writer is not None:
-                await self._writer.close(within_s=self.settings.grace_s)
+                await self._writer.close(within_s=max(self.settings.grace_s, FLUSH_S))
         finally:
             self._writer = self._worker = self._scout = self._announcer = self._vigil = None
+            self._housekeeper = self._housekeeping = None
             left = StoreError("the engine was left while this waited; the run goes on, ask another engine on its store")
             self._waiters.fail(left)
             await self._attention.told()
@@ -152,10 +168,11 @@ class Kernel:
         return self._writer
 
     def working(self) -> bool:
-        """Whether it writes, drives a body or claims runs just now; see ``durable_core.testing.ManualClock``."""
+        """Whether it writes, drives, claims or purges just now; see ``durable_core.testing.ManualClock``."""
         writing = self._writer is not None and self._writer.busy
         watching = self._vigil is not None and self._vigil.busy
-        return writing or watching or (self._worker is not None and self._worker.working)
+        purging = self._housekeeper is not None and self._housekeeper.working
+        return writing or watching or purging or (self._worker is not None and self._worker.working)
 
     def under_way(self) -> int:
         """Attempts that have been called and have not ended."""
@@ -222,10 +239,21 @@ class Kernel:
 
     async def _ask_for_watched(self) -> None:
         mine = self._worker.runs if self._worker is not None else {}
-        watched = self._waiters.watched
-        for record in await self.store.find([run_id for num, run_id in watched.items() if num not in mine]):
+        watched = {num: run_id for num, run_id in self._waiters.watched.items() if num not in mine}
+        found = {record.num: record for record in await self.store.find(list(watched.values()))}
+        for record in found.values():
             if record.status in ENDS or record.status is RunStatus.STUCK:
                 self._waiters.tell(record.num, RunOutcome.of(record))
+        for num, run_id in watched.items():
+            if num not in found:  # it has ended, and was purged before anybody here looked
+                self._waiters.miss(num, await self.missing([run_id]))
+
+    async def missing(self, ids: Sequence[str]) -> RunNotFound:
+        """Why there is no run of the first of these ids: the error to raise. One of them may have been purged."""
+        for stone in await self.store.tombstones(ids):
+            why = f"{stone.told}; nothing is left of it but its id. Look into the archive, if one was written"
+            return RunNotFound(why, run_id=stone.id, purged_at_ns=stone.purged_at_ns)
+        return RunNotFound(f"no run has the id {ids[0]!r} in this store; check the id and the store", run_id=ids[0])
 
     def _guilty(self, num: int, error: StoreError) -> None:
         if self._worker is not None:

@@ -10,13 +10,16 @@ from typing import Any
 
 import attrs
 
-from durable_core.errors import RunExists, RunNotFound, StoreError
+from durable_core.errors import RunExists, StoreError
 from durable_core.kernel import POLL_S, Kernel
 from durable_core.model.entry import Entry
 from durable_core.model.keys import check_id
+from durable_core.model.moment import moment
 from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunRef, RunStatus, reopened
 from durable_core.model.spec import DurableFunction
 from durable_core.model.version import Announced, Tally
+from durable_core.runtime.archive_file import ArchiveFile
+from durable_core.runtime.purge import PurgeReport, Purging, preview, purge
 from durable_core.runtime.starting import announced_version, encoded_call, new_run
 from durable_core.runtime.waiters import RunOutcome
 from durable_core.runtime.worker import Worker
@@ -45,7 +48,7 @@ class Runs(Kernel):
         The same id with the same function and input gives the existing run.
 
         Raises:
-            RunExists: the id is taken by another function or input.
+            RunExists: the id is taken by another function or input, or was by a run that has been purged.
             DefinitionError: unknown function, or arguments that do not match its signature.
             PayloadError: an argument cannot be stored.
             StoreError: the store did not take it; nothing was started.
@@ -105,6 +108,14 @@ class Runs(Kernel):
 
     async def _existing(self, row: NewRun) -> RunRef:
         """The run that has this id already; it must be the same function on the same input."""
+        for stone in await self.store.tombstones([row.id]):
+            free = "" if stone.until_ns is None else f", or wait until {moment(stone.until_ns)}, when it is free again"
+            raise RunExists(
+                f"the id is taken: {stone.told}. Whether it was the same call cannot be told any more, so nothing was "
+                f"started. Use another id{free}",
+                run_id=row.id,
+                purged_at_ns=stone.purged_at_ns,
+            )
         record = await self.find(row.id)
         if record.name != row.name or record.input != row.input:
             other = (
@@ -123,11 +134,11 @@ class Runs(Kernel):
         """The run's row.
 
         Raises:
-            RunNotFound: no run has this id.
+            RunNotFound: no run has this id, or none any more.
         """
         found = await self.store.find([run_id])
         if not found:
-            raise RunNotFound(f"no run has the id {run_id!r} in this store; check the id and the store", run_id=run_id)
+            raise await self.missing([run_id])
         return found[0]
 
     async def select(self, query: RunQuery) -> list[RunRecord]:
@@ -173,18 +184,55 @@ class Runs(Kernel):
         return await self.store.load(nums)
 
     async def outcome(self, num: int, run_id: str) -> RunOutcome:
-        """Wait until the run has ended or is stuck; at once where it is so already."""
+        """Wait until the run has ended or is stuck; at once where it is so already.
+
+        Raises:
+            RunNotFound: it was purged.
+        """
         waiter = self._waiters.add(num)
-        if self._worker is None or num not in self._worker.runs:
-            record = await self.find(run_id)
-            if record.status in ENDS or record.status is RunStatus.STUCK:
-                self._waiters.forget(num, waiter)
-                return RunOutcome.of(record)
-        self._waiters.watched[num] = run_id
         try:
+            if self._worker is None or num not in self._worker.runs:
+                record = await self.store.find_num(num)
+                if record is None:
+                    raise await self.missing([run_id])
+                if record.status in ENDS or record.status is RunStatus.STUCK:
+                    return RunOutcome.of(record)
+            self._waiters.watched[num] = run_id
             return await waiter
         finally:
             self._waiters.forget(num, waiter)
+
+    # -- purging ---------------------------------------------------------------------------------------------------
+
+    async def purge(
+        self,
+        *,
+        before_ns: int,
+        name: str | None = None,
+        limit: int | None = None,
+        archive: str | None = None,
+        dry_run: bool = False,
+    ) -> PurgeReport:
+        """Remove runs that ended before that time, the longest ended first, in small transactions; durable on return.
+
+        Args:
+            before_ns: by the clock of whoever ended them.
+            name: only runs of this function.
+            limit: at most so many.
+            archive: a file to append each run to, as a line of JSON, before it is removed.
+            dry_run: only count them.
+
+        Raises:
+            StoreError: the store or the archive failed. What is not in the archive was not removed.
+        """
+        plan = Purging(before_ns=before_ns, name=name, limit=limit, id_retention_ns=self.settings.id_retention_ns)
+        await self.writer.flushed()
+        if dry_run:
+            return await preview(self.store, plan)
+        if archive is None:
+            return await purge(self.store, self.clock, plan)
+        with contextlib.closing(ArchiveFile(archive)) as file:
+            return await purge(self.store, self.clock, plan, file)
 
     # -- operators -------------------------------------------------------------------------------------------------
 
@@ -225,10 +273,21 @@ class Runs(Kernel):
         if ended:
             self.writer.update(reopened(record, now_ns=self.clock.now_ns()))
             await self.writer.flushed()
+            if await self.store.find_num(record.num) is None:
+                return False  # it was purged in between
         if worker is not None and self.serves(record) and not worker.leaving:
             worker.poke()
             await self._taken_up(record)
         return True
+
+    async def will_pause(self, record: RunRecord) -> bool:
+        """Whether the run is paused once it has taken up the signals that wait for it.
+
+        Look at the row again afterwards for the rest: what is taken up meanwhile is in it.
+        """
+        waiting = [signal.name for signal in await self.store.signals([record.num])]
+        told = [name for name in waiting if name in ("pause", "resume")]
+        return told[-1] == "pause" if told else (await self.find(record.id)).paused
 
     async def _taken_up(self, record: RunRecord) -> None:
         """Wait, for a while, until some worker has taken the signal up: it is durable already."""

@@ -135,6 +135,8 @@ class RunQuery:
     version: int | None = None
     since_ns: int | None = None
     """Created at or after."""
+    ended_before_ns: int | None = None
+    """Ended, and before that time."""
     before_num: int | None = None
     """A page's cursor: only runs with a smaller number."""
     parent: int | None = None

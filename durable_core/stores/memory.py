@@ -12,9 +12,12 @@ import attrs
 from durable_core.errors import StoreError
 from durable_core.model.entry import Entry
 from durable_core.model.run import NewRun, RunQuery, RunRecord, RunRef, RunStatus, RunUpdate
+from durable_core.model.tombstone import Tombstone
 from durable_core.model.version import Announced, Offer, Tally, news, replaced
 from durable_core.ports import Batch, Signal
 from durable_core.stores import memory_versions
+from durable_core.stores.memory_checkup import Examined
+from durable_core.stores.memory_purge import Purging
 
 
 @attrs.define
@@ -29,6 +32,9 @@ class MemoryData:
     """Fingerprint, and when it was announced first, by name and version."""
     serving: dict[str, set[tuple[str, int]]] = attrs.field(factory=dict[str, set[tuple[str, int]]])
     """What each announced worker serves."""
+    tombstones: dict[str, Tombstone] = attrs.field(factory=dict[str, Tombstone])
+    unswept: set[int] = attrs.field(factory=set[int])
+    """Numbers of purged runs whose journals are left to remove."""
     signals: dict[int, Signal] = attrs.field(factory=dict[int, Signal])
     workers: dict[str, "MemoryStore"] = attrs.field(factory=dict[str, "MemoryStore"])
     """Every announced worker with its store, which says whether it still lives."""
@@ -46,7 +52,7 @@ def shared(name: str) -> MemoryData:
     return _shared.setdefault(name, MemoryData())
 
 
-class MemoryStore:
+class MemoryStore(Purging, Examined):
     """A ``Store`` in memory, on ``data``; private where none is given."""
 
     def __init__(self, data: MemoryData | None = None) -> None:
@@ -130,7 +136,7 @@ class MemoryStore:
         return refused
 
     def _refused(self, starts: Sequence[NewRun]) -> frozenset[int]:
-        ids = {start.id for start in starts if start.id in self.data.nums}
+        ids = {start.id for start in starts if start.id in self.data.nums or start.id in self.data.tombstones}
         refused: set[int] = set()
         for start in starts:
             if start.id in ids:
@@ -311,6 +317,8 @@ class MemoryStore:
     ) -> bool:
         """Leave a signal for ``run``; see ``Store.signal``."""
         self._check_open()
+        if run not in self.data.runs and self._is_buried(run):
+            return False
         if run not in self.data.runs:
             raise StoreError(
                 f"there is no run of number {run} in the memory store, so the signal {name!r} was not stored; "
@@ -376,6 +384,7 @@ def _described(run: RunRecord, query: RunQuery, in_vain: Callable[[RunRecord], b
         and (query.name is None or run.name == query.name)
         and (query.version is None or run.version == query.version)
         and (query.since_ns is None or run.created_at_ns >= query.since_ns)
+        and (query.ended_before_ns is None or (run.ended_at_ns is not None and run.ended_at_ns < query.ended_before_ns))
         and (query.before_num is None or run.num < query.before_num)
         and (not query.attention or (run.reason is not None and run.ended_at_ns is None) or in_vain(run))
         and (query.parent is None or run.parent == query.parent)

@@ -13,9 +13,11 @@ import attrs
 
 from durable_core.model.entry import Entry
 from durable_core.model.run import OPEN, RunQuery, RunRecord, RunRef, RunStatus
+from durable_core.model.tombstone import Tombstone
 from durable_core.model.version import Announced, Tally
 from durable_core.ports import Signal
 from durable_core.stores import sql
+from durable_core.stores.sqlite_purge import Purger
 
 T = TypeVar("T")
 
@@ -56,6 +58,7 @@ SELECT name, version, fingerprint, at_ns, worker FROM served LEFT JOIN serving U
 ORDER BY name, version, worker
 """
 IN_VAIN = f"SELECT num, id, name, version FROM runs WHERE {UNSERVED} ORDER BY wake_at_ns, num"
+TOMBSTONES = f"SELECT {sql.TOMBSTONE_COLUMNS} FROM tombstones WHERE id IN ({{marks}})"
 OTHER_WORKERS = "SELECT id FROM workers WHERE id IS NOT ?"
 
 
@@ -110,6 +113,7 @@ def where(query: RunQuery) -> Where:
         ("name = ?", query.name),
         ("version = ?", query.version),
         ("created_at_ns >= ?", query.since_ns),
+        ("ended_at_ns < ?", query.ended_before_ns),
         ("num < ?", query.before_num),
         ("parent = ?", query.parent),
     ):
@@ -124,6 +128,7 @@ class Reader:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.purger = Purger(connection)
 
     def close(self) -> None:
         """Close the connection."""
@@ -162,6 +167,13 @@ class Reader:
         found: list[RunRecord] = []
         for some in chunks(tuple(dict.fromkeys(ids))):
             found += map(to_run, self._connection.execute(FIND.format(marks=marks(len(some))), some))
+        return found
+
+    def tombstones(self, ids: Sequence[str]) -> list[Tombstone]:
+        """The tombstones of ``ids`` that exist."""
+        found: list[Tombstone] = []
+        for some in chunks(tuple(dict.fromkeys(ids))):
+            found += map(Tombstone._make, self._connection.execute(TOMBSTONES.format(marks=marks(len(some))), some))
         return found
 
     def find_num(self, num: int) -> RunRecord | None:

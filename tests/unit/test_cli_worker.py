@@ -183,6 +183,13 @@ def test_a_stuck_saga_is_mended_from_the_command_line(place: Place):
     until(lambda: place.status("o-1") == "compensated")
 
 
+def test_a_worker_purges_after_the_retention_that_it_was_given(place: Place):
+    """A second after its end a saga is gone, and `show` says that it was purged."""
+    place.work("shop", "--retention", "1s", "--id-retention", "forever")
+    assert place.run("start", "order", "7", "--id", "o-1", "--module", "shop").returncode == 0
+    until(lambda: "was purged at" in place.run("show", "o-1").stderr)
+
+
 def test_a_worker_lets_attempts_end_on_sigterm(place: Place):
     """An attempt under way when SIGTERM comes may end within the grace, and is recorded."""
     place.run("start", "slow", "--id", "s-1", "--module", "shop")
