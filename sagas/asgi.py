@@ -23,7 +23,7 @@ from durable_core import (
 )
 from sagas.answering import Asked, Told, beat, complete, fail
 from sagas.blocking import Orchestrator as BlockingOrchestrator
-from sagas.operators import plain
+from sagas.observer import plain
 from sagas.orchestrator import Orchestrator
 
 try:

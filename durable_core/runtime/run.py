@@ -25,7 +25,7 @@ from durable_core.runtime.callbacks import PendingCallback, answered
 from durable_core.runtime.fibers import REFUSALS, Body, Fiber
 from durable_core.runtime.ledger import NOTHING, End, Ledger
 from durable_core.runtime.shell import Shell
-from durable_core.runtime.steps import PendingStep
+from durable_core.runtime.steps import MANY_FAILURES, PendingStep
 from durable_core.runtime.turn import drive
 from durable_core.runtime.waits import Parked, PendingWait
 
@@ -119,7 +119,8 @@ class Run(Ledger):
         """The journal is fed: from here on things happen."""
         if self.status is not RunStatus.STUCK:
             self.status = RunStatus.RUNNING
-            self.reason = None
+            failing = [step for step in self.unended() if step.failures >= MANY_FAILURES]
+            self.reason = self.reason if failing else None
         if self.held and not self.paused:
             self.feed(self.input(EntryKind.RESUMED, ""))
         while self.inbox and not self.dead:

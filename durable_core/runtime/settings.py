@@ -1,37 +1,15 @@
 """How an engine runs."""
 
-import hashlib
-import os
+from datetime import timedelta
+from typing import Any, Self
 
 import attrs
 
 from durable_core.errors import DefinitionError
-
-VARIABLE = "SAGAS_SECRET"
-SHORTEST = 32
-"""Bytes that a secret must have at least."""
-
-
-def key_of(secret: str | bytes | None) -> bytes | None:
-    """The key that a secret stands for; that of the environment where none is given; None where there is none either.
-
-    Raises:
-        DefinitionError: it is too short to be one.
-    """
-    where = "the secret" if secret is not None else VARIABLE
-    given = os.environ.get(VARIABLE) or None if secret is None else secret
-    if given is None:
-        return None
-    if not isinstance(given, str | bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise DefinitionError(f"{where} is a {type(given).__name__}; give a text or bytes, or None")
-    text = given.encode("utf-8", "surrogateescape") if isinstance(given, str) else given
-    text = text.strip()
-    if len(text) < SHORTEST:
-        raise DefinitionError(
-            f"{where} has {len(text)} bytes, and tokens of callbacks must not be guessed: give at least {SHORTEST} "
-            "random ones, such as `openssl rand -hex 32` prints, or none to use the one that the store keeps"
-        )
-    return hashlib.blake2b(text, digest_size=32, person=b"sagas-secret").digest()
+from durable_core.model.declared import Span
+from durable_core.model.retry import duration
+from durable_core.runtime.clock import to_ns
+from durable_core.runtime.secret import key_of
 
 
 @attrs.frozen(kw_only=True)
@@ -54,3 +32,48 @@ class Settings:
     Given as text or bytes, at least 32 of them; default the environment's ``SAGAS_SECRET``. All processes on a store
     must agree on it. A token is good only under the secret that it was made with.
     """
+    retention_ns: int | None = None
+    """How long ended runs are kept; None is for ever. Only workers purge."""
+    id_retention_ns: int | None = 90 * 86_400 * 1_000_000_000
+    """How long the ids of purged runs stay refused; None is for ever."""
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        worker: bool = True,
+        concurrency: int = 1000,
+        grace: Span = timedelta(seconds=10),
+        store_timeout: Span = timedelta(seconds=30),
+        max_crashes: int = 5,
+        secret: str | bytes | None = None,
+        retention: Span | None = None,
+        id_retention: Span | None = timedelta(days=90),
+    ) -> Self:
+        """Settings as people give them: durations are timedeltas, or seconds.
+
+        Raises:
+            DefinitionError: one makes no sense; the message names it.
+        """
+        if not isinstance(worker, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DefinitionError(f"worker={worker!r} makes no sense: it must be True or False.")
+        return cls(
+            worker=worker,
+            concurrency=_count(concurrency, "concurrency"),
+            grace_s=duration(grace, "grace").total_seconds(),
+            store_timeout_s=duration(store_timeout, "store_timeout").total_seconds(),
+            max_crashes=_count(max_crashes, "max_crashes"),
+            secret=secret,
+            retention_ns=_kept_ns(retention, "retention"),
+            id_retention_ns=_kept_ns(id_retention, "id_retention"),
+        )
+
+
+def _count(value: Any, name: str) -> int:
+    if type(value) is not int or value < 1:
+        raise DefinitionError(f"{name}={value!r} makes no sense: it must be a whole number from 1 on.")
+    return value
+
+
+def _kept_ns(span: Span | None, name: str) -> int | None:
+    return None if span is None else to_ns(duration(span, name, zero=False))

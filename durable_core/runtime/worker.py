@@ -22,9 +22,9 @@ from durable_core.ports import Clock, Ids, Store, Timer
 from durable_core.ports import Signal as StoredSignal
 from durable_core.runtime.attempts import Attempts
 from durable_core.runtime.callbacks import answered
-from durable_core.runtime.context import Context
 from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End
+from durable_core.runtime.primitives import Primitives
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
 from durable_core.runtime.shadow import bindings
@@ -136,7 +136,7 @@ class Worker:
     def _drive(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         run.active = True
         self._active += 1
-        run.begin(run.definition.fn(Context(run), *args, **kwargs))
+        run.begin(run.definition.fn(Primitives(run), *args, **kwargs))
         self.drive_soon(run)
 
     def _begin_early(self, run: Run) -> None:
@@ -183,7 +183,7 @@ class Worker:
             entries = [*entries, *self._early(run, early)]
         run.inbox = [(signal.name, signal.payload, 0) for signal in signals if signal not in early]
         run.bindings = bindings(run, entries, args, kwargs)
-        run.begin(run.definition.fn(Context(run), *args, **kwargs))
+        run.begin(run.definition.fn(Primitives(run), *args, **kwargs))
         run.replay(entries)
         self._watch_deadline(run)
 

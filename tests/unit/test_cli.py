@@ -458,6 +458,8 @@ def test_no_secret_is_printed(shop: Shop):
         (["start", "place-order", "1"], "'place-order' is not registered here"),
         (["worker", "no_such_module"], "there is no module"),
         (["worker", "json", "--log-level", "loud"], "'loud'"),
+        (["worker", "json", "--retention", "3m"], "minutes or months"),
+        (["worker", "json", "--id-retention", "soon"], "no length of time"),
         (["resolve", "o-1", "charge"], "--happened"),
         (["resolve", "o-1", "charge", "--happened", "--result", "teapot"], "--result is not JSON"),
         (["resolve", "o-1", "charge", "--did-not-happen", "--result", "1"], "--result goes with --happened only"),
@@ -491,7 +493,7 @@ def test_help_names_every_command(shop: Shop):
     """`--help` needs no store and lists the commands."""
     ended = shop.run("--help")
     assert ended.code == 0
-    names = {"worker", "start", "check", "list", "show", "history", "callback", *VERBS}
+    names = {"worker", "start", "check", "list", "show", "history", "versions", "callback", "purge", "doctor", *VERBS}
     assert {name for name in names if not re.search(rf"^ +{name} ", ended.out, re.MULTILINE)} == set()
 
 
