@@ -51,7 +51,7 @@ from durable_core.errors import (
 )
 from durable_core.handle import RunHandle
 from durable_core.model.archive import read_line
-from durable_core.model.callback import Answer
+from durable_core.model.callback import Answer, Taken
 from durable_core.model.checkup import Checkup, Facts, Finding, Group, Level, WorkerSeen
 from durable_core.model.children import COMPLETED as CHILD_COMPLETED
 from durable_core.model.children import OPENED as CHILD_OPENED
@@ -93,6 +93,7 @@ from durable_core.model.shape import CallShape
 from durable_core.model.spec import DurableFunction, StepSpec, is_async
 from durable_core.model.startable import Takes0, Takes1, Takes2, Takes3
 from durable_core.model.verbs import faulted_on
+from durable_core.model.version import Announced, Offer, Tally
 from durable_core.ports import Clock, Ids, Store
 from durable_core.runs import Runs
 from durable_core.runtime.answers import Answers
@@ -116,6 +117,7 @@ __all__ = [
     "CURRENT",
     "DEFAULT_UNKNOWN",
     "ENDS",
+    "Announced",
     "Answer",
     "Answers",
     "AttemptInfo",
@@ -157,6 +159,7 @@ __all__ = [
     "Level",
     "Migrated",
     "NonDeterminismError",
+    "Offer",
     "Operation",
     "Outcome",
     "OutcomeUnknown",
@@ -197,10 +200,12 @@ __all__ = [
     "StoreFormatError",
     "StoreFull",
     "StoreNotFound",
+    "Taken",
     "Takes0",
     "Takes1",
     "Takes2",
     "Takes3",
+    "Tally",
     "WorkerSeen",
     "WrongState",
     "at",

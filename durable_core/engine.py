@@ -82,7 +82,7 @@ class Engine(Operators):
             )
         key = (function.name, function.version)
         if self._registered.get(key) is not function:
-            self.runs.registry.add(self._binder.function(function))  # refuses another one of that name and version
+            self.runs.register(self._binder.function(function))  # refuses another one of that name and version
             self._registered[key] = function
 
     async def __aenter__(self) -> Self:

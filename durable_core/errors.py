@@ -196,7 +196,7 @@ class CallbackError(DurableError):
 
 
 class CallbackTimeout(CallbackError, TimeoutError):
-    """Nobody answered within the callback's timeout. Raised in the body."""
+    """Nobody answered within the callback's timeout, or no heartbeat came within its span. Raised in the body."""
 
     code = "DC041"
 
@@ -269,12 +269,20 @@ class Fault(EngineSignal):
 
 
 class NonDeterminismError(Fault):
-    """The code asks for something else than the journal of this run holds at that place."""
+    """The code asks for something else than the journal of this run holds at that place.
+
+    Attributes:
+        seq: the journal's entry.
+        recorded: what it holds.
+        asked: what the code asks for there.
+        differing: where the arguments differ, if that is all: ``args[0].amount``. No values: they may be secret.
+    """
 
     code = "DC101"
 
-    def __init__(self, message: str, *, seq: int, recorded: str, asked: str) -> None:
+    def __init__(self, message: str, *, seq: int, recorded: str, asked: str, differing: tuple[str, ...] = ()) -> None:
         super().__init__(message)
+        self.differing = differing
         self.seq = seq
         self.recorded = recorded
         self.asked = asked

@@ -6,7 +6,7 @@ Invariant: a verb is kept in the journal with actor and note, is safe to repeat,
 import msgspec
 
 from durable_core.errors import DefinitionError, WrongState
-from durable_core.model.callback import COMPLETED, FAILED, Answer
+from durable_core.model.callback import COMPLETED, FAILED, HEARTBEAT, Answer
 from durable_core.model.run import ENDS, RunRecord
 from durable_core.model.verbs import Accept, Asked, Refuse, Repeat, faulted_on, judge
 from durable_core.observer import Observer
@@ -91,7 +91,7 @@ class Operators(Observer):
             CallbackClosed: the wait was given up: timeout, a failure beside it, or the end.
             PayloadError: the value is not of the declared type; the run keeps waiting.
         """
-        payload = self.runs.codec.encode(value, what="the answer to a callback")
+        payload = self.runs.codec.encode_ordered(value, what="the answer to a callback")
         await self._answer(token, run_id, name, COMPLETED, payload)
 
     async def fail_callback(
@@ -99,6 +99,21 @@ class Operators(Observer):
     ) -> None:
         """Answer a callback with a failure: the body sees ``CallbackFailed``. As ``complete_callback`` otherwise."""
         await self._answer(token, run_id, name, FAILED, msgspec.json.encode(str(message)))
+
+    async def heartbeat_callback(
+        self, token: str | None = None, *, run_id: str | None = None, name: str | None = None
+    ) -> None:
+        """Say that whoever will answer a callback is still at it; durable on return.
+
+        The callback then waits for at least another span of its ``heartbeat=``, and never beyond its ``timeout=``. For
+        one that asks for no heartbeats this changes nothing.
+
+        Raises:
+            CallbackNotFound: unknown or forged.
+            CallbackAlreadyAnswered: the callback has its answer; no more heartbeats are needed.
+            CallbackClosed: the wait was given up: timeout, a heartbeat too late, a failure beside it, or the end.
+        """
+        await self._answer(token, run_id, name, HEARTBEAT, b"null")
 
     async def _answer(self, token: str | None, run_id: str | None, name: str | None, kind: str, payload: bytes) -> None:
         answers = Answers(self.runs)

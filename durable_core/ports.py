@@ -7,8 +7,9 @@ import attrs
 
 from durable_core.model.checkup import Checkup
 from durable_core.model.entry import Entry
-from durable_core.model.run import NewRun, RunQuery, RunRecord, RunUpdate
+from durable_core.model.run import NewRun, RunQuery, RunRecord, RunRef, RunUpdate
 from durable_core.model.tombstone import EndedRun, Swept, Tombstone
+from durable_core.model.version import Announced, Offer, Tally
 
 
 @attrs.frozen
@@ -116,12 +117,27 @@ class Store(Protocol):
         """The journals of these runs, each by ``seq``; a run without entries has an empty list."""
         ...
 
-    async def announce(self, served: Collection[tuple[str, int]]) -> None:
-        """Note that a worker serves these ``(name, version)`` pairs; durable on return. Known ones cost nothing."""
+    async def announce(self, offers: Collection[Offer], *, now_ns: int) -> list[Offer]:
+        """Note that this store's worker serves these, until it leaves or is found dead; durable on return.
+
+        Returns what they have replaced: the former offers of the same name and version, where both have a fingerprint
+        and it is another one. What is known already costs nothing.
+        """
         ...
 
-    async def announced(self) -> list[tuple[str, int]]:
-        """All pairs that any worker has ever announced, in order."""
+    async def announced(self) -> list[Announced]:
+        """All versions that any worker has ever announced, by name and version, with the living who serve them."""
+        ...
+
+    async def unserved(self, *, now_ns: int) -> list[RunRef]:
+        """The runs that wait in vain, the longest due first: what ``claim`` could take if any living worker served it.
+
+        Quick where there is none, however many runs wait for a later time.
+        """
+        ...
+
+    async def tally(self, name: str | None = None) -> list[Tally]:
+        """How many runs there are of each name, version, status and phase, in this order; of one name where given."""
         ...
 
     async def find(self, ids: Sequence[str]) -> list[RunRecord]:

@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
+
 from durable_core.errors import LeaseLost, RunExists, StoreError
 from durable_core.kernel import POLL_S, Kernel
 from durable_core.model.entry import Entry
@@ -15,6 +17,7 @@ from durable_core.model.keys import check_id
 from durable_core.model.moment import moment
 from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunRef, RunStatus, reopened
 from durable_core.model.spec import DurableFunction
+from durable_core.model.version import Announced, Tally
 from durable_core.runtime.archive_file import ArchiveFile
 from durable_core.runtime.purge import PurgeReport, Purging, preview, purge
 from durable_core.runtime.starting import announced_version, encoded_call, new_run
@@ -82,6 +85,8 @@ class Runs(Kernel):
 
     async def _begin(self, row: NewRun, definition: DurableFunction | None, worker: Worker | None) -> bool:
         """Write the start; False where its id is taken."""
+        if self.registry.fresh and self._announcer is not None:
+            await self._announcer.announce()
         told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def settled(accepted: bool, error: StoreError | None) -> None:  # noqa: FBT001
@@ -96,7 +101,10 @@ class Runs(Kernel):
             worker.start(row, definition, settled)
         else:
             self.writer.start(row, settled)
-        return await told
+        accepted = await told
+        if definition is None and self._vigil is not None:
+            self._vigil.stir()  # the store does not tell this process of what it has written itself
+        return accepted
 
     async def _existing(self, row: NewRun) -> RunRef:
         """The run that has this id already; it must be the same function on the same input."""
@@ -135,11 +143,37 @@ class Runs(Kernel):
 
     async def select(self, query: RunQuery) -> list[RunRecord]:
         """Runs that ``query`` describes, newest first."""
-        return await self.store.select(query)
+        return await self.store.select(await self._timed(query))
 
     async def count(self, query: RunQuery) -> int:
         """How many runs ``query`` describes."""
-        return await self.store.count(query)
+        return await self.store.count(await self._timed(query))
+
+    async def _timed(self, query: RunQuery) -> RunQuery:
+        """With the time at which it is asked, where it is about runs that wait in vain."""
+        if not query.attention:
+            return query
+        await self.store.release_dead()  # what the dead served is served no more
+        return attrs.evolve(query, at_ns=self.clock.now_ns())
+
+    async def in_vain(self, records: Sequence[RunRecord]) -> frozenset[int]:
+        """The numbers of those that wait in vain now, as ``Store.unserved`` says; for runs that were just read."""
+        now_ns = self.clock.now_ns()
+        due = [each for each in records if each.ended_at_ns is None and each.owner is None]
+        due = [each for each in due if each.wake_at_ns is not None and each.wake_at_ns <= now_ns]
+        if not due:
+            return frozenset()
+        served = {(each.name, each.version) for each in await self.store.announced() if each.workers}
+        due = [each for each in due if (each.name, each.version) not in served]
+        paused = [each.num for each in due if each.paused]
+        signalled = {signal.run for signal in await self.store.signals(paused)} if paused else set[int]()
+        return frozenset(each.num for each in due if not each.paused or each.num in signalled)
+
+    async def versions(self, name: str | None = None) -> tuple[list[Announced], list[Tally]]:
+        """What workers have announced, and how many runs there are of each version; of one name where given."""
+        await self.store.release_dead()  # what the dead served is served no more
+        announced = [each for each in await self.store.announced() if name in {None, each.name}]
+        return announced, await self.store.tally(name)
 
     async def journal(self, num: int) -> list[Entry]:
         """The run's journal, as far as it is durable."""
@@ -221,7 +255,7 @@ class Runs(Kernel):
         """
         worker = self._worker
         run = worker.runs.get(record.num) if worker is not None else None
-        if worker is not None and run is not None and not run.dead:
+        if worker is not None and run is not None and not run.dead and not worker.leaving:
             run.settle()
             if run.phase != record.phase or run.dead:
                 await self.writer.flushed()
@@ -237,15 +271,23 @@ class Runs(Kernel):
         ended = record.ended_at_ns is not None
         if not await self.store.signal(record.num, stored, payload, now_ns=self.clock.now_ns(), ended=ended):
             return False
+        if self._vigil is not None:
+            self._vigil.stir()
         if ended:
             self.writer.update(reopened(record, now_ns=self.clock.now_ns()))
             await self.writer.flushed()
             if await self.store.find_num(record.num) is None:
                 return False  # it was purged in between
         if worker is not None and self.serves(record) and not worker.leaving:
-            worker.poke()
+            worker.poked.set()
             await self._taken_up(record)
         return True
+
+    async def withdraw(self, signals: Sequence[int]) -> None:
+        """Take signals back that nobody has taken up; durable on return."""
+        for signal in signals:
+            self.writer.consume(signal)
+        await self.writer.flushed()
 
     async def will_pause(self, record: RunRecord) -> bool:
         """Whether the run is paused once it has taken up the signals that wait for it.
@@ -268,8 +310,9 @@ class Runs(Kernel):
                     await self._worker.taken(record.num)
 
     def waiting_for(self, num: int, key: str) -> object:
-        """What a run in this process's memory waits for at ``key``; None where it is not here."""
-        run = self._worker.runs.get(num) if self._worker is not None else None
+        """What a run in this process's memory waits for at ``key``; None where it is not here, or about to leave."""
+        worker = self._worker
+        run = None if worker is None or worker.leaving else worker.runs.get(num)
         return None if run is None or run.dead else run.waits.get(key)
 
     def serves(self, record: RunRecord) -> bool:

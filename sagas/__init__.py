@@ -33,6 +33,7 @@ from sagas.model.definition import Lookup, Pivot, Retriable, SagaDef, Step
 from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState
 from sagas.model.outcome import DidNotHappen, Happened, StillUnknown, Unknown
 from sagas.model.resource import resource
+from sagas.model.versions import VersionInfo, VersionVerdict
 from sagas.orchestrator import Orchestrator
 from sagas.runtime.saga import Saga
 
@@ -75,6 +76,8 @@ __all__ = [
     "StillUnknown",
     "StoreError",
     "Unknown",
+    "VersionInfo",
+    "VersionVerdict",
     "WrongState",
     "current",
     "lookup",

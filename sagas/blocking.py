@@ -367,6 +367,7 @@ class Orchestrator:
     list = forward(Served.list)
     count = forward(Served.count)
     info = forward(Served.info)
+    versions = forward(Served.versions)
 
     # -- operators -------------------------------------------------------------------------------------------------
 
@@ -384,3 +385,4 @@ class Orchestrator:
 
     complete_callback = forward(Served.complete_callback)
     fail_callback = forward(Served.fail_callback)
+    heartbeat_callback = forward(Served.heartbeat_callback)

@@ -23,12 +23,14 @@ from durable_core import (
     Takes2,
     Takes3,
     check_timeout,
+    place_of,
     to_ns,
 )
 from sagas.answering import Answering
 from sagas.errors import SagaExists
 from sagas.handle import SagaHandle
 from sagas.model.definition import SagaDef
+from sagas.model.fingerprint import fingerprint
 from sagas.model.info import SagaInfo
 from sagas.observer import plain
 from sagas.runtime.binding import Binder
@@ -57,11 +59,15 @@ class Orchestrator(Answering):
         lease: how long a silent worker keeps its sagas, on a store where its death cannot be seen at once.
         grace: how long leaving waits for attempts under way.
         store_timeout: how long a call waits for a store that fails before it raises ``StoreError``.
+        secret: what the tokens of callbacks derive from, a text or bytes of at least 32; default ``SAGAS_SECRET`` of
+            the environment, else the secret that the store keeps. All processes on a store must agree on it, and
+            another one makes all tokens that are out invalid.
         max_crashes: after so many deaths of the process within one step its saga is stuck.
         retention: how long sagas are kept after their end; then a worker purges them. None is for ever.
         id_retention: how long the id of a purged saga stays refused; None is for ever.
         tracer_provider: where spans go.
-        on_attention: called, at least once, when a saga gets stuck, or a step of it has failed ten times and goes on.
+        on_attention: called, at least once, when a saga gets stuck, when a step of it has failed ten times and goes on,
+            or when it has waited for 30 s (by ``clock``) for a version that no worker serves.
     """
 
     def __init__(  # noqa: PLR0913 - one option for each thing that a program may decide
@@ -77,6 +83,7 @@ class Orchestrator(Answering):
         grace: Span = timedelta(seconds=10),
         store_timeout: Span = timedelta(seconds=30),
         max_crashes: int = 5,
+        secret: str | bytes | None = None,
         retention: Span | None = None,
         id_retention: Span | None = timedelta(days=90),
         tracer_provider: object = None,
@@ -89,12 +96,14 @@ class Orchestrator(Answering):
             store_timeout=store_timeout,
             lease=lease,
             max_crashes=max_crashes,
+            secret=secret,
             retention=retention,
             id_retention=id_retention,
         )
         self.tracer_provider = tracer_provider
         self._on_attention = on_attention
-        self.engine = Runs(url, settings=settings, clock=clock, on_attention=self._attend if on_attention else None)
+        attend = self._attend if on_attention else None
+        self.engine = Runs(url, settings=settings, clock=clock, on_attention=attend, on_rewritten=_rewritten)
         self._binder = Binder(self.engine.codec, resources)
         self._registered: dict[tuple[str, int], SagaDef[..., Any]] = {}
         for definition in sagas:
@@ -116,9 +125,12 @@ class Orchestrator(Answering):
         if known is definition:
             return
         if known is not None:
-            raise DefinitionError(f"two different sagas are named {definition.name!r} version {definition.version}")
+            raise DefinitionError(
+                f"two different sagas are named {definition.name!r} version {definition.version}: "
+                f"{place_of(known.body)} and {place_of(definition.body)}; give one another name, or a new version"
+            )
         shape = self._binder.shape_of(definition)
-        self.engine.registry.add(
+        self.engine.register(
             DurableFunction(
                 name=definition.name,
                 version=definition.version,
@@ -126,6 +138,7 @@ class Orchestrator(Answering):
                 shape=shape,
                 deadline_ns=None if definition.deadline is None else to_ns(definition.deadline),
                 operations="s",
+                fingerprint=fingerprint(definition, found),
             )
         )
         self._registered[key] = definition
@@ -269,6 +282,18 @@ class Orchestrator(Answering):
         if child:
             await self.info(id)
         return SagaHandle(self, RunRef(record.num, record.id, record.name, record.version), child=child)
+
+
+def _rewritten(function: DurableFunction, runs: int) -> None:
+    """The body of a saga is not the one that was announced under its version before."""
+    log.warning(
+        "the body of saga %r v%d has changed, and %d sagas of that version are open; one that does not fit the new "
+        "code is parked as stuck, before any effect. Bring the old body back and declare the changed one under a new "
+        "version beside it, or keep the old way in it behind `if not s.patched(...)`",
+        function.name,
+        function.version,
+        runs,
+    )
 
 
 def _ns(span: Span | None, what: str) -> int | None:

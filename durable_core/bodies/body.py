@@ -70,16 +70,29 @@ class BodyContext:
     async def _sleep_until(self, when: datetime) -> None:
         await self._core.sleep_until(when)
 
-    def callback(self, name: str, type: type[T], *, timeout: Span | None = None) -> Coroutine[Any, Any, Callback[T]]:
+    def callback(
+        self, name: str, type: type[T], *, timeout: Span | None = None, heartbeat: Span | None = None
+    ) -> Coroutine[Any, Any, Callback[T]]:
         """Create a callback that somebody outside will answer with a value of ``type``.
 
-        Its ``token`` may be given to a step that hands it out. The timeout runs from here.
+        Its ``token`` may be given to a step that hands it out.
+
+        Args:
+            name: what it is called, also by who answers it by name; a second use of a name is ``approval#2``.
+            type: what answers must be; others are refused to their sender.
+            timeout: how long to wait, a timedelta or seconds, from here; nothing extends it.
+            heartbeat: also give up where neither an answer nor a heartbeat comes within this span, from here and from
+                each heartbeat.
+
+        Raises:
+            DefinitionError: a name or duration that makes no sense; nothing was journalled.
+            PayloadError: answers of ``type`` could not be read; nothing was journalled.
         """
         what = f"{self._core.word}.callback({name!r}, ...)"
-        return Operation(self._core, what, self._callback, (name, type, timeout))
+        return Operation(self._core, what, self._callback, (name, type, timeout, heartbeat))
 
-    async def _callback(self, name: str, declared: Any, timeout: Span | None) -> Callback[Any]:
-        return Callback(self._core, self._core.callback(name, declared, timeout=timeout))
+    async def _callback(self, name: str, declared: Any, timeout: Span | None, heartbeat: Span | None) -> Callback[Any]:
+        return Callback(self._core, self._core.callback(name, declared, timeout=timeout, heartbeat=heartbeat))
 
     def first(self, *callbacks: Callback[Any]) -> Coroutine[Any, Any, Callback[Any]]:
         """Wait until one of ``callbacks`` is answered, or times out; returns that one."""

@@ -20,11 +20,20 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 class Keeper:
     """Brings one worker back after a ``LeaseLost``, whoever met it first: the writer, or the search for work."""
 
-    def __init__(self, *, store: Store, writer: Writer, worker: Worker, new_name: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        writer: Writer,
+        worker: Worker,
+        new_name: Callable[[], str],
+        on_rejoined: Callable[[], None],
+    ) -> None:
         self._store = store
         self._writer = writer
         self._worker = worker
         self._new_name = new_name
+        self._on_rejoined = on_rejoined
         self._turn = asyncio.Lock()
 
     async def recover(self, lost: LeaseLost) -> None:
@@ -37,8 +46,9 @@ class Keeper:
             _drop_runs(self._worker, name)
             self._writer.drop(lost)
             await self._rejoin(name)
+            self._on_rejoined()
             log.warning("worker %s goes on as %s", lost.worker, name)
-            self._worker.poke()
+            self._worker.poked.set()
 
     async def _rejoin(self, name: str) -> None:
         pause_s = FIRST_PAUSE_S

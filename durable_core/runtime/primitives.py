@@ -19,7 +19,7 @@ from durable_core.model.record import StepRecord
 from durable_core.model.spec import StepSpec
 from durable_core.runtime.blocks import Branches, ScopeBlock, Shield
 from durable_core.runtime.callbacks import AwaitCallback, AwaitFirst, PendingCallback, create
-from durable_core.runtime.clock import to_ns
+from durable_core.runtime.clock import span_ns
 from durable_core.runtime.commands import Command
 from durable_core.runtime.fibers import Fiber
 from durable_core.runtime.run import Run
@@ -187,13 +187,34 @@ class Primitives:
         fiber = self.caller()
         return fiber.nesting + len(fiber.groups)
 
-    def callback(self, name: str, type: type[R], *, timeout: timedelta | float | None = None) -> PendingCallback[R]:
+    def callback(
+        self,
+        name: str,
+        type: type[R],
+        *,
+        timeout: timedelta | float | None = None,
+        heartbeat: timedelta | float | None = None,
+    ) -> PendingCallback[R]:
         """A callback that somebody outside may answer; its ``token`` may be handed out by a later step.
 
-        The timeout runs from here. See ``wait_for`` and ``wait_for_first``.
+        The timeout runs from here. With ``heartbeat``, it also times out where neither an answer nor a heartbeat comes
+        within that span. See ``wait_for`` and ``wait_for_first``.
+
+        Raises:
+            DefinitionError: a name or duration that makes no sense.
+            PayloadError: answers of that type could not be read.
         """
-        due_ns = None if timeout is None else self._run.last_at_ns + to_ns(timeout)
-        return create(self._run, self.caller(), check_name(name, what="a callback"), type, due_ns)
+        run = self._run
+        what = f"run {run.id}: callback {name!r}"
+        timeout_ns = span_ns(timeout, what=f"{what}: timeout")
+        return create(
+            run,
+            self.caller(),
+            check_name(name, what="a callback"),
+            type,
+            due_at_ns=None if timeout_ns is None else run.last_at_ns + timeout_ns,
+            heartbeat_ns=span_ns(heartbeat, what=f"{what}: heartbeat") or 0,
+        )
 
     def wait_for(self, callback: PendingCallback[R]) -> Command[R]:
         """Wait for a callback's answer; raises ``CallbackTimeout`` or ``CallbackFailed``."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from durable_core.errors import Closed, DurableError, Fault
+from durable_core.model.callback import TOLD
 from durable_core.model.entry import ROLES, Entry, EntryKind, Role, effective, held
 from durable_core.model.failure import capture
 from durable_core.model.keys import Scope
@@ -124,8 +125,8 @@ class Run(Ledger):
             self.feed(self.input(EntryKind.RESUMED, ""))
         while self.inbox and not self.dead:
             name, payload, seq = self.inbox.pop(0)
-            if name == "answer":
-                answered(self, payload)
+            if name in TOLD:
+                answered(self, payload, seq)
                 continue
             self.feed(self.input(EntryKind.SIGNALLED, name, seq, "", payload))
             if name in ("pause", "resume") and not self.dead:

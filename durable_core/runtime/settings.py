@@ -9,6 +9,7 @@ from durable_core.errors import DefinitionError
 from durable_core.model.declared import Span
 from durable_core.model.retry import duration
 from durable_core.runtime.clock import to_ns
+from durable_core.runtime.secret import key_of
 
 
 @attrs.frozen(kw_only=True)
@@ -27,6 +28,12 @@ class Settings:
     """How long a silent worker keeps its runs, in a store where its death cannot be seen at once."""
     max_crashes: int = attrs.field(default=5, validator=attrs.validators.ge(1))
     """After so many deaths of the process within one step the run is stuck."""
+    secret: bytes | None = attrs.field(default=None, converter=key_of, repr=False)
+    """What the tokens of callbacks derive from, instead of the secret that the store keeps.
+
+    Given as text or bytes, at least 32 of them; default the environment's ``SAGAS_SECRET``. All processes on a store
+    must agree on it. A token is good only under the secret that it was made with.
+    """
     retention_ns: int | None = None
     """How long ended runs are kept; None is for ever. Only workers purge."""
     id_retention_ns: int | None = 90 * 86_400 * 1_000_000_000
@@ -42,6 +49,7 @@ class Settings:
         store_timeout: Span = timedelta(seconds=30),
         lease: Span = timedelta(seconds=15),
         max_crashes: int = 5,
+        secret: str | bytes | None = None,
         retention: Span | None = None,
         id_retention: Span | None = timedelta(days=90),
     ) -> Self:
@@ -59,6 +67,7 @@ class Settings:
             store_timeout_s=duration(store_timeout, "store_timeout").total_seconds(),
             lease_s=duration(lease, "lease", zero=False).total_seconds(),
             max_crashes=_count(max_crashes, "max_crashes"),
+            secret=secret,
             retention_ns=_kept_ns(retention, "retention"),
             id_retention_ns=_kept_ns(id_retention, "id_retention"),
         )

@@ -24,6 +24,8 @@ class Examined:
         data = self.data
         runs = [run for _, run in sorted(data.runs.items())]
         open_runs = [run for run in runs if run.ended_at_ns is None]
+        alive = [name for name, store in data.workers.items() if store.alive]
+        served = {pair for name in alive for pair in data.serving.get(name, ())}
         due = [run for run in open_runs if _is_due(run, now_ns)]
         longest = min(due, key=lambda run: (_due_since_ns(run), run.num), default=None)
         journal = [entry for entries in data.journals.values() for entry in entries.values()]
@@ -44,9 +46,7 @@ class Examined:
                 [run for run in late if run.deadline_at_ns is not None and run.deadline_at_ns <= now_ns - GRACE_NS]
             ),
             paused=_group([run for run in open_runs if run.paused]),
-            unserved=Counter(
-                (run.name, run.version) for run in open_runs if (run.name, run.version) not in data.served
-            ),
+            unserved=Counter((run.name, run.version) for run in open_runs if (run.name, run.version) not in served),
         )
 
 

@@ -111,7 +111,17 @@ CREATE TABLE workers (
 CREATE TABLE served (
     name TEXT NOT NULL,
     version BIGINT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    at_ns BIGINT NOT NULL,
     PRIMARY KEY (name, version)
+)
+""",
+    """
+CREATE TABLE serving (
+    name TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    worker TEXT NOT NULL,
+    PRIMARY KEY (name, version, worker)
 )
 """,
     """

@@ -17,10 +17,12 @@ from typing import Literal, TypeVar
 from durable_core.errors import StoreError
 from durable_core.model.checkup import Checkup
 from durable_core.model.entry import Entry
-from durable_core.model.run import RunQuery, RunRecord
+from durable_core.model.run import RunQuery, RunRecord, RunRef
 from durable_core.model.tombstone import EndedRun, Swept, Tombstone
+from durable_core.model.version import Announced, Offer, Tally, news
 from durable_core.ports import Batch, Signal
 from durable_core.stores import refusals
+from durable_core.stores.local import Local
 from durable_core.stores.sqlite_checkup import check_up
 from durable_core.stores.sqlite_file import SqliteFile
 from durable_core.stores.sqlite_reader import Reader
@@ -40,7 +42,7 @@ FEW_READS = 4
 """Runs whose journals or rows are read on the loop's thread."""
 
 
-class SqliteStore:
+class SqliteStore(Local):
     """A ``Store`` on the SQLite file at ``path``, which ``open`` makes where there is none.
 
     Args:
@@ -114,19 +116,6 @@ class SqliteStore:
             self._reads.shutdown()
             file.crash()
 
-    def lease_is_safe(self) -> bool:
-        """A worker is known to be dead by its lock, so it holds no lease."""
-        return True
-
-    async def rejoin(self, worker: str) -> None:
-        """Never needed here; see ``Store.rejoin``."""
-        await self.close()
-        await self.open(worker=worker)
-
-    def ahead_ns(self) -> int:
-        """A file has this machine's clock."""
-        return 0
-
     def next_num(self) -> int:
         """A run number that is this store's alone. Reserved ahead, by blocks; commits reserve the next block."""
         if not self._numbers_left:
@@ -186,15 +175,30 @@ class SqliteStore:
             return self._ask(lambda reader: reader.load(nums))
         return await self._ask_at_length(lambda reader: reader.load(nums))
 
-    async def announce(self, served: Collection[tuple[str, int]]) -> None:
-        """Note what a worker serves; see ``Store.announce``. Writes nothing where all of it is known."""
-        new = sorted(set(served).difference(await self.announced()))
-        if new:
-            await self._transact("announce what is served", partial(self._file.writer.announce_served, new), rows=1)
+    async def announce(self, offers: Collection[Offer], *, now_ns: int) -> list[Offer]:
+        """Note what this worker serves; see ``Store.announce``. Writes nothing where all of it is known."""
+        worker = self._file.worker
+        if worker is None:
+            raise StoreError(
+                f"the store {self.path} was opened without a worker, so nothing is served; open it with one"
+            )
+        new = news(await self.announced(), worker, offers)
+        if not new:
+            return []
+        work = partial(self._file.writer.announce_offers, worker, new, now_ns=now_ns)
+        return await self._transact("announce what is served", work, rows=len(new))
 
-    async def announced(self) -> list[tuple[str, int]]:
+    async def announced(self) -> list[Announced]:
         """What any worker has announced; see ``Store.announced``."""
         return self._ask(lambda reader: reader.announced())
+
+    async def unserved(self, *, now_ns: int) -> list[RunRef]:
+        """The runs that wait in vain; see ``Store.unserved``."""
+        return await self._ask_at_length(lambda reader: reader.unserved(now_ns=now_ns))
+
+    async def tally(self, name: str | None = None) -> list[Tally]:
+        """How many runs stand how, by version; see ``Store.tally``."""
+        return await self._ask_at_length(lambda reader: reader.tally(name))
 
     async def find(self, ids: Sequence[str]) -> list[RunRecord]:
         """The runs of these ids; see ``Store.find``."""

@@ -1,7 +1,7 @@
 """The facts of a checkup, asked of a SQLite connection that cannot write."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from durable_core.model.checkup import GRACE_NS, SHOWN, Facts, Group, WorkerSeen
 from durable_core.model.run import OPEN
@@ -16,10 +16,7 @@ SINCE = "max(wake_at_ns, updated_at_ns, coalesce((SELECT max(at_ns) FROM signals
 DUE = f"{OPEN_RUNS} AND owner IS NULL AND paused = 0 AND status <> 'stuck' AND {SINCE} <= ?"
 # Once a run has a phase (it is being undone, or past its pivot), its deadline is void.
 LATE = f"{OPEN_RUNS} AND phase = '' AND deadline_at_ns <= ? AND status <> 'stuck'"
-UNSERVED = f"""
-SELECT name, version, count(*) FROM runs
-WHERE {OPEN_RUNS} AND (name, version) NOT IN (SELECT name, version FROM served) GROUP BY name, version
-"""
+OPEN_VERSIONS = f"SELECT name, version, count(*) FROM runs WHERE {OPEN_RUNS} GROUP BY name, version"
 NEWEST = """
 SELECT max(at_ns) FROM (
     SELECT max(updated_at_ns) AS at_ns FROM (SELECT updated_at_ns FROM runs ORDER BY num DESC LIMIT 1)
@@ -31,6 +28,7 @@ SELECT max(at_ns) FROM (
 def facts_of(connection: sqlite3.Connection, path: str, *, now_ns: int) -> Facts:
     """How the runs of the store at ``path`` stand at ``now_ns``."""
     ask = connection.execute
+    workers = _workers(connection, path)
     runnable = ask(f"SELECT id, {SINCE} FROM runs WHERE {DUE} ORDER BY 2, num LIMIT 1", (now_ns,)).fetchone()
     (newest_at_ns,) = ask(NEWEST).fetchone()
     (oldest_end_ns,) = ask("SELECT min(ended_at_ns) FROM runs WHERE ended_at_ns IS NOT NULL").fetchone()
@@ -41,19 +39,22 @@ def facts_of(connection: sqlite3.Connection, path: str, *, now_ns: int) -> Facts
         unswept=int(unswept),
         oldest_end_ns=oldest_end_ns,
         newest_at_ns=newest_at_ns,
-        workers=_workers(connection, path),
+        workers=workers,
         stuck=_group(connection, f"{OPEN_RUNS} AND status = 'stuck'", ()),
         runnable=None if runnable is None else (str(runnable[0]), int(runnable[1])),
         overdue=_group(connection, DUE, (now_ns - GRACE_NS,)),
         past_deadline=_group(connection, LATE, (now_ns - GRACE_NS,)),
         paused=_group(connection, f"{OPEN_RUNS} AND paused = 1", ()),
-        unserved=unserved(connection),
+        unserved=unserved(connection, {worker.name for worker in workers if worker.alive}),
     )
 
 
-def unserved(connection: sqlite3.Connection) -> Mapping[tuple[str, int], int]:
-    """How many open runs wait for each function and version that no worker has ever announced."""
-    return {(str(name), int(version)): int(count) for name, version, count in connection.execute(UNSERVED)}
+def unserved(connection: sqlite3.Connection, alive: Collection[str]) -> Mapping[tuple[str, int], int]:
+    """How many open runs there are of each function and version that no worker of those ``alive`` serves."""
+    serving = connection.execute("SELECT name, version, worker FROM serving")
+    served = {(name, version) for name, version, worker in serving if worker in alive}
+    counted = {(str(name), int(version)): int(count) for name, version, count in connection.execute(OPEN_VERSIONS)}
+    return {version: count for version, count in counted.items() if version not in served}
 
 
 def _statuses(connection: sqlite3.Connection) -> Mapping[str, int]:

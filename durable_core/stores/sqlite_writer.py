@@ -14,6 +14,7 @@ import attrs
 
 from durable_core.errors import StoreError
 from durable_core.model.run import NewRun, RunRecord, RunStatus
+from durable_core.model.version import Offer, replaced
 from durable_core.ports import Batch
 from durable_core.stores import sql
 from durable_core.stores.sqlite_reader import Reader, chunks, marks
@@ -42,6 +43,11 @@ UPDATE runs SET owner = NULL,
         WHEN status <> 'stuck' OR EXISTS (SELECT 1 FROM signals WHERE run = runs.num) THEN 0 ELSE wake_at_ns
     END
 WHERE owner = ? AND ended_at_ns IS NULL
+"""
+_SERVE = """
+INSERT INTO served (name, version, fingerprint, at_ns) VALUES (?, ?, ?, ?)
+ON CONFLICT (name, version) DO UPDATE SET fingerprint = excluded.fingerprint, at_ns = excluded.at_ns
+WHERE excluded.fingerprint NOT IN ('', fingerprint)
 """
 _PURGED = "SELECT id FROM tombstones WHERE id IN ({marks})"
 _NOW_NS = "SELECT CAST(strftime('%s', 'now') AS INTEGER) * 1000000000"
@@ -135,13 +141,20 @@ class Writer:
         (now_ns,) = self._connection.execute(_NOW_NS).fetchone()  # the database's clock, for people to read
         self._connection.execute(sql.INSERT_WORKER, (worker, os.getpid(), platform.node(), now_ns))
 
-    def announce_served(self, served: Sequence[tuple[str, int]]) -> None:
-        """Note what a worker serves."""
-        self._connection.executemany("INSERT OR IGNORE INTO served (name, version) VALUES (?, ?)", served)
+    def announce_offers(self, worker: str, offers: Sequence[Offer], *, now_ns: int) -> list[Offer]:
+        """Note what ``worker`` serves; return the offers of another fingerprint that these have replaced."""
+        known = self._reader.announced()
+        self._connection.executemany(_SERVE, [(*offer, now_ns) for offer in offers])
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO serving (name, version, worker) VALUES (?, ?, ?)",
+            [(offer.name, offer.version, worker) for offer in offers],
+        )
+        return replaced(known, offers)
 
     def forget(self, worker: str) -> None:
         """Note that ``worker`` lives no more."""
         self._connection.execute("DELETE FROM workers WHERE id = ?", (worker,))
+        self._connection.execute("DELETE FROM serving WHERE worker = ?", (worker,))
 
     def signal(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool) -> bool:
         """Leave a signal, and make the run due where nobody owns it; False where it has ended."""

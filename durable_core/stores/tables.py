@@ -175,6 +175,18 @@ class ServedRow(SQLModel, table=True):
 
     name: str = Field(sa_column=_text(key=True))
     version: int = Field(sa_column=_whole(key=True))
+    fingerprint: str = Field(sa_column=_text())
+    at_ns: int = Field(sa_column=_whole())
+
+
+class ServingRow(SQLModel, table=True):
+    """What a worker serves; gone in the commit that forgets the worker."""
+
+    __tablename__ = "serving"  # pyright: ignore[reportAssignmentType]
+
+    name: str = Field(sa_column=_text(key=True))
+    version: int = Field(sa_column=_whole(key=True))
+    worker: str = Field(sa_column=_text(key=True))
 
 
 class MetaRow(SQLModel, table=True):
@@ -189,4 +201,13 @@ class MetaRow(SQLModel, table=True):
     value: bytes = Field(sa_column=_data())
 
 
-TABLES: tuple[type[SQLModel], ...] = (RunRow, JournalRow, SignalRow, TombstoneRow, WorkerRow, ServedRow, MetaRow)
+TABLES: tuple[type[SQLModel], ...] = (
+    RunRow,
+    JournalRow,
+    SignalRow,
+    TombstoneRow,
+    WorkerRow,
+    ServedRow,
+    ServingRow,
+    MetaRow,
+)

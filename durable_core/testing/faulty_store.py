@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from durable_core.errors import StoreError
 from durable_core.model.checkup import Checkup
 from durable_core.model.entry import Entry
-from durable_core.model.run import RunQuery, RunRecord
+from durable_core.model.run import RunQuery, RunRecord, RunRef
 from durable_core.model.tombstone import EndedRun, Swept, Tombstone
+from durable_core.model.version import Announced, Offer, Tally
 from durable_core.ports import Batch, Signal, Store
 
 T = TypeVar("T")
@@ -95,13 +96,21 @@ class FaultyStore:
         """The journals."""
         return await self._call("load", lambda: self.inner.load(nums))
 
-    async def announce(self, served: Collection[tuple[str, int]]) -> None:
-        """Note what a worker serves."""
-        await self._call("announcement", lambda: self.inner.announce(served))
+    async def announce(self, offers: Collection[Offer], *, now_ns: int) -> list[Offer]:
+        """Note what the worker serves."""
+        return await self._call("announcement", lambda: self.inner.announce(offers, now_ns=now_ns))
 
-    async def announced(self) -> list[tuple[str, int]]:
+    async def announced(self) -> list[Announced]:
         """What any worker has announced."""
         return await self._call("question for what is announced", self.inner.announced)
+
+    async def unserved(self, *, now_ns: int) -> list[RunRef]:
+        """The runs that wait in vain."""
+        return await self._call("question for the unserved", partial(self.inner.unserved, now_ns=now_ns))
+
+    async def tally(self, name: str | None = None) -> list[Tally]:
+        """How many runs stand how."""
+        return await self._call("tally", partial(self.inner.tally, name))
 
     async def find(self, ids: Sequence[str]) -> list[RunRecord]:
         """The runs of these ids."""

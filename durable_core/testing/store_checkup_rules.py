@@ -3,6 +3,7 @@
 
 from durable_core.model.checkup import GRACE_NS, SHOWN, Facts, Group, Level
 from durable_core.model.run import RunStatus
+from durable_core.model.version import Offer
 from durable_core.ports import Store
 from durable_core.testing.store_rows import (
     MakeStore,
@@ -34,7 +35,7 @@ class CheckupRules(Rules):
     async def test_a_look_counts_and_changes_nothing(self, make_store: MakeStore) -> None:
         """Rows, statuses and ends are told as they are, and a second look tells the same, also beside open stores."""
         async with opened(make_store, "w1", None) as (store, other):
-            await store.announce([("order", 1)])
+            await store.announce([Offer("order", 1)], now_ns=1)
             open_one, ended = await add(store, "a"), await add(store, "b")
             await store.commit(
                 new_batch(
@@ -86,17 +87,17 @@ class CheckupRules(Rules):
             assert (await facts(store, 99 + GRACE_NS - 1)).past_deadline == Group()
 
     @in_loop
-    async def test_a_look_finds_versions_that_nobody_served(self, make_store: MakeStore) -> None:
-        """Open runs of a function or version that no worker has announced, by how many."""
+    async def test_a_look_finds_versions_that_nobody_serves(self, make_store: MakeStore) -> None:
+        """Open runs of a function or version that no living worker serves, by how many."""
         async with opened(make_store, "w1") as (store,):
-            await store.announce([("order", 1), ("trip", 1)])
+            await store.announce([Offer("order", 1), Offer("trip", 1)], now_ns=1)
             starts = [
                 new_run(store.next_num(), f"r{n}", name=name, version=version)
                 for n, (name, version) in enumerate([("order", 1), ("order", 2), ("order", 2), ("other", 1)])
             ]
             await store.commit(new_batch(starts=starts))
             assert (await facts(store)).unserved == {("order", 2): 2, ("other", 1): 1}
-            await store.announce([("order", 2), ("other", 1)])
+            await store.announce([Offer("order", 2), Offer("other", 1)], now_ns=1)
             assert (await facts(store)).unserved == {}
 
     @in_loop

@@ -25,9 +25,10 @@ from durable_core.testing.store_rows import (
     new_update,
     opened,
 )
+from durable_core.testing.store_version_rules import VersionRules
 
 
-class StoreContract(CommitRules, ClaimRules, PurgeRules, CheckupRules):
+class StoreContract(CommitRules, ClaimRules, VersionRules, PurgeRules, CheckupRules):
     """The rules. A subclass gives the fixture ``make_store`` and the method ``crash``."""
 
     @in_loop

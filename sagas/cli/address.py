@@ -72,7 +72,7 @@ def orchestrator_at(address: Address, *, create: bool = False, **settings: Any) 
 
     orchestrator = Orchestrator(address.url, **settings)
     if not create and hasattr(orchestrator.engine.store, "create"):
-        orchestrator.engine.store.create = False  # it is a server's, which no look must fill
+        vars(orchestrator.engine.store)["create"] = False  # it is a server's, which no look must fill
     path: str | None = getattr(orchestrator.engine.store, "path", None)  # of a store that is a file
     if not create and path is not None and not _holds_something(Path(path)):
         raise StoreNotFound(

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import typer
 
-from sagas.cli import checking, doctoring, migrating, purging, reading, serving, starting, verbs
+from sagas.cli import callback, checking, doctoring, migrating, purging, reading, serving, starting, verbs
 from sagas.cli.exits import INTERRUPTED, refused
 from sagas.cli.options import Before, Json, Store
 
-GROUPS = (serving, starting, checking, reading, verbs, purging, doctoring, migrating)
+GROUPS = (serving, starting, checking, reading, verbs, callback, purging, doctoring, migrating)
 
 ABOUT = """Run, start, watch and mend sagas.
 

@@ -83,9 +83,7 @@ def worker(
         float,
         typer.Option(min=0.5, metavar="SECONDS", help="How long a silent worker keeps its sagas, on PostgreSQL."),
     ] = 15,
-    health: Annotated[
-        str | None, typer.Option(metavar="[HOST:]PORT", help="Answer there whether it works.", show_default=False)
-    ] = None,
+    health: Annotated[str | None, typer.Option(metavar="[HOST:]PORT", help="Answer there whether it works.")] = None,
     store_limit: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="How long the store may be lost before the worker ends.")
     ] = 300,

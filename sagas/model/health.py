@@ -78,11 +78,9 @@ def _deadline(late: Group) -> Finding:
 
 def _versions(unserved: Mapping[tuple[str, int], int]) -> Finding:
     if not unserved:
-        return Finding("versions", Level.OK, "some worker has served every version that is open")
+        return Finding("versions", Level.OK, "a living worker serves every version that is open")
     told = ", ".join(f"{name} v{version} ({count} open)" for (name, version), count in sorted(unserved.items()))
-    return Finding(
-        "versions", Level.WARN, f"no worker has ever served {told}", "start a worker whose modules have them"
-    )
+    return Finding("versions", Level.WARN, f"no living worker serves {told}", "start a worker whose modules have them")
 
 
 def _open(facts: Facts) -> Finding:

@@ -151,7 +151,7 @@ def test_a_batch_finds_its_runs_by_number(filled: Filled, mode: str):
 )
 def test_lists_use_an_index(filled: Filled, query: RunQuery, index: str):
     """A page of a list is not a walk through all runs."""
-    condition, values = where(query)
+    condition, values = where(query, filled.texts.schema)
     text = (
         f"SELECT {RUN} FROM {filled.texts.schema}.runs WHERE {condition} ORDER BY num DESC LIMIT {query.limit or 'ALL'}"
     )

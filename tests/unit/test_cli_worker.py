@@ -271,3 +271,14 @@ def test_a_worker_tells_what_check_warns_of(place: Place):
     assert worker.returncode == 0
     assert "WARNING sagas: saga 'hasty': " in err
     assert "hasty.py:6: the body calls time.time()" in err
+
+
+def test_two_modules_with_one_name_and_version_are_refused(place: Place):
+    """Of two sagas that could not be told apart none is served: exit code 2, both named, and no store is made."""
+    (place.directory / "shop2.py").write_text(SHOP, encoding="utf-8")
+    ended = place.run("worker", "shop", "shop2")
+    assert ended.returncode == 2
+    for part in ("two different sagas are named 'order' version 1", "shop.py:", "shop2.py:"):
+        assert part in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (place.directory / "orders.db").exists()

@@ -54,6 +54,7 @@ OPEN_ONES = where(RunQuery(statuses=frozenset({RunStatus.STUCK}))).text
     [
         (sqlite_reader.DUE.format(marks="(?, ?), (?, ?)"), "runs_open (owner=? AND wake_at_ns<?)"),
         (sqlite_reader.NEXT_WAKE, "runs_open (owner=? AND wake_at_ns>?)"),
+        (sqlite_reader.IN_VAIN, "runs_open (owner=? AND wake_at_ns<?)"),
         (sqlite_reader.LOAD_ONE, "journal_run_seq (run=?)"),
         (sqlite_reader.LOAD.format(marks="?, ?"), "journal_run_seq (run=?)"),
         (sqlite_reader.FIND.format(marks="?, ?"), "sqlite_autoindex_runs_1 (id=?)"),

@@ -30,7 +30,10 @@ DUE = f"{OPEN_RUNS} AND owner IS NULL AND paused = 0 AND status <> 'stuck' AND {
 LATE = f"{OPEN_RUNS} AND phase = '' AND deadline_at_ns <= $1 AND status <> 'stuck'"
 UNSERVED = f"""
 SELECT name, version, count(*) FROM {{s}}.runs AS r
-WHERE {OPEN_RUNS} AND NOT EXISTS (SELECT 1 FROM {{s}}.served AS v WHERE v.name = r.name AND v.version = r.version)
+WHERE {OPEN_RUNS} AND NOT EXISTS (
+    SELECT 1 FROM {{s}}.serving AS v JOIN {{s}}.workers AS w ON w.id = v.worker
+    WHERE v.name = r.name AND v.version = r.version AND w.lease_until_ns >= {NOW_NS}
+)
 GROUP BY name, version
 """
 NEWEST = """

@@ -11,6 +11,7 @@ from durable_core.ports import Signal
 from durable_core.stores.postgres.link import Connection
 from durable_core.stores.postgres.nul import escaped, plain
 from durable_core.stores.postgres.texts import RUN, Texts
+from durable_core.stores.postgres.versions import IN_VAIN
 
 # ruff: noqa: S608 - every statement here is put together from our own column names and marks; values are bound
 
@@ -29,14 +30,19 @@ def to_run(row: Sequence[Any]) -> RunRecord:
     return RunRecord(*values)
 
 
-def where(query: RunQuery) -> tuple[str, list[object]]:
-    """What ``query`` asks, as a condition on ``runs``, and the values that it binds."""
+def where(query: RunQuery, schema: str) -> tuple[str, list[object]]:
+    """What ``query`` asks, as a condition on the runs ``r`` of ``schema``, and the values that it binds."""
     parts: list[str] = ["true"]
     values: list[object] = []
     if query.statuses is not None and query.statuses <= OPEN:
         parts.append("ended_at_ns IS NULL")  # nothing new, but it lets the index of open runs serve
     if query.attention:
-        parts.append("reason IS NOT NULL AND ended_at_ns IS NULL")
+        asked = f"SELECT num FROM {schema}.runs WHERE reason IS NOT NULL AND ended_at_ns IS NULL"
+        if query.at_ns is not None:
+            values.append(query.at_ns)
+            vain = IN_VAIN.replace("{s}", schema).replace("{at}", f"${len(values)}")
+            asked += f" UNION ALL SELECT num FROM {schema}.runs AS r WHERE {vain}"
+        parts.append(f"num IN ({asked})")
     statuses = None if query.statuses is None else sorted(map(str, query.statuses))
     for text, value in (
         ("status = ANY(${}::text[])", statuses),
@@ -79,14 +85,14 @@ class Reader:
 
     async def select(self, connection: Connection, query: RunQuery) -> list[RunRecord]:
         """The runs that ``query`` describes, the largest number first."""
-        condition, values = where(query)
+        condition, values = where(query, self._texts.schema)
         values.append(query.limit)
         text = f"SELECT {RUN} FROM {self._texts.schema}.runs WHERE {condition} ORDER BY num DESC LIMIT ${len(values)}"
         return list(map(to_run, await connection.fetch(text, *values)))
 
     async def count(self, connection: Connection, query: RunQuery) -> int:
         """How many runs ``query`` describes."""
-        condition, values = where(query)
+        condition, values = where(query, self._texts.schema)
         return int(
             await connection.fetchval(f"SELECT count(*) FROM {self._texts.schema}.runs WHERE {condition}", *values)
         )
@@ -94,7 +100,3 @@ class Reader:
     async def signals(self, connection: Connection, runs: Collection[int]) -> list[Signal]:
         """The signals that wait for ``runs``, the oldest first."""
         return [Signal(*row) for row in await connection.fetch(self._texts["signals"], list(runs))]
-
-    async def announced(self, connection: Connection) -> list[tuple[str, int]]:
-        """What any worker has announced, in order."""
-        return sorted((str(name), int(version)) for name, version in await connection.fetch(self._texts["announced"]))

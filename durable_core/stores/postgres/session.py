@@ -24,6 +24,7 @@ from durable_core.stores.postgres.listen import Listener
 from durable_core.stores.postgres.purge import Purger
 from durable_core.stores.postgres.reader import Reader, to_run
 from durable_core.stores.postgres.texts import Texts
+from durable_core.stores.postgres.versions import Versions
 
 log = logging.getLogger("durable_core")
 
@@ -88,6 +89,7 @@ class PostgresSession:
             self._texts = Texts(ready.quoted)
             self._reader = Reader(self._texts)
             self._purger = Purger(self._texts)
+            self._versions = Versions(self._texts)
             self._listener = Listener(self._texts, ready.schema)
             self._questions = Link(self.place.dsn, prepare=self._listener.attach)
             await self._ask("release dead workers", self._bury_workers)
@@ -130,6 +132,8 @@ class PostgresSession:
         async with self._turn:
             self._check_open()
             await self._end_lease()
+            # An earlier attempt to enter under this name, which nobody else has, may have succeeded unheard.
+            await self._ask("leave", lambda c: c.execute(self._texts["leave"], worker))
             await self._enter(worker)
 
     async def close(self) -> None:
@@ -205,6 +209,7 @@ class PostgresSession:
             return await self._free(connection, dead)
 
     async def _free(self, connection: Connection, workers: Sequence[str]) -> int:
+        await connection.execute(self._texts["serves_no_more"], list(workers))
         nums = [int(row[0]) for row in await connection.fetch(self._texts["release"], list(workers))]
         if nums:
             await connection.execute(self._texts["wake"], nums)

@@ -15,8 +15,9 @@ from functools import partial
 from durable_core.errors import StoreError
 from durable_core.model.checkup import Checkup
 from durable_core.model.entry import Entry
-from durable_core.model.run import RunQuery, RunRecord
+from durable_core.model.run import RunQuery, RunRecord, RunRef
 from durable_core.model.tombstone import EndedRun, Swept, Tombstone
+from durable_core.model.version import Announced, Offer, Tally, news, replaced
 from durable_core.ports import Batch, Signal
 from durable_core.stores.postgres import batch as batches
 from durable_core.stores.postgres import refusals
@@ -154,12 +155,27 @@ class PostgresStore(PostgresSession):
             )
         return bool(row[1])
 
-    async def announce(self, served: Collection[tuple[str, int]]) -> None:
-        """Note what a worker serves; see ``Store.announce``. Writes nothing where all of it is known."""
-        new = sorted(set(served).difference(await self.announced()))
+    async def announce(self, offers: Collection[Offer], *, now_ns: int) -> list[Offer]:
+        """Note what this worker serves; see ``Store.announce``. Writes nothing where all of it is known."""
+        self._check_open()
+        worker = self._worker
+        if worker is None:
+            raise StoreError(
+                f"the store {self.place.shown} was opened without a worker, so nothing is served; open it with one"
+            )
+        known = await self.announced()
+        new = news(known, worker, offers)
         if new:
-            names, versions = [name for name, _ in new], [version for _, version in new]
-            await self._ask("announce what is served", lambda c: c.execute(self._texts["announce"], names, versions))
+            await self._ask(
+                "announce what is served", partial(self._announce, worker=worker, offers=new, now_ns=now_ns)
+            )
+        return replaced(known, new)
+
+    async def _announce(self, connection: Connection, *, worker: str, offers: Sequence[Offer], now_ns: int) -> None:
+        async with connection.transaction():
+            if not await connection.fetchval(self._texts["alive"], worker):
+                raise self._lease_lost()
+            await self._versions.announce(connection, worker, offers, now_ns=now_ns)
 
     # -- claiming --------------------------------------------------------------------------------------------------
 
@@ -228,10 +244,20 @@ class PostgresStore(PostgresSession):
         self._check_open()
         return await self._ask("read journals", lambda c: self._reader.load(c, nums))
 
-    async def announced(self) -> list[tuple[str, int]]:
+    async def announced(self) -> list[Announced]:
         """What any worker has announced; see ``Store.announced``."""
         self._check_open()
-        return await self._ask("read what is announced", self._reader.announced)
+        return await self._ask("read what is announced", self._versions.announced)
+
+    async def unserved(self, *, now_ns: int) -> list[RunRef]:
+        """The runs that wait in vain; see ``Store.unserved``."""
+        self._check_open()
+        return await self._ask("look for runs that wait in vain", partial(self._versions.unserved, now_ns=now_ns))
+
+    async def tally(self, name: str | None = None) -> list[Tally]:
+        """How many runs stand how, by version; see ``Store.tally``."""
+        self._check_open()
+        return await self._ask("count runs", partial(self._versions.tally, name=name), link=self._at_length)
 
     async def find(self, ids: Sequence[str]) -> list[RunRecord]:
         """The runs of these ids; see ``Store.find``."""

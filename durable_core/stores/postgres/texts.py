@@ -37,9 +37,6 @@ TEMPLATES = {
     "find": f"SELECT {RUN} FROM {{s}}.runs WHERE id = ANY($1::text[])",
     "find_num": f"SELECT {RUN} FROM {{s}}.runs WHERE num = $1",
     "signals": "SELECT num, run, name, payload FROM {s}.signals WHERE run = ANY($1::int8[]) ORDER BY num",
-    "announced": "SELECT name, version FROM {s}.served",
-    "announce": """
-INSERT INTO {s}.served (name, version) SELECT * FROM unnest($1::text[], $2::int8[]) ON CONFLICT DO NOTHING""",
     "any_due": f"""
 SELECT EXISTS (SELECT 1 FROM {_SERVED}, LATERAL ({_DUE_NOW}) AS d)
     OR EXISTS (SELECT 1 FROM {_SERVED}, LATERAL ({_DUE_SINCE}) AS d)""",
@@ -67,6 +64,7 @@ SELECT EXISTS (SELECT 1 FROM {{s}}.workers WHERE lease_until_ns < {NOW_NS} AND i
     # Who renews while this waits for the row is no longer expired: the condition is judged again, on the row as it is.
     "bury": f"DELETE FROM {{s}}.workers WHERE lease_until_ns < {NOW_NS} AND id IS DISTINCT FROM $1 RETURNING id",
     "leave": "DELETE FROM {s}.workers WHERE id = $1",
+    "serves_no_more": "DELETE FROM {s}.serving WHERE worker = ANY($1::text[])",
     "release": _RELEASED,
     # In a statement of its own, after runs were let go and while their rows are locked: a signal that came before is
     # seen now, and one that comes later finds them without an owner.
