@@ -33,6 +33,7 @@ def main(
     *,
     keep: Annotated[Path | None, typer.Option(help="Keep databases and logs here; must be new or empty.")] = None,
     store: Annotated[str | None, typer.Option(help="Keep the sagas here instead of in a SQLite file.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="How many processes run the sagas.")] = 1,
     json: Annotated[Path | None, typer.Option(help="Write the audit to this file as JSON.")] = None,
 ) -> None:
     """Play all scenes and audit them."""
@@ -42,7 +43,7 @@ def main(
     directory.mkdir(parents=True, exist_ok=True)
     code = FAILED
     try:
-        code = asyncio.run(_demo(directory, store, json))
+        code = asyncio.run(_demo(directory, store, json, workers))
     except asyncio.CancelledError:
         code = TERMINATED
     finally:
@@ -53,7 +54,7 @@ def main(
     raise typer.Exit(code)
 
 
-async def _demo(directory: Path, store: str | None, json: Path | None) -> int:
+async def _demo(directory: Path, store: str | None, json: Path | None, workers: int) -> int:
     """Play and audit; returns the exit code."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -64,7 +65,7 @@ async def _demo(directory: Path, store: str | None, json: Path | None) -> int:
     mark = "" if store is None else f"-{int(began * 1000):x}"
     screen = Screen()
     try:
-        async with open_shop(directory, store or f"sqlite:///{directory / 'sagas.db'}") as shop:
+        async with open_shop(directory, store or f"sqlite:///{directory / 'sagas.db'}", workers=workers) as shop:
             screen.open(shop)
             outcomes, found = await _play(shop, screen, mark)
     except (DemoFailedError, ChildFailedError, NotHeldError, NotAskedError) as error:

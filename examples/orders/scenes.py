@@ -52,7 +52,7 @@ async def _killed_forward(shop: Shop, order: Order) -> Story:
     await shop.payments.plan("charge", hold_next=1)
     handle = await shop.place(order)
     await shop.payments.held("charge")
-    pid = shop.kill_worker()
+    pid = await shop.kill_worker(handle)
     yield f"The card is charged and the worker still waits to hear of it: kill -9 {pid}."
     await shop.payments.unheld("charge")
     worker = await shop.start_worker()
@@ -66,7 +66,7 @@ async def _killed_backward(shop: Shop, order: Order) -> Story:
     await shop.payments.plan("refund", hold_next=1)
     handle = await shop.place(order)
     await shop.payments.held("refund")
-    pid = shop.kill_worker()
+    pid = await shop.kill_worker(handle)
     yield f"The money is back and the worker still waits to hear of it: kill -9 {pid}, in the middle of the rollback."
     await shop.payments.unheld("refund")
     worker = await shop.start_worker()
@@ -114,7 +114,7 @@ async def _approved(shop: Shop, order: Order) -> Story:
     handle = await shop.place(order)
     token = await shop.manager.takes(order.id)
     await shop.waiting(handle)
-    pid = shop.kill_worker()
+    pid = await shop.kill_worker(handle)
     yield f"The manager has the request in the inbox, with a token. Meanwhile: kill -9 {pid}."
     worker = await shop.start_worker()
     status = await shop.manager.approves(token)

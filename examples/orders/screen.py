@@ -57,7 +57,7 @@ class Screen:
         pids = ", ".join(f"{name} (pid {child.pid})" for name, child in shop.services.items())
         self.console.print("[bold]A shop whose orders are sagas.[/]")
         self.say(f"Four services, each a process with a database of its own: {pids}.")
-        worker = "" if shop.worker is None else f" (pid {shop.worker.pid})"
+        worker = f" (pid {', '.join(str(worker.pid) for worker in shop.workers)})"
         self.say(f"A worker{worker} runs the sagas. This process places the orders, watches, and plays tricks.")
 
     def say(self, text: str) -> None:

@@ -41,7 +41,9 @@ class Shop:
     payments: Admin
     shipping: Admin
     manager: Manager
-    worker: Child | None = None
+    size: int = 1
+    """How many workers there are at a time."""
+    workers: list[Child] = attrs.field(factory=list[Child])
 
     @property
     def books(self) -> Books:
@@ -49,24 +51,28 @@ class Shop:
         return books(self.directory)
 
     async def start_worker(self, *, patience_s: float = 30) -> Child:
-        """Start a process that runs the sagas; it waits ``patience_s`` for a service's answer."""
+        """Start what is missing of the workers, which wait ``patience_s`` for a service's answer; the last one."""
         urls = [f"--{name}={self.services[name].url}" for name in NAMES]
         options = ("--store", self.store, *urls, "--patience", str(patience_s))
-        self.worker = await self.launcher.start("worker", "examples.orders.worker", *options)
-        return self.worker
+        while len(self.workers) < self.size:
+            self.workers.append(await self.launcher.start("worker", "examples.orders.worker", *options))
+        return self.workers[-1]
 
     async def restart_worker(self, *, patience_s: float = 30) -> None:
-        """End the worker in good order and start another."""
-        if self.worker is not None:
-            await self.worker.stop()
+        """End the workers in good order and start others."""
+        while self.workers:
+            await self.workers.pop().stop()
         await self.start_worker(patience_s=patience_s)
 
-    def kill_worker(self) -> int:
-        """``kill -9`` the worker; returns the process id it had."""
-        if self.worker is None:
-            raise DemoFailedError("there is no worker to kill: start one first")
-        self.worker.kill()
-        return self.worker.pid
+    async def kill_worker(self, handle: SagaHandle[Receipt]) -> int:
+        """``kill -9`` the worker that runs this order; returns the process id it had."""
+        name = (await handle.history())[-1].worker
+        for worker in self.workers:
+            if worker.facts["worker"] == name:
+                self.workers.remove(worker)
+                worker.kill()
+                return worker.pid
+        raise DemoFailedError(f"{handle.id} is run by {name}, which is no worker of this demo")
 
     async def place(self, order: Order) -> SagaHandle[Receipt]:
         """Place ``order``: its saga is durable on return, and a worker will run it."""
@@ -124,8 +130,8 @@ def books(directory: Path) -> Books:
 
 
 @asynccontextmanager
-async def open_shop(directory: Path, store: str) -> AsyncGenerator[Shop]:
-    """Start the participants and the first worker; files and logs go to ``directory``, sagas to ``store``."""
+async def open_shop(directory: Path, store: str, *, workers: int = 1) -> AsyncGenerator[Shop]:
+    """Start the participants and the workers; files and logs go to ``directory``, sagas to ``store``."""
     async with AsyncExitStack() as stack:
         launcher = await stack.enter_async_context(Launcher(directory))
         services: dict[str, Child] = {}
@@ -141,6 +147,6 @@ async def open_shop(directory: Path, store: str) -> AsyncGenerator[Shop]:
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=web.url, trust_env=False))
         inventory, payments, shipping = admins
         manager = Manager(desk, http, web.pid)
-        shop = Shop(directory, store, launcher, counter, services, inventory, payments, shipping, manager)
+        shop = Shop(directory, store, launcher, counter, services, inventory, payments, shipping, manager, size=workers)
         await shop.start_worker()
         yield shop

@@ -42,8 +42,10 @@ async def _work(store: str, urls: tuple[str, str, str, str], *, patience: float,
             ShippingClient(shipping),
             DeskClient(desk),
         ]
-        await stack.enter_async_context(Orchestrator(store, sagas=[place_order], resources=resources))
-        report_ready(parent_fd)
+        # On PostgreSQL a lease tells who has died; on a file nobody waits for one.
+        running = Orchestrator(store, sagas=[place_order], resources=resources, lease=3)
+        await stack.enter_async_context(running)
+        report_ready(parent_fd, worker=running.engine.name)
         await stop.wait()
 
 

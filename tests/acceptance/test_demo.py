@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from examples.orders.launcher import ROOT
+from tests.postgres_server import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 DEMO = [sys.executable, "-m", "examples.orders.demo"]
@@ -69,6 +70,24 @@ def test_the_demo_holds(tmp_path: Path) -> None:
     sold = sum(order["sold"] for order in audit["orders"])
     assert all(shelf["balanced"] and shelf["reserved"] == 0 for shelf in audit["stock"])
     assert sold == sum(shelf["sold"] for shelf in audit["stock"]) == 2 * sum(kept for _, kept in ENDS.values())
+    assert processes_of(kept) == []
+
+
+def test_the_demo_holds_on_postgresql_with_three_workers(tmp_path: Path, server: Server) -> None:
+    """The same books, where three workers share the orders and the one that runs an order is killed."""
+    report, kept = tmp_path / "audit.json", tmp_path / "kept"
+    demo = subprocess.run(
+        [*DEMO, "--json", str(report), "--keep", str(kept), "--store", server.fresh(), "--workers", "3"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    audit = json.loads(report.read_text())
+    assert audit["holds"]
+    assert {order["scene"]: (order["status"], order["kept"]) for order in audit["orders"]} == ENDS
     assert processes_of(kept) == []
 
 
