@@ -159,6 +159,7 @@ class Writer:
                     self._in_flight = 0
                     _fail(starts, flushes, lost)
                     await self._on_lost(lost)
+                    self._let_in()
                     continue
                 self.written += self._in_flight
                 self._in_flight = 0

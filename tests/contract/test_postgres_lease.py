@@ -7,9 +7,10 @@ import pytest
 
 from durable_core import LeaseLost, RunQuery, open_store
 from durable_core.ports import Batch
+from durable_core.stores.postgres import link
 from durable_core.stores.postgres.store import PostgresStore
 from durable_core.testing.store_rows import add, claimed, new_batch, new_entry, new_run, new_update, the
-from tests.postgres_server import Server, expire
+from tests.postgres_server import Server, execute, expire
 
 
 def store_at(url: str, *, lease_s: float = 60) -> PostgresStore:
@@ -199,5 +200,55 @@ def test_only_one_of_many_buries_a_worker(server: Server):
         await dying.close()
         for store in others:
             await store.close()
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_stops_amid_a_commit_holds_up_nobody(server: Server, monkeypatch: pytest.MonkeyPatch):
+    """It holds the lock of its row; the server takes its transaction back, and others take over what it had."""
+    monkeypatch.setattr(link, "IDLE_S", 1.0)
+
+    async def run() -> None:
+        url = server.fresh()
+        stopped, other = store_at(url), store_at(url)
+        await stopped.open(worker="w1")
+        await other.open(worker="w2")
+        num = await add(stopped, "a", owner="w1", wake_at_ns=None)
+        connection = await link.connect(stopped.place.dsn)
+        amid = link.in_transaction(connection)
+        await amid.__aenter__()
+        await connection.execute(f"UPDATE {stopped._ready.quoted}.workers SET batch = batch + 1 WHERE id = 'w1'")
+        expire_later = asyncio.to_thread(expire, stopped)  # it waits for the row too
+        await expire_later
+        assert await other.release_dead() == 1
+        with pytest.raises(link.CAUGHT):
+            await amid.__aexit__(None, None, None)
+        with pytest.raises(LeaseLost):
+            await stopped.commit(new_batch(entries=[new_entry(num, 1)]))
+        await stopped.close()
+        await other.close()
+
+    asyncio.run(run())
+
+
+def test_the_roles_isolation_does_not_matter(server: Server):
+    """Where a role reads a snapshot by default, runs are claimed and released all the same."""
+
+    async def run() -> None:
+        execute(server.url(), "CREATE ROLE serial LOGIN SUPERUSER")
+        execute(server.url(), "ALTER ROLE serial SET default_transaction_isolation = 'serializable'")
+        url = server.fresh().replace("//sagas@", "//serial@")
+        zombie, other = store_at(url), store_at(url)
+        await zombie.open(worker="w1")
+        await other.open(worker="w2")
+        nums = [await add(zombie, f"r{n}", owner="w1", wake_at_ns=None) for n in range(5)]
+        await zombie.commit(new_batch(entries=[new_entry(nums[0], seq) for seq in range(1, 300)]))
+        expire(zombie)
+        assert await other.release_dead() == 5
+        assert len(await claimed(other, "w2")) == 5
+        with pytest.raises(LeaseLost):
+            await zombie.commit(new_batch(entries=[new_entry(nums[0], 300)]))
+        await zombie.close()
+        await other.close()
 
     asyncio.run(run())

@@ -14,7 +14,7 @@ from durable_core.errors import StoreError
 from durable_core.model.run import NewRun, RunStatus, RunUpdate
 from durable_core.ports import Batch
 from durable_core.stores.postgres import columns
-from durable_core.stores.postgres.link import COMMAND_S, Connection
+from durable_core.stores.postgres.link import COMMAND_S, Connection, in_transaction
 from durable_core.stores.postgres.nul import escaped
 from durable_core.stores.postgres.statement import statement
 from durable_core.stores.postgres.texts import Texts
@@ -128,7 +128,7 @@ async def _write_in_parts(connection: Connection, texts: Texts, batch: Batch, se
     """The same in several statements: for many entries, for runs that are started and changed or let go at once."""
     schema = texts.schema
     refused: frozenset[int] = frozenset()
-    async with connection.transaction():
+    async with in_transaction(connection):
         if sender.worker is not None:
             mine = statement(schema, frozenset(("worker",)))
             _judged(await connection.fetchrow(mine, sender.worker, sender.number), Batch(), sender)

@@ -6,7 +6,7 @@ far as is known.
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, cast
 
 import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
@@ -15,6 +15,11 @@ CONNECT_S = 10
 """How long a server may take to let us in."""
 COMMAND_S = 30.0
 """How long one statement may take, but for those that read at length."""
+
+LONG_S = 600.0
+"""How long one that reads at length may take."""
+IDLE_S = 5.0
+"""How long the server waits for the next statement of a transaction."""
 
 CAUGHT: tuple[type[Exception], ...] = (
     asyncpg.PostgresError,
@@ -60,10 +65,6 @@ class Connection(Protocol):
         """Write many rows."""
         ...
 
-    def transaction(self) -> AbstractAsyncContextManager[object]:
-        """A transaction, from entry to exit."""
-        ...
-
     async def add_listener(self, channel: str, callback: Callable[..., object]) -> None:
         """Call back on each notification."""
         ...
@@ -81,17 +82,45 @@ class Connection(Protocol):
         ...
 
 
-async def connect(dsn: str) -> Connection:
-    """A connection of its own."""
-    made = await asyncpg.connect(dsn, timeout=CONNECT_S, command_timeout=COMMAND_S)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+async def connect(dsn: str, *, command_s: float = COMMAND_S) -> Connection:
+    """A connection of its own; no statement on it may take longer than ``command_s``."""
+    made = await asyncpg.connect(dsn, timeout=CONNECT_S, command_timeout=command_s)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return cast("Connection", made)
+
+
+@asynccontextmanager
+async def in_transaction(connection: Connection) -> AsyncGenerator[None]:
+    """A transaction from entry to exit, taken back where the block raises.
+
+    It reads what is committed, whatever the role's default: takeovers and claims are thought out for that. The server
+    takes it back by itself where the process is stopped amid it, so that it holds no lock for long.
+    """
+    begin = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '{IDLE_S:.0f}s'"
+    await connection.execute(begin)
+    try:
+        yield
+    except Exception:
+        if not connection.is_closed():
+            await connection.execute("ROLLBACK")
+        raise
+    except BaseException:
+        connection.terminate()  # cancelled amid a statement: nobody knows what it is doing now
+        raise
+    await connection.execute("COMMIT")
 
 
 class Link:
     """A connection to ``dsn`` for one caller at a time; ``prepare`` is called on each that is made."""
 
-    def __init__(self, dsn: str, *, prepare: Callable[[Connection], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        prepare: Callable[[Connection], Awaitable[None]] | None = None,
+        command_s: float = COMMAND_S,
+    ) -> None:
         self._dsn = dsn
+        self._command_s = command_s
         self._prepare = prepare
         self._connection: Connection | None = None
         self._turn = asyncio.Lock()
@@ -107,7 +136,7 @@ class Link:
         async with self._turn:
             connection = self._connection
             if connection is None or connection.is_closed():
-                connection = await connect(self._dsn)
+                connection = await connect(self._dsn, command_s=self._command_s)
                 try:
                     if self._prepare is not None:
                         await self._prepare(connection)

@@ -6,7 +6,7 @@ Invariant: rows that another transaction holds are left to the next piece, so th
 from collections.abc import Sequence
 
 from durable_core.model.tombstone import EndedRun, Swept, Tombstone
-from durable_core.stores.postgres.link import Connection
+from durable_core.stores.postgres.link import Connection, in_transaction
 from durable_core.stores.postgres.nul import escaped, plain
 from durable_core.stores.postgres.texts import Texts
 
@@ -98,7 +98,7 @@ class Purger:
     async def sweep(self, connection: Connection, *, limit: int) -> Swept:
         """Remove entries of buried runs."""
         removed = 0
-        async with connection.transaction():
+        async with in_transaction(connection):
             nums = [int(row[0]) for row in await connection.fetch(self._texts["unswept"], MOST)]
             if nums:
                 removed = int(await connection.fetchval(self._texts["sweep"], nums, max(limit, 0)))
@@ -113,7 +113,7 @@ class Purger:
 
     async def forget(self, connection: Connection, *, now_ns: int, limit: int) -> int:
         """Drop the tombstones whose time has come, but for those whose run was noted something late."""
-        async with connection.transaction():
+        async with in_transaction(connection):
             nums = [int(row[0]) for row in await connection.fetch(self._texts["expired"], now_ns, max(limit, 0))]
             if not nums:
                 return 0

@@ -16,7 +16,7 @@ import attrs
 from durable_core.errors import StoreError, StoreFormatError, StoreNotFound
 from durable_core.stores.postgres import refusals
 from durable_core.stores.postgres.address import Place
-from durable_core.stores.postgres.link import CAUGHT, Connection, connect
+from durable_core.stores.postgres.link import CAUGHT, Connection, connect, in_transaction
 
 FORMAT = 1
 """The stored format that this release writes and reads."""
@@ -174,7 +174,7 @@ async def _migrated(connection: Connection, place: Place, schema: str) -> Step:
     """Run the migrations that are missing, in one transaction, one process at a time."""
     lock = int.from_bytes(hashlib.blake2b(b"sagas " + schema.encode(), digest_size=8).digest(), "big", signed=True)
     try:
-        async with connection.transaction():
+        async with in_transaction(connection):
             await connection.execute("SELECT pg_advisory_xact_lock($1::int8)", lock)
             known = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1)"
             if not await connection.fetchval(known, schema):

@@ -19,7 +19,7 @@ from durable_core.stores.postgres.address import Place
 from durable_core.stores.postgres.columns import NUMBERS
 from durable_core.stores.postgres.doubt import Doubt
 from durable_core.stores.postgres.lease import Lease, Offset, steady_s, wall_ns
-from durable_core.stores.postgres.link import CAUGHT, Connection, Link
+from durable_core.stores.postgres.link import CAUGHT, LONG_S, Connection, Link, in_transaction
 from durable_core.stores.postgres.listen import Listener
 from durable_core.stores.postgres.purge import Purger
 from durable_core.stores.postgres.reader import Reader, to_run
@@ -52,7 +52,8 @@ class PostgresSession:
         self._worker: str | None = None
         self._opened: schema.Ready | None = None
         self._turn = asyncio.Lock()
-        self._commits, self._questions, self._at_length = Link(place.dsn), Link(place.dsn), Link(place.dsn)
+        self._commits, self._questions = Link(place.dsn), Link(place.dsn)
+        self._at_length = Link(place.dsn, command_s=LONG_S)
         self._number = 0
         """Of this worker's last batch."""
         self._doubt: Doubt | None = None
@@ -144,7 +145,7 @@ class PostgresSession:
             await self._end_lease()
             try:
                 if self._worker is not None:
-                    async with self._commits.use() as connection, connection.transaction():
+                    async with self._commits.use() as connection, in_transaction(connection):
                         await connection.execute(self._texts["leave"], self._worker)
                         await self._free(connection, [self._worker])
             except CAUGHT as error:
@@ -204,7 +205,7 @@ class PostgresSession:
         """Forget the workers whose lease has ended, and free their runs; return how many runs."""
         if not await connection.fetchval(self._texts["expired"], self._worker):
             return 0
-        async with connection.transaction():
+        async with in_transaction(connection):
             dead = [str(row[0]) for row in await connection.fetch(self._texts["bury"], self._worker)]
             return await self._free(connection, dead)
 

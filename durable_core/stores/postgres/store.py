@@ -24,7 +24,7 @@ from durable_core.stores.postgres import refusals
 from durable_core.stores.postgres.checkup import check_up
 from durable_core.stores.postgres.columns import NUMBERS
 from durable_core.stores.postgres.doubt import Doubt, let_stray_go
-from durable_core.stores.postgres.link import CAUGHT, Connection
+from durable_core.stores.postgres.link import CAUGHT, Connection, in_transaction
 from durable_core.stores.postgres.session import PostgresSession
 from durable_core.stores.postgres.texts import CANDIDATES
 
@@ -172,7 +172,7 @@ class PostgresStore(PostgresSession):
         return replaced(known, new)
 
     async def _announce(self, connection: Connection, *, worker: str, offers: Sequence[Offer], now_ns: int) -> None:
-        async with connection.transaction():
+        async with in_transaction(connection):
             if not await connection.fetchval(self._texts["alive"], worker):
                 raise self._lease_lost()
             await self._versions.announce(connection, worker, offers, now_ns=now_ns)
@@ -201,7 +201,7 @@ class PostgresStore(PostgresSession):
     async def _claim(
         self, connection: Connection, *, worker: str, due: tuple[object, ...], limit: int
     ) -> list[RunRecord]:
-        async with connection.transaction():
+        async with in_transaction(connection):
             if self._claiming:  # the connection was lost amid that claim: what it has taken is ours, and nobody knows
                 rows = await connection.fetch(self._texts["claimed"], worker, self._claiming)
             else:
