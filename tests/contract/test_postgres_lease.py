@@ -8,6 +8,7 @@ import pytest
 from durable_core import LeaseLost, RunQuery, open_store
 from durable_core.ports import Batch
 from durable_core.stores.postgres import link
+from durable_core.stores.postgres.lease import steady_s
 from durable_core.stores.postgres.store import PostgresStore
 from durable_core.testing.store_rows import add, claimed, new_batch, new_entry, new_run, new_update, the
 from tests.postgres_server import Server, execute, expire
@@ -250,5 +251,28 @@ def test_the_roles_isolation_does_not_matter(server: Server):
             await zombie.commit(new_batch(entries=[new_entry(nums[0], 300)]))
         await zombie.close()
         await other.close()
+
+    asyncio.run(run())
+
+
+def test_right_after_the_database_was_away_nobody_is_buried(server: Server):
+    """Whoever has just failed to renew its own lease gives the others time to renew theirs; then it looks again."""
+
+    async def run() -> None:
+        url = server.fresh()
+        late, early = store_at(url), store_at(url, lease_s=3)
+        await late.open(worker="w1")
+        await early.open(worker="w2")
+        await add(late, "a", owner="w1", wake_at_ns=None)
+        expire(late)
+        assert early._lease is not None
+        early._lease._troubled_s = steady_s()  # as its thread notes it
+        assert await early.release_dead() == 0
+        async with asyncio.timeout(20):
+            while not await early.release_dead():  # noqa: ASYNC110 - it is the time that is waited for
+                await asyncio.sleep(0.05)
+        assert early._lease.calm()
+        await late.close()
+        await early.close()
 
     asyncio.run(run())

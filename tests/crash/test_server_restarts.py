@@ -10,9 +10,9 @@ import pytest
 from durable_core import StoreError
 from sagas import SagaHandle
 from tests.crash.fleet import audit, check_journal, opened, slow
-from tests.crash.victim import Outside
+from tests.crash.victim import Outside, waiting
 from tests.postgres_server import QUICK, Server
-from tests.sagas_for_tests import end_of
+from tests.sagas_for_tests import end_of, until
 
 pytestmark = pytest.mark.slow
 
@@ -72,5 +72,32 @@ def test_a_call_gives_up_on_a_lost_server_after_its_time(mortal: Server, tmp_pat
                 assert caught.value.transient
             await asyncio.to_thread(mortal.start)
             assert (await end_of(await running.start(slow, 3, id="after"), running)).value == 3
+
+    asyncio.run(main())
+
+
+def test_workers_that_come_back_together_do_not_bury_each_other(mortal: Server, tmp_path: Path):
+    """The server is away for longer than a lease: all keep their names and their sagas, and nothing is called again."""
+    outside, url = Outside(tmp_path), mortal.fresh()
+
+    async def main() -> None:
+        async with opened(url, outside, lease=3) as first, opened(url, outside, lease=3) as second:
+            names = first.engine.name, second.engine.name
+            handles = [await first.start(waiting, number, id=f"a{number}") for number in range(5)]
+            handles += [await second.start(waiting, number, id=f"b{number}") for number in range(5)]
+
+            async def all_wait() -> bool:
+                return len([call for call in outside.calls() if call.step == "wait"]) == len(handles)
+
+            await until(all_wait, first)
+            await asyncio.to_thread(mortal.stop, signal.SIGQUIT)
+            await asyncio.sleep(4)
+            await asyncio.to_thread(mortal.start)
+            await asyncio.sleep(2.5)  # what they would do to each other, they would have done by now
+            (tmp_path / "go").touch()
+            for handle in handles:
+                assert (await end_of(handle, first)).status == "completed"
+            assert (first.engine.name, second.engine.name) == names
+            assert len([call for call in outside.calls() if call.step == "wait"]) == len(handles)
 
     asyncio.run(main())

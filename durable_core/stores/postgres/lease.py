@@ -6,6 +6,7 @@ Invariant: ``left_s`` never says more than the database grants, because the time
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 
@@ -53,6 +54,7 @@ class Lease:
         self.worker = worker
         self.lost = False
         """The database knows this worker no more."""
+        self._troubled_s = -math.inf
         self.renewed = 0
         """How often it was renewed."""
         self._dsn = dsn
@@ -69,6 +71,10 @@ class Lease:
     def left_s(self) -> float:
         """Seconds until somebody may take this worker for dead; below zero once they may."""
         return -1.0 if self.lost else self._until_s - steady_s()
+
+    def calm(self) -> bool:
+        """Whether no renewal has failed for a while: else the database was away, and others are yet to renew."""
+        return steady_s() - self._troubled_s > self._lease_s / RENEWALS
 
     def stop(self) -> None:
         """Renew it no more. Returns once the thread has ended; blocks for as long as a renewal under way takes."""
@@ -97,6 +103,7 @@ class Lease:
                     connection = await asyncio.wait_for(connect(self._dsn), self._lease_s)
                 await asyncio.wait_for(self._renew(connection), self._lease_s)
             except CAUGHT as error:
+                self._troubled_s = steady_s()
                 log.warning(
                     "the lease of worker %s could not be renewed; trying again: %s", self.worker, type(error).__name__
                 )

@@ -215,8 +215,13 @@ class PostgresStore(PostgresSession):
         return self._as_claimed(rows, worker)
 
     async def release_dead(self) -> int:
-        """Free the runs of workers whose lease has ended; see ``Store.release_dead``."""
+        """Free the runs of workers whose lease has ended; see ``Store.release_dead``.
+
+        Not right after the database was away: the others could not renew either, and are about to.
+        """
         self._check_open()
+        if self._lease is not None and not self._lease.calm():
+            return 0
         return await self._ask("release dead workers", self._bury_workers)
 
     async def next_wake_ns(self, *, after_ns: int) -> int | None:
