@@ -103,7 +103,9 @@ class Answers:
                 return
         fresh = await engine.find(record.id)
         entries = await engine.journal(record.num)
-        if not self._settled(fresh, entries, answer, closed=closed(fresh)) and engine.serves(record):
+        taken = self._settled(fresh, entries, answer, closed=closed(fresh))
+        # One that is not taken up yet is on disk, and judged by the worker that takes it up.
+        if not taken and engine.serves(record) and not await engine.store.signals([record.num]):
             raise PayloadError(
                 f"run {record.id}: the answer to callback {answer.key!r} is not of its declared type; it was not "
                 "accepted, and the run keeps waiting"

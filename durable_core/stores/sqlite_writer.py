@@ -26,15 +26,12 @@ NUMBERS = 1 << 20
 _INSERT_RUNS = {n: sql.INSERT_RUNS + ", ".join([sql.RUN_MARKS] * n) for n in ROW_CHUNKS}
 _INSERT_ENTRIES = {n: sql.INSERT_ENTRIES + ", ".join([sql.ENTRY_MARKS] * n) for n in ROW_CHUNKS}
 _CLAIM = "UPDATE runs SET owner = ?, status = 'running', wake_at_ns = NULL WHERE num IN ({marks})"
-# The plus keeps SQLite from walking all unowned runs in search of the few that have a signal.
-_WAKE_SIGNALLED = """
-UPDATE runs SET wake_at_ns = 0, status = CASE WHEN status = 'stuck' THEN 'pending' ELSE status END
-WHERE num IN (SELECT run FROM signals) AND +owner IS NULL AND ended_at_ns IS NULL
-"""
+_ANY_SIGNAL = "SELECT 1 FROM signals LIMIT 1"
 # A stuck run that somebody has signalled is no longer stuck: it waits for a worker to take the signal up.
 _SIGNALLED = """
 UPDATE runs SET wake_at_ns = 0, status = CASE WHEN status = 'stuck' THEN 'pending' ELSE status END WHERE num = ?
 """
+_WAKE_SIGNALLED = f"{_SIGNALLED} AND EXISTS (SELECT 1 FROM signals WHERE run = runs.num)"  # noqa: S608 - our own text
 # A stuck run waits for a person, so it stays as it is, unless that person's signal waits already.
 _RELEASE = """
 UPDATE runs SET owner = NULL,
@@ -101,8 +98,9 @@ class Writer:
                 f"a batch of {len(batch)} rows updates runs that {self._path} does not hold (numbers {unknown}); "
                 "nothing of it was written. Report it as a bug"
             )
-        if any(update.owner is None and update.ended_at_ns is None for update in updates.values()):
-            self._connection.execute(_WAKE_SIGNALLED)
+        if self._connection.execute(_ANY_SIGNAL).fetchone() is not None:
+            let_go = [(num,) for num, row in updates.items() if row.owner is None and row.ended_at_ns is None]
+            self._connection.executemany(_WAKE_SIGNALLED, let_go)
 
     def claim(self, worker: str, served: Collection[tuple[str, int]], *, now_ns: int, limit: int) -> list[RunRecord]:
         """Make up to ``limit`` due runs ``worker``'s; return them, the longest due first."""
