@@ -6,10 +6,8 @@ in the same commit that gives it back.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from durable_core.errors import DurableError, Fault, StoreError
 from durable_core.model.callback import token_of
@@ -19,6 +17,7 @@ from durable_core.model.run import NewRun, RunRecord, RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store, Timer
 from durable_core.ports import Signal as StoredSignal
+from durable_core.runtime.admission import Admission, Queued
 from durable_core.runtime.attempts import Attempts
 from durable_core.runtime.context import Context
 from durable_core.runtime.guard import LoopGuard
@@ -35,8 +34,6 @@ log = logging.getLogger("durable_core")
 
 MOST_CLAIMED = 500
 """Runs claimed in one transaction."""
-LINGER_NS = 5_000_000_000
-"""A run that waits no longer than this stays in memory; a longer wait costs a row and nothing else."""
 
 
 class Worker:
@@ -66,11 +63,9 @@ class Worker:
         self.append, self.update, self.after = writer.append, writer.update, writer.after
         self.max_crashes = max_crashes
         self.decoder = codec.decoder
-        self.leaving = self._starved = self._looking = False
+        self.leaving = self._looking = False
         self.runs: dict[int, Run] = {}
-        self._concurrency = concurrency
-        self._active = 0
-        self._admitted: deque[tuple[Run, tuple[Any, ...], dict[str, Any]]] = deque()
+        self._admission = Admission(concurrency)
         self._on_outcome, self._on_attention = on_outcome, on_attention
         self._takers: dict[int, list[asyncio.Future[None]]] = {}
         self._loop = asyncio.get_running_loop()
@@ -92,9 +87,9 @@ class Worker:
         self.leaving = True
         if self._wake is not None:
             self._wake[1].cancel()
-        for run, _, _ in self._admitted:
-            run.status = RunStatus.PENDING
-            run.save(owner=None, wake_at_ns=0)
+        for queued in self._admission.queue:
+            queued.run.status = RunStatus.PENDING
+            queued.run.save(owner=None, wake_at_ns=0)
         cut = await self._attempts.drain(list(self.runs.values()), within_s=grace_s)
         if cut:
             log.warning(
@@ -126,38 +121,34 @@ class Worker:
         self.writer.start(row, told)
         if row.deadline_at_ns is not None:
             self._watch_deadline(run)
-        if self._active < self._concurrency:
-            self._drive(run, args, kwargs)
+        queued = Queued(run, args, kwargs)
+        if self._admission.open:
+            self._drive(queued)
         else:
-            self._admitted.append((run, args, kwargs))
+            self._admission.queue.append(queued)
 
-    def _drive(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        run.active = True
-        self._active += 1
+    def _drive(self, queued: Queued) -> None:
+        run, args, kwargs = queued
+        self._admission.enter(run)
         run.begin(run.definition.fn(Context(run), *args, **kwargs))
         self.drive_soon(run)
 
     def _begin_early(self, run: Run) -> None:
-        """Begin a run beyond the concurrency: what it is told must find its body in place."""
-        for place, (waiting, args, kwargs) in enumerate(self._admitted):
-            if waiting is run:
-                del self._admitted[place]
-                self._drive(run, args, kwargs)
-                return
+        """Begin a run before its turn: what it is told must find its body in place."""
+        queued = self._admission.take(run)
+        if queued is not None:
+            self._drive(queued)
 
     def _admit(self) -> None:
-        while self._admitted and self._active < self._concurrency and not self.leaving:
-            run, args, kwargs = self._admitted.popleft()
-            if not run.dead:
-                self._drive(run, args, kwargs)
+        while not self.leaving and (queued := self._admission.next()) is not None:
+            self._drive(queued)
 
     def adopt(self, record: RunRecord, entries: list[Entry], signals: list[StoredSignal]) -> None:
         """Drive a run that another process, or this one earlier, has begun."""
         definition = self.registry.get(record.name, record.version)
         run = self._restored(record, definition)
         self.runs[record.num] = run
-        run.active = True
-        self._active += 1
+        self._admission.enter(run)
         try:
             args, kwargs = definition.shape.decode(record.input, what=f"run {record.id}: the arguments")
         except DurableError as unreadable:
@@ -240,8 +231,7 @@ class Worker:
     def attempt(self, run: Run, step: PendingStep) -> None:
         """Call the step's function."""
         if not run.active:
-            run.active = True
-            self._active += 1
+            self._admission.enter(run)
         self._attempts.call(run, step)
 
     def drive_soon(self, run: Run) -> None:
@@ -274,7 +264,7 @@ class Worker:
             due.append(run.deadline_at_ns)
         wake_at_ns = min((at_ns for at_ns in due if at_ns is not None), default=None)
         if run.status is not RunStatus.STUCK:
-            if wake_at_ns is not None and wake_at_ns - self.now_ns() <= LINGER_NS:
+            if wake_at_ns is not None and self._admission.lingers(wake_at_ns - self.now_ns(), of=len(self.runs)):
                 return
             run.status = RunStatus.WAITING
         else:
@@ -282,7 +272,8 @@ class Worker:
         run.save(owner=None, wake_at_ns=wake_at_ns)
         run.evict()
         if wake_at_ns is not None:
-            self._wake_by(wake_at_ns)
+            # Not before the row says so: a claim that comes too soon finds nothing, and nobody would ask again.
+            self.after(partial(self._wake_by, wake_at_ns))
 
     def ended(self, run: Run, end: End) -> None:
         """Tell the waiters once the end is durable."""
@@ -299,14 +290,11 @@ class Worker:
 
     def _rest(self, run: Run) -> None:
         """``run`` no longer counts against the concurrency: let others in."""
-        if run.active:
-            run.active = False
-            self._active -= 1
-            if self._admitted:
-                # Not at once: this may be called amid another body, and no body is driven from within another.
-                self._loop.call_soon(self._admit)
-            elif self._starved:
-                self.poked.set()
+        if self._admission.leave(run):
+            self.poked.set()
+        elif self._admission.queue:
+            # Not at once: this may be called amid another body, and no body is driven from within another.
+            self._loop.call_soon(self._admit)
 
     def guilty(self, num: int, error: StoreError) -> None:
         """The store refuses this run's rows for good: drop it; it goes on from its journal once somebody has looked."""
@@ -375,24 +363,31 @@ class Worker:
 
     async def _claim(self) -> None:
         served = self.registry.served()
+        now_ns = self.now_ns()
         while served and not self.leaving:
-            room = self._concurrency - self._active - len(self._admitted)
-            self._starved = room <= 0
-            if self._starved:
+            room = self._admission.claimable()
+            if not room:
                 return  # whoever leaves pokes
             if not self._claimed:
-                limit = min(room, MOST_CLAIMED)
-                self._claimed = await self.store.claim(self.worker, served, now_ns=self.now_ns(), limit=limit)
+                now_ns = self.now_ns()
+                self._claimed = await self.store.claim(
+                    self.worker, served, now_ns=now_ns, limit=min(room, MOST_CLAIMED)
+                )
             if not self._claimed:
                 break
             nums = [record.num for record in self._claimed]
             journals = await self.store.load(nums)
-            left = await self.store.signals(nums)
+            left: dict[int, list[StoredSignal]] = {}
+            for signal in await self.store.signals(nums):
+                left.setdefault(signal.run, []).append(signal)
             records, self._claimed = self._claimed, []
             for record in records:
-                self.adopt(record, journals[record.num], [signal for signal in left if signal.run == record.num])
+                self.adopt(record, journals[record.num], left.get(record.num, []))
                 if record.num in self._takers:
                     self.after(partial(self._tell_takers, record.num))
-        next_ns = await self.store.next_wake_ns(after_ns=self.now_ns())
+            self._admission.claimed(len(records))
+        self._admission.claimed(0)
+        self._admit()
+        next_ns = await self.store.next_wake_ns(after_ns=now_ns)  # by then more may be due, and nobody else would ask
         if next_ns is not None:
             self._wake_by(next_ns)
