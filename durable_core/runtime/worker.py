@@ -22,6 +22,7 @@ from durable_core.runtime.attempts import Attempts
 from durable_core.runtime.context import Context
 from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End
+from durable_core.runtime.quarantine import Quarantine
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
 from durable_core.runtime.shadow import bindings
@@ -71,6 +72,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self.guard = LoopGuard(self._loop)
         self._undriven: list[Run] = []
+        self.suspect = Quarantine(self).enter
         self._attempts = Attempts(self, self._loop)
         self._claimed: list[RunRecord] = []  # ours in the store, and not yet in memory
         self.poked = asyncio.Event()
