@@ -81,7 +81,7 @@ class Runs(Kernel):
         """Write the start; False where its id is taken."""
         told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-        def settled(accepted: bool, error: StoreError | None) -> None:  # noqa: FBT001
+        def settled(accepted: bool, error: "StoreError | None") -> None:  # noqa: FBT001 - quoted: made for every start
             if told.done():
                 return
             if error is not None:

@@ -115,7 +115,7 @@ class Worker:
         args, kwargs = definition.shape.decode(row.input, what=f"run {row.id}: the arguments")
         self.runs[row.num] = run
 
-        def told(accepted: bool, error: StoreError | None) -> None:  # noqa: FBT001
+        def told(accepted: bool, error: "StoreError | None") -> None:  # noqa: FBT001 - quoted: made for every start
             if not accepted and not run.dead:
                 run.evict()
             settled(accepted, error)

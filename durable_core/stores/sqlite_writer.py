@@ -8,7 +8,6 @@ import os
 import platform
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
-from itertools import chain
 
 import attrs
 
@@ -16,10 +15,11 @@ from durable_core.errors import StoreError
 from durable_core.model.run import NewRun, RunRecord, RunStatus
 from durable_core.ports import Batch
 from durable_core.stores import sql
+from durable_core.stores import sqlite_binding as binding
 from durable_core.stores.sqlite_reader import Reader, chunks, marks
 
 ROW_CHUNKS = (64, 16, 4, 1)
-"""Rows of one INSERT. Measured for journal rows: 2.1 µs a row with 64, 3.4 with executemany."""
+"""Rows of one INSERT. Measured for journal rows: 2.8 µs a row with 64, 4.0 with executemany."""
 NUMBERS = 1 << 20
 """How many run numbers are reserved at a time."""
 
@@ -66,7 +66,7 @@ class Writer:
             batch = without(batch, refused)
             self._insert_runs(batch.starts)
         for some in chunks(batch.entries, ROW_CHUNKS):
-            self._connection.execute(_INSERT_ENTRIES[len(some)], list(chain.from_iterable(some)))
+            self._connection.execute(_INSERT_ENTRIES[len(some)], binding.entries(some))
         if batch.consumed:
             self._connection.executemany("DELETE FROM signals WHERE num = ?", [(num,) for num in batch.consumed])
         if batch.updates:
@@ -75,8 +75,7 @@ class Writer:
 
     def _insert_runs(self, starts: Sequence[NewRun]) -> None:
         for some in chunks(starts, ROW_CHUNKS):
-            values = [value for start in some for value in (*start, start.created_at_ns)]
-            self._connection.execute(_INSERT_RUNS[len(some)], values)
+            self._connection.execute(_INSERT_RUNS[len(some)], binding.runs(some))
 
     def _taken(self, starts: Sequence[NewRun]) -> frozenset[int]:
         """The numbers of those whose id the store holds already, or an earlier one of them has."""
@@ -90,7 +89,7 @@ class Writer:
 
     def _update(self, batch: Batch) -> None:
         updates = batch.updates
-        changed = self._connection.executemany(sql.UPDATE_RUN, updates.values()).rowcount
+        changed = self._connection.executemany(sql.UPDATE_RUN, map(binding.update, updates.values())).rowcount
         if changed != len(updates):
             known = "SELECT 1 FROM runs WHERE num = ?"
             unknown = [num for num in updates if self._connection.execute(known, (num,)).fetchone() is None]
