@@ -1,8 +1,24 @@
-"""Durable execution by itself: runs that checkpoint every step and wait, and go on after any crash.
+"""Durable execution by itself: functions that checkpoint every step and wait, and go on after any crash.
 
-It knows nothing of compensation; the ``sagas`` package stands on the names listed here and on no others.
+For users: ``Engine`` runs functions made by ``@durable``, whose bodies are given a ``Context``; ``step`` and ``Retry``
+say how a step is attempted, ``current`` what it may know about itself. ``RunHandle``, ``RunInfo``, ``RunStep``,
+``RunStatus`` and ``HistoryEntry`` show runs; ``Branch``, ``Callback``, ``Parallel``, ``Durable`` and ``Step`` are what
+the calls give. And the errors: ``DurableError`` and all that derive from it, ``Fault`` and ``Closed``.
+
+For whoever builds another layer: all else. ``Runs`` drives a ``DurableFunction`` and gives its body ``Primitives``;
+``BodyContext``, ``Operation``, ``ParallelBlock``, ``in_lanes`` and ``ChildBlock`` are what a layer's own context is
+made of, ``DeclaredStep`` and ``CallShape`` its declarations. ``sagas`` stands on the names listed here and on no
+others; this package knows nothing of compensation.
 """
 
+from durable_core.bodies.blocks import ChildBlock, ParallelBlock, in_lanes
+from durable_core.bodies.body import BodyContext
+from durable_core.bodies.callback import Callback
+from durable_core.bodies.context import Context
+from durable_core.bodies.operation import Operation
+from durable_core.bodies.parallel import Parallel
+from durable_core.dsl import durable, step
+from durable_core.engine import Engine
 from durable_core.errors import (
     CallbackAlreadyAnswered,
     CallbackClosed,
@@ -32,11 +48,41 @@ from durable_core.errors import (
     StoreNotFound,
     WrongState,
 )
-from durable_core.model.callback import Answer
+from durable_core.handle import RunHandle
+from durable_core.model.archive import read_line
+from durable_core.model.callback import Answer, Taken
+from durable_core.model.checkup import Checkup, Facts, Finding, Group, Level, WorkerSeen
+from durable_core.model.children import COMPLETED as CHILD_COMPLETED
+from durable_core.model.children import OPENED as CHILD_OPENED
 from durable_core.model.codec import Codec
+from durable_core.model.declared import (
+    DeclaredStep,
+    Span,
+    Step,
+    check_timeout,
+    check_version,
+    place_of,
+    positional,
+)
+from durable_core.model.durable import Durable
 from durable_core.model.entry import Entry as JournalEntry
 from durable_core.model.entry import EntryKind
 from durable_core.model.failure import FailureText, capture, describe, rebuild
+from durable_core.model.info import (
+    HistoryEntry,
+    RunInfo,
+    RunStep,
+    at,
+    error_text,
+    history_of,
+    maybe_at,
+    ns_of,
+    plain_input,
+    read_or_plain,
+    step_of,
+    stuck_error,
+    waits_of,
+)
 from durable_core.model.keys import check_name, derived, idempotency_key, name_of, served
 from durable_core.model.outcome import DEFAULT_UNKNOWN, Outcome
 from durable_core.model.record import StepRecord, StepStatus, fold
@@ -44,59 +90,86 @@ from durable_core.model.retry import Retry
 from durable_core.model.run import ENDS, RunQuery, RunRecord, RunRef, RunStatus
 from durable_core.model.shape import CallShape
 from durable_core.model.spec import DurableFunction, StepSpec, is_async
+from durable_core.model.startable import Takes0, Takes1, Takes2, Takes3
+from durable_core.model.verbs import faulted_on
+from durable_core.model.version import Announced, Offer, Tally
 from durable_core.ports import Clock, Ids, Store
 from durable_core.runs import Runs
 from durable_core.runtime.answers import Answers
-from durable_core.runtime.attempts import CURRENT, AttemptInfo
+from durable_core.runtime.attempts import CURRENT, AttemptInfo, current
 from durable_core.runtime.blocks import Branches
 from durable_core.runtime.callbacks import PendingCallback
 from durable_core.runtime.clock import to_ns
-from durable_core.runtime.context import Context
 from durable_core.runtime.fibers import Branch
 from durable_core.runtime.ledger import End
+from durable_core.runtime.primitives import Primitives
+from durable_core.runtime.purge import PurgeReport
 from durable_core.runtime.settings import Settings
 from durable_core.runtime.steps import OutcomeUnknown
 from durable_core.runtime.waiters import RunOutcome
 from durable_core.stores import open_store
 
 __all__ = [
+    "CHILD_COMPLETED",
+    "CHILD_OPENED",
     "CURRENT",
     "DEFAULT_UNKNOWN",
     "ENDS",
+    "Announced",
     "Answer",
     "Answers",
     "AttemptInfo",
+    "BodyContext",
     "Branch",
     "Branches",
     "CallShape",
+    "Callback",
     "CallbackAlreadyAnswered",
     "CallbackClosed",
     "CallbackError",
     "CallbackFailed",
     "CallbackNotFound",
     "CallbackTimeout",
+    "Checkup",
+    "ChildBlock",
     "Clock",
     "Closed",
     "Codec",
     "Context",
+    "DeclaredStep",
     "DefinitionError",
+    "Durable",
     "DurableError",
     "DurableFunction",
     "End",
+    "Engine",
     "EntryKind",
+    "Facts",
     "FailureText",
     "Fault",
+    "Finding",
     "ForeignAwaitError",
+    "Group",
+    "HistoryEntry",
     "Ids",
     "JournalEntry",
+    "Level",
     "NonDeterminismError",
+    "Offer",
+    "Operation",
     "Outcome",
     "OutcomeUnknown",
+    "Parallel",
+    "ParallelBlock",
     "PayloadError",
     "PendingCallback",
+    "Primitives",
+    "PurgeReport",
     "RemoteError",
     "Retry",
     "RunExists",
+    "RunHandle",
+    "RunInfo",
     "RunKilled",
     "RunNotFound",
     "RunOutcome",
@@ -104,10 +177,13 @@ __all__ = [
     "RunRecord",
     "RunRef",
     "RunStatus",
+    "RunStep",
     "RunStuck",
     "Runs",
     "Settings",
     "SiblingFailed",
+    "Span",
+    "Step",
     "StepCrashed",
     "StepInterrupted",
     "StepRecord",
@@ -119,17 +195,44 @@ __all__ = [
     "StoreFormatError",
     "StoreFull",
     "StoreNotFound",
+    "Taken",
+    "Takes0",
+    "Takes1",
+    "Takes2",
+    "Takes3",
+    "Tally",
+    "WorkerSeen",
     "WrongState",
+    "at",
     "capture",
     "check_name",
+    "check_timeout",
+    "check_version",
+    "current",
     "derived",
     "describe",
+    "durable",
+    "error_text",
+    "faulted_on",
     "fold",
+    "history_of",
     "idempotency_key",
+    "in_lanes",
     "is_async",
+    "maybe_at",
     "name_of",
+    "ns_of",
     "open_store",
+    "place_of",
+    "plain_input",
+    "positional",
+    "read_line",
+    "read_or_plain",
     "rebuild",
     "served",
+    "step",
+    "step_of",
+    "stuck_error",
     "to_ns",
+    "waits_of",
 ]

@@ -13,10 +13,13 @@ from typing import Any
 
 import attrs
 
-from sagas.model.definition import Declared, Pivot, SagaDef, Step, is_saga, is_step, place_of
+from durable_core import place_of
+from sagas.model.definition import Declared, Pivot, SagaDef, Step, is_saga, is_step
 from sagas.model.impure import instead_of
 from sagas.model.names import MISSING, Function, Names, Role
 from sagas.model.paths import At, Frame, Paths
+from sagas.model.soundness import doubts, late, misfits, unread
+from sagas.model.worst import Worst
 
 RUNNERS = frozenset({"run", "map"})
 
@@ -63,7 +66,21 @@ def scan(definition: SagaDef[..., Any]) -> Scan:
     with suppress(RecursionError):  # nested too deep to be read to its end: what has been read counts
         reader.saga(definition, at=False, in_block=False, sure=True)
     faults = [*reader.faults, *reader.lacking, *_doubled(reader.uses)]
-    return Scan(tuple(dict.fromkeys(reader.uses)), tuple(dict.fromkeys(faults)), tuple(dict.fromkeys(reader.warnings)))
+    warnings = [*reader.warnings, *late(definition, Worst(reader.calls, reader.statements))]
+    warnings += [f"{place_of(definition.body)}: {warning}" for warning in unread(definition)]
+    for use in _firsts(reader.uses):
+        faults += [f"{use.place}: {fault}" for fault in misfits(use.what)]
+        warnings += [f"{use.place}: {warning}" for warning in doubts(use.what)]
+    return Scan(tuple(dict.fromkeys(reader.uses)), tuple(dict.fromkeys(faults)), tuple(dict.fromkeys(warnings)))
+
+
+def _firsts(uses: Sequence[Use]) -> Sequence[Use]:
+    """For each step and child saga the place where it is first seen to run."""
+    found: dict[object, Use] = {}
+    for use in uses:
+        if use.sure:
+            found.setdefault(use.what, use)
+    return tuple(found.values())
 
 
 def _doubled(uses: Sequence[Use]) -> list[str]:
@@ -87,6 +104,8 @@ class _Reader(Paths):
         self.faults: list[str] = []
         self.lacking: list[str] = []
         self.warnings: list[str] = []
+        self.calls: dict[ast.Call, Declared[..., Any] | SagaDef[..., Any]] = {}
+        """What each ``run`` and ``map`` surely runs."""
         self._sources: dict[SagaDef[..., Any], _Source | None] = {}
         self._ends: dict[tuple[object, ...], At] = {}
         """What holds at the end of what was followed; while it is being followed, what held at its beginning."""
@@ -98,9 +117,7 @@ class _Reader(Paths):
         key = (definition, at, in_block, sure)
         if key in self._ends:
             return self._ends[key]
-        if definition not in self._sources:
-            self._sources[definition] = _source(definition.body)
-        source = self._sources[definition]
+        source = self._source(definition)
         self._ends[key] = at
         if source is not None:
             frame = Frame(
@@ -113,6 +130,16 @@ class _Reader(Paths):
             )
             self._ends[key] = self.function(source.tree.body, frame, at)
         return self._ends[key]
+
+    def _source(self, definition: SagaDef[..., Any]) -> "_Source | None":
+        if definition not in self._sources:
+            self._sources[definition] = _source(definition.body)
+        return self._sources[definition]
+
+    def statements(self, definition: SagaDef[..., Any]) -> Sequence[ast.stmt]:
+        """The statements of a saga's body; none where there is no source."""
+        source = self._source(definition)
+        return () if source is None else source.tree.body
 
     def _helper(
         self, helper: tuple[Function, Names], roles: Mapping[str, Role], *, at: At, in_block: bool, sure: bool
@@ -170,6 +197,8 @@ class _Reader(Paths):
             self.frame, in_block=self.frame.in_block or in_block, sure=self.frame.sure and role is not None
         )
         with self.within(frame):
+            if self.frame.sure:
+                self.calls[node] = what
             after = self._use(what, self._place(node), at, begins=in_block or awaited)
         return at if in_block or role is None else after
 
