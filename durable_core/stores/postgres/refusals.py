@@ -45,7 +45,10 @@ _CHANGED = Advice(
 # By SQLSTATE, or its first two characters: https://www.postgresql.org/docs/current/errcodes-appendix.html
 ADVICE: Mapping[str, Advice] = {
     "08": _GONE,
-    "22021": Advice("a text has a character that {place} cannot hold", "leave out NUL characters"),
+    "22": Advice(
+        "it has a value that {place} cannot hold",
+        "give texts without NUL and lone surrogates, whole numbers of 64 bits, and bytes",
+    ),
     "23": _TWICE,
     "25006": Advice(
         "{place} takes no writes: it is a standby, or set to read only",
@@ -75,6 +78,7 @@ ADVICE: Mapping[str, Advice] = {
     "57P03": Advice("{place} is starting or stopping", "wait for it", True),  # noqa: FBT003
     "58": Advice("{place} had an input/output error", "check its disk and its log", True),  # noqa: FBT003
 }
+_BINDING = "invalid input for query argument"
 _UNLISTED = Advice("{place} refused it", "see PostgreSQL's own words below")
 
 
@@ -94,11 +98,13 @@ def explain(error: BaseException, *, place: str, doing: str, outcome: str = NOTH
         error = error.__context__ or error  # a rollback that failed because of it hides the error that matters
     if isinstance(error, ValueError | OverflowError):  # the driver could not bind it
         return StoreError(
-            f"could not {doing} at {place}: it has a value that PostgreSQL cannot hold ({error}); {outcome}. "
+            f"could not {doing}: it has a value that {place} cannot hold ({error}); {outcome}. "
             "Give texts without lone surrogates, whole numbers of 64 bits, and bytes"
         )
     advice = advice_for(error)
     said = str(error).partition("\n")[0] or type(error).__name__
+    if _BINDING in said:
+        said = said.rpartition(" (")[2].rstrip(")")  # without the values themselves: they are the user's
     return advice.kind(
         f"could not {doing}: {advice.what.format(place=place)}; {outcome}. What to do: {advice.then}. "
         f"PostgreSQL says: {said}",
