@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks import fleet
 from benchmarks.workloads import WORKLOADS, store_in
 
-LABELS = {
+TARGETS = {
     ("W1", "p50_ms"): ("W1 300 sagas one by one, p50", "ms", "<= 1.3", "<= 3"),
     ("W1", "p99_ms"): ("W1 the same, p99", "ms", "", ""),
     ("W2", "sagas_s"): ("W2 2,000 sagas at once", "sagas/s", ">= 8000", ">= 4000"),
@@ -105,7 +105,7 @@ def _measured(asked: argparse.Namespace, store: str | None) -> dict[str, dict[st
         runs = [_in_a_process(workload, freeze=asked.freeze, store=store) for _ in range(count)]
         for name in runs[0]:
             values = [run[name] for run in runs]
-            label, unit, *targets = LABELS[workload, name]
+            label, unit, *targets = TARGETS[workload, name]
             median = statistics.median(values)
             figures.setdefault(workload, {})[name] = median
             target = targets[store is not None]
