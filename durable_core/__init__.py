@@ -66,7 +66,7 @@ from durable_core.model.declared import (
 )
 from durable_core.model.durable import Durable
 from durable_core.model.entry import Entry as JournalEntry
-from durable_core.model.entry import EntryKind
+from durable_core.model.entry import EntryKind, held
 from durable_core.model.failure import FailureText, capture, describe, rebuild
 from durable_core.model.info import (
     HistoryEntry,
@@ -76,6 +76,7 @@ from durable_core.model.info import (
     error_text,
     history_of,
     maybe_at,
+    not_before,
     ns_of,
     plain_input,
     read_or_plain,
@@ -215,12 +216,14 @@ __all__ = [
     "error_text",
     "faulted_on",
     "fold",
+    "held",
     "history_of",
     "idempotency_key",
     "in_lanes",
     "is_async",
     "maybe_at",
     "name_of",
+    "not_before",
     "ns_of",
     "open_store",
     "place_of",
