@@ -39,7 +39,37 @@ class Batch:
         return len(self.starts) + len(self.entries) + len(self.updates) + len(self.consumed)
 
 
-class Store(Protocol):
+class SpanLedger(Protocol):
+    """What a store knows of the spans that are still to be exported: how far each worker's entries have been.
+
+    A worker that exports owes the spans of its own entries, and of those that a dead worker left owing. Entries of one
+    worker are committed one batch after the other, so that a position among its own is a safe place to go on from, also
+    where the batches of several workers are committed in another order than they took their positions. No position is
+    handed out twice: whoever deletes entries leaves the newest of all in place.
+    """
+
+    async def owe(self, worker: str) -> int:
+        """From here on the spans of ``worker``'s entries are owed; the position after which they begin. Durable."""
+        ...
+
+    async def owed(self, worker: str) -> dict[str, int]:
+        """The positions up to which entries have been exported, of ``worker`` and of debtors that live no more."""
+        ...
+
+    async def pay(self, worker: str, pos: int | None) -> None:
+        """The entries of ``worker`` up to ``pos`` have been exported; None: all of them, and it owes no more."""
+        ...
+
+    async def written(self, worker: str, *, after: int, limit: int) -> list[tuple[int, Entry]]:
+        """The first entries of ``worker`` after a position, each with its own, in the order of its commits."""
+        ...
+
+    async def find_nums(self, nums: Sequence[int]) -> list[RunRecord]:
+        """The runs of these numbers, in no order; unknown ones are left out."""
+        ...
+
+
+class Store(SpanLedger, Protocol):
     """Where runs and their journals live. One instance serves one engine, on its event loop.
 
     Every method may raise ``StoreError``; ``StoreError.transient`` says whether it is worth asking again.

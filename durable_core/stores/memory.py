@@ -24,6 +24,9 @@ class MemoryData:
     journals: dict[int, dict[int, Entry]] = attrs.field(factory=dict[int, dict[int, Entry]])
     """Entries by ``seq``, by run."""
     served: set[tuple[str, int]] = attrs.field(factory=set[tuple[str, int]])
+    order: list[tuple[int, int]] = attrs.field(factory=list[tuple[int, int]])
+    """Run and ``seq`` of every entry, in the order of the commits: its position is its place here, from 1."""
+    traced: dict[str, int] = attrs.field(factory=dict[str, int])
     signals: dict[int, Signal] = attrs.field(factory=dict[int, Signal])
     workers: dict[str, "MemoryStore"] = attrs.field(factory=dict[str, "MemoryStore"])
     """Every announced worker with its store, which says whether it still lives."""
@@ -115,6 +118,7 @@ class MemoryStore:
         for entry in batch.entries:
             if entry.run not in refused:
                 self.data.journals.setdefault(entry.run, {})[entry.seq] = entry
+                self.data.order.append((entry.run, entry.seq))
         for num in batch.consumed:
             self.data.signals.pop(num, None)
         for num, update in updates.items():
@@ -255,6 +259,43 @@ class MemoryStore:
         """The run of this number; see ``Store.find_num``."""
         self._check_open()
         return self.data.runs.get(num)
+
+    async def find_nums(self, nums: Sequence[int]) -> list[RunRecord]:
+        """The runs of these numbers; see ``SpanLedger.find_nums``."""
+        self._check_open()
+        return [self.data.runs[num] for num in dict.fromkeys(nums) if num in self.data.runs]
+
+    async def owe(self, worker: str) -> int:
+        """Let ``worker`` owe the spans of what it writes; see ``SpanLedger.owe``."""
+        self._check_open()
+        return self.data.traced.setdefault(worker, len(self.data.order))
+
+    async def owed(self, worker: str) -> dict[str, int]:
+        """What is owed by ``worker`` and by the dead; see ``SpanLedger.owed``."""
+        self._check_open()
+        alive = {name for name, store in self.data.workers.items() if store.alive} - {worker}
+        return {name: pos for name, pos in self.data.traced.items() if name not in alive}
+
+    async def pay(self, worker: str, pos: int | None) -> None:
+        """Note what has been exported; see ``SpanLedger.pay``."""
+        self._check_open()
+        if pos is None:
+            self.data.traced.pop(worker, None)
+        else:
+            self.data.traced[worker] = pos
+
+    async def written(self, worker: str, *, after: int, limit: int) -> list[tuple[int, Entry]]:
+        """What ``worker`` has written; see ``SpanLedger.written``."""
+        self._check_open()
+        found: list[tuple[int, Entry]] = []
+        for place in range(after, len(self.data.order)):
+            run, seq = self.data.order[place]
+            entry = self.data.journals.get(run, {}).get(seq)
+            if entry is not None and entry.worker == worker:
+                found.append((place + 1, entry))
+                if len(found) == limit:
+                    break
+        return found
 
     async def select(self, query: RunQuery) -> list[RunRecord]:
         """The runs that ``query`` describes; see ``Store.select``."""

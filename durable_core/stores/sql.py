@@ -87,6 +87,13 @@ CREATE TABLE served (
 )
 """,
     """
+CREATE TABLE traced (
+    worker TEXT NOT NULL,
+    pos BIGINT NOT NULL,
+    PRIMARY KEY (worker)
+)
+""",
+    """
 CREATE TABLE meta (
     "key" TEXT NOT NULL,
     value BLOB NOT NULL,

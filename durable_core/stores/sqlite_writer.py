@@ -43,6 +43,7 @@ UPDATE runs SET owner = NULL,
     END
 WHERE owner = ? AND ended_at_ns IS NULL
 """
+_OWE = "INSERT OR IGNORE INTO traced (worker, pos) SELECT ?, coalesce(max(pos), 0) FROM journal"
 _NOW_NS = "SELECT CAST(strftime('%s', 'now') AS INTEGER) * 1000000000"
 
 
@@ -146,6 +147,19 @@ class Writer:
         if row == (None, None):
             self._connection.execute(_SIGNALLED, (run,))
         return True
+
+    def owe(self, worker: str) -> int:
+        """Let ``worker`` owe the spans of what it writes from now on; the position after which that begins."""
+        self._connection.execute(_OWE, (worker,))
+        (pos,) = self._connection.execute("SELECT pos FROM traced WHERE worker = ?", (worker,)).fetchone()
+        return int(pos)
+
+    def pay(self, worker: str, pos: int | None) -> None:
+        """Note up to where the entries of ``worker`` have been exported; None: it owes no more."""
+        if pos is None:
+            self._connection.execute("DELETE FROM traced WHERE worker = ?", (worker,))
+        else:
+            self._connection.execute("UPDATE traced SET pos = ? WHERE worker = ?", (pos, worker))
 
     def reserve_numbers(self) -> range:
         """The next ``NUMBERS`` run numbers; they are this store's once the transaction is committed."""

@@ -130,6 +130,15 @@ class ServedRow(SQLModel, table=True):
     version: int = Field(sa_column=_whole(key=True))
 
 
+class TracedRow(SQLModel, table=True):
+    """A worker that owes spans: those of its journal entries after ``pos``. Gone once it has left and owes none."""
+
+    __tablename__ = "traced"  # pyright: ignore[reportAssignmentType]
+
+    worker: str = Field(sa_column=_text(key=True))
+    pos: int = Field(sa_column=_whole())
+
+
 class MetaRow(SQLModel, table=True):
     """A fact about the whole store: ``format`` and ``next_num`` (numbers), ``secret`` (32 bytes).
 
@@ -142,4 +151,4 @@ class MetaRow(SQLModel, table=True):
     value: bytes = Field(sa_column=_data())
 
 
-TABLES: tuple[type[SQLModel], ...] = (RunRow, JournalRow, SignalRow, WorkerRow, ServedRow, MetaRow)
+TABLES: tuple[type[SQLModel], ...] = (RunRow, JournalRow, SignalRow, WorkerRow, ServedRow, TracedRow, MetaRow)

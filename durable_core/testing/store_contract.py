@@ -23,9 +23,10 @@ from durable_core.testing.store_rows import (
     new_update,
     opened,
 )
+from durable_core.testing.store_span_rules import SpanRules
 
 
-class StoreContract(CommitRules, ClaimRules):
+class StoreContract(CommitRules, ClaimRules, SpanRules):
     """The rules. A subclass gives the fixture ``make_store`` and the method ``crash``."""
 
     @in_loop
