@@ -1,7 +1,7 @@
 """The seams of the engine: what it needs of a store, a clock and a source of ids, and nothing more."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import attrs
 
@@ -157,6 +157,22 @@ class Store(SpanLedger, Protocol):
 
     async def changed(self) -> bool:
         """Whether another connection has committed since the last call: a cheap reason to look."""
+        ...
+
+
+class TraceContext(Protocol):
+    """What a tracing library is asked for while runs begin and their steps run."""
+
+    def origin(self, uid: bytes, name: str, mode: Literal["link", "join"]) -> str | None:
+        """What a run that begins here stores of its trace; see ``NewRun.traceparent``."""
+        ...
+
+    def enter(self, trace_id: int, span_id: int, *, sampled: bool) -> Any:
+        """Make a step's span the current one for the code that runs in this context; returns what ``leave`` wants."""
+        ...
+
+    def leave(self, token: Any) -> None:
+        """The step is over."""
         ...
 
 

@@ -49,6 +49,7 @@ class Ledger:
         "seq",
         "shell",
         "status",
+        "traceparent",
         "uid",
         "undriven",
     )
@@ -78,6 +79,7 @@ class Ledger:
         self.reason = reason
         self.detail = detail
         self.deadline_at_ns = deadline_at_ns
+        self.traceparent: str | None = None  # what the run's row says of its trace
         self.held = False
         """The body is not driven: an operator has paused the run, or its worker is leaving."""
         self.abandoned = False

@@ -17,7 +17,7 @@ from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.run import NewRun, RunRecord, RunStatus
 from durable_core.model.spec import DurableFunction
-from durable_core.ports import Clock, Ids, Store, Timer
+from durable_core.ports import Clock, Ids, Store, Timer, TraceContext
 from durable_core.ports import Signal as StoredSignal
 from durable_core.runtime.attempts import Attempts
 from durable_core.runtime.context import Context
@@ -56,6 +56,7 @@ class Worker:
         codec: Codec,
         on_outcome: Callable[[Run, End | None], None],
         on_attention: Callable[[str], None],
+        tracing: TraceContext | None = None,
     ) -> None:
         self.worker = name
         self.store = store
@@ -64,19 +65,17 @@ class Worker:
         self.clock = clock
         self.now_ns, self.draw = clock.now_ns, ids.draw
         self.append, self.update, self.after = writer.append, writer.update, writer.after
-        self.max_crashes = max_crashes
-        self.decoder = codec.decoder
+        self.max_crashes, self.decoder = max_crashes, codec.decoder
         self.leaving = self._starved = self._looking = False
         self.runs: dict[int, Run] = {}
-        self._concurrency = concurrency
-        self._active = 0
+        self._concurrency, self._active = concurrency, 0
         self._admitted: deque[tuple[Run, tuple[Any, ...], dict[str, Any]]] = deque()
         self._on_outcome, self._on_attention = on_outcome, on_attention
         self._takers: dict[int, list[asyncio.Future[None]]] = {}
         self._loop = asyncio.get_running_loop()
         self.guard = LoopGuard(self._loop)
         self._undriven: list[Run] = []
-        self._attempts = Attempts(self, self._loop)
+        self._attempts = Attempts(self, self._loop, tracing=tracing)
         self._claimed: list[RunRecord] = []  # ours in the store, and not yet in memory
         self.poked = asyncio.Event()
         """Set when something may have become due."""
@@ -115,6 +114,7 @@ class Worker:
             created_at_ns=row.created_at_ns,
             deadline_at_ns=row.deadline_at_ns,
         )
+        run.traceparent = row.traceparent
         args, kwargs = definition.shape.decode(row.input, what=f"run {row.id}: the arguments")
         self.runs[row.num] = run
 
@@ -184,7 +184,7 @@ class Worker:
 
     def _restored(self, record: RunRecord, definition: DurableFunction) -> Run:
         """The run as its row says that it stands."""
-        return Run(
+        run = Run(
             self,
             definition,
             num=record.num,
@@ -198,6 +198,8 @@ class Worker:
             detail=record.detail,
             deadline_at_ns=deadline_of(record, definition),
         )
+        run.traceparent = record.traceparent
+        return run
 
     def _early(self, run: Run, signals: list[StoredSignal], seq: int) -> list[Entry]:
         """Journal the signals that have a given-up step attempted again, or the body abandoned."""
