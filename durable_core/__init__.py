@@ -58,6 +58,7 @@ from durable_core.runtime.settings import Settings
 from durable_core.runtime.steps import OutcomeUnknown
 from durable_core.runtime.waiters import RunOutcome
 from durable_core.stores import open_store
+from durable_core.tracing.documents import jaeger_document, otlp_document
 from durable_core.tracing.fold import RunTrace, spans_of
 from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord
 from durable_core.tracing.vocabulary import (
@@ -69,6 +70,7 @@ from durable_core.tracing.vocabulary import (
     StepWords,
     Vocabulary,
 )
+from durable_core.tracing.wiring import Tracing, export_directly, export_failures, tracing_with
 
 __all__ = [
     "CURRENT",
@@ -140,19 +142,25 @@ __all__ = [
     "StoreFormatError",
     "StoreFull",
     "StoreNotFound",
+    "Tracing",
     "Vocabulary",
     "WrongState",
     "capture",
     "check_name",
     "derived",
     "describe",
+    "export_directly",
+    "export_failures",
     "fold",
     "idempotency_key",
     "is_async",
+    "jaeger_document",
     "name_of",
     "open_store",
+    "otlp_document",
     "rebuild",
     "served",
     "spans_of",
     "to_ns",
+    "tracing_with",
 ]

@@ -25,11 +25,15 @@ from durable_core.runtime.waiters import RunOutcome, Waiters
 from durable_core.runtime.worker import Worker
 from durable_core.runtime.writer import Writer
 from durable_core.stores import open_store
+from durable_core.tracing.exporter import Exporter
+from durable_core.tracing.wiring import Tracing
 
 log = logging.getLogger("durable_core")
 
 POLL_S = 0.05
 """How often to ask the store whether another process has written."""
+SPANS_S = 5.0
+"""How long leaving waits for spans to be taken; what is left then is owed, and sent by the next process."""
 BURIAL_S = 1.0
 """How often to look for workers that have died."""
 
@@ -44,6 +48,7 @@ class Kernel:
         clock: drives waits, retry delays and step timeouts.
         ids: where identities and jitter come from.
         store: instead of ``url``, an opened or unopened store.
+        tracing: where the spans of runs go; None: nowhere.
 
     Use it as an asynchronous context manager. On entry it recovers what an earlier process left.
     """
@@ -58,6 +63,7 @@ class Kernel:
         ids: Ids | None = None,
         store: Store | None = None,
         on_attention: Callable[[str], Awaitable[None]] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self._attention = Attention(on_attention)
@@ -70,6 +76,9 @@ class Kernel:
         self.store: Store = store or open_store(url)
         self._writer: Writer | None = None
         self._worker: Worker | None = None
+        self.tracing = tracing
+        self.exporter: Exporter | None = None
+        """Follows the journal and exports spans, in a worker that is traced; what it did is told after it is left."""
         self._scout: asyncio.Task[None] | None = None
         self._waiters = Waiters()
         self.name = f"w-{self.ids.name()}"
@@ -95,7 +104,9 @@ class Kernel:
                 codec=self.codec,
                 on_outcome=self._told,
                 on_attention=self._attention.ask_for,
+                tracing=None if self.tracing is None else self.tracing.context,
             )
+            self.exporter = await self._exporting()
         self._scout = loop.create_task(self._look_around())
         attach = getattr(self.clock, "attach", None)
         if attach is not None:  # a clock under a test's control waits for this engine to be idle
@@ -118,10 +129,28 @@ class Kernel:
                 await self._writer.close(within_s=self.settings.grace_s)
         finally:
             self._writer = self._worker = self._scout = None
+            if self.exporter is not None:
+                await self.exporter.close(within_s=SPANS_S)
             left = StoreError("the engine was left while this waited; the run goes on, ask another engine on its store")
             self._waiters.fail(left)
             await self._attention.told()
             await self.store.close()
+
+    async def _exporting(self) -> Exporter | None:
+        """Begin to export spans, where they are wanted."""
+        tracing = self.tracing
+        if tracing is None:
+            return None
+        exporter = Exporter(
+            self.store,
+            self.name,
+            tracing.sink,
+            tracing.vocabulary,
+            progress=self.progress,
+            failures=tracing.failures,
+        )
+        await exporter.start()
+        return exporter
 
     @property
     def writer(self) -> Writer:

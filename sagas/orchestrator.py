@@ -9,12 +9,13 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
-from durable_core import Clock, DefinitionError, DurableFunction, RunExists, RunRef, Runs, Settings, to_ns
+from durable_core import Clock, DefinitionError, DurableFunction, RunExists, RunRef, Runs, Settings, to_ns, tracing_with
 from sagas.answering import Answering
 from sagas.errors import SagaExists
 from sagas.handle import SagaHandle
 from sagas.model.definition import SagaDef, Span, check_timeout
 from sagas.model.info import SagaInfo
+from sagas.model.spans import VOCABULARY
 from sagas.model.startable import Takes0, Takes1, Takes2, Takes3
 from sagas.operators import plain
 from sagas.runtime.binding import Binder
@@ -43,7 +44,8 @@ class Orchestrator(Answering):
         grace: how long leaving waits for attempts under way.
         store_timeout: how long a call waits for a store that fails before it raises ``StoreError``.
         max_crashes: after so many deaths of the process within one step its saga is stuck.
-        tracer_provider: where spans go.
+        tracer_provider: where spans go: a provider of OpenTelemetry's SDK. By default the global one, where the program
+            has set one (``sagas.tracing.configure`` does); else nothing is traced.
         on_attention: called, at least once, when a saga gets stuck, or a step of it has failed ten times and goes on.
     """
 
@@ -71,9 +73,13 @@ class Orchestrator(Answering):
             max_crashes=max_crashes,
         )
         self.lease = lease
-        self.tracer_provider = tracer_provider
+        try:
+            tracing = tracing_with(tracer_provider, vocabulary=VOCABULARY)
+        except TypeError as error:
+            raise DefinitionError(f"{error}; give one of its SDK, or none") from None
         self._on_attention = on_attention
-        self.engine = Runs(url, settings=settings, clock=clock, on_attention=self._attend if on_attention else None)
+        attend = self._attend if on_attention else None
+        self.engine = Runs(url, settings=settings, clock=clock, on_attention=attend, tracing=tracing)
         self._binder = Binder(self.engine.codec, resources)
         self._registered: dict[tuple[str, int], SagaDef[..., Any]] = {}
         for definition in sagas:
@@ -231,8 +237,9 @@ class Orchestrator(Answering):
         else:
             raise DefinitionError(f"{what!r} is neither a saga nor a saga's name; decorate its body with @saga(...)")
         try:
+            deadline_ns = _ns(deadline, f"starting {name}: deadline")
             ref = await self.engine.begin(
-                name, args, kwargs, id=id, version=version, deadline_ns=_ns(deadline, f"starting {name}: deadline")
+                name, args, kwargs, id=id, version=version, deadline_ns=deadline_ns, trace=trace
             )
         except RunExists as taken:
             raise SagaExists(plain(taken), run_id=taken.run_id) from None

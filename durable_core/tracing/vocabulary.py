@@ -88,6 +88,8 @@ class Vocabulary:
 
     prefix: str = "run"
     """What attributes begin with, and what the root span is called."""
+    scope: str = "durable_core"
+    """The name of the instrumentation, as OpenTelemetry calls it."""
     kinds: Mapping[str, StepWords] = attrs.field(factory=dict[str, StepWords])
     """By step kind; others are told by the step's name alone."""
     mark: Callable[[Entry], Sequence[Meaning]] = _no_meaning

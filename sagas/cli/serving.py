@@ -25,6 +25,7 @@ from sagas.cli.exits import DONE, INTERRUPTED, tell
 from sagas.cli.layout import Piece, clean
 from sagas.cli.modules import load, resources_of, sagas_of
 from sagas.cli.options import Common, Json, Store, common
+from sagas.tracing import configure, flush, wanted
 
 
 @attrs.frozen
@@ -62,6 +63,8 @@ def worker(
 ) -> None:
     """Run the sagas of MODULE until SIGTERM or Ctrl-C; a second Ctrl-C stops at once.
 
+    With OTEL_EXPORTER_OTLP_ENDPOINT set, the traces of its sagas are sent there.
+
     A module may have `resources`: a list of the objects that its steps ask for, or a callable (plain, async, or a
     context manager) that gives one.
     """
@@ -70,7 +73,10 @@ def worker(
     if log_level.upper() not in levels:
         raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
     logging.basicConfig(level=levels[log_level.upper()], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if wanted():
+        configure()
     asyncio.run(_serve([load(name) for name in modules], given, Limits(concurrency, grace)))
+    flush()
     _leave()
 
 

@@ -75,6 +75,7 @@ def _data(entry: JournalEntry) -> dict[str, Any]:
 
 VOCABULARY = Vocabulary(
     prefix="saga",
+    scope="sagas",
     kinds={
         "compensation": StepWords(name="undo {step}", serves="compensates"),
         "probe": StepWords(name="probe {step}", serves="probes"),

@@ -1,0 +1,110 @@
+"""Sets up the export of traces: ``configure``, once in a program, before its orchestrators are made.
+
+It needs the extra ``otlp`` (``pip install 'durable-sagas[otlp]'``). Jaeger takes what it sends, at port 4318.
+
+Invariant: what is sent says nothing of the process that sends it, so that every worker sends the same.
+"""
+
+import os
+import threading
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from durable_core import DefinitionError, export_directly, export_failures
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
+__all__ = ["configure", "flush", "wanted"]
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+QUEUE = 20_000
+"""Spans that steps' own instrumentation may have waiting; the sagas' own wait in the journal."""
+TRACES = "/v1/traces"
+
+_configured: "list[tuple[str | None, str, bool, TracerProvider]]" = []
+
+
+def wanted() -> bool:
+    """Whether the environment says where to send traces."""
+    return any(os.environ.get(name) for name in ENDPOINTS) and not _disabled()
+
+
+def configure(endpoint: str | None = None, service_name: str = "sagas", *, failures: bool = False) -> "TracerProvider":
+    """Send traces by OTLP over HTTP, and install the provider as the program's own.
+
+    The spans of sagas, and those that instrumented code makes within their steps, arrive as one trace for each saga.
+    The standard ``OTEL_*`` variables are honoured: endpoint, headers, timeout, sampler, resource attributes, and
+    ``OTEL_SERVICE_NAME`` before ``service_name``. With ``OTEL_SDK_DISABLED=true`` nothing is sent.
+
+    Args:
+        endpoint: where the collector is, such as ``http://localhost:4318``; with a path of its own it is used as it
+            stands. Default: as the environment says, else ``http://localhost:4318``.
+        service_name: what Jaeger lists the sagas under.
+        failures: whether a saga that the sampler left out is exported in full once it fails or is stuck.
+
+    Returns:
+        The provider, also for other spans; a second call with the same arguments gives the first one's.
+
+    Raises:
+        DefinitionError: the extra is not installed, the endpoint is no address, or the program has set a provider.
+    """
+    for known_endpoint, known_name, known_failures, provider in _configured:
+        if (known_endpoint, known_name, known_failures) == (endpoint, service_name, failures):
+            return provider
+    from opentelemetry import trace  # noqa: PLC0415 - only for those who want spans
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    except ImportError as error:
+        raise DefinitionError(
+            "sagas.tracing.configure() needs the exporter of OTLP; install it: pip install 'durable-sagas[otlp]'"
+        ) from error
+    if isinstance(trace.get_tracer_provider(), TracerProvider):
+        raise DefinitionError(
+            "this program has set a tracer provider already, so sagas.tracing.configure() would not be heard; call it "
+            "once and first, or leave it out: an Orchestrator uses the program's own provider"
+        )
+    url = None if endpoint is None else _url(endpoint)
+    provider = TracerProvider(resource=_resource(service_name))
+    if not _disabled():
+        size = None if os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") else QUEUE
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(url), max_queue_size=size))
+        export_directly(provider, OTLPSpanExporter(url))
+    if failures:
+        export_failures(provider)
+    trace.set_tracer_provider(provider)
+    _configured.append((endpoint, service_name, failures, provider))
+    return provider
+
+
+def flush(within_s: float = 3.0) -> None:
+    """Send what steps' own instrumentation has left waiting, before a process ends; gives up after ``within_s``."""
+    for *_, provider in _configured:
+        sending = threading.Thread(target=provider.force_flush, name="last-spans", daemon=True)
+        sending.start()
+        sending.join(within_s)
+
+
+def _disabled() -> bool:
+    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def _url(endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise DefinitionError(
+            f"sagas.tracing.configure({endpoint!r}): give the address of a collector, such as http://localhost:4318"
+        )
+    return urlunsplit(parts._replace(path=TRACES)) if parts.path in ("", "/") else endpoint
+
+
+def _resource(service_name: str) -> "Resource":
+    """The service, and what the environment adds; nothing that tells one process from another."""
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
+
+    told = OTELResourceDetector().detect()
+    return Resource({"telemetry.sdk.language": "python", "service.name": service_name}).merge(told)
