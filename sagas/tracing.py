@@ -1,27 +1,41 @@
-"""Sets up the export of traces: ``configure``, once in a program, before its orchestrators are made.
+"""Traces: ``configure`` sends them, called first in a program; ``document`` writes one.
 
-It needs the extra ``otlp`` (``pip install 'durable-sagas[otlp]'``). Jaeger takes what it sends, at port 4318.
+Sending needs the extra ``otlp`` (``pip install 'durable-sagas[otlp]'``). Jaeger takes what is sent, at port 4318.
 
 Invariant: what is sent says nothing of the process that sends it, so that every worker sends the same.
 """
 
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from durable_core import DefinitionError, export_directly, export_failures
+from durable_core import (
+    DefinitionError,
+    RunNotFound,
+    RunRecord,
+    export_directly,
+    export_failures,
+    jaeger_document,
+    otlp_document,
+    spans_of,
+)
+from sagas.model.spans import VOCABULARY
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
-__all__ = ["configure", "flush", "wanted"]
+    from sagas.orchestrator import Orchestrator
+
+__all__ = ["configure", "document", "flush", "wanted"]
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 QUEUE = 20_000
 """Spans that steps' own instrumentation may have waiting; the sagas' own wait in the journal."""
 TRACES = "/v1/traces"
+SERVICE = "sagas"
+WRITERS = {"jaeger": jaeger_document, "otlp": otlp_document}
 
 _configured: "list[tuple[str | None, str, bool, TracerProvider]]" = []
 
@@ -31,7 +45,7 @@ def wanted() -> bool:
     return any(os.environ.get(name) for name in ENDPOINTS) and not _disabled()
 
 
-def configure(endpoint: str | None = None, service_name: str = "sagas", *, failures: bool = False) -> "TracerProvider":
+def configure(endpoint: str | None = None, service_name: str = SERVICE, *, failures: bool = False) -> "TracerProvider":
     """Send traces by OTLP over HTTP, and install the provider as the program's own.
 
     The spans of sagas, and those that instrumented code makes within their steps, arrive as one trace for each saga.
@@ -79,6 +93,34 @@ def configure(endpoint: str | None = None, service_name: str = "sagas", *, failu
     trace.set_tracer_provider(provider)
     _configured.append((endpoint, service_name, failures, provider))
     return provider
+
+
+async def document(
+    orchestrator: "Orchestrator", id: str, *, form: Literal["jaeger", "otlp"] = "jaeger", service_name: str = SERVICE
+) -> dict[str, Any]:
+    """A saga's whole trace as far as it is durable, as plain JSON: Jaeger's own, or OTLP's. Jaeger's page opens either.
+
+    It is made from the journal, so it needs no collector, and neither tracing nor a worker here. Its ids are those of
+    the spans that workers send. The trace of a child saga is that of its root.
+
+    Raises:
+        SagaNotFound: no saga has this id.
+    """
+    await orchestrator.get(id)
+    record = await _root(orchestrator, id)
+    spans = spans_of(record, await orchestrator.engine.journal(record.num), vocabulary=VOCABULARY)
+    return WRITERS[form](spans, service=service_name, scope=VOCABULARY.scope)
+
+
+async def _root(orchestrator: "Orchestrator", id: str) -> RunRecord:
+    """The saga of this id, or the one that the child of this id is a part of."""
+    try:
+        return await orchestrator.engine.find(id)
+    except RunNotFound:
+        around, _, _ = id.rpartition("/")
+        if not around:
+            raise
+        return await _root(orchestrator, around)
 
 
 def flush(within_s: float = 3.0) -> None:

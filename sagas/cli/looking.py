@@ -57,7 +57,7 @@ async def look(orchestrator: "Orchestrator", saga_id: str) -> Seen:
         SagaNotFound: there is none of this id.
     """
     info = await orchestrator.info(saga_id)
-    record = await root_of(orchestrator, saga_id)
+    record = await _root(orchestrator, saga_id)
     entries = await orchestrator.engine.journal(record.num)
     whole = info if record.id == saga_id else await orchestrator.info(record.id)
     root = attrs.evolve(whole, steps=steps_of(entries))
@@ -76,7 +76,7 @@ async def look(orchestrator: "Orchestrator", saga_id: str) -> Seen:
     )
 
 
-async def root_of(orchestrator: "Orchestrator", saga_id: str) -> RunRecord:
+async def _root(orchestrator: "Orchestrator", saga_id: str) -> RunRecord:
     """The run of this id, or the one that the child of this id is a part of."""
     try:
         return await orchestrator.engine.find(saga_id)
@@ -84,7 +84,7 @@ async def root_of(orchestrator: "Orchestrator", saga_id: str) -> RunRecord:
         parent, _, _ = saga_id.rpartition("/")
         if not parent:
             raise
-        return await root_of(orchestrator, parent)
+        return await _root(orchestrator, parent)
 
 
 def _error(info: SagaInfo, record: RunRecord, entries: Sequence[JournalEntry]) -> str | None:
@@ -105,7 +105,7 @@ async def journal(orchestrator: "Orchestrator", saga_id: str) -> list[Entry]:
         SagaNotFound: there is none of this id.
     """
     await orchestrator.get(saga_id)
-    record = await root_of(orchestrator, saga_id)
+    record = await _root(orchestrator, saga_id)
     entries = await orchestrator.engine.journal(record.num)
     return [_told(told, entry) for told, entry in zip(history_of(entries), entries, strict=True)]
 

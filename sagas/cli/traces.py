@@ -9,16 +9,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from durable_core import jaeger_document, otlp_document, spans_of
 from sagas.cli import screen
 from sagas.cli.address import Address, orchestrator_at
 from sagas.cli.exits import CommandError
 from sagas.cli.layout import Piece, clean
-from sagas.cli.looking import root_of
 from sagas.cli.options import Common, Json, SagaId, Store, common
-from sagas.model.spans import VOCABULARY
-
-SERVICE = "sagas"
+from sagas.tracing import document
 
 
 class Format(StrEnum):
@@ -26,9 +22,6 @@ class Format(StrEnum):
 
     JAEGER = "jaeger"
     OTLP = "otlp"
-
-
-WRITERS = {Format.JAEGER: jaeger_document, Format.OTLP: otlp_document}
 
 
 def attach(app: typer.Typer) -> None:
@@ -61,8 +54,8 @@ def export(
     It is the same trace, to the byte of each id, as its workers send. A child saga is part of its root's trace.
     """
     given = common(ctx, store, as_json=as_json)
-    count, document = asyncio.run(_trace(given.address, saga_id, form))
-    written = msgspec.json.format(msgspec.json.encode(document), indent=1)
+    trace = asyncio.run(_trace(given.address, saga_id, form))
+    written = msgspec.json.format(msgspec.json.encode(trace), indent=1)
     if output is None:
         sys.stdout.write(written.decode() + "\n")
         return
@@ -70,7 +63,7 @@ def export(
         output.write_bytes(written + b"\n")
     except OSError as error:
         raise CommandError(f"{output} cannot be written: {error.strerror or error}; give another --output") from error
-    _told(given, saga_id, count, output)
+    _told(given, saga_id, _count(trace, form), output)
 
 
 def _told(given: Common, saga_id: str, count: int, output: Path) -> None:
@@ -80,9 +73,13 @@ def _told(given: Common, saga_id: str, count: int, output: Path) -> None:
     screen.show([(Piece(clean(f"{count} spans of {saga_id} are in {output}; drop it on Jaeger's page to see them")),)])
 
 
-async def _trace(address: Address, saga_id: str, form: Format) -> tuple[int, dict[str, Any]]:
+async def _trace(address: Address, saga_id: str, form: Format) -> dict[str, Any]:
     async with orchestrator_at(address, worker=False) as orchestrator:
-        await orchestrator.get(saga_id)
-        record = await root_of(orchestrator, saga_id)
-        spans = spans_of(record, await orchestrator.engine.journal(record.num), vocabulary=VOCABULARY)
-    return len(spans), WRITERS[form](spans, service=SERVICE, scope=VOCABULARY.scope)
+        return await document(orchestrator, saga_id, form=form.value)
+
+
+def _count(written: dict[str, Any], form: Format) -> int:
+    """The spans of a document."""
+    if form is Format.JAEGER:
+        return len(written["data"][0]["spans"])
+    return len(written["resourceSpans"][0]["scopeSpans"][0]["spans"])

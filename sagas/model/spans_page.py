@@ -8,7 +8,7 @@ HEAD = """\
 # Spans
 
 What a saga's trace holds. This page is made from the code by `python -m sagas.model.spans_page`; a test keeps them
-equal.
+equal. How to get them: [Look at traces](../how-to/traces.md).
 
 One saga is one trace, however many workers drive it and however often they die. Its spans are a function of its
 journal: the same whoever exports them, and as often as you like. A span comes after its parent, always. What holds
@@ -21,7 +21,7 @@ Arguments, results, notes of operators and reasons are in no span. The texts of 
 only.
 
 Trace ids are the BLAKE2b hash of the saga's random uid in 128 bits; span ids are 64 bits of BLAKE2b, keyed by the uid,
-over the span's kind, key, attempt and journal entry.
+over the span's kind, key, attempt and journal entry. `sagas.current().traceparent` tells a step its own.
 """
 
 
