@@ -84,8 +84,8 @@ class RunTrace:
         found = [] if before is None else before.cut()
         parent, scopes = self._parts.of(entry.key, entry.label)
         found += scopes
-        serves = self._steps.get(served(entry.key))
-        links = () if serves is None or serves is before else self._pen.link(serves.latest)
+        serves = self._steps.get(served(entry.key)) if "~" in entry.key else None
+        links = () if serves is None else self._pen.link(serves.latest)
         self._steps[entry.key] = StepTrace(self._pen, self._vocabulary, entry, parent, links)
         return found
 

@@ -4,6 +4,8 @@ Invariant: time does not go back within a trace, even where a run moves between 
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
 
 from durable_core.model.failure import describe
 from durable_core.model.run import RunRecord
@@ -14,10 +16,39 @@ from durable_core.tracing.vocabulary import Vocabulary
 LONGEST_TEXT = 16 << 10
 
 
+class Names(NamedTuple):
+    """The attributes of a step's spans, with their prefix: put together once, for they are written for every span."""
+
+    id: str
+    step_name: str
+    step_key: str
+    step_kind: str
+    attempt: str
+    outcome: str
+    idempotency_key: str
+    worker: str
+
+
+@lru_cache
+def names_of(prefix: str) -> Names:
+    """The names that begin with this prefix."""
+    step = f"{prefix}.step"
+    return Names(
+        id=f"{prefix}.id",
+        step_name=f"{step}.name",
+        step_key=f"{step}.key",
+        step_kind=f"{step}.kind",
+        attempt=f"{step}.attempt",
+        outcome=f"{step}.outcome",
+        idempotency_key=f"{step}.idempotency_key",
+        worker=f"{prefix}.worker.id",
+    )
+
+
 class Pen:
     """One run's ids, attributes and time."""
 
-    __slots__ = ("began_ns", "now_ns", "origin", "prefix", "run_id", "trace_id", "uid")
+    __slots__ = ("began_ns", "names", "now_ns", "origin", "prefix", "run_id", "trace_id", "uid")
 
     def __init__(self, record: RunRecord, vocabulary: Vocabulary) -> None:
         self.uid = record.uid
@@ -25,6 +56,7 @@ class Pen:
         self.trace_id = trace_id_of(record.uid, self.origin)
         self.run_id = record.id
         self.prefix = vocabulary.prefix
+        self.names = names_of(vocabulary.prefix)
         self.began_ns = self.now_ns = record.created_at_ns
 
     def advance(self, at_ns: int) -> None:
@@ -37,7 +69,7 @@ class Pen:
 
     def attributes(self, **own: Value | None) -> dict[str, Value]:
         """The attributes of a span: the run's id, and its own under the prefix; two underscores stand for a dot."""
-        found: dict[str, Value] = {f"{self.prefix}.id": self.run_id}
+        found: dict[str, Value] = {self.names.id: self.run_id}
         for name, value in own.items():
             if value is not None:
                 found[f"{self.prefix}.{name.replace('__', '.')}"] = value

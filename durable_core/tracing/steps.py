@@ -31,6 +31,7 @@ class StepTrace:
         "_opened_ns",
         "_parent",
         "_pen",
+        "_plain",
         "_timeout",
         "_words",
         "_worker",
@@ -43,7 +44,8 @@ class StepTrace:
         self._pen = pen
         self._key, self._kind, self._intent = started.key, started.label, started.seq
         self._words: StepWords = words.kinds.get(started.label, PLAIN)
-        self._name = self._words.name.format(step=name_of(started.key))
+        self._plain = name_of(started.key)
+        self._name = self._plain if self._words is PLAIN else self._words.name.format(step=self._plain)
         self._parent = parent
         self._links = links
         self._began_ns = pen.now_ns
@@ -73,7 +75,7 @@ class StepTrace:
 
     def overdue(self, entry: Entry) -> None:
         """The attempt has passed its timeout, and goes on for now."""
-        self._timeout = (SpanEvent("timeout", self._pen.now_ns, {f"{self._pen.prefix}.worker.id": entry.worker}),)
+        self._timeout = (SpanEvent("timeout", self._pen.now_ns, {self._pen.names.worker: entry.worker}),)
 
     def ended(self, entry: Entry) -> list[SpanRecord]:
         """An attempt has ended."""
@@ -92,7 +94,7 @@ class StepTrace:
         span_id = self._pen.id("settled", self._key, 0, entry.seq)
         attributes = self._attributes(None, str(entry.label), entry.worker)
         links = self._pen.link(self.latest)
-        return [self._pen.span(f"settle {name_of(self._key)}", span_id, self._parent, attributes, links=links)]
+        return [self._pen.span(f"settle {self._plain}", span_id, self._parent, attributes, links=links)]
 
     def cut(self) -> list[SpanRecord]:
         """Close an attempt that has no end: it is over by now, and nobody saw how it went."""
@@ -170,17 +172,19 @@ class StepTrace:
         )
 
     def _attributes(self, attempt: int | None, outcome: str | None, worker: str) -> dict[str, Value]:
-        pen = self._pen
-        found = pen.attributes(
-            step__name=name_of(self._key),
-            step__key=self._key,
-            step__kind=self._kind,
-            step__attempt=attempt,
-            step__outcome=outcome,
-            worker__id=worker,
-        )
+        pen, names = self._pen, self._pen.names
+        found: dict[str, Value] = {
+            names.id: pen.run_id,
+            names.step_name: self._plain,
+            names.step_key: self._key,
+            names.step_kind: self._kind,
+            names.worker: worker,
+        }
+        if outcome is not None:
+            found[names.outcome] = outcome
         if attempt is not None:
-            found[f"{pen.prefix}.step.idempotency_key"] = idempotency_key(pen.uid, self._key)
+            found[names.attempt] = attempt
+            found[names.idempotency_key] = idempotency_key(pen.uid, self._key)
         if self._words.serves is not None:
             found[f"{pen.prefix}.{self._words.serves}"] = served(self._key)
         return found

@@ -41,7 +41,8 @@ def tracing_with(tracer_provider: object = None, *, vocabulary: Vocabulary = COR
     if provider is None:
         return None
     failures = otel.exports_failures(provider)
-    return Tracing(otel.OtelSink(provider, vocabulary.scope), otel.OtelContext(provider), vocabulary, failures)
+    sink = otel.OtelSink(provider, vocabulary.scope, vocabulary.prefix)
+    return Tracing(sink, otel.OtelContext(provider), vocabulary, failures)
 
 
 def export_directly(provider: "TracerProvider", exporter: "SpanExporter") -> None:
