@@ -3,6 +3,9 @@
 It knows nothing of compensation; the ``sagas`` package stands on the names listed here and on no others.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from durable_core.errors import (
     CallbackAlreadyAnswered,
     CallbackClosed,
@@ -58,19 +61,31 @@ from durable_core.runtime.settings import Settings
 from durable_core.runtime.steps import OutcomeUnknown
 from durable_core.runtime.waiters import RunOutcome
 from durable_core.stores import open_store
-from durable_core.tracing.documents import jaeger_document, otlp_document
-from durable_core.tracing.fold import RunTrace, spans_of
-from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord
-from durable_core.tracing.vocabulary import (
-    Closes,
-    Ending,
-    Meaning,
-    Notes,
-    Opens,
-    StepWords,
-    Vocabulary,
-)
-from durable_core.tracing.wiring import Tracing, export_directly, export_failures, tracing_with
+from durable_core.tracing.wanted import spans_wanted
+
+if TYPE_CHECKING:
+    from durable_core.tracing.documents import jaeger_document, otlp_document
+    from durable_core.tracing.fold import RunTrace, spans_of
+    from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord
+    from durable_core.tracing.vocabulary import (
+        Closes,
+        Ending,
+        Meaning,
+        Notes,
+        Opens,
+        StepWords,
+        Vocabulary,
+    )
+    from durable_core.tracing.wiring import Tracing, export_directly, export_failures, tracing_with
+
+LATER = {
+    "documents": ("jaeger_document", "otlp_document"),
+    "fold": ("RunTrace", "spans_of"),
+    "span": ("SpanEvent", "SpanLink", "SpanRecord"),
+    "vocabulary": ("Closes", "Ending", "Meaning", "Notes", "Opens", "StepWords", "Vocabulary"),
+    "wiring": ("Tracing", "export_directly", "export_failures", "tracing_with"),
+}
+"""What only those need who want spans: loaded when it is asked for, by the module of ``durable_core.tracing``."""
 
 __all__ = [
     "CURRENT",
@@ -161,6 +176,14 @@ __all__ = [
     "rebuild",
     "served",
     "spans_of",
+    "spans_wanted",
     "to_ns",
     "tracing_with",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in LATER.items():
+        if name in names:
+            return getattr(import_module(f"durable_core.tracing.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from durable_core.errors import StoreError
 from durable_core.model.codec import Codec
@@ -25,8 +25,10 @@ from durable_core.runtime.waiters import RunOutcome, Waiters
 from durable_core.runtime.worker import Worker
 from durable_core.runtime.writer import Writer
 from durable_core.stores import open_store
-from durable_core.tracing.exporter import Exporter
-from durable_core.tracing.wiring import Tracing
+
+if TYPE_CHECKING:
+    from durable_core.tracing.exporter import Exporter
+    from durable_core.tracing.wiring import Tracing
 
 log = logging.getLogger("durable_core")
 
@@ -63,7 +65,7 @@ class Kernel:
         ids: Ids | None = None,
         store: Store | None = None,
         on_attention: Callable[[str], Awaitable[None]] | None = None,
-        tracing: Tracing | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self.settings = settings or Settings()
         self._attention = Attention(on_attention)
@@ -136,11 +138,13 @@ class Kernel:
             await self._attention.told()
             await self.store.close()
 
-    async def _exporting(self) -> Exporter | None:
+    async def _exporting(self) -> "Exporter | None":
         """Begin to export spans, where they are wanted."""
         tracing = self.tracing
         if tracing is None:
             return None
+        from durable_core.tracing.exporter import Exporter  # noqa: PLC0415 - only for those who want spans
+
         exporter = Exporter(
             self.store,
             self.name,

@@ -160,6 +160,14 @@ class Store(SpanLedger, Protocol):
         ...
 
 
+class SpanSink(Protocol):
+    """Takes spans out of the process."""
+
+    def send(self, spans: Sequence[Any]) -> bool:
+        """Send them; False where they have to be sent again. Called on a thread of its own: it may block."""
+        ...
+
+
 class TraceContext(Protocol):
     """What a tracing library is asked for while runs begin and their steps run."""
 

@@ -7,19 +7,21 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
-from durable_core import Clock, DefinitionError, DurableFunction, RunExists, RunRef, Runs, Settings, to_ns, tracing_with
+from durable_core import Clock, DefinitionError, DurableFunction, RunExists, RunRef, Runs, Settings, spans_wanted, to_ns
 from sagas.answering import Answering
 from sagas.errors import SagaExists
 from sagas.handle import SagaHandle
 from sagas.model.definition import SagaDef, Span, check_timeout
 from sagas.model.info import SagaInfo
-from sagas.model.spans import VOCABULARY
 from sagas.model.startable import Takes0, Takes1, Takes2, Takes3
 from sagas.operators import plain
 from sagas.runtime.binding import Binder
 from sagas.runtime.driver import body_of
+
+if TYPE_CHECKING:
+    from durable_core import Tracing
 
 log = logging.getLogger("sagas")
 
@@ -73,13 +75,9 @@ class Orchestrator(Answering):
             max_crashes=max_crashes,
         )
         self.lease = lease
-        try:
-            tracing = tracing_with(tracer_provider, vocabulary=VOCABULARY)
-        except TypeError as error:
-            raise DefinitionError(f"{error}; give one of its SDK, or none") from None
         self._on_attention = on_attention
         attend = self._attend if on_attention else None
-        self.engine = Runs(url, settings=settings, clock=clock, on_attention=attend, tracing=tracing)
+        self.engine = Runs(url, settings=settings, clock=clock, on_attention=attend, tracing=_tracing(tracer_provider))
         self._binder = Binder(self.engine.codec, resources)
         self._registered: dict[tuple[str, int], SagaDef[..., Any]] = {}
         for definition in sagas:
@@ -255,6 +253,19 @@ class Orchestrator(Answering):
         if child:
             await self.info(id)
         return SagaHandle(self, RunRef(record.num, record.id, record.name, record.version), child=child)
+
+
+def _tracing(tracer_provider: object) -> "Tracing | None":
+    """Where spans go; None, and nothing is loaded for it, where nobody wants them."""
+    if not spans_wanted(tracer_provider):
+        return None
+    from durable_core import tracing_with  # noqa: PLC0415 - only for those who want spans
+    from sagas.model.spans import VOCABULARY  # noqa: PLC0415
+
+    try:
+        return tracing_with(tracer_provider, vocabulary=VOCABULARY)
+    except TypeError as error:
+        raise DefinitionError(f"{error}; give one of its SDK, or none") from None
 
 
 def _seconds(span: Span, what: str) -> float:

@@ -11,7 +11,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
 import attrs
 
@@ -19,10 +18,10 @@ from durable_core.errors import StoreError
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.run import RunRecord
 from durable_core.model.trace import origin_of
-from durable_core.ports import SpanLedger, Store
+from durable_core.ports import SpanLedger, SpanSink, Store
 from durable_core.tracing.fold import RunTrace
 from durable_core.tracing.following import Followed
-from durable_core.tracing.hand import Hand
+from durable_core.tracing.hand import Hand, breathing
 from durable_core.tracing.span import SpanRecord
 from durable_core.tracing.vocabulary import Vocabulary
 
@@ -41,14 +40,6 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 MOST_FOLLOWED = 10_000
 """Runs whose traces are kept in memory; others are read again when they go on."""
 TROUBLE = frozenset({EntryKind.PARKED.value, EntryKind.FAULTED.value})
-
-
-class Sink(Protocol):
-    """Takes spans out of the process."""
-
-    def send(self, spans: Sequence[SpanRecord]) -> bool:
-        """Send them; False where they have to be sent again. Called on a thread of the exporter's own: it may block."""
-        ...
 
 
 @attrs.define
@@ -70,7 +61,7 @@ class Exporter:
         self,
         store: Store,
         worker: str,
-        sink: Sink,
+        sink: SpanSink,
         vocabulary: Vocabulary,
         *,
         progress: Callable[[], int],
@@ -142,6 +133,8 @@ class Exporter:
         while rows := await self._ledger.written(self._worker, after=self._pos, limit=PAGE):
             await self._export([entry for _, entry in rows], self._runs)
             self._pos = rows[-1][0]
+            if len(rows) < PAGE and not self._leaving.is_set():
+                return  # what comes meanwhile waits for its turn: a batch costs little more than a span
             if loop.time() >= note_at:
                 note_at = loop.time() + NOTE_S
                 await self._note()
@@ -235,6 +228,6 @@ def _lost(entries: Sequence[Entry], runs: dict[int, Followed]) -> dict[int, bool
 def _spans(entries: Sequence[Entry], runs: dict[int, Followed]) -> list[SpanRecord]:
     """On the thread: the spans of these entries."""
     found: list[SpanRecord] = []
-    for entry in entries:
+    for entry in breathing(entries):
         found += runs[entry.run].feed(entry)
     return found

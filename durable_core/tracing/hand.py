@@ -3,11 +3,27 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+BREATH = 25
+"""Pieces of work, some tens of microseconds each, after which others get their turn."""
+PAUSE_S = 5e-5
+
+
+def breathing(items: Iterable[T]) -> Iterator[T]:
+    """``items``, with pauses: a thread that computes without one keeps the event loop waiting 5 ms for the interpreter.
+
+    Measured with sagas one after another: their slowest hundredth took 12 ms without pauses, 7 with, 4 untraced.
+    """
+    for place, item in enumerate(items, 1):
+        yield item
+        if place % BREATH == 0:
+            time.sleep(PAUSE_S)
 
 
 class Hand:

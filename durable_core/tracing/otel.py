@@ -21,6 +21,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace.status import Status, StatusCode
 
 from durable_core.model.trace import Mode, Origin, span_id_of, trace_id_of
+from durable_core.tracing.hand import breathing
 from durable_core.tracing.otlp import Encoder, keep
 from durable_core.tracing.span import SpanRecord, Value
 
@@ -160,7 +161,7 @@ class OtelSink:
     def _sent(self, spans: Sequence[SpanRecord]) -> bool:
         if self._post is not None:
             return self._post(self._encode(spans))
-        converted = [self._convert(span) for span in spans]
+        converted = [self._convert(span) for span in breathing(spans)]
         if self._exporter is not None:
             return self._exporter.export(converted) is SpanExportResult.SUCCESS
         for span in converted:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
 
+from durable_core.tracing.hand import breathing
 from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord, Value
 
 _FIXED64 = Struct("<Q").pack
@@ -37,7 +38,7 @@ class Encoder:
         Raises:
             TypeError: a time is not a whole number.
         """
-        scoped = self._scope + b"".join([_part(_SPAN, _span(span)) for span in spans])
+        scoped = self._scope + b"".join([_part(_SPAN, _span(span)) for span in breathing(spans)])
         return _part(b"\x0a", self._resource + _part(b"\x12", scoped) + self._schema)
 
 

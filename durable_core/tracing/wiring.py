@@ -1,13 +1,12 @@
 """What an engine is given so that its runs are traced; nothing of OpenTelemetry is loaded unless spans are wanted."""
 
-import sys
 from typing import TYPE_CHECKING
 
 import attrs
 
-from durable_core.ports import TraceContext
-from durable_core.tracing.exporter import Sink
+from durable_core.ports import SpanSink, TraceContext
 from durable_core.tracing.vocabulary import CORE, Vocabulary
+from durable_core.tracing.wanted import spans_wanted
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 class Tracing:
     """Where spans go, in which words, and what the code of steps sees of it."""
 
-    sink: Sink
+    sink: SpanSink
     context: TraceContext
     vocabulary: Vocabulary = CORE
     failures: bool = False
@@ -33,8 +32,8 @@ def tracing_with(tracer_provider: object = None, *, vocabulary: Vocabulary = COR
     Raises:
         TypeError: what was given is no provider.
     """
-    if tracer_provider is None and "opentelemetry.trace" not in sys.modules:
-        return None  # whoever has set a global provider has loaded it
+    if not spans_wanted(tracer_provider):
+        return None  # whoever has set a global provider has loaded the library
     from durable_core.tracing import otel  # noqa: PLC0415 - 100 ms that only those pay who want spans
 
     provider = otel.provider_of(tracer_provider)

@@ -491,15 +491,24 @@ def test_help_names_every_command(shop: Shop):
     """`--help` needs no store and lists the commands."""
     ended = shop.run("--help")
     assert ended.code == 0
-    names = {"worker", "start", "check", "list", "show", "history", *VERBS}
+    names = {"worker", "start", "check", "list", "show", "history", "trace", *VERBS}
     assert {name for name in names if not re.search(rf"^ +{name} ", ended.out, re.MULTILINE)} == set()
+
+
+def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command by its whole name, such as ``trace export``."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
 
 
 def test_every_command_and_option_has_its_place_on_the_page():
     """docs/reference/cli.md has a heading for each command, and names each option in its section or in a shared one."""
     page = (Path(__file__).parents[2] / "docs/reference/cli.md").read_text(encoding="utf-8")
     shared = page.partition("## Running")[0] + page.partition("## Mending")[2].partition("###")[0]
-    for name, command in get_command(program()).commands.items():
+    for name, command in commands(get_command(program())):
         section = page.partition(f"\n### {name}\n")[2].partition("\n#")[0]
         assert section, name
         told = [option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)]
