@@ -50,6 +50,8 @@ class Tally:
     """Spans that the sink has taken."""
     refused: int = 0
     """How often the sink has refused a batch, which was kept and offered again."""
+    broken: int = 0
+    """Runs whose journal could not be told in spans, and that are left out from there on."""
     owing: bool = False
     """Whether the process was left before all spans were taken: the next one that exports sends the rest."""
 
@@ -168,7 +170,7 @@ class Exporter:
             failed = {entry.run: True for entry in unsampled if self._tells_failure(entry)}
             if failed:
                 await self._take_up(failed, runs, whole=True)
-        spans = await self._hand.do(partial(_spans, entries, runs))
+        spans = await self._hand.do(partial(self._spans, entries, runs))
         if spans:
             await self._deliver(spans)
         for entry in entries:
@@ -193,6 +195,18 @@ class Exporter:
 
     def _tells_failure(self, entry: Entry) -> bool:
         return entry.kind in TROUBLE or (entry.kind == EntryKind.ENDED and self._vocabulary.ending(entry).failed)
+
+    def _spans(self, entries: Sequence[Entry], runs: dict[int, Followed]) -> list[SpanRecord]:
+        """On the thread: the spans of these entries. A run that cannot be told must not keep the others from it."""
+        found: list[SpanRecord] = []
+        for entry in breathing(entries):
+            try:
+                found += runs[entry.run].feed(entry)
+            except Exception:
+                log.exception("run number %d, entry %d: its spans cannot be made; they are left out", *entry[:2])
+                self.tally.broken += 1
+                runs[entry.run] = Followed(None)
+        return found
 
     async def _deliver(self, spans: list[SpanRecord]) -> None:
         """Offer them to the sink until it takes them."""
@@ -222,12 +236,4 @@ def _lost(entries: Sequence[Entry], runs: dict[int, Followed]) -> dict[int, bool
         elif seq != before + 1:
             found[run] = True  # another worker has written in between
         last[run] = seq
-    return found
-
-
-def _spans(entries: Sequence[Entry], runs: dict[int, Followed]) -> list[SpanRecord]:
-    """On the thread: the spans of these entries."""
-    found: list[SpanRecord] = []
-    for entry in breathing(entries):
-        found += runs[entry.run].feed(entry)
     return found

@@ -168,7 +168,7 @@ class RunTrace:
             found += self._cut_all()
         return found
 
-    def _moment(self, entry: Entry, name: str, **own: Any) -> SpanRecord:
+    def _moment(self, entry: Entry, name: str, /, **own: Any) -> SpanRecord:
         span_id = self._pen.id(entry.kind, entry.key, 0, entry.seq)
         return self._pen.span(name, span_id, self._root, self._pen.attributes(worker__id=entry.worker, **own))
 

@@ -5,6 +5,7 @@ generator of the library has a say in it.
 """
 
 import logging
+import struct
 import weakref
 from collections.abc import Callable, Sequence
 from contextvars import Token
@@ -160,13 +161,28 @@ class OtelSink:
 
     def _sent(self, spans: Sequence[SpanRecord]) -> bool:
         if self._post is not None:
-            return self._post(self._encode(spans))
+            return self._post(self._written(spans))
         converted = [self._convert(span) for span in breathing(spans)]
         if self._exporter is not None:
             return self._exporter.export(converted) is SpanExportResult.SUCCESS
         for span in converted:
             self._processor.on_end(span)
         return self._processor.force_flush(FLUSH_MS)
+
+    def _written(self, spans: Sequence[SpanRecord]) -> bytes:
+        """One request. A span that cannot be written must not keep the others from it."""
+        try:
+            return self._encode(spans)
+        except (TypeError, ValueError, OverflowError, struct.error):
+            return self._encode([span for span in spans if self._writable(span)])
+
+    def _writable(self, span: SpanRecord) -> bool:
+        try:
+            self._encode([span])
+        except (TypeError, ValueError, OverflowError, struct.error):
+            log.exception("span %r cannot be written, and is left out", span.name)
+            return False
+        return True
 
 
 def _posting(exporter: SpanExporter) -> Callable[[bytes], bool] | None:

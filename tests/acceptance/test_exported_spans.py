@@ -3,20 +3,24 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from durable_core import SpanRecord, kernel
+from durable_core import JournalEntry, RunTrace, SpanRecord, kernel
 from durable_core.tracing import exporter as exporting
-from durable_core.tracing.otel import Converter, export_directly, export_failures
+from durable_core.tracing.otel import Converter, OtelSink, export_directly, export_failures
 from sagas import DefinitionError, Orchestrator, Retry, Saga, current, resource, saga, step
+from sagas.blocking import Orchestrator as BlockingOrchestrator
 from tests.acceptance.parties import Place, World, begun, entered, party, play
+from tests.otlp import collector as collector_of
 from tests.sagas_for_tests import end_of, until
 from tests.traces import spans
 
@@ -388,6 +392,51 @@ def test_a_saga_that_fails_can_be_exported_in_full(place: Place, does: str, *, e
     play(main)
 
 
+def test_a_run_that_was_not_traced_at_first_has_no_orphans(place: Place):
+    """Where an untraced process began a saga, the traced one that goes on sends what its own spans are under."""
+
+    async def main() -> None:
+        provider, collector = collecting()
+        world = World().plan("flight", "refused")
+        async with place.orchestrator(patient, world=world) as running:
+            handle = await running.start(patient, "ann", id="trip")
+            await begun(handle, running, "go")
+        async with place.orchestrator(patient, world=world, tracer_provider=provider) as running:
+            await running.complete_callback(saga_id="trip", name="go", value=True)
+            await end_of(await running.get("trip"), running)
+            want = {span.span_id: span.name for span in await expected(running, "trip")}
+        names = [span.name for span in collector.taken]
+        assert names == [
+            "saga patient",
+            "wait go",
+            "flight",
+            "compensate",
+            "undo car",
+            "compensate done",
+            "outcome compensated",
+        ]
+        assert want.items() >= {_id(span): span.name for span in collector.taken}.items()
+        known: set[int] = set()
+        for span in collector.taken:
+            assert span.parent is None or span.parent.span_id in known
+            known.add(_id(span))
+
+    play(main)
+
+
+def test_a_caller_without_an_event_loop_is_linked_too(tmp_path: Path):
+    """A saga that is started by a blocking program links to the span that is current in the caller's thread."""
+    provider, collector = collecting()
+    url = f"sqlite:///{tmp_path / 'sagas.db'}"
+    with (
+        BlockingOrchestrator(url, sagas=[trip], resources=[World()], tracer_provider=provider) as running,
+        provider.get_tracer("test").start_as_current_span("request") as request,
+    ):
+        running.start(trip, "ann").result()
+    (link,) = collector.taken[0].links
+    assert link.context.span_id == request.get_span_context().span_id
+
+
 # -- bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -399,6 +448,44 @@ def test_a_time_that_is_no_whole_number_is_refused():
     for bad in (good._replace(start_ns=3.0), good._replace(end_ns=4.5)):  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="whole nanoseconds"):
             convert(bad)
+
+
+def test_a_span_that_cannot_be_written_keeps_no_other_from_it(caplog: pytest.LogCaptureFixture):
+    """One span that cannot be written is told in the log and left out; the rest of its batch is sent, once."""
+    good = SpanRecord("good", 1, 2, None, 3, 4, {})
+    with collector_of() as found:
+        provider = TracerProvider(shutdown_on_exit=False)
+        export_directly(provider, OTLPSpanExporter(f"{found.url}/v1/traces"))
+        bad = [good._replace(name="float", start_ns=3.5), good._replace(name="early", start_ns=-1)]  # type: ignore[arg-type]
+        assert OtelSink(provider, "sagas", "saga").send([good, *bad, good._replace(name="also", span_id=5)])
+        assert [span.name for span in found.spans] == ["good", "also"]
+    assert [record.getMessage().split("'")[1] for record in caplog.records] == ["float", "early"]
+
+
+def test_a_journal_that_cannot_be_told_keeps_no_other_from_it(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """A run whose spans cannot be made is left out and counted; other sagas' spans arrive, whole."""
+    tell = RunTrace.feed
+
+    def feed(trace: RunTrace, entry: JournalEntry) -> list[SpanRecord]:
+        if entry.key == "hotel" and trace.root().attributes["saga.id"] == "bad":
+            raise ValueError("what is this?")
+        return tell(trace, entry)
+
+    monkeypatch.setattr(RunTrace, "feed", feed)
+
+    async def main() -> None:
+        provider, collector = collecting()
+        async with place.orchestrator(trip, world=World(), tracer_provider=provider) as running:
+            for name in ("bad", "good"):
+                await end_of(await running.start(trip, "ann", id=name), running)
+        assert running.engine.exporter is not None
+        assert running.engine.exporter.tally.broken == 1
+        names = [(span.attributes or {})["saga.id"] for span in collector.taken]
+        assert names.count("bad") == 2
+        assert names.count("good") == 5
+
+    monkeypatch.setattr("tests.traces.check_trace", lambda *_: [])
+    play(main)
 
 
 def test_what_is_no_provider_is_refused():
