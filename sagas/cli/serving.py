@@ -25,7 +25,9 @@ from sagas.cli.exits import DONE, INTERRUPTED, tell
 from sagas.cli.layout import Piece, clean
 from sagas.cli.modules import load, resources_of, sagas_of
 from sagas.cli.options import Common, Json, Store, common
-from sagas.tracing import configure, flush, wanted
+from sagas.tracing import StepLogs, configure, flush, wanted
+
+LOGGED = "%(asctime)s %(levelname)s %(name)s: %(message)s%(saga)s"
 
 
 @attrs.frozen
@@ -72,7 +74,9 @@ def worker(
     levels = logging.getLevelNamesMapping()
     if log_level.upper() not in levels:
         raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
-    logging.basicConfig(level=levels[log_level.upper()], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.addFilter(StepLogs())
+    logging.basicConfig(level=levels[log_level.upper()], format=LOGGED, handlers=[handler])
     if wanted():
         configure()
     asyncio.run(_serve([load(name) for name in modules], given, Limits(concurrency, grace)))
