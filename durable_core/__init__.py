@@ -64,6 +64,7 @@ from durable_core.stores import open_store
 from durable_core.tracing.wanted import spans_wanted
 
 if TYPE_CHECKING:
+    from durable_core.tracing.counting import METRICS, Metric
     from durable_core.tracing.documents import jaeger_document, otlp_document
     from durable_core.tracing.fold import RunTrace, spans_of
     from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from durable_core.tracing.wiring import Tracing, export_directly, export_failures, tracing_with
 
 LATER = {
+    "counting": ("METRICS", "Metric"),
     "documents": ("jaeger_document", "otlp_document"),
     "fold": ("RunTrace", "spans_of"),
     "span": ("SpanEvent", "SpanLink", "SpanRecord"),
@@ -91,6 +93,7 @@ __all__ = [
     "CURRENT",
     "DEFAULT_UNKNOWN",
     "ENDS",
+    "METRICS",
     "Answer",
     "Answers",
     "AttemptInfo",
@@ -120,6 +123,7 @@ __all__ = [
     "Ids",
     "JournalEntry",
     "Meaning",
+    "Metric",
     "NonDeterminismError",
     "Notes",
     "Opens",

@@ -79,6 +79,7 @@ class Kernel:
         self._writer: Writer | None = None
         self._worker: Worker | None = None
         self.tracing = tracing
+        self.context = None if tracing is None else tracing.context
         self.exporter: Exporter | None = None
         """Follows the journal and exports spans, in a worker that is traced; what it did is told after it is left."""
         self._scout: asyncio.Task[None] | None = None
@@ -106,7 +107,7 @@ class Kernel:
                 codec=self.codec,
                 on_outcome=self._told,
                 on_attention=self._attention.ask_for,
-                tracing=None if self.tracing is None else self.tracing.context,
+                tracing=self.context,
             )
             self.exporter = await self._exporting()
         self._scout = loop.create_task(self._look_around())
@@ -152,6 +153,7 @@ class Kernel:
             tracing.vocabulary,
             progress=self.progress,
             failures=tracing.failures,
+            meters=tracing.meters,
         )
         await exporter.start()
         return exporter

@@ -168,6 +168,14 @@ class SpanSink(Protocol):
         ...
 
 
+class MeasureSink(Protocol):
+    """Takes measurements out of the process."""
+
+    def record(self, measure: Any) -> None:
+        """Count or record one thing; quick. See ``durable_core.tracing.counting``."""
+        ...
+
+
 class TraceContext(Protocol):
     """What a tracing library is asked for while runs begin and their steps run."""
 

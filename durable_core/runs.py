@@ -73,7 +73,7 @@ class Runs(Kernel):
             span_ns=span_ns,
             input=payload,
             now_ns=self.clock.now_ns(),
-            traceparent=None if self.tracing is None else self.tracing.context.origin(uid, name, trace),
+            traceparent=None if self.context is None else self.context.origin(uid, name, trace),
         )
         if not await self._begin(row, definition, worker):
             return await self._existing(row)

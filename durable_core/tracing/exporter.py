@@ -16,9 +16,10 @@ import attrs
 
 from durable_core.errors import StoreError
 from durable_core.model.entry import Entry, EntryKind
-from durable_core.model.run import RunRecord
+from durable_core.model.run import OPEN, RunQuery, RunRecord
 from durable_core.model.trace import origin_of
-from durable_core.ports import SpanLedger, SpanSink, Store
+from durable_core.ports import MeasureSink, SpanLedger, SpanSink, Store
+from durable_core.tracing.counting import Counting, Measure
 from durable_core.tracing.fold import RunTrace
 from durable_core.tracing.following import Followed
 from durable_core.tracing.hand import Hand, breathing
@@ -63,11 +64,12 @@ class Exporter:
         self,
         store: Store,
         worker: str,
-        sink: SpanSink,
+        sink: SpanSink | None,
         vocabulary: Vocabulary,
         *,
         progress: Callable[[], int],
         failures: bool = False,
+        meters: MeasureSink | None = None,
     ) -> None:
         self._store = store
         self._ledger: SpanLedger = store
@@ -76,15 +78,22 @@ class Exporter:
         self._vocabulary = vocabulary
         self._progress = progress
         self._failures = failures
+        self._meters = meters
         self._runs: dict[int, Followed] = {}
+        self._counting: dict[int, Counting] = {}
         self._pos = self._noted = 0
         self._leaving = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.tally = Tally()
 
     async def start(self) -> None:
-        """Note that this worker's spans are owed from here on, and begin to follow; durable on return."""
+        """Note that this worker's spans are owed from here on, and begin to follow; durable on return.
+
+        Without a sink nothing is owed, by this worker or to it: it only measures.
+        """
         self._pos = self._noted = await self._ledger.owe(self._worker)
+        if self._sink is None:
+            await self._ledger.pay(self._worker, None)
         self._hand = Hand("spans")
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
@@ -101,7 +110,7 @@ class Exporter:
         self._task = None
         self._hand.stop()
         with contextlib.suppress(StoreError):  # then a little more is sent again
-            await self._ledger.pay(self._worker, self._pos if self.tally.owing else None)
+            await self._ledger.pay(self._worker, self._pos if self.tally.owing and self._sink is not None else None)
 
     async def _follow(self) -> None:
         """The exporter's life: it ends when it is told to leave and nothing is left."""
@@ -116,6 +125,7 @@ class Exporter:
                     seen = progress
                 if loop.time() >= debts_at and not leaving:
                     await self._pay_for_the_dead()
+                    await self._gauge()
                     debts_at = loop.time() + DEBTS_S
             except StoreError as error:
                 log.warning("the journal could not be read for its spans; trying again: %s", error)
@@ -142,13 +152,15 @@ class Exporter:
                 await self._note()
 
     async def _note(self) -> None:
-        if self._pos != self._noted:
+        if self._pos != self._noted and self._sink is not None:
             await self._ledger.pay(self._worker, self._pos)
             self._noted = self._pos
 
     async def _pay_for_the_dead(self) -> None:
         """Export what workers have left owing that live no more, and note how far this one is."""
         await self._note()
+        if self._sink is None:
+            return
         owed = await self._ledger.owed(self._worker)
         owed.pop(self._worker, None)
         for debtor, since in owed.items():
@@ -159,6 +171,14 @@ class Exporter:
                 pos = rows[-1][0]
                 await self._ledger.pay(debtor, pos)
             await self._ledger.pay(debtor, None)
+
+    async def _gauge(self) -> None:
+        """Tell how many runs of the whole store have not ended, by how they stand."""
+        if self._meters is None:
+            return
+        for status in sorted(OPEN):
+            count = await self._store.count(RunQuery(statuses=frozenset({status})))
+            self._meters.record(Measure("active", count, {"status": status.value}))
 
     async def _export(self, entries: Sequence[Entry], runs: dict[int, Followed]) -> None:
         """Send the spans of these entries; returns once they have been taken."""
@@ -171,13 +191,27 @@ class Exporter:
             if failed:
                 await self._take_up(failed, runs, whole=True)
         spans = await self._hand.do(partial(self._spans, entries, runs))
-        if spans:
-            await self._deliver(spans)
+        if spans and self._sink is not None:
+            await self._deliver(spans, self._sink)
+        if self._meters is not None and runs is self._runs:
+            await self._hand.do(partial(self._count, self._meters, entries))
         for entry in entries:
             if entry.kind == EntryKind.ENDED:
-                runs.pop(entry.run, None)
+                self._forget(runs, entry.run)
         while len(runs) > MOST_FOLLOWED:
-            del runs[next(iter(runs))]
+            self._forget(runs, next(iter(runs)))
+
+    def _forget(self, runs: dict[int, Followed], num: int) -> None:
+        runs.pop(num, None)
+        if runs is self._runs:
+            self._counting.pop(num, None)
+
+    def _count(self, meters: MeasureSink, entries: Sequence[Entry]) -> None:
+        """On the thread: measure what this worker has written; what a dead one wrote, that may have counted itself."""
+        for entry in breathing(entries):
+            counting = self._counting.get(entry.run)
+            for measure in counting.feed(entry) if counting is not None else ():
+                meters.record(measure)
 
     async def _take_up(self, lost: dict[int, bool], runs: dict[int, Followed], *, whole: bool = False) -> None:
         """Follow these runs from here on; with ``whole`` all that was before is exported too."""
@@ -185,12 +219,15 @@ class Exporter:
         begun = [num for num, amid in lost.items() if amid and num in records]
         journals = await self._store.load(begun) if begun else {}
         for num in lost:
-            runs[num] = self._followed(records.get(num), journals.get(num, []), whole=whole)
+            record, journal = records.get(num), journals.get(num, [])
+            runs[num] = self._followed(record, journal, whole=whole)
+            if self._meters is not None and record is not None and not whole and runs is self._runs:
+                self._counting[num] = Counting(record, self._vocabulary, journal)
 
     def _followed(self, record: RunRecord | None, journal: Sequence[Entry], *, whole: bool) -> Followed:
         origin = None if record is None else origin_of(record.traceparent)
-        if record is None or (origin is not None and not origin.sampled and not whole):
-            return Followed(None)  # purged meanwhile, or not to be exported
+        if self._sink is None or record is None or (origin is not None and not origin.sampled and not whole):
+            return Followed(None)  # not to be exported, or purged meanwhile
         return Followed(RunTrace(record, self._vocabulary), journal, repeat=whole)
 
     def _tells_failure(self, entry: Entry) -> bool:
@@ -205,13 +242,13 @@ class Exporter:
             except Exception:
                 log.exception("run number %d, entry %d: its spans cannot be made; they are left out", *entry[:2])
                 self.tally.broken += 1
-                runs[entry.run] = Followed(None)
+                runs[entry.run] = Followed(None, seq=entry.seq)
         return found
 
-    async def _deliver(self, spans: list[SpanRecord]) -> None:
+    async def _deliver(self, spans: list[SpanRecord], sink: SpanSink) -> None:
         """Offer them to the sink until it takes them."""
         delay_s = FIRST_DELAY_S
-        while not await self._hand.do(partial(self._sink.send, spans)):
+        while not await self._hand.do(partial(sink.send, spans)):
             if not self.tally.refused:
                 log.warning("spans are not taken; they stay in the journal and are offered again until they are")
             self.tally.refused += 1

@@ -17,7 +17,9 @@ class Followed:
 
     __slots__ = ("_holders", "_journal", "_repeat", "_rooted", "_trace", "seq")
 
-    def __init__(self, trace: RunTrace | None, journal: Sequence[Entry] = (), *, repeat: bool = False) -> None:
+    def __init__(
+        self, trace: RunTrace | None, journal: Sequence[Entry] = (), *, repeat: bool = False, seq: int = 0
+    ) -> None:
         self._trace = trace
         self._journal = deque(journal)
         """Entries of which some are other workers' business: they are taken up on the way, and not exported."""
@@ -26,7 +28,7 @@ class Followed:
         self._holders: dict[int, SpanRecord] = {}
         """Spans that this process has not sent and that may hold others."""
         self._rooted = False
-        self.seq = 0
+        self.seq = seq
         """The last entry taken up."""
 
     @property

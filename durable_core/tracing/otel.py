@@ -89,7 +89,7 @@ class Converter:
     def __init__(self, resource: Resource, scope: str) -> None:
         kept = {name: value for name, value in resource.attributes.items() if not name.startswith(PER_PROCESS)}
         self._resource = Resource(kept, resource.schema_url)
-        self._scope = InstrumentationScope(scope, _version())
+        self._scope = InstrumentationScope(scope, version_here())
 
     def encoder(self) -> Encoder:
         """Writes the same spans as bytes of OTLP."""
@@ -133,7 +133,8 @@ def _plain(value: Any) -> Value:
     return tuple(str(part) for part in cast("Sequence[object]", value))
 
 
-def _version() -> str:
+def version_here() -> str:
+    """The release of this package; empty where it is not installed."""
     try:
         return version("durable-sagas")
     except PackageNotFoundError:

@@ -1,10 +1,11 @@
 """What an engine is given so that its runs are traced; nothing of OpenTelemetry is loaded unless spans are wanted."""
 
+import sys
 from typing import TYPE_CHECKING
 
 import attrs
 
-from durable_core.ports import SpanSink, TraceContext
+from durable_core.ports import MeasureSink, SpanSink, TraceContext
 from durable_core.tracing.vocabulary import CORE, Vocabulary
 from durable_core.tracing.wanted import spans_wanted
 
@@ -17,17 +18,21 @@ if TYPE_CHECKING:
 class Tracing:
     """Where spans go, in which words, and what the code of steps sees of it."""
 
-    sink: SpanSink
-    context: TraceContext
+    sink: SpanSink | None
+    """None where only measurements are wanted."""
+    context: TraceContext | None
     vocabulary: Vocabulary = CORE
     failures: bool = False
     """Whether a run that was not sampled is exported in full once it fails."""
+    meters: MeasureSink | None = None
+    """Where measurements go."""
 
 
 def tracing_with(tracer_provider: object = None, *, vocabulary: Vocabulary = CORE) -> Tracing | None:
     """Tracing by this provider of OpenTelemetry's SDK; by default the global one, where the program has set one.
 
-    None where there is neither: then nothing is traced, and nothing is loaded.
+    Measurements go to the global provider of meters, where there is one. None where there is none of them: then nothing
+    is traced or measured, and nothing is loaded.
 
     Raises:
         TypeError: what was given is no provider.
@@ -37,11 +42,21 @@ def tracing_with(tracer_provider: object = None, *, vocabulary: Vocabulary = COR
     from durable_core.tracing import otel  # noqa: PLC0415 - 100 ms that only those pay who want spans
 
     provider = otel.provider_of(tracer_provider)
+    meters = _meters(vocabulary)
     if provider is None:
-        return None
+        return None if meters is None else Tracing(None, None, vocabulary, meters=meters)
     failures = otel.exports_failures(provider)
     sink = otel.OtelSink(provider, vocabulary.scope, vocabulary.prefix)
-    return Tracing(sink, otel.OtelContext(provider), vocabulary, failures)
+    return Tracing(sink, otel.OtelContext(provider), vocabulary, failures, meters)
+
+
+def _meters(vocabulary: Vocabulary) -> MeasureSink | None:
+    """The instruments, where the program has set a provider of meters of the SDK."""
+    if "opentelemetry.sdk.metrics" not in sys.modules:
+        return None
+    from durable_core.tracing import meters  # noqa: PLC0415 - as above
+
+    return meters.meters_in_use(scope=vocabulary.scope, prefix=vocabulary.prefix)
 
 
 def export_directly(provider: "TracerProvider", exporter: "SpanExporter") -> None:

@@ -2,7 +2,8 @@
 
 import sys
 
-from sagas.model.spans import ATTRIBUTES, EVENTS, SPANS, AttributeDoc
+from durable_core import METRICS, Metric
+from sagas.model.spans import ATTRIBUTES, EVENTS, SPANS, VOCABULARY, AttributeDoc
 
 HEAD = """\
 # Spans
@@ -24,6 +25,12 @@ Trace ids are the BLAKE2b hash of the saga's random uid in 128 bits; span ids ar
 over the span's kind, key, attempt and journal entry. `sagas.current().traceparent` tells a step its own.
 """
 
+MEASURED = """\
+They go to the program's own provider of meters (`opentelemetry.metrics.set_meter_provider`), where it has set one of
+the SDK before its orchestrator is made. Each worker counts what it has written, from the journal, after the commit,
+sampled or not; what it was about to count when its process died is not counted. No id is among the attributes.
+"""
+
 
 def page() -> str:
     """The page, as Markdown."""
@@ -35,6 +42,8 @@ def page() -> str:
             *_table("Attributes", ("Attribute", "On", "Meaning"), _rows(ATTRIBUTES)),
             *_table("Events", ("Event", "On", "Meaning"), _rows(EVENTS)),
             FOOT,
+            *_table("Measurements", ("Metric", "Instrument", "Attributes", "What"), [_metric(one) for one in METRICS]),
+            MEASURED,
         ]
     )
 
@@ -45,6 +54,13 @@ def _table(title: str, columns: tuple[str, ...], rows: list[str]) -> list[str]:
 
 def _rows(docs: tuple[AttributeDoc, ...]) -> list[str]:
     return [f"| `{doc.name}` | {doc.on} | {doc.meaning} |" for doc in docs]
+
+
+def _metric(metric: Metric) -> str:
+    prefix = VOCABULARY.prefix
+    attributes = ", ".join(f"`{prefix}.{name}`" for name in metric.attributes)
+    kind = metric.kind if metric.unit == "1" else f"{metric.kind}, {metric.unit}"
+    return f"| `{prefix}.{metric.name}` | {kind} | {attributes} | {metric.description} |"
 
 
 def _code(parent: str) -> str:
