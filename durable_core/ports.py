@@ -56,6 +56,10 @@ class SpanLedger(Protocol):
         """The positions up to which entries have been exported, of ``worker`` and of debtors that live no more."""
         ...
 
+    async def adopt(self, debtor: str, *, worker: str) -> bool:
+        """Let ``worker`` alone pay what ``debtor`` owes, as long as it lives; False where a living one does already."""
+        ...
+
     async def pay(self, worker: str, pos: int | None) -> None:
         """The entries of ``worker`` up to ``pos`` have been exported; None: all of them, and it owes no more."""
         ...

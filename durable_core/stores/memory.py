@@ -27,6 +27,7 @@ class MemoryData:
     order: list[tuple[int, int]] = attrs.field(factory=list[tuple[int, int]])
     """Run and ``seq`` of every entry, in the order of the commits: its position is its place here, from 1."""
     traced: dict[str, int] = attrs.field(factory=dict[str, int])
+    payers: dict[str, str] = attrs.field(factory=dict[str, str])
     signals: dict[int, Signal] = attrs.field(factory=dict[int, Signal])
     workers: dict[str, "MemoryStore"] = attrs.field(factory=dict[str, "MemoryStore"])
     """Every announced worker with its store, which says whether it still lives."""
@@ -275,6 +276,15 @@ class MemoryStore:
         self._check_open()
         alive = {name for name, store in self.data.workers.items() if store.alive} - {worker}
         return {name: pos for name, pos in self.data.traced.items() if name not in alive}
+
+    async def adopt(self, debtor: str, *, worker: str) -> bool:
+        """Let ``worker`` alone pay; see ``SpanLedger.adopt``."""
+        self._check_open()
+        payer = self.data.workers.get(self.data.payers.get(debtor, worker))
+        if debtor not in self.data.traced or (payer is not None and payer.alive and payer is not self):
+            return False
+        self.data.payers[debtor] = worker
+        return True
 
     async def pay(self, worker: str, pos: int | None) -> None:
         """Note what has been exported; see ``SpanLedger.pay``."""

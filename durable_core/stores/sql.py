@@ -90,6 +90,7 @@ CREATE TABLE served (
 CREATE TABLE traced (
     worker TEXT NOT NULL,
     pos BIGINT NOT NULL,
+    payer TEXT,
     PRIMARY KEY (worker)
 )
 """,

@@ -204,6 +204,11 @@ class SqliteStore:
         """What is owed by ``worker`` and by the dead; see ``SpanLedger.owed``."""
         return self._ask(lambda reader: reader.owed(worker))
 
+    async def adopt(self, debtor: str, *, worker: str) -> bool:
+        """Let ``worker`` alone pay; see ``SpanLedger.adopt``."""
+        adopt = partial(self._file.writer.adopt, debtor, worker=worker)
+        return await self._transact("adopt what a dead worker owes", adopt, rows=1)
+
     async def pay(self, worker: str, pos: int | None) -> None:
         """Note what has been exported; see ``SpanLedger.pay``."""
         await self._transact("note what was exported", partial(self._file.writer.pay, worker, pos), rows=1)

@@ -44,6 +44,10 @@ UPDATE runs SET owner = NULL,
 WHERE owner = ? AND ended_at_ns IS NULL
 """
 _OWE = "INSERT OR IGNORE INTO traced (worker, pos) SELECT ?, coalesce(max(pos), 0) FROM journal"
+_ADOPT = """
+UPDATE traced SET payer = ?
+WHERE worker = ? AND (payer IS NULL OR payer = ? OR payer NOT IN (SELECT id FROM workers))
+"""
 _NOW_NS = "SELECT CAST(strftime('%s', 'now') AS INTEGER) * 1000000000"
 
 
@@ -153,6 +157,10 @@ class Writer:
         self._connection.execute(_OWE, (worker,))
         (pos,) = self._connection.execute("SELECT pos FROM traced WHERE worker = ?", (worker,)).fetchone()
         return int(pos)
+
+    def adopt(self, debtor: str, *, worker: str) -> bool:
+        """Let ``worker`` alone pay for ``debtor``; False where another living one does."""
+        return self._connection.execute(_ADOPT, (worker, debtor, worker)).rowcount > 0
 
     def pay(self, worker: str, pos: int | None) -> None:
         """Note up to where the entries of ``worker`` have been exported; None: it owes no more."""

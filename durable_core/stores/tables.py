@@ -131,12 +131,16 @@ class ServedRow(SQLModel, table=True):
 
 
 class TracedRow(SQLModel, table=True):
-    """A worker that owes spans: those of its journal entries after ``pos``. Gone once it has left and owes none."""
+    """A worker that owes spans: those of its journal entries after ``pos``. Gone once it has left and owes none.
+
+    ``payer`` is the living worker that pays for a dead one.
+    """
 
     __tablename__ = "traced"  # pyright: ignore[reportAssignmentType]
 
     worker: str = Field(sa_column=_text(key=True))
     pos: int = Field(sa_column=_whole())
+    payer: str | None = Field(sa_column=_text_or_none())
 
 
 class MetaRow(SQLModel, table=True):

@@ -126,6 +126,10 @@ class FaultyStore:
         """What is owed."""
         return await self._call("question for what is owed", lambda: self.inner.owed(worker))
 
+    async def adopt(self, debtor: str, *, worker: str) -> bool:
+        """Let a worker alone pay for another."""
+        return await self._call("adoption of a debt", lambda: self.inner.adopt(debtor, worker=worker))
+
     async def pay(self, worker: str, pos: int | None) -> None:
         """Note what has been exported."""
         await self._call("note of what was exported", lambda: self.inner.pay(worker, pos))

@@ -63,6 +63,22 @@ class SpanRules(Rules):
             assert set(await three.owed("w3")) == {"w2", "w3"}
 
     @in_loop
+    async def test_one_living_worker_pays_for_a_dead_one(self, make_store: MakeStore) -> None:
+        """Whoever adopts a debt first pays it alone, until it dies too; what is paid cannot be adopted."""
+        async with opened(make_store, "w1", "w2", "w3") as (one, two, three):
+            await one.owe("w1")
+            self.crash(one)
+            await three.release_dead()
+            assert await two.adopt("w1", worker="w2")
+            assert await two.adopt("w1", worker="w2"), "it is its own already"
+            assert not await three.adopt("w1", worker="w3")
+            self.crash(two)
+            await three.release_dead()
+            assert await three.adopt("w1", worker="w3")
+            await three.pay("w1", None)
+            assert not await three.adopt("w1", worker="w3")
+
+    @in_loop
     async def test_runs_are_found_by_number(self, make_store: MakeStore) -> None:
         """Runs are found by their numbers, each once, however many are asked for; unknown ones are left out."""
         async with opened(make_store, "w1") as (store,):

@@ -164,6 +164,8 @@ class Exporter:
         owed = await self._ledger.owed(self._worker)
         owed.pop(self._worker, None)
         for debtor, since in owed.items():
+            if not await self._ledger.adopt(debtor, worker=self._worker):
+                continue
             runs: dict[int, Followed] = {}  # where these runs are by now is another matter
             pos = since
             while rows := await self._ledger.written(debtor, after=pos, limit=PAGE):
