@@ -44,8 +44,8 @@ class SpanLedger(Protocol):
 
     A worker that exports owes the spans of its own entries, and of those that a dead worker left owing. Entries of one
     worker are committed one batch after the other, so that a position among its own is a safe place to go on from, also
-    where the batches of several workers are committed in another order than they took their positions. No position is
-    handed out twice: whoever deletes entries leaves the newest of all in place.
+    where the batches of several workers are committed in another order than they took their positions.
+    No position is handed out twice, whatever has been deleted meanwhile.
     """
 
     async def owe(self, worker: str) -> int:

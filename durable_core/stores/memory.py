@@ -13,6 +13,7 @@ from durable_core.errors import StoreError
 from durable_core.model.entry import Entry
 from durable_core.model.run import NewRun, RunQuery, RunRecord, RunStatus, RunUpdate
 from durable_core.ports import Batch, Signal
+from durable_core.stores.memory_spans import Owing
 
 
 @attrs.define
@@ -45,7 +46,7 @@ def shared(name: str) -> MemoryData:
     return _shared.setdefault(name, MemoryData())
 
 
-class MemoryStore:
+class MemoryStore(Owing):
     """A ``Store`` in memory, on ``data``; private where none is given."""
 
     def __init__(self, data: MemoryData | None = None) -> None:
@@ -260,52 +261,6 @@ class MemoryStore:
         """The run of this number; see ``Store.find_num``."""
         self._check_open()
         return self.data.runs.get(num)
-
-    async def find_nums(self, nums: Sequence[int]) -> list[RunRecord]:
-        """The runs of these numbers; see ``SpanLedger.find_nums``."""
-        self._check_open()
-        return [self.data.runs[num] for num in dict.fromkeys(nums) if num in self.data.runs]
-
-    async def owe(self, worker: str) -> int:
-        """Let ``worker`` owe the spans of what it writes; see ``SpanLedger.owe``."""
-        self._check_open()
-        return self.data.traced.setdefault(worker, len(self.data.order))
-
-    async def owed(self, worker: str) -> dict[str, int]:
-        """What is owed by ``worker`` and by the dead; see ``SpanLedger.owed``."""
-        self._check_open()
-        alive = {name for name, store in self.data.workers.items() if store.alive} - {worker}
-        return {name: pos for name, pos in self.data.traced.items() if name not in alive}
-
-    async def adopt(self, debtor: str, *, worker: str) -> bool:
-        """Let ``worker`` alone pay; see ``SpanLedger.adopt``."""
-        self._check_open()
-        payer = self.data.workers.get(self.data.payers.get(debtor, worker))
-        if debtor not in self.data.traced or (payer is not None and payer.alive and payer is not self):
-            return False
-        self.data.payers[debtor] = worker
-        return True
-
-    async def pay(self, worker: str, pos: int | None) -> None:
-        """Note what has been exported; see ``SpanLedger.pay``."""
-        self._check_open()
-        if pos is None:
-            self.data.traced.pop(worker, None)
-        else:
-            self.data.traced[worker] = pos
-
-    async def written(self, worker: str, *, after: int, limit: int) -> list[tuple[int, Entry]]:
-        """What ``worker`` has written; see ``SpanLedger.written``."""
-        self._check_open()
-        found: list[tuple[int, Entry]] = []
-        for place in range(after, len(self.data.order)):
-            run, seq = self.data.order[place]
-            entry = self.data.journals.get(run, {}).get(seq)
-            if entry is not None and entry.worker == worker:
-                found.append((place + 1, entry))
-                if len(found) == limit:
-                    break
-        return found
 
     async def select(self, query: RunQuery) -> list[RunRecord]:
         """The runs that ``query`` describes; see ``Store.select``."""

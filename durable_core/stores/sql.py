@@ -39,7 +39,7 @@ CREATE INDEX runs_open ON runs (owner, wake_at_ns) WHERE ended_at_ns IS NULL
 """,
     """
 CREATE TABLE journal (
-    pos INTEGER NOT NULL,
+    pos INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     run BIGINT NOT NULL,
     seq BIGINT NOT NULL,
     kind TEXT NOT NULL,
@@ -51,8 +51,7 @@ CREATE TABLE journal (
     started_at_ns BIGINT,
     at_ns BIGINT NOT NULL,
     due_at_ns BIGINT,
-    worker TEXT NOT NULL,
-    PRIMARY KEY (pos)
+    worker TEXT NOT NULL
 )
 """,
     """

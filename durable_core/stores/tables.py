@@ -79,7 +79,8 @@ class JournalRow(SQLModel, table=True):
     """One entry of a run's journal. ``pos`` is the order of the commits, over all runs."""
 
     __tablename__ = "journal"  # pyright: ignore[reportAssignmentType]
-    __table_args__ = (Index("journal_run_seq", "run", "seq", unique=True),)
+    # A position is never given out again, so that one which was noted as exported stays true after a purge.
+    __table_args__ = (Index("journal_run_seq", "run", "seq", unique=True), {"sqlite_autoincrement": True})
 
     pos: int = Field(sa_column=_number())
     run: int = Field(sa_column=_whole())

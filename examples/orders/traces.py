@@ -49,6 +49,9 @@ class Traced:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, _flushing(send))
+            return
         if scope["type"] != "http" or scope["path"].startswith("/admin"):
             await self._app(scope, receive, send)
             return
@@ -64,6 +67,17 @@ class Traced:
                 await send(message)
 
             await self._app(scope, receive, noting)
+
+
+def _flushing(send: Send) -> Send:
+    """Before the server says that it is down, and its process is ended, send what is left."""
+
+    async def sending(message: Message) -> None:
+        if message["type"].startswith("lifespan.shutdown"):
+            await asyncio.to_thread(tracing.flush)
+        await send(message)
+
+    return sending
 
 
 async def write(orchestrator: Orchestrator, order_id: str, directory: Path) -> Path:
