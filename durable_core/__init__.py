@@ -1,11 +1,27 @@
-"""Durable execution by itself: runs that checkpoint every step and wait, and go on after any crash.
+"""Durable execution by itself: functions that checkpoint every step and wait, and go on after any crash.
 
-It knows nothing of compensation; the ``sagas`` package stands on the names listed here and on no others.
+For users: ``Engine`` runs functions made by ``@durable``, whose bodies are given a ``Context``; ``step`` and ``Retry``
+say how a step is attempted, ``current`` what it may know about itself. ``RunHandle``, ``RunInfo``, ``RunStep``,
+``RunStatus`` and ``HistoryEntry`` show runs; ``Branch``, ``Callback``, ``Parallel``, ``Durable`` and ``Step`` are what
+the calls give. And the errors: ``DurableError`` and all that derive from it, ``Fault`` and ``Closed``.
+
+For whoever builds another layer: all else. ``Runs`` drives a ``DurableFunction`` and gives its body ``Primitives``;
+``BodyContext``, ``Operation``, ``ParallelBlock``, ``in_lanes`` and ``ChildBlock`` are what a layer's own context is
+made of, ``DeclaredStep`` and ``CallShape`` its declarations. ``sagas`` stands on the names listed here and on no
+others; this package knows nothing of compensation.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from durable_core.bodies.blocks import ChildBlock, ParallelBlock, in_lanes
+from durable_core.bodies.body import BodyContext
+from durable_core.bodies.callback import Callback
+from durable_core.bodies.context import Context
+from durable_core.bodies.operation import Operation
+from durable_core.bodies.parallel import Parallel
+from durable_core.dsl import durable, step
+from durable_core.engine import Engine
 from durable_core.errors import (
     CallbackAlreadyAnswered,
     CallbackClosed,
@@ -35,11 +51,41 @@ from durable_core.errors import (
     StoreNotFound,
     WrongState,
 )
-from durable_core.model.callback import Answer
+from durable_core.handle import RunHandle
+from durable_core.model.archive import read_line
+from durable_core.model.callback import Answer, Taken
+from durable_core.model.checkup import Checkup, Facts, Finding, Group, Level, WorkerSeen
+from durable_core.model.children import COMPLETED as CHILD_COMPLETED
+from durable_core.model.children import OPENED as CHILD_OPENED
 from durable_core.model.codec import Codec
+from durable_core.model.declared import (
+    DeclaredStep,
+    Span,
+    Step,
+    check_timeout,
+    check_version,
+    place_of,
+    positional,
+)
+from durable_core.model.durable import Durable
 from durable_core.model.entry import Entry as JournalEntry
 from durable_core.model.entry import EntryKind
 from durable_core.model.failure import FailureText, capture, describe, rebuild
+from durable_core.model.info import (
+    HistoryEntry,
+    RunInfo,
+    RunStep,
+    at,
+    error_text,
+    history_of,
+    maybe_at,
+    ns_of,
+    plain_input,
+    read_or_plain,
+    step_of,
+    stuck_error,
+    waits_of,
+)
 from durable_core.model.keys import check_name, derived, idempotency_key, name_of, served
 from durable_core.model.outcome import DEFAULT_UNKNOWN, Outcome
 from durable_core.model.record import StepRecord, StepStatus, fold
@@ -47,16 +93,20 @@ from durable_core.model.retry import Retry
 from durable_core.model.run import ENDS, RunQuery, RunRecord, RunRef, RunStatus
 from durable_core.model.shape import CallShape
 from durable_core.model.spec import DurableFunction, StepSpec, is_async
+from durable_core.model.startable import Takes0, Takes1, Takes2, Takes3
+from durable_core.model.verbs import faulted_on
+from durable_core.model.version import Announced, Offer, Tally
 from durable_core.ports import Clock, Ids, Store
 from durable_core.runs import Runs
 from durable_core.runtime.answers import Answers
-from durable_core.runtime.attempts import CURRENT, AttemptInfo
+from durable_core.runtime.attempts import CURRENT, AttemptInfo, current
 from durable_core.runtime.blocks import Branches
 from durable_core.runtime.callbacks import PendingCallback
 from durable_core.runtime.clock import to_ns
-from durable_core.runtime.context import Context
 from durable_core.runtime.fibers import Branch
 from durable_core.runtime.ledger import End
+from durable_core.runtime.primitives import Primitives
+from durable_core.runtime.purge import PurgeReport
 from durable_core.runtime.settings import Settings
 from durable_core.runtime.steps import OutcomeUnknown
 from durable_core.runtime.waiters import RunOutcome
@@ -90,50 +140,73 @@ LATER = {
 """What only those need who want spans: loaded when it is asked for, by the module of ``durable_core.tracing``."""
 
 __all__ = [
+    "CHILD_COMPLETED",
+    "CHILD_OPENED",
     "CURRENT",
     "DEFAULT_UNKNOWN",
     "ENDS",
     "METRICS",
+    "Announced",
     "Answer",
     "Answers",
     "AttemptInfo",
+    "BodyContext",
     "Branch",
     "Branches",
     "CallShape",
+    "Callback",
     "CallbackAlreadyAnswered",
     "CallbackClosed",
     "CallbackError",
     "CallbackFailed",
     "CallbackNotFound",
     "CallbackTimeout",
+    "Checkup",
+    "ChildBlock",
     "Clock",
     "Closed",
     "Closes",
     "Codec",
     "Context",
+    "DeclaredStep",
     "DefinitionError",
+    "Durable",
     "DurableError",
     "DurableFunction",
     "End",
     "Ending",
+    "Engine",
     "EntryKind",
+    "Facts",
     "FailureText",
     "Fault",
+    "Finding",
     "ForeignAwaitError",
+    "Group",
+    "HistoryEntry",
     "Ids",
     "JournalEntry",
+    "Level",
     "Meaning",
     "Metric",
     "NonDeterminismError",
     "Notes",
+    "Offer",
     "Opens",
+    "Operation",
     "Outcome",
     "OutcomeUnknown",
+    "Parallel",
+    "ParallelBlock",
     "PayloadError",
     "PendingCallback",
+    "Primitives",
+    "PurgeReport",
     "RemoteError",
     "Retry",
     "RunExists",
+    "RunHandle",
+    "RunInfo",
     "RunKilled",
     "RunNotFound",
     "RunOutcome",
@@ -141,14 +214,17 @@ __all__ = [
     "RunRecord",
     "RunRef",
     "RunStatus",
+    "RunStep",
     "RunStuck",
     "RunTrace",
     "Runs",
     "Settings",
     "SiblingFailed",
+    "Span",
     "SpanEvent",
     "SpanLink",
     "SpanRecord",
+    "Step",
     "StepCrashed",
     "StepInterrupted",
     "StepRecord",
@@ -161,28 +237,55 @@ __all__ = [
     "StoreFormatError",
     "StoreFull",
     "StoreNotFound",
+    "Taken",
+    "Takes0",
+    "Takes1",
+    "Takes2",
+    "Takes3",
+    "Tally",
     "Tracing",
     "Vocabulary",
+    "WorkerSeen",
     "WrongState",
+    "at",
     "capture",
     "check_name",
+    "check_timeout",
+    "check_version",
+    "current",
     "derived",
     "describe",
+    "durable",
+    "error_text",
     "export_directly",
     "export_failures",
+    "faulted_on",
     "fold",
+    "history_of",
     "idempotency_key",
+    "in_lanes",
     "is_async",
     "jaeger_document",
+    "maybe_at",
     "name_of",
+    "ns_of",
     "open_store",
     "otlp_document",
+    "place_of",
+    "plain_input",
+    "positional",
+    "read_line",
+    "read_or_plain",
     "rebuild",
     "served",
     "spans_of",
     "spans_wanted",
+    "step",
+    "step_of",
+    "stuck_error",
     "to_ns",
     "tracing_with",
+    "waits_of",
 ]
 
 

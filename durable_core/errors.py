@@ -7,7 +7,7 @@
     │   ├── StoreFull          no room left on the disk
     │   ├── StoreNotFound      no such database, or not one that can be opened
     │   └── StoreFormatError   another program's file, or a newer stored format
-    ├── RunExists              the id is taken by a run with other input
+    ├── RunExists              the id is taken by a run with other input, or was by a purged one
     ├── RunNotFound            no such run
     ├── RunStuck               the run needs a person
     ├── RunKilled              an operator ended the run
@@ -87,23 +87,28 @@ class StoreFormatError(StoreError):
 
 
 class RunExists(DurableError):
-    """The id is taken by a run of another definition or with other input."""
+    """The id is taken by a run of another definition or with other input, or by one that was purged.
+
+    ``purged_at_ns`` is when, where it was.
+    """
 
     code = "DC020"
 
-    def __init__(self, message: str, *, run_id: str) -> None:
+    def __init__(self, message: str, *, run_id: str, purged_at_ns: int | None = None) -> None:
         super().__init__(message)
         self.run_id = run_id
+        self.purged_at_ns = purged_at_ns
 
 
 class RunNotFound(DurableError):
-    """No run has this id."""
+    """No run has this id, or none any more: ``purged_at_ns`` is when it was purged, where it was."""
 
     code = "DC021"
 
-    def __init__(self, message: str, *, run_id: str) -> None:
+    def __init__(self, message: str, *, run_id: str, purged_at_ns: int | None = None) -> None:
         super().__init__(message)
         self.run_id = run_id
+        self.purged_at_ns = purged_at_ns
 
 
 class RunStuck(DurableError):
@@ -177,7 +182,7 @@ class CallbackError(DurableError):
 
 
 class CallbackTimeout(CallbackError, TimeoutError):
-    """Nobody answered within the callback's timeout. Raised in the body."""
+    """Nobody answered within the callback's timeout, or no heartbeat came within its span. Raised in the body."""
 
     code = "DC041"
 
@@ -250,12 +255,20 @@ class Fault(EngineSignal):
 
 
 class NonDeterminismError(Fault):
-    """The code asks for something else than the journal of this run holds at that place."""
+    """The code asks for something else than the journal of this run holds at that place.
+
+    Attributes:
+        seq: the journal's entry.
+        recorded: what it holds.
+        asked: what the code asks for there.
+        differing: where the arguments differ, if that is all: ``args[0].amount``. No values: they may be secret.
+    """
 
     code = "DC101"
 
-    def __init__(self, message: str, *, seq: int, recorded: str, asked: str) -> None:
+    def __init__(self, message: str, *, seq: int, recorded: str, asked: str, differing: tuple[str, ...] = ()) -> None:
         super().__init__(message)
+        self.differing = differing
         self.seq = seq
         self.recorded = recorded
         self.asked = asked

@@ -10,17 +10,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from durable_core.errors import StoreError
+from durable_core.errors import RunNotFound, StoreError
 from durable_core.model.codec import Codec
 from durable_core.model.run import ENDS, RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store
+from durable_core.runtime.announcing import Announcer, Rewritten, warn
 from durable_core.runtime.attention import Attention
 from durable_core.runtime.clock import SystemClock, SystemIds
+from durable_core.runtime.housekeeper import Housekeeper
 from durable_core.runtime.ledger import End
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
 from durable_core.runtime.settings import Settings
+from durable_core.runtime.vigil import Vigil
 from durable_core.runtime.waiters import RunOutcome, Waiters
 from durable_core.runtime.worker import Worker
 from durable_core.runtime.writer import Writer
@@ -38,6 +41,8 @@ SPANS_S = 5.0
 """How long leaving waits for spans to be taken; what is left then is owed, and sent by the next process."""
 BURIAL_S = 1.0
 """How often to look for workers that have died."""
+FLUSH_S = 1.0
+"""How long leaving waits at least for what is queued to be written, however short its grace."""
 
 
 class Kernel:
@@ -65,10 +70,13 @@ class Kernel:
         ids: Ids | None = None,
         store: Store | None = None,
         on_attention: Callable[[str], Awaitable[None]] | None = None,
+        on_rewritten: Rewritten = warn,
         tracing: "Tracing | None" = None,
     ) -> None:
         self.settings = settings or Settings()
         self._attention = Attention(on_attention)
+        self._watching = on_attention is not None
+        self._on_rewritten = on_rewritten
         self.clock: Clock = clock or SystemClock()
         self.ids: Ids = ids or SystemIds()
         self.codec = Codec()
@@ -83,6 +91,10 @@ class Kernel:
         self.exporter: Exporter | None = None
         """Follows the journal and exports spans, in a worker that is traced; what it did is told after it is left."""
         self._scout: asyncio.Task[None] | None = None
+        self._announcer: Announcer | None = None
+        self._vigil: Vigil | None = None
+        self._housekeeper: Housekeeper | None = None
+        self._housekeeping: asyncio.Task[None] | None = None
         self._waiters = Waiters()
         self.name = f"w-{self.ids.name()}"
 
@@ -90,25 +102,27 @@ class Kernel:
 
     async def __aenter__(self) -> Self:
         await self.store.open(worker=self.name if self.settings.worker else None)
-        if self.settings.worker and (served := self.registry.served()):
-            await self.store.announce(served)
+        if self.settings.worker:
+            self._announcer = Announcer(self.store, self.registry, self.clock, self._on_rewritten)
+            try:
+                await self._announcer.announce()
+            except BaseException:
+                await self.store.close()
+                raise
         loop = asyncio.get_running_loop()
         self._writer = Writer(self.store, loop, on_guilty=self._guilty, patience_s=self.settings.store_timeout_s)
         if self.settings.worker:
-            self._worker = Worker(
-                name=self.name,
-                store=self.store,
-                writer=self._writer,
-                registry=self.registry,
-                clock=self.clock,
-                ids=self.ids,
-                concurrency=self.settings.concurrency,
-                max_crashes=self.settings.max_crashes,
-                codec=self.codec,
-                on_outcome=self._told,
-                on_attention=self._attention.ask_for,
-                tracing=self.context,
+            self._worker = self._hired(self._writer)
+            if self._watching:
+                tell, poke = self._attention.ask_for_each, self._worker.poked.set
+                self._vigil = Vigil(self.store, self.clock, tell=tell, poke=poke)
+            self._housekeeper = Housekeeper(
+                self.store,
+                self.clock,
+                retention_ns=self.settings.retention_ns,
+                id_retention_ns=self.settings.id_retention_ns,
             )
+            self._housekeeping = loop.create_task(self._housekeeper.run())
             self.exporter = await self._exporting()
         self._scout = loop.create_task(self._look_around())
         attach = getattr(self.clock, "attach", None)
@@ -116,22 +130,46 @@ class Kernel:
             attach(self)
         return self
 
+    def _hired(self, writer: Writer) -> Worker:
+        """The worker of this process."""
+        return Worker(
+            name=self.name,
+            store=self.store,
+            writer=writer,
+            registry=self.registry,
+            secret=self.secret,
+            clock=self.clock,
+            ids=self.ids,
+            concurrency=self.settings.concurrency,
+            max_crashes=self.settings.max_crashes,
+            codec=self.codec,
+            on_outcome=self._told,
+            on_attention=self._attention.ask_for,
+            tracing=self.context,
+        )
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            await asyncio.gather(self._housekeeping, return_exceptions=True)
         if self._scout is not None:
             self._scout.cancel()
             await asyncio.gather(self._scout, return_exceptions=True)
             detach = getattr(self.clock, "detach", None)
             if detach is not None:
                 detach(self)
+        if self._vigil is not None:
+            self._vigil.close()
         try:
             if self._worker is not None:
                 await self._worker.close(grace_s=self.settings.grace_s)
             if self._writer is not None:
-                await self._writer.close(within_s=self.settings.grace_s)
+                await self._writer.close(within_s=max(self.settings.grace_s, FLUSH_S))
         finally:
-            self._writer = self._worker = self._scout = None
+            self._writer = self._worker = self._scout = self._announcer = self._vigil = None
+            self._housekeeper = self._housekeeping = None
             if self.exporter is not None:
                 await self.exporter.close(within_s=SPANS_S)
             left = StoreError("the engine was left while this waited; the run goes on, ask another engine on its store")
@@ -159,6 +197,11 @@ class Kernel:
         return exporter
 
     @property
+    def secret(self) -> bytes:
+        """What the tokens of callbacks derive from: that of the settings, else the store's own. Known once entered."""
+        return self.settings.secret or self.store.secret
+
+    @property
     def writer(self) -> Writer:
         """The store's writer.
 
@@ -170,9 +213,11 @@ class Kernel:
         return self._writer
 
     def working(self) -> bool:
-        """Whether it writes, drives a body or claims runs just now; see ``durable_core.testing.ManualClock``."""
+        """Whether it writes, drives, claims or purges just now; see ``durable_core.testing.ManualClock``."""
         writing = self._writer is not None and self._writer.busy
-        return writing or (self._worker is not None and self._worker.working)
+        watching = self._vigil is not None and self._vigil.busy
+        purging = self._housekeeper is not None and self._housekeeper.working
+        return writing or watching or purging or (self._worker is not None and self._worker.working)
 
     def under_way(self) -> int:
         """Attempts that have been called and have not ended."""
@@ -198,7 +243,7 @@ class Kernel:
                         poked.set()
                 changed = await self.store.changed()
                 if self._worker is not None:
-                    await self._worker.look(changed=changed)
+                    await self._look(self._worker, changed=changed)
                 if changed and self._waiters.watched:
                     await self._ask_for_watched()
             except StoreError as error:
@@ -208,6 +253,26 @@ class Kernel:
             except Exception:
                 log.exception("internal error while looking for work; trying again")
                 await asyncio.sleep(BURIAL_S)
+
+    async def _look(self, worker: Worker, *, changed: bool) -> None:
+        """Announce what is new, claim what is due, and watch over what nobody claims."""
+        if self._vigil is not None and (changed or worker.poked.is_set()):
+            self._vigil.stir()
+        if self._announcer is not None:
+            await self._announcer.announce()
+        await worker.look(changed=changed)
+        if self._vigil is not None:
+            await self._vigil.look()
+
+    def register(self, function: DurableFunction) -> None:
+        """Serve ``function`` too, also while running: it is announced, and its runs are claimed, soon after.
+
+        Raises:
+            DefinitionError: another one has this name and version.
+        """
+        self.registry.add(function)
+        if self._worker is not None:
+            self._worker.poked.set()
 
     def _told(self, run: Run, end: End | None) -> None:
         """A run of this process has ended or was parked, durably."""
@@ -219,10 +284,21 @@ class Kernel:
 
     async def _ask_for_watched(self) -> None:
         mine = self._worker.runs if self._worker is not None else {}
-        watched = self._waiters.watched
-        for record in await self.store.find([run_id for num, run_id in watched.items() if num not in mine]):
+        watched = {num: run_id for num, run_id in self._waiters.watched.items() if num not in mine}
+        found = {record.num: record for record in await self.store.find(list(watched.values()))}
+        for record in found.values():
             if record.status in ENDS or record.status is RunStatus.STUCK:
                 self._waiters.tell(record.num, RunOutcome.of(record))
+        for num, run_id in watched.items():
+            if num not in found:  # it has ended, and was purged before anybody here looked
+                self._waiters.miss(num, await self.missing([run_id]))
+
+    async def missing(self, ids: Sequence[str]) -> RunNotFound:
+        """Why there is no run of the first of these ids: the error to raise. One of them may have been purged."""
+        for stone in await self.store.tombstones(ids):
+            why = f"{stone.told}; nothing is left of it but its id. Look into the archive, if one was written"
+            return RunNotFound(why, run_id=stone.id, purged_at_ns=stone.purged_at_ns)
+        return RunNotFound(f"no run has the id {ids[0]!r} in this store; check the id and the store", run_id=ids[0])
 
     def _guilty(self, num: int, error: StoreError) -> None:
         if self._worker is not None:

@@ -5,8 +5,11 @@ from typing import Any, Literal, Protocol
 
 import attrs
 
+from durable_core.model.checkup import Checkup
 from durable_core.model.entry import Entry
-from durable_core.model.run import NewRun, RunQuery, RunRecord, RunUpdate
+from durable_core.model.run import NewRun, RunQuery, RunRecord, RunRef, RunUpdate
+from durable_core.model.tombstone import EndedRun, Swept, Tombstone
+from durable_core.model.version import Announced, Offer, Tally
 
 
 @attrs.frozen
@@ -24,8 +27,8 @@ class Signal:
 class Batch:
     """What one commit writes: all of it or nothing.
 
-    The rows of a start whose id is already taken are left out, together with the entries and updates of its
-    number; the commit reports them as conflicts.
+    The rows of a start whose id is already taken, by a run or by a tombstone, are left out, together with the entries
+    and updates of its number; the commit reports them as conflicts.
     """
 
     starts: list[NewRun] = attrs.field(factory=list[NewRun])
@@ -124,12 +127,27 @@ class Store(SpanLedger, Protocol):
         """The journals of these runs, each by ``seq``; a run without entries has an empty list."""
         ...
 
-    async def announce(self, served: Collection[tuple[str, int]]) -> None:
-        """Note that a worker serves these ``(name, version)`` pairs; durable on return. Known ones cost nothing."""
+    async def announce(self, offers: Collection[Offer], *, now_ns: int) -> list[Offer]:
+        """Note that this store's worker serves these, until it leaves or is found dead; durable on return.
+
+        Returns what they have replaced: the former offers of the same name and version, where both have a fingerprint
+        and it is another one. What is known already costs nothing.
+        """
         ...
 
-    async def announced(self) -> list[tuple[str, int]]:
-        """All pairs that any worker has ever announced, in order."""
+    async def announced(self) -> list[Announced]:
+        """All versions that any worker has ever announced, by name and version, with the living who serve them."""
+        ...
+
+    async def unserved(self, *, now_ns: int) -> list[RunRef]:
+        """The runs that wait in vain, the longest due first: what ``claim`` could take if any living worker served it.
+
+        Quick where there is none, however many runs wait for a later time.
+        """
+        ...
+
+    async def tally(self, name: str | None = None) -> list[Tally]:
+        """How many runs there are of each name, version, status and phase, in this order; of one name where given."""
         ...
 
     async def find(self, ids: Sequence[str]) -> list[RunRecord]:
@@ -151,7 +169,8 @@ class Store(SpanLedger, Protocol):
     async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool = False) -> bool:
         """Leave a signal for ``run``; durable on return. An unowned run becomes due at once.
 
-        False, and nothing is left, where the run has ended, unless ``ended`` says that it is meant for an ended one.
+        False, and nothing is left, where the run has ended, unless ``ended`` says that it is meant for an ended one;
+        and where it was purged.
         """
         ...
 
@@ -161,6 +180,53 @@ class Store(SpanLedger, Protocol):
 
     async def changed(self) -> bool:
         """Whether another connection has committed since the last call: a cheap reason to look."""
+        ...
+
+    async def check_up(self, *, now_ns: int, deep: bool) -> Checkup:
+        """Look at the store from outside, as it stands at ``now_ns``; it need not be open, and nothing is changed.
+
+        Raises nothing for a store that cannot be opened or read: a finding says why. ``deep`` reads all of it.
+        """
+        ...
+
+    # -- purging: each call is one short transaction, so that other writers wait no longer than for a commit --------
+
+    async def ended(
+        self, *, before_ns: int, name: str | None = None, after: EndedRun | None = None, limit: int = 100
+    ) -> list[EndedRun]:
+        """Up to ``limit`` runs that ended before that time, the longest ended first.
+
+        Args:
+            before_ns: exclusive.
+            name: only runs of this function.
+            after: only those that come after this one in that order: the next page.
+            limit: at most so many.
+        """
+        ...
+
+    async def bury(self, runs: Sequence[EndedRun], *, now_ns: int, until_ns: int | None) -> list[int]:
+        """Put tombstones in the place of these runs and of the signals left for them; durable on return.
+
+        Returns the numbers of those that were buried: a run that no longer stands as it was found is left alone, and
+        where it would take long, the rest of ``runs`` is. Their journals are left to ``sweep``.
+
+        Args:
+            runs: as ``ended`` found them.
+            now_ns: when they are purged.
+            until_ns: when their tombstones may be forgotten; None is never.
+        """
+        ...
+
+    async def sweep(self, *, limit: int) -> Swept:
+        """Remove up to ``limit`` entries from the journals of buried runs, fewer where it would take long."""
+        ...
+
+    async def tombstones(self, ids: Sequence[str]) -> list[Tombstone]:
+        """The tombstones of these ids, in no order; an id that has none is left out."""
+        ...
+
+    async def forget(self, *, now_ns: int, limit: int) -> int:
+        """Drop up to ``limit`` tombstones whose time has come; their ids are free again. Returns how many."""
         ...
 
 

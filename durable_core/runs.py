@@ -8,12 +8,18 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from durable_core.errors import RunExists, RunNotFound, StoreError
+import attrs
+
+from durable_core.errors import RunExists, StoreError
 from durable_core.kernel import POLL_S, Kernel
 from durable_core.model.entry import Entry
 from durable_core.model.keys import check_id
+from durable_core.model.moment import moment
 from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunRef, RunStatus, reopened
 from durable_core.model.spec import DurableFunction
+from durable_core.model.version import Announced, Tally
+from durable_core.runtime.archive_file import ArchiveFile
+from durable_core.runtime.purge import PurgeReport, Purging, preview, purge
 from durable_core.runtime.starting import announced_version, encoded_call, new_run
 from durable_core.runtime.waiters import RunOutcome
 from durable_core.runtime.worker import Worker
@@ -44,7 +50,7 @@ class Runs(Kernel):
         links to the one that is current here, or joins it.
 
         Raises:
-            RunExists: the id is taken by another function or input.
+            RunExists: the id is taken by another function or input, or was by a run that has been purged.
             DefinitionError: unknown function, or arguments that do not match its signature.
             PayloadError: an argument cannot be stored.
             StoreError: the store did not take it; nothing was started.
@@ -81,6 +87,8 @@ class Runs(Kernel):
 
     async def _begin(self, row: NewRun, definition: DurableFunction | None, worker: Worker | None) -> bool:
         """Write the start; False where its id is taken."""
+        if self.registry.fresh and self._announcer is not None:
+            await self._announcer.announce()
         told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def settled(accepted: bool, error: StoreError | None) -> None:  # noqa: FBT001
@@ -95,10 +103,21 @@ class Runs(Kernel):
             worker.start(row, definition, settled)
         else:
             self.writer.start(row, settled)
-        return await told
+        accepted = await told
+        if definition is None and self._vigil is not None:
+            self._vigil.stir()  # the store does not tell this process of what it has written itself
+        return accepted
 
     async def _existing(self, row: NewRun) -> RunRef:
         """The run that has this id already; it must be the same function on the same input."""
+        for stone in await self.store.tombstones([row.id]):
+            free = "" if stone.until_ns is None else f", or wait until {moment(stone.until_ns)}, when it is free again"
+            raise RunExists(
+                f"the id is taken: {stone.told}. Whether it was the same call cannot be told any more, so nothing was "
+                f"started. Use another id{free}",
+                run_id=row.id,
+                purged_at_ns=stone.purged_at_ns,
+            )
         record = await self.find(row.id)
         if record.name != row.name or record.input != row.input:
             other = (
@@ -117,20 +136,46 @@ class Runs(Kernel):
         """The run's row.
 
         Raises:
-            RunNotFound: no run has this id.
+            RunNotFound: no run has this id, or none any more.
         """
         found = await self.store.find([run_id])
         if not found:
-            raise RunNotFound(f"no run has the id {run_id!r} in this store; check the id and the store", run_id=run_id)
+            raise await self.missing([run_id])
         return found[0]
 
     async def select(self, query: RunQuery) -> list[RunRecord]:
         """Runs that ``query`` describes, newest first."""
-        return await self.store.select(query)
+        return await self.store.select(await self._timed(query))
 
     async def count(self, query: RunQuery) -> int:
         """How many runs ``query`` describes."""
-        return await self.store.count(query)
+        return await self.store.count(await self._timed(query))
+
+    async def _timed(self, query: RunQuery) -> RunQuery:
+        """With the time at which it is asked, where it is about runs that wait in vain."""
+        if not query.attention:
+            return query
+        await self.store.release_dead()  # what the dead served is served no more
+        return attrs.evolve(query, at_ns=self.clock.now_ns())
+
+    async def in_vain(self, records: Sequence[RunRecord]) -> frozenset[int]:
+        """The numbers of those that wait in vain now, as ``Store.unserved`` says; for runs that were just read."""
+        now_ns = self.clock.now_ns()
+        due = [each for each in records if each.ended_at_ns is None and each.owner is None]
+        due = [each for each in due if each.wake_at_ns is not None and each.wake_at_ns <= now_ns]
+        if not due:
+            return frozenset()
+        served = {(each.name, each.version) for each in await self.store.announced() if each.workers}
+        due = [each for each in due if (each.name, each.version) not in served]
+        paused = [each.num for each in due if each.paused]
+        signalled = {signal.run for signal in await self.store.signals(paused)} if paused else set[int]()
+        return frozenset(each.num for each in due if not each.paused or each.num in signalled)
+
+    async def versions(self, name: str | None = None) -> tuple[list[Announced], list[Tally]]:
+        """What workers have announced, and how many runs there are of each version; of one name where given."""
+        await self.store.release_dead()  # what the dead served is served no more
+        announced = [each for each in await self.store.announced() if name in {None, each.name}]
+        return announced, await self.store.tally(name)
 
     async def journal(self, num: int) -> list[Entry]:
         """The run's journal, as far as it is durable."""
@@ -141,18 +186,55 @@ class Runs(Kernel):
         return await self.store.load(nums)
 
     async def outcome(self, num: int, run_id: str) -> RunOutcome:
-        """Wait until the run has ended or is stuck; at once where it is so already."""
+        """Wait until the run has ended or is stuck; at once where it is so already.
+
+        Raises:
+            RunNotFound: it was purged.
+        """
         waiter = self._waiters.add(num)
-        if self._worker is None or num not in self._worker.runs:
-            record = await self.find(run_id)
-            if record.status in ENDS or record.status is RunStatus.STUCK:
-                self._waiters.forget(num, waiter)
-                return RunOutcome.of(record)
-        self._waiters.watched[num] = run_id
         try:
+            if self._worker is None or num not in self._worker.runs:
+                record = await self.store.find_num(num)
+                if record is None:
+                    raise await self.missing([run_id])
+                if record.status in ENDS or record.status is RunStatus.STUCK:
+                    return RunOutcome.of(record)
+            self._waiters.watched[num] = run_id
             return await waiter
         finally:
             self._waiters.forget(num, waiter)
+
+    # -- purging ---------------------------------------------------------------------------------------------------
+
+    async def purge(
+        self,
+        *,
+        before_ns: int,
+        name: str | None = None,
+        limit: int | None = None,
+        archive: str | None = None,
+        dry_run: bool = False,
+    ) -> PurgeReport:
+        """Remove runs that ended before that time, the longest ended first, in small transactions; durable on return.
+
+        Args:
+            before_ns: by the clock of whoever ended them.
+            name: only runs of this function.
+            limit: at most so many.
+            archive: a file to append each run to, as a line of JSON, before it is removed.
+            dry_run: only count them.
+
+        Raises:
+            StoreError: the store or the archive failed. What is not in the archive was not removed.
+        """
+        plan = Purging(before_ns=before_ns, name=name, limit=limit, id_retention_ns=self.settings.id_retention_ns)
+        await self.writer.flushed()
+        if dry_run:
+            return await preview(self.store, plan)
+        if archive is None:
+            return await purge(self.store, self.clock, plan)
+        with contextlib.closing(ArchiveFile(archive)) as file:
+            return await purge(self.store, self.clock, plan, file)
 
     # -- operators -------------------------------------------------------------------------------------------------
 
@@ -175,7 +257,7 @@ class Runs(Kernel):
         """
         worker = self._worker
         run = worker.runs.get(record.num) if worker is not None else None
-        if worker is not None and run is not None and not run.dead:
+        if worker is not None and run is not None and not run.dead and not worker.leaving:
             run.settle()
             if run.phase != record.phase or run.dead:
                 await self.writer.flushed()
@@ -188,13 +270,32 @@ class Runs(Kernel):
         ended = record.ended_at_ns is not None
         if not await self.store.signal(record.num, stored, payload, now_ns=self.clock.now_ns(), ended=ended):
             return False
+        if self._vigil is not None:
+            self._vigil.stir()
         if ended:
             self.writer.update(reopened(record, now_ns=self.clock.now_ns()))
             await self.writer.flushed()
+            if await self.store.find_num(record.num) is None:
+                return False  # it was purged in between
         if worker is not None and self.serves(record) and not worker.leaving:
-            worker.poke()
+            worker.poked.set()
             await self._taken_up(record)
         return True
+
+    async def withdraw(self, signals: Sequence[int]) -> None:
+        """Take signals back that nobody has taken up; durable on return."""
+        for signal in signals:
+            self.writer.consume(signal)
+        await self.writer.flushed()
+
+    async def will_pause(self, record: RunRecord) -> bool:
+        """Whether the run is paused once it has taken up the signals that wait for it.
+
+        Look at the row again afterwards for the rest: what is taken up meanwhile is in it.
+        """
+        waiting = [signal.name for signal in await self.store.signals([record.num])]
+        told = [name for name in waiting if name in ("pause", "resume")]
+        return told[-1] == "pause" if told else (await self.find(record.id)).paused
 
     async def _taken_up(self, record: RunRecord) -> None:
         """Wait, for a while, until some worker has taken the signal up: it is durable already."""
@@ -208,8 +309,9 @@ class Runs(Kernel):
                     await self._worker.taken(record.num)
 
     def waiting_for(self, num: int, key: str) -> object:
-        """What a run in this process's memory waits for at ``key``; None where it is not here."""
-        run = self._worker.runs.get(num) if self._worker is not None else None
+        """What a run in this process's memory waits for at ``key``; None where it is not here, or about to leave."""
+        worker = self._worker
+        run = None if worker is None or worker.leaving else worker.runs.get(num)
         return None if run is None or run.dead else run.waits.get(key)
 
     def serves(self, record: RunRecord) -> bool:

@@ -1,6 +1,7 @@
 """Sagas in Python that survive anything: steps, compensations, and a durable core under them."""
 
 from durable_core import (
+    Callback,
     CallbackAlreadyAnswered,
     CallbackClosed,
     CallbackFailed,
@@ -8,6 +9,7 @@ from durable_core import (
     CallbackTimeout,
     DefinitionError,
     PayloadError,
+    PurgeReport,
     RemoteError,
     Retry,
     StepInterrupted,
@@ -31,8 +33,8 @@ from sagas.model.definition import Lookup, Pivot, Retriable, SagaDef, Step
 from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState
 from sagas.model.outcome import DidNotHappen, Happened, StillUnknown, Unknown
 from sagas.model.resource import resource
+from sagas.model.versions import VersionInfo, VersionVerdict
 from sagas.orchestrator import Orchestrator
-from sagas.runtime.callback import Callback
 from sagas.runtime.saga import Saga
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "Orchestrator",
     "PayloadError",
     "Pivot",
+    "PurgeReport",
     "RemoteError",
     "Retriable",
     "Retry",
@@ -73,6 +76,8 @@ __all__ = [
     "StillUnknown",
     "StoreError",
     "Unknown",
+    "VersionInfo",
+    "VersionVerdict",
     "WrongState",
     "current",
     "lookup",

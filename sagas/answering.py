@@ -1,9 +1,36 @@
 """Answers to callbacks, from outside: by token, or by saga and name."""
 
+import attrs
 import msgspec
 
-from durable_core import Answer, Answers, DefinitionError, RunRecord
+from durable_core import Answer, Answers, DefinitionError, RunRecord, Taken
+from sagas.observer import find_with_child
 from sagas.operators import Operators
+
+
+@attrs.frozen(kw_only=True)
+class Asked:
+    """Which callback somebody means: by its token, or by its saga and name."""
+
+    token: str | None = attrs.field(default=None, repr=False)
+    saga_id: str | None = None
+    name: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        by_token = self.token is not None and self.saga_id is None and self.name is None
+        by_name = self.token is None and isinstance(self.saga_id, str) and isinstance(self.name, str)
+        if not by_token and not by_name:
+            raise DefinitionError("name the callback by its token, or by saga_id= and name=; nothing was changed")
+
+
+@attrs.frozen
+class Told:
+    """What became of an answer or heartbeat that was not refused."""
+
+    saga_id: str
+    key: str
+    """The callback's key in its saga."""
+    taken: Taken
 
 
 class Answering(Operators):
@@ -13,6 +40,8 @@ class Answering(Operators):
         self, token: str | None = None, value: object = None, *, saga_id: str | None = None, name: str | None = None
     ) -> None:
         """Answer a callback with ``value``; the answer is durable on return. Repeating it is harmless.
+
+        Where no worker runs, the answer is kept for the next one, which then checks its type.
 
         Args:
             token: what ``callback.token`` was; or, instead,
@@ -25,28 +54,63 @@ class Answering(Operators):
             CallbackAlreadyAnswered: another answer came first.
             CallbackClosed: the wait was given up: timeout, cancel, or the end.
             PayloadError: the value is not of the declared type; the saga keeps waiting.
+            SagaNotFound: no saga has this id.
         """
-        payload = self.engine.codec.encode(value, what="the answer to a callback")
-        await self._answer(token, saga_id, name, "completed", payload)
+        await complete(self, Asked(token=token, saga_id=saga_id, name=name), value)
 
     async def fail_callback(
         self, token: str | None = None, message: str = "", *, saga_id: str | None = None, name: str | None = None
     ) -> None:
         """Answer a callback with a failure: the body sees ``CallbackFailed``. As ``complete_callback`` otherwise."""
-        await self._answer(token, saga_id, name, "failed", msgspec.json.encode(str(message)))
+        await fail(self, Asked(token=token, saga_id=saga_id, name=name), message)
 
-    async def _answer(
-        self, token: str | None, saga_id: str | None, name: str | None, kind: str, payload: bytes
+    async def heartbeat_callback(
+        self, token: str | None = None, *, saga_id: str | None = None, name: str | None = None
     ) -> None:
-        answers = Answers(self.engine)
-        if token is not None and saga_id is None and name is None:
-            record, key = await answers.by_token(token)
-        elif token is None and saga_id is not None and name is not None:
-            record, child = await self._find_with_child(saga_id)
-            key = f"{child}/{name}" if child else name
-        else:
-            raise DefinitionError("name the callback by its token, or by saga_id= and name=; nothing was changed")
-        await answers.give(record, Answer(key, kind, msgspec.Raw(payload)), closed=_closed)
+        """Say that whoever will answer a callback is still at it; durable on return.
+
+        The callback then waits for at least another span of its ``heartbeat=``, and never beyond its ``timeout=``. For
+        one that asks for no heartbeats this changes nothing.
+
+        Raises:
+            CallbackNotFound: unknown or forged.
+            CallbackAlreadyAnswered: the callback has its answer; no more heartbeats are needed.
+            CallbackClosed: the wait was given up: timeout, a heartbeat too late, cancel, or the end.
+            SagaNotFound: no saga has this id.
+        """
+        await beat(self, Asked(token=token, saga_id=saga_id, name=name))
+
+
+async def complete(orchestrator: Answering, asked: Asked, value: object) -> Told:
+    """Answer a callback with ``value``; see ``Answering.complete_callback``."""
+    payload = orchestrator.engine.codec.encode_ordered(value, what="the answer to a callback")
+    return await _give(orchestrator, asked, "completed", payload)
+
+
+async def fail(orchestrator: Answering, asked: Asked, message: str) -> Told:
+    """Answer a callback with a failure; see ``Answering.fail_callback``."""
+    payload = orchestrator.engine.codec.encode(str(message), what="the message that fails a callback")
+    return await _give(orchestrator, asked, "failed", payload)
+
+
+async def beat(orchestrator: Answering, asked: Asked) -> Told:
+    """Send a heartbeat; see ``Answering.heartbeat_callback``."""
+    return await _give(orchestrator, asked, "heartbeat", b"null")
+
+
+async def _give(orchestrator: Answering, asked: Asked, kind: str, payload: bytes) -> Told:
+    answers = Answers(orchestrator.engine)
+    if asked.token is not None:
+        record, key = await answers.by_token(asked.token)
+    else:
+        record, key = await _named(orchestrator, asked.saga_id or "", asked.name or "")
+    taken = await answers.give(record, Answer(key, kind, msgspec.Raw(payload)), closed=_closed)
+    return Told(record.id, key, taken)
+
+
+async def _named(orchestrator: Answering, saga_id: str, name: str) -> tuple[RunRecord, str]:
+    record, child = await find_with_child(orchestrator.engine, saga_id)
+    return record, f"{child}/{name}" if child else name
 
 
 def _closed(record: RunRecord) -> bool:

@@ -14,11 +14,10 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
-from durable_core import DefinitionError, StoreError
+from durable_core import DefinitionError, Span, StoreError, Takes0, Takes1, Takes2, Takes3
 from sagas.handle import SagaHandle as ServedHandle
-from sagas.model.definition import SagaDef, Span
+from sagas.model.definition import SagaDef
 from sagas.model.info import Entry, SagaInfo
-from sagas.model.startable import Takes0, Takes1, Takes2, Takes3
 from sagas.orchestrator import Orchestrator as Served
 
 __all__ = ["Orchestrator", "SagaHandle"]
@@ -368,6 +367,7 @@ class Orchestrator:
     list = forward(Served.list)
     count = forward(Served.count)
     info = forward(Served.info)
+    versions = forward(Served.versions)
 
     # -- operators -------------------------------------------------------------------------------------------------
 
@@ -379,8 +379,10 @@ class Orchestrator:
     pause = forward(Served.pause)
     resume = forward(Served.resume)
     rollback = forward(Served.rollback)
+    purge = forward(Served.purge)
 
     # -- callbacks -------------------------------------------------------------------------------------------------
 
     complete_callback = forward(Served.complete_callback)
     fail_callback = forward(Served.fail_callback)
+    heartbeat_callback = forward(Served.heartbeat_callback)

@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
-from durable_core import DEFAULT_UNKNOWN, DefinitionError, Retry
-from sagas.model.definition import FOREVER, Lookup, Pivot, Retriable, SagaDef, Span, Step
+from durable_core import DEFAULT_UNKNOWN, DefinitionError, Retry, Span
+from sagas.model.definition import FOREVER, Lookup, Pivot, Retriable, SagaDef, Step
 from sagas.runtime.saga import Saga
 
 P = ParamSpec("P")
@@ -111,6 +111,8 @@ def step(
                 )
             declared.compensated_by_nothing = True
             declared.because = because
+        elif because:
+            raise DefinitionError(f"{declared.what}: because= is for compensation=None; give both, or neither")
         return declared
 
     return declare if fn is None else declare(fn)

@@ -4,7 +4,7 @@ SagasError                 root of them all (the core's ``DurableError``)
 ├── DefinitionError        a declaration that cannot work
 ├── PayloadError           a value that cannot be stored or read back
 ├── StoreError             the store refused or could not be reached
-├── SagaExists             the id is taken by a saga with other input
+├── SagaExists             the id is taken by a saga with other input, or was by a purged one
 ├── SagaNotFound           no saga has this id
 ├── SagaCompensated        the saga was undone: ``cause``, ``compensated``, ``__cause__``
 ├── SagaStuck              the saga needs a person: ``reason``, ``steps``
@@ -25,13 +25,16 @@ __all__ = ["SagaCompensated", "SagaExists", "SagaKilled", "SagaNotFound", "SagaP
 
 
 class SagaExists(RunExists):
-    """The id is taken by another saga, or by the same saga with other input. Nothing was started."""
+    """The id is taken by another saga, or by the same saga with other input. Nothing was started.
+
+    ``purged_at_ns`` is set where the saga that had it was purged.
+    """
 
     code = "SG001"
 
 
 class SagaNotFound(RunNotFound):
-    """No saga has this id."""
+    """No saga has this id, or none any more: ``purged_at_ns`` is when it was purged, where it was."""
 
     code = "SG002"
 

@@ -4,9 +4,9 @@ import asyncio
 from datetime import timedelta
 from typing import Generic, TypeVar
 
-from durable_core import RunRef
-from sagas.model.definition import Span
+from durable_core import RunNotFound, RunRef, Span
 from sagas.model.info import Entry, SagaInfo, history_of
+from sagas.observer import not_found
 from sagas.operators import Operators
 
 R = TypeVar("R")
@@ -38,6 +38,7 @@ class SagaHandle(Generic[R]):
             SagaCompensated: it was rolled back; ``__cause__`` is what left the body.
             SagaStuck: it needs a person; raised at once.
             SagaKilled: an operator ended it.
+            SagaNotFound: it was purged.
             TimeoutError: it has not ended in time; the saga goes on.
         """
         if timeout is None:
@@ -47,7 +48,10 @@ class SagaHandle(Generic[R]):
 
     async def _result(self) -> R:
         orchestrator, ref = self._orchestrator, self._ref
-        outcome = await orchestrator.engine.outcome(ref.num, ref.id)
+        try:
+            outcome = await orchestrator.engine.outcome(ref.num, ref.id)
+        except RunNotFound as missing:
+            raise not_found(ref.id, missing) from None
         if not self._child:
             return await orchestrator.answer(ref, outcome)  # type: ignore[no-any-return]
         return await orchestrator.answer_of_child(ref, self._child, outcome)  # type: ignore[no-any-return]

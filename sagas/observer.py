@@ -19,12 +19,15 @@ from durable_core import (
     RunRef,
     Runs,
     RunStatus,
+    ns_of,
+    plain_input,
     rebuild,
 )
 from sagas.errors import SagaCompensated, SagaKilled, SagaNotFound, SagaStuck
 from sagas.model.children import child_info, within
 from sagas.model.definition import SagaDef
-from sagas.model.info import SagaInfo, SagaStatus, cause_of, info_of, query_of, status_of
+from sagas.model.info import SagaInfo, SagaStatus, cause_of, info_of, is_saga, query_of, status_of
+from sagas.model.versions import VersionInfo, versions_of
 
 
 class Observer:
@@ -32,6 +35,14 @@ class Observer:
 
     engine: Runs
     _registered: dict[tuple[str, int], SagaDef[..., Any]]
+
+    async def versions(self, saga: str | None = None) -> list[VersionInfo]:
+        """Every version that a worker has announced or that has sagas, by name, the newest first.
+
+        Args:
+            saga: only those of this name.
+        """
+        return versions_of(*await self.engine.versions(saga))
 
     async def list(
         self,
@@ -51,14 +62,17 @@ class Observer:
             version: only those of this version.
             since: only those started at or after this time (aware).
             limit: at most so many.
-            attention: only those that need a person: stuck, or failing again and again.
+            attention: only those that need a person: stuck, failing again and again, or waiting in vain for a
+                version that no worker serves.
         """
-        records = await self.engine.select(_query(status, saga, version, since, limit, attention=attention))
+        found = await self.engine.select(_query(status, saga, version, since, limit, attention=attention))
+        records = [record for record in found if is_saga(record)]
         journals = await self.engine.journals([record.num for record in records])
-        found = [self._whole(record, journals[record.num]) for record in records]
+        vain = await self.engine.in_vain(records)
+        whole = [self._whole(record, journals[record.num], in_vain=record.num in vain) for record in records]
         return [
             attrs.evolve(info, steps=within(info, journals[record.num], prefix=""))
-            for info, record in zip(found, records, strict=True)
+            for info, record in zip(whole, records, strict=True)
         ]
 
     async def count(
@@ -77,39 +91,32 @@ class Observer:
         """A saga as it stands, as far as it is durable; also a child saga, by ``<parent id>/<step key>``.
 
         Raises:
-            SagaNotFound: there is none.
+            SagaNotFound: there is none, or none any more.
         """
         record, key = await self._find_with_child(id)
         entries = await self.engine.journal(record.num)
-        info = self._whole(record, entries)
+        info = self._whole(record, entries, in_vain=bool(await self.engine.in_vain([record])))
         if not key:
             return attrs.evolve(info, steps=within(info, entries, prefix=""))
         child = child_info(info, entries, key)
         if child is None:
-            raise _not_found(id)
+            raise not_found(id)
         return child
 
     async def _find(self, id: str) -> RunRecord:
         try:
             return await self.engine.find(id)
-        except RunNotFound:
-            raise _not_found(id) from None
+        except RunNotFound as missing:
+            raise not_found(id, missing) from None
 
     async def _find_num(self, ref: RunRef) -> RunRecord:
         record = await self.engine.store.find_num(ref.num)
         if record is None:
-            raise _not_found(ref.id)
+            raise not_found(ref.id, await self.engine.missing([ref.id]))
         return record
 
     async def _find_with_child(self, id: str) -> tuple[RunRecord, str]:
-        """The run of this id, or the run whose child it is and the child's key."""
-        parts = id.split("/")
-        ids = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
-        found = {record.id: record for record in await self.engine.store.find(ids)}
-        for known in ids:
-            if known in found:
-                return found[known], id[len(known) + 1 :]
-        raise _not_found(id)
+        return await find_with_child(self.engine, id)
 
     def _shape(self, name: str, version: int) -> CallShape | None:
         """How arguments and result are read, where the saga is registered here."""
@@ -117,17 +124,18 @@ class Observer:
             return None
         return self.engine.registry.get(name, version).shape
 
-    def _whole(self, record: RunRecord, entries: Sequence[JournalEntry]) -> SagaInfo:
+    def _whole(self, record: RunRecord, entries: Sequence[JournalEntry], *, in_vain: bool = False) -> SagaInfo:
         shape = self._shape(record.name, record.version)
         read_result: Callable[[bytes], Any] = msgspec.json.decode
         if shape is not None:
             read_result = partial(shape.decode_result, what=f"saga {record.id!r}: the result")
-        return info_of(
+        info = info_of(
             record,
             entries,
-            read_input=shape.as_mapping if shape else _plain_input,
+            read_input=shape.as_mapping if shape else plain_input,
             read_result=read_result,
         )
+        return attrs.evolve(info, reason=_in_vain(record, self.engine.clock.now_ns())) if in_vain else info
 
     async def answer_of_child(self, ref: RunRef, key: str, outcome: RunOutcome) -> Any:
         """The result of a child saga once its root has ended or is stuck; plain JSON."""
@@ -182,8 +190,28 @@ def _compensated(ref: RunRef, outcome: RunOutcome) -> SagaCompensated:
     return raised
 
 
-def _not_found(id: str) -> SagaNotFound:
+def _in_vain(record: RunRecord, now_ns: int) -> str:
+    """Why somebody should look at a saga that no worker can go on with. Not in its row: the next worker ends it."""
+    overdue = record.deadline_at_ns is not None and record.deadline_at_ns <= now_ns and not record.phase
+    told = (
+        f"saga {record.id}: waits for version {record.version} of {record.name!r}, which no worker serves; start a "
+        "worker that has this version (`sagas versions` shows who serves what)"
+    )
+    if overdue:
+        told += ". Its deadline has passed, and it cannot be undone before there is one"
+    return told if record.reason is None else f"{told}. Before that: {record.reason}"
+
+
+def not_found(id: str, missing: RunNotFound | None = None) -> SagaNotFound:
+    """The error for a saga that is not there; where ``missing`` says that it was purged, so does this."""
+    if missing is not None and missing.purged_at_ns is not None:
+        return SagaNotFound(f"saga {plain(missing)}", run_id=id, purged_at_ns=missing.purged_at_ns)
     return SagaNotFound(f"no saga has the id {id!r} in this store; `sagas list` shows those there are", run_id=id)
+
+
+def plain(error: Any) -> str:
+    """An error's message without its code."""
+    return str(error.args[0]).rpartition(" [")[0]
 
 
 def _query(
@@ -198,7 +226,7 @@ def _query(
     statuses, phases = (None, None) if status is None else query_of(_status(status))
     if since is not None and since.tzinfo is None:
         raise DefinitionError(f"since={since!r}: give a datetime with a time zone")
-    since_ns = None if since is None else round(since.timestamp() * 1e6) * 1000
+    since_ns = None if since is None else ns_of(since)
     query = RunQuery(statuses=statuses, phases=phases, name=saga, version=version, since_ns=since_ns, limit=limit)
     return attrs.evolve(query, attention=attention)
 
@@ -210,8 +238,16 @@ def _status(status: SagaStatus | str) -> SagaStatus:
         raise DefinitionError(f"{status!r} is no status of a saga; use one of {', '.join(SagaStatus)}") from None
 
 
-def _plain_input(stored: bytes) -> dict[str, Any]:
-    call: dict[str, Any] | list[Any] = msgspec.json.decode(stored)
-    args: list[Any] = call.get("args", []) if isinstance(call, dict) else call
-    named: dict[str, Any] = {str(index): value for index, value in enumerate(args)}
-    return {**named, **call.get("kwargs", {})} if isinstance(call, dict) else named
+async def find_with_child(engine: Runs, id: str) -> tuple[RunRecord, str]:
+    """The run of this id, or the run whose child it is and the child's key.
+
+    Raises:
+        SagaNotFound: there is none.
+    """
+    parts = id.split("/")
+    ids = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    found = {record.id: record for record in await engine.store.find(ids) if is_saga(record)}
+    for known in ids:
+        if known in found:
+            return found[known], id[len(known) + 1 :]
+    raise not_found(id, await engine.missing(ids))

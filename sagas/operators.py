@@ -1,11 +1,27 @@
-"""Operators' verbs: each is journalled with actor and note, safe to repeat, and refused where it makes no sense."""
+"""Operators' verbs: each is journalled with actor and note, safe to repeat, and refused where it makes no sense.
 
-from typing import Any
+``purge`` is the exception: it is about ended sagas, of which nothing is left to journal it in.
+"""
 
+from pathlib import Path
+
+import attrs
 import msgspec
 
-from durable_core import Codec, EntryKind, JournalEntry, RunRecord, WrongState, name_of
+from durable_core import (
+    Codec,
+    DefinitionError,
+    JournalEntry,
+    PurgeReport,
+    RunRecord,
+    Span,
+    WrongState,
+    faulted_on,
+    name_of,
+    to_ns,
+)
 from sagas.errors import SagaPastPivot
+from sagas.model.definition import check_age
 from sagas.model.verbs import Accept, Refuse, Repeat, judge
 from sagas.observer import Observer
 from sagas.runtime.binding import Binder
@@ -103,6 +119,42 @@ class Operators(Observer):
         """
         await self._verb(id, "rollback", Verdict(actor=actor, note=note))
 
+    async def purge(
+        self,
+        *,
+        older_than: Span,
+        saga: str | None = None,
+        limit: int | None = None,
+        archive: str | Path | None = None,
+        dry_run: bool = False,
+    ) -> PurgeReport:
+        """Remove sagas that ended at least ``older_than`` ago, the longest ended first; durable on return.
+
+        Open and stuck sagas are never removed. A killed one is: it can no longer be rolled back then. It is done in
+        small transactions, so that sagas that run wait no longer for it than for any other commit.
+
+        Args:
+            older_than: since their end; a timedelta or seconds.
+            saga: only those of this name.
+            limit: at most so many.
+            archive: a file to append each to, as a line of JSON that is on disk before the saga is removed.
+            dry_run: only count them.
+
+        Raises:
+            DefinitionError: ``older_than`` or ``limit`` makes no sense.
+            StoreError: the store or the archive failed; what is not in the archive was not removed.
+        """
+        age_ns = to_ns(check_age(older_than, "purge(older_than=)"))
+        if limit is not None and limit < 0:
+            raise DefinitionError(f"purge(limit={limit}): give a number of sagas, or None for all")
+        return await self.engine.purge(
+            before_ns=self.engine.clock.now_ns() - age_ns + 1,
+            name=saga,
+            limit=limit,
+            archive=None if archive is None else str(archive),
+            dry_run=dry_run,
+        )
+
     async def _verb(self, id: str, verb: str, verdict: Verdict) -> None:
         record, child = await self._find_with_child(id)
         if child and verdict.step is None:
@@ -122,7 +174,10 @@ class Operators(Observer):
         await self.engine.flushed()
         record = await self._find(id)
         entries = await self.engine.journal(record.num)
-        match judge(verb, self._whole(record, entries), record.phase, verdict.step):
+        info = self._whole(record, entries)
+        if verb in ("pause", "resume"):
+            info = attrs.evolve(info, paused=await self.engine.will_pause(record))
+        match judge(verb, info, record.phase, verdict.step):
             case Repeat():
                 return True
             case Refuse(why=why, past_pivot=True):
@@ -144,14 +199,4 @@ def _reopening(verb: str, entries: list[JournalEntry]) -> Reopening:
         return ABANDON, 0
     if verb != "retry":
         return "", 0
-    for entry in reversed(entries):
-        if entry.kind == EntryKind.FAULTED:
-            return entry.key, entry.attempt
-        if entry.kind in (EntryKind.PARKED, EntryKind.SIGNALLED):
-            break
-    return "", 0
-
-
-def plain(error: Any) -> str:
-    """An error's message without its code."""
-    return str(error.args[0]).rpartition(" [")[0]
+    return faulted_on(entries)

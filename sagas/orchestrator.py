@@ -9,14 +9,31 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
-from durable_core import Clock, DefinitionError, DurableFunction, RunExists, RunRef, Runs, Settings, spans_wanted, to_ns
+from durable_core import (
+    Clock,
+    DefinitionError,
+    DurableFunction,
+    RunExists,
+    RunRef,
+    Runs,
+    Settings,
+    Span,
+    Takes0,
+    Takes1,
+    Takes2,
+    Takes3,
+    check_timeout,
+    place_of,
+    spans_wanted,
+    to_ns,
+)
 from sagas.answering import Answering
 from sagas.errors import SagaExists
 from sagas.handle import SagaHandle
-from sagas.model.definition import SagaDef, Span, check_timeout
+from sagas.model.definition import SagaDef
+from sagas.model.fingerprint import fingerprint
 from sagas.model.info import SagaInfo
-from sagas.model.startable import Takes0, Takes1, Takes2, Takes3
-from sagas.operators import plain
+from sagas.observer import plain
 from sagas.runtime.binding import Binder
 from sagas.runtime.driver import body_of
 
@@ -45,13 +62,19 @@ class Orchestrator(Answering):
         lease: how long a silent worker keeps its sagas, on a store where its death cannot be seen at once.
         grace: how long leaving waits for attempts under way.
         store_timeout: how long a call waits for a store that fails before it raises ``StoreError``.
+        secret: what the tokens of callbacks derive from, a text or bytes of at least 32; default ``SAGAS_SECRET`` of
+            the environment, else the secret that the store keeps. All processes on a store must agree on it, and
+            another one makes all tokens that are out invalid.
         max_crashes: after so many deaths of the process within one step its saga is stuck.
+        retention: how long sagas are kept after their end; then a worker purges them. None is for ever.
+        id_retention: how long the id of a purged saga stays refused; None is for ever.
         tracer_provider: where spans go: a provider of OpenTelemetry's SDK. By default the global one, where the program
             has set one (``sagas.tracing.configure`` does); else nothing is traced.
-        on_attention: called, at least once, when a saga gets stuck, or a step of it has failed ten times and goes on.
+        on_attention: called, at least once, when a saga gets stuck, when a step of it has failed ten times and goes on,
+            or when it has waited for 30 s (by ``clock``) for a version that no worker serves.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one option for each thing that a program may decide
         self,
         url: str,
         *,
@@ -64,20 +87,29 @@ class Orchestrator(Answering):
         grace: Span = timedelta(seconds=10),
         store_timeout: Span = timedelta(seconds=30),
         max_crashes: int = 5,
+        secret: str | bytes | None = None,
+        retention: Span | None = None,
+        id_retention: Span | None = timedelta(days=90),
         tracer_provider: object = None,
         on_attention: Callable[[SagaInfo], Awaitable[None]] | None = None,
     ) -> None:
-        settings = Settings(
+        settings = Settings.of(
             worker=worker,
             concurrency=concurrency,
-            grace_s=_seconds(grace, "Orchestrator(grace=)"),
-            store_timeout_s=_seconds(store_timeout, "Orchestrator(store_timeout=)"),
+            grace=grace,
+            store_timeout=store_timeout,
             max_crashes=max_crashes,
+            secret=secret,
+            retention=retention,
+            id_retention=id_retention,
         )
         self.lease = lease
         self._on_attention = on_attention
         attend = self._attend if on_attention else None
-        self.engine = Runs(url, settings=settings, clock=clock, on_attention=attend, tracing=_tracing(tracer_provider))
+        tracing = _tracing(tracer_provider)
+        self.engine = Runs(
+            url, settings=settings, clock=clock, on_attention=attend, on_rewritten=_rewritten, tracing=tracing
+        )
         self._binder = Binder(self.engine.codec, resources)
         self._registered: dict[tuple[str, int], SagaDef[..., Any]] = {}
         for definition in sagas:
@@ -99,9 +131,12 @@ class Orchestrator(Answering):
         if known is definition:
             return
         if known is not None:
-            raise DefinitionError(f"two different sagas are named {definition.name!r} version {definition.version}")
+            raise DefinitionError(
+                f"two different sagas are named {definition.name!r} version {definition.version}: "
+                f"{place_of(known.body)} and {place_of(definition.body)}; give one another name, or a new version"
+            )
         shape = self._binder.shape_of(definition)
-        self.engine.registry.add(
+        self.engine.register(
             DurableFunction(
                 name=definition.name,
                 version=definition.version,
@@ -109,6 +144,7 @@ class Orchestrator(Answering):
                 shape=shape,
                 deadline_ns=None if definition.deadline is None else to_ns(definition.deadline),
                 operations="s",
+                fingerprint=fingerprint(definition, found),
             )
         )
         self._registered[key] = definition
@@ -219,7 +255,7 @@ class Orchestrator(Answering):
             **kwargs: the body's arguments.
 
         Raises:
-            SagaExists: the id is taken by another saga or other input.
+            SagaExists: the id is taken by another saga or other input, or was by one that has been purged.
             DefinitionError: an unknown saga, or arguments that do not match its signature.
             PayloadError: an argument cannot be stored.
             StoreError: the store did not take it; nothing was started.
@@ -240,14 +276,14 @@ class Orchestrator(Answering):
                 name, args, kwargs, id=id, version=version, deadline_ns=deadline_ns, trace=trace
             )
         except RunExists as taken:
-            raise SagaExists(plain(taken), run_id=taken.run_id) from None
+            raise SagaExists(plain(taken), run_id=taken.run_id, purged_at_ns=taken.purged_at_ns) from None
         return SagaHandle(self, ref)
 
     async def get(self, id: str) -> SagaHandle[Any]:
         """The saga of this id.
 
         Raises:
-            SagaNotFound: there is none.
+            SagaNotFound: there is none, or none any more: ``purged_at_ns`` says when it was purged.
         """
         record, child = await self._find_with_child(id)
         if child:
@@ -268,8 +304,16 @@ def _tracing(tracer_provider: object) -> "Tracing | None":
         raise DefinitionError(f"{error}; give one of its SDK, or none") from None
 
 
-def _seconds(span: Span, what: str) -> float:
-    return to_ns(check_timeout(span, what) or 0) / 1e9 if span else 0.0
+def _rewritten(function: DurableFunction, runs: int) -> None:
+    """The body of a saga is not the one that was announced under its version before."""
+    log.warning(
+        "the body of saga %r v%d has changed, and %d sagas of that version are open; one that does not fit the new "
+        "code is parked as stuck, before any effect. Bring the old body back and declare the changed one under a new "
+        "version beside it, or keep the old way in it behind `if not s.patched(...)`",
+        function.name,
+        function.version,
+        runs,
+    )
 
 
 def _ns(span: Span | None, what: str) -> int | None:

@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Sequence
+from enum import StrEnum
 
 import attrs
 import msgspec
@@ -16,17 +17,36 @@ import msgspec
 from durable_core.model.entry import Entry, EntryKind
 
 LONGEST_TOKEN = 200
-COMPLETED, FAILED = "completed", "failed"
+LONGEST_NUM = 16
+"""Hex digits of a run's number: 64 bits."""
+COMPLETED, FAILED, HEARTBEAT = "completed", "failed", "heartbeat"
+TOLD = frozenset({"answer", HEARTBEAT})
+"""Names of the signals that are about a callback."""
+ENDINGS = frozenset({EntryKind.ANSWERED, EntryKind.FIRED, EntryKind.CLOSED})
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What somebody answered."""
+    """What somebody answered; or a sign that somebody is still at it."""
 
     key: str
     kind: str
-    """``completed`` or ``failed``."""
+    """``completed``, ``failed`` or ``heartbeat``."""
     value: msgspec.Raw = msgspec.Raw(b"null")
     """The value, or the message of a failure."""
+
+    @property
+    def signal(self) -> str:
+        """The name under which it waits in the store for the run's owner."""
+        return HEARTBEAT if self.kind == HEARTBEAT else "answer"
+
+
+class Taken(StrEnum):
+    """What became of an answer or heartbeat that was not refused."""
+
+    ACCEPTED = "accepted"
+    """It is in the journal, or changes nothing there."""
+    KEPT = "kept"
+    """It is durable, and no worker has taken it up yet: its type is checked when one does."""
 
 
 class Declared(msgspec.Struct, frozen=True):
@@ -34,6 +54,8 @@ class Declared(msgspec.Struct, frozen=True):
 
     type: str = ""
     """``module:qualname`` of the declared type; empty where it is none that has a name."""
+    heartbeat_ns: int = 0
+    """The span within which a heartbeat must come; 0 where none is asked for."""
 
 
 def token_of(secret: bytes, num: int, uid: bytes, key: str) -> str:
@@ -45,13 +67,14 @@ def token_of(secret: bytes, num: int, uid: bytes, key: str) -> str:
 def run_of(token: str) -> int | None:
     """The number of the run that ``token`` says it is for; None where it is no token."""
     head, dash, proof = token.partition("-")
-    if not dash or len(token) > LONGEST_TOKEN:
+    if not dash or len(token) > LONGEST_TOKEN or len(head) > LONGEST_NUM or not token.isascii():
         return None
     try:
         base64.urlsafe_b64decode(proof + "=" * (-len(proof) % 4))
-        return int(head, 16)
+        num = int(head, 16)
     except (ValueError, binascii.Error):
         return None
+    return num if 0 <= num < 1 << 63 else None
 
 
 def key_of(secret: bytes, num: int, uid: bytes, entries: Sequence[Entry], token: str) -> str | None:
@@ -69,30 +92,72 @@ def key_of(secret: bytes, num: int, uid: bytes, entries: Sequence[Entry], token:
 
 
 @attrs.frozen
+class Pulse:
+    """The heartbeats of a callback, as far as they are journalled."""
+
+    span_ns: int
+    due_ns: int
+    """When the next one must have come."""
+    last_ns: int | None = None
+    """When the last one came; None before the first."""
+
+    def beat(self, now_ns: int) -> int | None:
+        """When the next must come after one at ``now_ns``; None where that is no later than is journalled already.
+
+        So no sender who keeps to the span is ever cut off, and journals stay short: one in a hurry (more than five in a
+        span) is granted a tenth of the span more, and what it sends within that tenth needs no entry.
+        """
+        due_ns = now_ns + self.span_ns
+        if due_ns <= self.due_ns:
+            return None
+        hurried = self.last_ns is not None and now_ns - self.last_ns < self.span_ns // 5
+        return due_ns + self.span_ns // 10 if hurried else due_ns
+
+
+@attrs.frozen
 class CallbackState:
     """How a callback stands in a journal."""
 
     armed: Entry
     ended: Entry | None
     """The entry that answered, timed out or closed it."""
+    beat: Entry | None = None
+    """Its last heartbeat."""
 
     @property
     def declared(self) -> Declared:
         """What it was declared with."""
         return msgspec.json.decode(self.armed.payload or b"{}", type=Declared)
 
+    @property
+    def pulse(self) -> Pulse | None:
+        """Its heartbeats; None where none are asked for."""
+        return pulse_of(self.armed, self.declared.heartbeat_ns, self.beat)
+
+
+def pulse_of(armed: Entry, span_ns: int, beat: Entry | None = None) -> Pulse | None:
+    """The heartbeats of a callback that was armed so, after the heartbeat ``beat``; None where none are asked for."""
+    if not span_ns:
+        return None
+    if beat is None or beat.due_at_ns is None:
+        return Pulse(span_ns, armed.at_ns + span_ns)
+    return Pulse(span_ns, beat.due_at_ns, beat.at_ns)
+
 
 def state_of(entries: Sequence[Entry], key: str) -> CallbackState | None:
     """The callback at ``key``; None where there is none yet."""
     armed: Entry | None = None
+    beat: Entry | None = None
     for entry in entries:
         if entry.key != key:
             continue
         if entry.kind == EntryKind.ARMED and entry.label == "callback":
             armed = entry
-        elif armed is not None and entry.kind in (EntryKind.ANSWERED, EntryKind.FIRED, EntryKind.CLOSED):
-            return CallbackState(armed, entry)
-    return None if armed is None else CallbackState(armed, None)
+        elif entry.kind == EntryKind.HEARTBEAT:
+            beat = entry
+        elif armed is not None and entry.kind in ENDINGS:
+            return CallbackState(armed, entry, beat)
+    return None if armed is None else CallbackState(armed, None, beat)
 
 
 def same(ended: Entry, answer: Answer) -> bool:

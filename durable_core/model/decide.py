@@ -111,16 +111,14 @@ def after_crash(spec: StepSpec, step: StepRecord, *, max_crashes: int) -> RunAga
     return RunAgain()
 
 
-def disagreement(recorded: Entry, *, kind: str, key: str, label: str, payload: bytes | None) -> str | None:
-    """Why the journal's next entry is not what the code asks for; None where they agree.
+def agree(recorded: Entry, *, kind: str, key: str, label: str, payload: bytes | None) -> bool:
+    """Whether the journal's next entry is what the code asks for.
 
     Arguments are compared by their encoding: the same call encodes the same in every process.
     """
     if recorded.kind != kind or recorded.key != key or recorded.label != label:
-        return f"the journal holds {describe(recorded.kind, recorded.key, recorded.label)}"
-    if kind == EntryKind.STARTED and recorded.payload != payload:
-        return "the journal holds the same step with other arguments"
-    return None
+        return False
+    return kind != EntryKind.STARTED or recorded.payload == payload
 
 
 def describe(kind: str, key: str, label: str) -> str:

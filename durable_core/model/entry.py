@@ -34,9 +34,11 @@ class EntryKind(StrEnum):
     ARMED = "armed"
     """A wait began. ``label`` is its kind (``sleep``, ``callback``), ``due_at_ns`` when it ends by itself."""
     FIRED = "fired"
-    """A wait fell due."""
+    """A wait fell due. ``label`` is ``heartbeat`` where it was a callback's heartbeat that did not come."""
     ANSWERED = "answered"
     """A callback was answered. ``label`` is ``completed`` or ``failed``."""
+    HEARTBEAT = "heartbeat"
+    """Whoever will answer a callback is still at it. ``due_at_ns`` is when the next sign of life must have come."""
     CLOSED = "closed"
     """A wait was given up: its scope was stopped."""
     MARKED = "marked"
@@ -55,7 +57,7 @@ class EntryKind(StrEnum):
     HELD = "held"
     """A signal came while the run was stuck on its code; it is delivered once the code fits. A remark.
 
-    The ``signalled`` entry that delivers it names its ``seq`` as ``attempt``.
+    The ``signalled`` (``answered``, ``heartbeat``) entry that delivers it names its ``seq`` as ``attempt``.
     """
     ENDED = "ended"
     """The run ended. ``label`` is its status, ``key`` the phase it ended in; ``payload`` or ``error`` its outcome."""
@@ -66,6 +68,11 @@ class EntryKind(StrEnum):
     """
     NOTED = "noted"
     """Evidence that changes nothing, such as the late result of a killed run. A remark."""
+
+
+MISFIT, TOO_LATE = "answer misfit", "answer too late"
+REFUSALS = frozenset({MISFIT, TOO_LATE})
+"""Labels of the ``noted`` entries that say why an answer or heartbeat was not accepted."""
 
 
 class Role(StrEnum):
@@ -89,6 +96,7 @@ ROLES: Mapping[EntryKind, Role] = {
     EntryKind.ARMED: Role.OUTPUT,
     EntryKind.FIRED: Role.INPUT,
     EntryKind.ANSWERED: Role.INPUT,
+    EntryKind.HEARTBEAT: Role.INPUT,
     EntryKind.CLOSED: Role.OUTPUT,
     EntryKind.MARKED: Role.OUTPUT,
     EntryKind.SUSPENDED: Role.INPUT,
@@ -149,10 +157,11 @@ def effective(entries: Sequence[Entry]) -> list[Entry]:
 def _without(entries: list[Entry], *, key: str, since: int) -> list[Entry]:
     """Leave out the end of the step at ``key`` and what the body made of it.
 
-    What other steps, begun before, have reported since is kept: a completed step never runs again.
+    What other steps and waits, begun before, have reported since is kept: a completed step never runs again, and an
+    answer that was accepted is the answer.
     """
     before = [entry for entry in entries if entry.seq < since]
-    begun = {entry.key for entry in before if entry.kind == EntryKind.STARTED} - {key}
+    begun = {entry.key for entry in before if entry.kind in (EntryKind.STARTED, EntryKind.ARMED)} - {key}
     kept = [
         entry
         for entry in entries
@@ -163,5 +172,14 @@ def _without(entries: list[Entry], *, key: str, since: int) -> list[Entry]:
 
 def held(entries: Sequence[Entry]) -> list[Entry]:
     """The signals that were held back and have not been delivered since."""
-    delivered = {entry.attempt for entry in entries if entry.kind == EntryKind.SIGNALLED and not entry.label}
+    delivered = {entry.attempt for entry in entries if _delivers(entry)}
     return [entry for entry in entries if entry.kind == EntryKind.HELD and entry.seq not in delivered]
+
+
+def _delivers(entry: Entry) -> bool:
+    """Whether this entry may be the delivery of a held signal, and names it as ``attempt``."""
+    if entry.kind == EntryKind.SIGNALLED:
+        return not entry.label
+    if entry.kind == EntryKind.NOTED:
+        return entry.label in REFUSALS
+    return entry.kind in (EntryKind.ANSWERED, EntryKind.HEARTBEAT)

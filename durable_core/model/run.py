@@ -138,11 +138,15 @@ class RunQuery:
     version: int | None = None
     since_ns: int | None = None
     """Created at or after."""
+    ended_before_ns: int | None = None
+    """Ended, and before that time."""
     before_num: int | None = None
     """A page's cursor: only runs with a smaller number."""
     parent: int | None = None
     attention: bool = False
-    """Only runs that say why somebody should look (``RunRecord.reason``)."""
+    """Only open runs that say why somebody should look (``RunRecord.reason``)."""
+    at_ns: int | None = None
+    """With ``attention``: also those that wait in vain at this time; see ``Store.unserved``."""
     limit: int | None = 100
 
 

@@ -169,6 +169,16 @@ class CallShape:
             return b"null"
         return self._codec.encode(value, what=what)
 
+    def encode_end(self, value: Any, *, what: str) -> bytes:
+        """Write the result of a body, and see that it reads back: once a run has ended, it is too late.
+
+        Raises:
+            PayloadError: The value cannot be stored, or does not fit the declared type.
+        """
+        payload = self.encode_result(value, what=what)
+        self.decode_result(payload, what=what)
+        return payload
+
     def decode_result(self, payload: bytes, *, what: str) -> Any:
         """Read a result back as declared.
 

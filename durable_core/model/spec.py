@@ -10,6 +10,7 @@ from durable_core.model.keys import check_name
 from durable_core.model.outcome import DEFAULT_UNKNOWN
 from durable_core.model.retry import Retry
 from durable_core.model.shape import CallShape
+from durable_core.model.version import Offer
 
 ONCE = Retry()
 
@@ -61,6 +62,13 @@ class DurableFunction:
     deadline_ns: int | None = None
     operations: str = "ctx"
     """What the body calls its context, for messages."""
+    fingerprint: str = ""
+    """Tells one body from another under the same version, for whoever computes it; opaque here. Empty: not known."""
 
     def __attrs_post_init__(self) -> None:
         check_name(self.name, what=f"the durable function {self.fn!r}")
+
+    @property
+    def offer(self) -> Offer:
+        """What a worker with this function says that it serves."""
+        return Offer(self.name, self.version, self.fingerprint)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from durable_core.errors import Fault, StepInterrupted, StepTimeout
+from durable_core.errors import DefinitionError, Fault, StepInterrupted, StepTimeout
 from durable_core.model.keys import idempotency_key, served
 from durable_core.model.trace import attempt_span_id, origin_of, trace_id_of, traceparent
 from durable_core.ports import TraceContext
@@ -218,4 +218,18 @@ def _drop_frames(error: BaseException) -> None:
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
         traceback = traceback.tb_next
-    error.__traceback__ = traceback
+    error.with_traceback(traceback)  # a frozen exception refuses the assignment
+
+
+def current() -> AttemptInfo:
+    """The attempt that is running here: in a step, what it may know about itself.
+
+    Raises:
+        DefinitionError: none is; a body has its context instead.
+    """
+    attempt = CURRENT.get(None)
+    if attempt is None:
+        raise DefinitionError(
+            "durable_core.current() was called outside of a step; it works inside steps while a run calls them"
+        )
+    return attempt

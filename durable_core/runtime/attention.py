@@ -5,7 +5,8 @@ Invariant: whatever the listener raises or however long it takes, no run waits f
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 log = logging.getLogger("durable_core")
 
@@ -13,17 +14,28 @@ log = logging.getLogger("durable_core")
 class Attention:
     """The calls under way to one listener; without a listener nothing happens."""
 
-    __slots__ = ("_listener", "_telling")
+    __slots__ = ("_leaving", "_listener", "_telling")
 
     def __init__(self, listener: Callable[[str], Awaitable[None]] | None) -> None:
         self._listener = listener
+        self._leaving = False
         self._telling: set[asyncio.Task[None]] = set()
 
     def ask_for(self, run_id: str) -> None:
         """The run of this id needs a person."""
-        if self._listener is None:
-            return
-        task = asyncio.get_running_loop().create_task(self._tell(run_id, self._listener))
+        if self._listener is not None:
+            self._begin(self._tell(run_id, self._listener))
+
+    def ask_for_each(self, run_ids: Sequence[str]) -> None:
+        """The runs of these ids need a person. There may be many, so they are told of one after another.
+
+        Those that are left when the engine is left are not: the next one finds them again.
+        """
+        if self._listener is not None:
+            self._begin(self._tell_each(run_ids, self._listener))
+
+    def _begin(self, telling: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(telling)
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
@@ -33,7 +45,14 @@ class Attention:
         except Exception:
             log.exception("on_attention failed for run %s", run_id)
 
+    async def _tell_each(self, run_ids: Sequence[str], told: Callable[[str], Awaitable[None]]) -> None:
+        for run_id in run_ids:
+            if self._leaving:
+                return
+            await self._tell(run_id, told)
+
     async def told(self) -> None:
-        """Return once no call is under way."""
+        """Return once no call is under way; none of many begins any more."""
+        self._leaving = True
         if self._telling:
             await asyncio.gather(*self._telling, return_exceptions=True)

@@ -102,7 +102,7 @@ class Join(Command[None]):
 
 
 class Shield:
-    """See ``Context.shield``."""
+    """See ``Primitives.shield``."""
 
     __slots__ = ("_fiber", "_run")
 

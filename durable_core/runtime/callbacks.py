@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from durable_core.errors import CallbackFailed, CallbackTimeout, DurableError, PayloadError
-from durable_core.model.callback import COMPLETED, Answer, Declared
-from durable_core.model.entry import Entry, EntryKind
+from durable_core.errors import CallbackFailed, CallbackTimeout, DurableError, Fault, PayloadError
+from durable_core.model.callback import COMPLETED, HEARTBEAT, Answer, Declared, pulse_of, token_of
+from durable_core.model.codec import type_name
+from durable_core.model.entry import MISFIT, TOO_LATE, Entry, EntryKind
+from durable_core.model.masking import Masks
 from durable_core.ports import Timer
 from durable_core.runtime import structure
 from durable_core.runtime.commands import Command
@@ -19,19 +21,35 @@ if TYPE_CHECKING:
 log = logging.getLogger("durable_core")
 
 T = TypeVar("T")
+NS = 1_000_000_000
 
 
 class PendingCallback(Generic[T]):
     """A callback that was created: answered or not, awaited or not."""
 
-    __slots__ = ("decode", "due_at_ns", "error", "fiber", "key", "over", "run", "timer", "token", "value", "watchers")
+    __slots__ = (
+        "decode",
+        "error",
+        "fiber",
+        "key",
+        "over",
+        "pulse",
+        "run",
+        "timeout_at_ns",
+        "timer",
+        "token",
+        "value",
+        "watchers",
+    )
 
-    def __init__(self, run: "Run", key: str, token: str, declared: Any, due_at_ns: int | None) -> None:
+    def __init__(self, run: "Run", armed: Entry, token: str, decode: Any, heartbeat_ns: int) -> None:
         self.run = run
-        self.key = key
+        self.key = armed.key
         self.token = token
-        self.decode = run.shell.decoder(declared)
-        self.due_at_ns = due_at_ns
+        self.decode = decode
+        self.timeout_at_ns = armed.due_at_ns
+        self.pulse = pulse_of(armed, heartbeat_ns)
+        """Its heartbeats; None where none are asked for."""
         self.timer: Timer | None = None
         self.over = False
         """Answered, timed out or closed."""
@@ -41,10 +59,17 @@ class PendingCallback(Generic[T]):
         """Who waits for it."""
         self.watchers: list[AwaitFirst] = []
 
+    @property
+    def due_at_ns(self) -> int | None:
+        """When it ends by itself: its timeout, or the heartbeat that did not come."""
+        ends = [self.timeout_at_ns, None if self.pulse is None else self.pulse.due_ns]
+        return min((at_ns for at_ns in ends if at_ns is not None), default=None)
+
     def arm(self, run: "Run") -> None:
-        """Set the timer of its timeout."""
-        if self.due_at_ns is not None and self.timer is None and not self.over:
-            self.timer = run.shell.clock.call_at(self.due_at_ns, self.ring)
+        """Set the timer of its end."""
+        due_at_ns = self.due_at_ns
+        if due_at_ns is not None and self.timer is None and not self.over:
+            self.timer = run.shell.clock.call_at(due_at_ns, self.ring)
 
     def disarm(self) -> None:
         """Cancel the timer."""
@@ -53,11 +78,12 @@ class PendingCallback(Generic[T]):
             self.timer = None
 
     def ring(self) -> None:
-        """Its timeout has come; whichever of timeout, answer and cancel is journalled first counts."""
+        """Its end has come; whichever of it, an answer and a cancel is journalled first counts."""
         run = self.run
         run.settle()
         if not run.dead and not run.shell.leaving and not self.over:
-            run.feed(run.input(EntryKind.FIRED, self.key))
+            label = "" if self.due_at_ns == self.timeout_at_ns else HEARTBEAT
+            run.feed(run.input(EntryKind.FIRED, self.key, 0, label))
 
     def check(self, value: bytes) -> None:
         """Refuse an answer that is not of the declared type.
@@ -67,22 +93,40 @@ class PendingCallback(Generic[T]):
         """
         try:
             self.decode(value)
-        except (msgspec.MsgspecError, DurableError, ValueError, TypeError) as error:
-            raise PayloadError(
-                f"run {self.run.id}: the answer to callback {self.key!r} is not of its declared type ({error}); "
-                "it was not accepted, and the run keeps waiting"
-            ) from error
+        except Exception as error:  # a user's model validates itself and may raise anything
+            raise misfit(self.run.id, self.key, error) from error
+
+    def hear(self, run: "Run", answer: Answer, seq: int = 0) -> None:
+        """Journal and feed what somebody outside has sent for this callback, which is not over.
+
+        Args:
+            run: whose it is.
+            answer: an answer that fits, or a heartbeat.
+            seq: the entry that held it back, or 0.
+        """
+        if answer.kind != HEARTBEAT:
+            run.feed(run.input(EntryKind.ANSWERED, self.key, seq, answer.kind, bytes(answer.value)))
+            return
+        due_ns = None if self.pulse is None else self.pulse.beat(run.shell.now_ns())
+        if due_ns is not None or seq:
+            due_ns = due_ns or (None if self.pulse is None else self.pulse.due_ns)
+            run.feed(run.input(EntryKind.HEARTBEAT, self.key, seq, due_at_ns=due_ns))
 
     def take(self, run: "Run", entry: Entry) -> None:
-        """It is over: answered, or timed out."""
+        """It is over: answered, or timed out. Or somebody is still at it."""
+        if entry.kind == EntryKind.HEARTBEAT:
+            self._beat(run, entry)
+            return
         self.disarm()
         self.over = True
         about = f"run {run.id}: callback {self.key!r}"
-        if entry.kind == EntryKind.FIRED:
+        if entry.kind == EntryKind.FIRED and entry.label == HEARTBEAT:
+            span_s = 0.0 if self.pulse is None else self.pulse.span_ns / NS
+            self.error = CallbackTimeout(f"{about} was given up: no heartbeat came for {span_s:g} s")
+        elif entry.kind == EntryKind.FIRED:
             self.error = CallbackTimeout(f"{about} was not answered in time")
         elif entry.label == COMPLETED:
-            self.check(entry.payload or b"null")
-            self.value = self.decode(entry.payload or b"null")
+            self._read(run, entry.payload or b"null")
         else:
             message = msgspec.json.decode(entry.payload or b'""')
             self.error = CallbackFailed(f"{about} was answered with a failure: {message}", answer=str(message))
@@ -91,6 +135,22 @@ class PendingCallback(Generic[T]):
             structure.resume(run, fiber, self.value, self.error)
         for watcher in list(self.watchers):
             watcher.ended(run, self)
+
+    def _read(self, run: "Run", value: bytes) -> None:
+        try:
+            self.value = self.decode(value)
+        except Exception as error:  # noqa: BLE001 - as in ``check``; the answer did fit when it was accepted
+            run.fault = Fault(
+                f"run {run.id}: the answer that was accepted for callback {self.key!r} can no longer be read as its "
+                f"declared type ({error}). Keep the type able to read it, then retry the run"
+            )
+
+    def _beat(self, run: "Run", entry: Entry) -> None:
+        if self.pulse is not None and entry.due_at_ns is not None:
+            self.pulse = type(self.pulse)(self.pulse.span_ns, entry.due_at_ns, entry.at_ns)
+        if self.timer is not None:
+            self.disarm()
+            self.arm(run)
 
     def interrupt(self, run: "Run") -> bool:
         """The fiber that waits for it is being closed: it can no longer be answered."""
@@ -106,32 +166,66 @@ class PendingCallback(Generic[T]):
             run.output(EntryKind.CLOSED, self.key)
 
 
-def answered(run: "Run", payload: bytes) -> None:
-    """An answer came while the run was in nobody's memory: the first that fits is the answer."""
+def misfit(run_id: str, key: str, why: Exception | None = None) -> PayloadError:
+    """The error for an answer that is not of the declared type."""
+    told = "" if why is None else f" ({why})"
+    return PayloadError(
+        f"run {run_id}: the answer to callback {key!r} is not of its declared type{told}; it was not accepted, and the "
+        "run keeps waiting"
+    )
+
+
+def answered(run: "Run", payload: bytes, seq: int = 0) -> None:
+    """An answer or a heartbeat waited in the store for this run: the first answer that fits is the answer.
+
+    Args:
+        run: in memory by now, with its journal fed.
+        payload: an ``Answer``.
+        seq: the entry that held it back, or 0.
+    """
     answer = msgspec.json.decode(payload, type=Answer)
+    run.settle()
+    if run.dead:
+        return
     callback = run.waits.get(answer.key)
-    value = bytes(answer.value)
-    if isinstance(callback, PendingCallback) and not callback.over:
-        try:
-            if answer.kind == COMPLETED:
-                callback.check(value)
-        except PayloadError as misfit:
-            log.warning("%s", misfit)
-        else:
-            run.feed(run.input(EntryKind.ANSWERED, answer.key, 0, answer.kind, value))
-            return
-    run.input(EntryKind.NOTED, answer.key, 0, "answer refused")
+    if not isinstance(callback, PendingCallback) or callback.over:
+        run.input(EntryKind.NOTED, answer.key, seq, TOO_LATE)
+        return
+    try:
+        if answer.kind == COMPLETED:
+            callback.check(bytes(answer.value))
+    except PayloadError:  # whose message may quote the answer
+        log.warning("run %s: an answer to callback %r is not of its declared type, and was refused", run.id, answer.key)
+        run.input(EntryKind.NOTED, answer.key, seq, MISFIT)
+    else:
+        callback.hear(run, answer, seq)
 
 
-def create(run: "Run", fiber: Fiber, name: str, declared: Any, due_at_ns: int | None) -> PendingCallback[Any]:
-    """Journal a callback, or find it in the journal. It can be answered once that is durable."""
+def create(
+    run: "Run", fiber: Fiber, name: str, declared: Any, *, due_at_ns: int | None, heartbeat_ns: int = 0
+) -> PendingCallback[Any]:
+    """Journal a callback, or find it in the journal. It can be answered once that is durable.
+
+    Raises:
+        PayloadError: answers of the declared type could not be read; nothing was journalled.
+    """
+    try:
+        decode = run.shell.decoder(declared)
+    except PayloadError as unreadable:
+        why = str(unreadable.args[0]).rpartition(" [")[0]
+        raise PayloadError(f"run {run.id}: callback {name!r} of type {type_name(declared)}: {why}") from unreadable
     key = fiber.scope.key(name)
-    payload = msgspec.json.encode(Declared(_named(declared)))
+    payload = msgspec.json.encode(Declared(_named(declared), heartbeat_ns))
     entry, new = run.output(EntryKind.ARMED, key, 0, "callback", payload, due_at_ns)
-    token = run.shell.token(run, key)
-    callback: PendingCallback[Any] = PendingCallback(run, key, token, declared, entry.due_at_ns)
+    if not new:
+        heartbeat_ns = msgspec.json.decode(entry.payload or b"{}", type=Declared).heartbeat_ns
+    token = token_of(run.shell.secret, run.num, run.uid, key)
+    if run.masks is None:
+        run.masks = Masks(run.num)
+    run.masks.add(run.num, run.uid, key, token)
+    callback: PendingCallback[Any] = PendingCallback(run, entry, token, decode, heartbeat_ns)
     run.waits[key] = callback
-    if new and entry.due_at_ns is not None:
+    if new and callback.due_at_ns is not None:
         run.unarmed.append(callback)
     return callback
 

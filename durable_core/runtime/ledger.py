@@ -8,8 +8,10 @@ from collections import deque
 import attrs
 
 from durable_core.errors import Closed, NonDeterminismError
-from durable_core.model.decide import describe, disagreement
+from durable_core.model.decide import agree, describe
+from durable_core.model.differing import differing, digest
 from durable_core.model.entry import Entry
+from durable_core.model.masking import Masks
 from durable_core.model.run import ENDS, RunStatus, RunUpdate
 from durable_core.model.spec import DurableFunction
 from durable_core.runtime.shell import Shell
@@ -42,6 +44,7 @@ class Ledger:
         "held",
         "id",
         "last_at_ns",
+        "masks",
         "num",
         "paused",
         "phase",
@@ -74,10 +77,8 @@ class Ledger:
         self.definition = definition
         self.num, self.id, self.uid = num, id, uid
         self.status = status
-        self.phase = phase
-        self.paused = paused
-        self.reason = reason
-        self.detail = detail
+        self.phase, self.paused = phase, paused
+        self.reason, self.detail = reason, detail
         self.deadline_at_ns = deadline_at_ns
         self.traceparent: str | None = None  # what the run's row says of its trace
         self.held = False
@@ -86,6 +87,8 @@ class Ledger:
         """The body's part is over: an operator asked for the rollback of a run whose body cannot go on."""
         self.last_at_ns = created_at_ns
         """The time of the last entry that the body has seen."""
+        self.masks: Masks | None = None
+        """The tokens that must not be stored; None where the run has no callbacks."""
         self.seq = 0
         """The last entry written."""
         self.backlog: deque[Entry] = NOTHING
@@ -139,7 +142,7 @@ class Ledger:
             due_at_ns,
             shell.worker,
         )
-        shell.append(entry)
+        shell.append(entry if self.masks is None else self.masks.hide(entry))
         return entry
 
     def output(  # noqa: PLR0917 - an entry's columns in order
@@ -160,23 +163,26 @@ class Ledger:
         if not backlog:
             return self.input(kind, key, attempt, label, payload, None, None, due_at_ns), True
         recorded = backlog[0]
-        why = disagreement(recorded, kind=kind, key=key, label=label, payload=payload)
-        if why is not None:
-            raise self.mismatch(recorded, describe(kind, key, label), why)
+        if not agree(recorded, kind=kind, key=key, label=label, payload=payload):
+            raise self.mismatch(recorded, describe(kind, key, label), payload)
         backlog.popleft()
         return recorded, False
 
-    def mismatch(self, recorded: Entry, asked: str, why: str = "") -> NonDeterminismError:
-        """The fault of code that does not fit its journal."""
-        holds = describe(recorded.kind, recorded.key, recorded.label)
+    def mismatch(self, recorded: Entry, asked: str, arguments: bytes | None = None) -> NonDeterminismError:
+        """The fault of code that does not fit its journal: the entry and what the code asks for, side by side."""
+        holds, places = describe(recorded.kind, recorded.key, recorded.label), tuple[str, ...]()
+        if holds == asked:  # so it is about the arguments
+            places = differing(recorded.payload, arguments)
+            holds = f"{holds} with arguments {digest(recorded.payload, key=self.uid)}"
+            asked = f"{asked} with arguments {digest(arguments, key=self.uid)}; they differ in {', '.join(places)}"
         return NonDeterminismError(
-            f"run {self.id} of {self.definition.name} v{self.definition.version}, entry #{recorded.seq}: "
-            f"{why or f'the journal holds {holds}'}, and the code asks for {asked}. Nothing was done. Bring back the "
-            "code that began this run, or keep the old branch behind patched(...), then retry the run; start new runs "
-            "under a new version",
+            f"run {self.id} of {self.definition.name} v{self.definition.version}, entry #{recorded.seq}: the journal "
+            f"holds {holds}, and the code asks for {asked}. Nothing was done. Bring back the code that began this run, "
+            "or keep the old branch behind patched(...), then retry the run; start new runs under a new version",
             seq=recorded.seq,
             recorded=holds,
             asked=asked,
+            differing=places,
         )
 
     def save(self, *, owner: str | None, wake_at_ns: int | None, end: End | None = None) -> None:

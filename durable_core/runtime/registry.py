@@ -10,6 +10,8 @@ class Registry:
     def __init__(self) -> None:
         self._functions: dict[tuple[str, int], DurableFunction] = {}
         self._newest: dict[str, DurableFunction] = {}
+        self.fresh: list[DurableFunction] = []
+        """What was added and is not announced yet."""
 
     def add(self, function: DurableFunction) -> None:
         """Register ``function``; the same object twice is harmless, two under one name and version are refused."""
@@ -20,6 +22,8 @@ class Registry:
                 f"two different durable functions are named {function.name!r} version {function.version}; "
                 "give one another name, or a new version"
             )
+        if known is None:
+            self.fresh.append(function)
         self._functions[key] = function
         newest = self._newest.get(function.name)
         if newest is None or newest.version <= function.version:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from durable_core.errors import Closed, DurableError, Fault
+from durable_core.model.callback import TOLD
 from durable_core.model.entry import ROLES, Entry, EntryKind, Role, effective, held
 from durable_core.model.failure import capture
 from durable_core.model.keys import Scope
@@ -24,7 +25,7 @@ from durable_core.runtime.callbacks import PendingCallback, answered
 from durable_core.runtime.fibers import REFUSALS, Body, Fiber
 from durable_core.runtime.ledger import NOTHING, End, Ledger
 from durable_core.runtime.shell import Shell
-from durable_core.runtime.steps import PendingStep
+from durable_core.runtime.steps import MANY_FAILURES, PendingStep
 from durable_core.runtime.turn import drive
 from durable_core.runtime.waits import Parked, PendingWait
 
@@ -118,13 +119,14 @@ class Run(Ledger):
         """The journal is fed: from here on things happen."""
         if self.status is not RunStatus.STUCK:
             self.status = RunStatus.RUNNING
-            self.reason = None
+            failing = [step for step in self.unended() if step.failures >= MANY_FAILURES]
+            self.reason = self.reason if failing else None
         if self.held and not self.paused:
             self.feed(self.input(EntryKind.RESUMED, ""))
         while self.inbox and not self.dead:
             name, payload, seq = self.inbox.pop(0)
-            if name == "answer":
-                answered(self, payload)
+            if name in TOLD:
+                answered(self, payload, seq)
                 continue
             self.feed(self.input(EntryKind.SIGNALLED, name, seq, "", payload))
             if name in ("pause", "resume") and not self.dead:

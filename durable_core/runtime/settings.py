@@ -1,6 +1,15 @@
 """How an engine runs."""
 
+from datetime import timedelta
+from typing import Any, Self
+
 import attrs
+
+from durable_core.errors import DefinitionError
+from durable_core.model.declared import Span
+from durable_core.model.retry import duration
+from durable_core.runtime.clock import to_ns
+from durable_core.runtime.secret import key_of
 
 
 @attrs.frozen(kw_only=True)
@@ -17,3 +26,54 @@ class Settings:
     """How long a call waits for a store that fails."""
     max_crashes: int = attrs.field(default=5, validator=attrs.validators.ge(1))
     """After so many deaths of the process within one step the run is stuck."""
+    secret: bytes | None = attrs.field(default=None, converter=key_of, repr=False)
+    """What the tokens of callbacks derive from, instead of the secret that the store keeps.
+
+    Given as text or bytes, at least 32 of them; default the environment's ``SAGAS_SECRET``. All processes on a store
+    must agree on it. A token is good only under the secret that it was made with.
+    """
+    retention_ns: int | None = None
+    """How long ended runs are kept; None is for ever. Only workers purge."""
+    id_retention_ns: int | None = 90 * 86_400 * 1_000_000_000
+    """How long the ids of purged runs stay refused; None is for ever."""
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        worker: bool = True,
+        concurrency: int = 1000,
+        grace: Span = timedelta(seconds=10),
+        store_timeout: Span = timedelta(seconds=30),
+        max_crashes: int = 5,
+        secret: str | bytes | None = None,
+        retention: Span | None = None,
+        id_retention: Span | None = timedelta(days=90),
+    ) -> Self:
+        """Settings as people give them: durations are timedeltas, or seconds.
+
+        Raises:
+            DefinitionError: one makes no sense; the message names it.
+        """
+        if not isinstance(worker, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DefinitionError(f"worker={worker!r} makes no sense: it must be True or False.")
+        return cls(
+            worker=worker,
+            concurrency=_count(concurrency, "concurrency"),
+            grace_s=duration(grace, "grace").total_seconds(),
+            store_timeout_s=duration(store_timeout, "store_timeout").total_seconds(),
+            max_crashes=_count(max_crashes, "max_crashes"),
+            secret=secret,
+            retention_ns=_kept_ns(retention, "retention"),
+            id_retention_ns=_kept_ns(id_retention, "id_retention"),
+        )
+
+
+def _count(value: Any, name: str) -> int:
+    if type(value) is not int or value < 1:
+        raise DefinitionError(f"{name}={value!r} makes no sense: it must be a whole number from 1 on.")
+    return value
+
+
+def _kept_ns(span: Span | None, name: str) -> int | None:
+    return None if span is None else to_ns(duration(span, name, zero=False))

@@ -11,9 +11,9 @@ from durable_core.errors import Closed, Fault
 from durable_core.model.entry import ROLES, Entry, EntryKind, Role, effective
 from durable_core.model.record import ABANDON
 from durable_core.model.spec import StepSpec
-from durable_core.runtime.context import Context
 from durable_core.runtime.fibers import Fiber
 from durable_core.runtime.ledger import End
+from durable_core.runtime.primitives import Primitives
 from durable_core.runtime.run import Run
 
 
@@ -76,7 +76,7 @@ def bindings(run: Run, entries: Sequence[Entry], args: tuple[Any, ...], kwargs: 
     if place is None:
         return {}
     shadow = Shadow(run.shell, run.definition, num=run.num, id=run.id, uid=run.uid, created_at_ns=run.last_at_ns)
-    shadow.begin(run.definition.fn(Context(shadow), *args, **kwargs))
+    shadow.begin(run.definition.fn(Primitives(shadow), *args, **kwargs))
     shadow.along(entries[:place])
     found = {key: step.spec for key, step in shadow.steps.items() if step.spec is not None}
     shadow.evict()

@@ -21,6 +21,8 @@ class Shell(Protocol):
     guard: "LoopGuard"
     clock: Clock
     max_crashes: int
+    secret: bytes
+    """What the tokens of callbacks derive from."""
     leaving: bool
     """True once the worker starts nothing new: bodies are no longer driven."""
 
@@ -50,10 +52,6 @@ class Shell(Protocol):
 
     def drive_soon(self, run: "Run") -> None:
         """Have the run's body driven in this turn of the event loop."""
-        ...
-
-    def token(self, run: "Run", key: str) -> str:
-        """The token of the run's callback at ``key``."""
         ...
 
     def decoder(self, declared: Any) -> Callable[[bytes], Any]:

@@ -24,7 +24,7 @@ async def announced_version(store: Store, registry: Registry, name: str, version
     Raises:
         DefinitionError: no worker has announced it.
     """
-    known = [number for found, number in await store.announced() if found == name]
+    known = [each.version for each in await store.announced() if each.name == name]
     if not known or (version is not None and version not in known):
         return registry.get(name, version).version  # raises, and lists what there is
     return max(known) if version is None else version

@@ -6,6 +6,7 @@ Invariant: a bug met while one body is driven parks that run alone; the others g
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from durable_core.errors import Fault
 from durable_core.runtime.guard import LoopGuard
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def drive(runs: "Sequence[Run]", guard: LoopGuard) -> None:
             guard.operations = run.definition.operations
             try:
                 run.context.run(run.run_ready)
+            except Fault as fault:  # code and journal part while a block is closed, with no command to blame
+                run.fault = run.fault or fault
             except Exception as bug:  # noqa: BLE001 - a bug of the engine: this run is parked, the others go on
                 broken[run] = bug
             except BaseException:

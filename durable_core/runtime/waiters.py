@@ -6,7 +6,7 @@ Invariant: a waiter is told only what is durable: by this process's worker, or b
 import asyncio
 from typing import NamedTuple
 
-from durable_core.errors import StoreError
+from durable_core.errors import DurableError, StoreError
 from durable_core.model.run import RunRecord, RunStatus
 
 
@@ -64,6 +64,13 @@ class Waiters:
         for waiter in self._futures.pop(num, ()):
             if not waiter.done():
                 waiter.set_result(outcome)
+
+    def miss(self, num: int, error: DurableError) -> None:
+        """This run is no longer there to be told about: raise ``error`` in all who wait for it."""
+        self.watched.pop(num, None)
+        for waiter in self._futures.pop(num, ()):
+            if not waiter.done():
+                waiter.set_exception(error)
 
     def fail(self, error: StoreError) -> None:
         """Nobody will be told any more: raise ``error`` in all."""

@@ -82,7 +82,7 @@ class PendingWait:
 
 
 class Park(Command[Any]):
-    """Wait for a person: the run is stuck until a signal makes the layer above go on (``Context.unpark``)."""
+    """Wait for a person: the run is stuck until a signal makes the layer above go on (``Primitives.unpark``)."""
 
     __slots__ = ("key", "reason", "steps")
 

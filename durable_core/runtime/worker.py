@@ -12,17 +12,19 @@ from functools import partial
 from typing import Any
 
 from durable_core.errors import DurableError, Fault, StoreError
-from durable_core.model.callback import token_of
+from durable_core.model.callback import TOLD
 from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.masking import revealed
 from durable_core.model.run import NewRun, RunRecord, RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store, Timer, TraceContext
 from durable_core.ports import Signal as StoredSignal
 from durable_core.runtime.attempts import Attempts
-from durable_core.runtime.context import Context
+from durable_core.runtime.callbacks import answered
 from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End
+from durable_core.runtime.primitives import Primitives
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
 from durable_core.runtime.shadow import bindings
@@ -42,13 +44,14 @@ LINGER_NS = 5_000_000_000
 class Worker:
     """Drives runs on the current event loop. Implements ``Shell``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that an engine is made of
         self,
         *,
         name: str,
         store: Store,
         writer: Writer,
         registry: Registry,
+        secret: bytes,
         clock: Clock,
         ids: Ids,
         concurrency: int,
@@ -58,10 +61,9 @@ class Worker:
         on_attention: Callable[[str], None],
         tracing: TraceContext | None = None,
     ) -> None:
-        self.worker = name
-        self.store = store
+        self.worker, self.store = name, store
         self.writer = writer
-        self.registry = registry
+        self.registry, self.secret = registry, secret
         self.clock = clock
         self.now_ns, self.draw = clock.now_ns, ids.draw
         self.append, self.update, self.after = writer.append, writer.update, writer.after
@@ -134,7 +136,7 @@ class Worker:
     def _drive(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         run.active = True
         self._active += 1
-        run.begin(run.definition.fn(Context(run), *args, **kwargs))
+        run.begin(run.definition.fn(Primitives(run), *args, **kwargs))
         self.drive_soon(run)
 
     def _begin_early(self, run: Run) -> None:
@@ -155,31 +157,34 @@ class Worker:
         """Drive a run that another process, or this one earlier, has begun."""
         definition = self.registry.get(record.name, record.version)
         run = self._restored(record, definition)
+        entries = list(revealed(self.secret, record.num, record.uid, entries))
         self.runs[record.num] = run
         run.active = True
         self._active += 1
-        try:
-            args, kwargs = definition.shape.decode(record.input, what=f"run {record.id}: the arguments")
-        except DurableError as unreadable:
-            run.seq = entries[-1].seq if entries else 0
-            run.park(Fault(f"{unreadable} Bring back the signature that it was started with, then retry the run"))
-            return
+        run.seq = entries[-1].seq if entries else 0
         kill = next((signal for signal in signals if signal.name == "kill"), None)
         if kill is not None:
-            run.seq = entries[-1].seq if entries else 0
             run.kill(kill.payload)
-            for signal in signals:
-                self.writer.consume(signal.num)
+        else:
+            self._revive(run, record.input, entries, signals)
+        for signal in signals:
+            self.writer.consume(signal.num)
+
+    def _revive(self, run: Run, input: bytes, entries: list[Entry], signals: list[StoredSignal]) -> None:
+        """Feed a run its journal, and then what came meanwhile."""
+        try:
+            args, kwargs = run.definition.shape.decode(input, what=f"run {run.id}: the arguments")
+        except DurableError as unreadable:
+            run.inbox = [(signal.name.partition(" ")[0], signal.payload, 0) for signal in signals]
+            run.park(Fault(f"{unreadable} Bring back the signature that it was started with, then retry the run"))
             return
         early = [signal for signal in signals if " " in signal.name]
         if early:  # they change what is replayed, so they are journalled first
-            entries = [*entries, *self._early(run, early, entries[-1].seq if entries else 0)]
+            entries = [*entries, *self._early(run, early)]
         run.inbox = [(signal.name, signal.payload, 0) for signal in signals if signal not in early]
         run.bindings = bindings(run, entries, args, kwargs)
-        run.begin(definition.fn(Context(run), *args, **kwargs))
+        run.begin(run.definition.fn(Primitives(run), *args, **kwargs))
         run.replay(entries)
-        for signal in signals:
-            self.writer.consume(signal.num)
         self._watch_deadline(run)
 
     def _restored(self, record: RunRecord, definition: DurableFunction) -> Run:
@@ -201,9 +206,8 @@ class Worker:
         run.traceparent = record.traceparent
         return run
 
-    def _early(self, run: Run, signals: list[StoredSignal], seq: int) -> list[Entry]:
+    def _early(self, run: Run, signals: list[StoredSignal]) -> list[Entry]:
         """Journal the signals that have a given-up step attempted again, or the body abandoned."""
-        run.seq = seq
         found: list[Entry] = []
         for signal in signals:
             name, since, label = signal.name.split(" ", 2)
@@ -217,6 +221,9 @@ class Worker:
         run.settle()
         if run.dead:
             return  # it ended with what it has just been told: there is nothing left to signal
+        if name in TOLD:
+            answered(run, payload)
+            return
         if name == "kill":
             run.kill(payload)
             return
@@ -256,10 +263,6 @@ class Worker:
     def _drive_all(self) -> None:
         runs, self._undriven = self._undriven, []
         drive([run for run in runs if run.undriven], self.guard)
-
-    def token(self, run: Run, key: str) -> str:
-        """The token of the run's callback at ``key``."""
-        return token_of(self.store.secret, run.num, run.uid, key)
 
     def idle(self, run: Run) -> None:
         """Nothing is under way in ``run``: keep it for a short wait, else give it back."""
@@ -335,10 +338,6 @@ class Worker:
                 waiter.set_result(None)
 
     # -- claiming --------------------------------------------------------------------------------------------------
-
-    def poke(self) -> None:
-        """There may be something to claim."""
-        self.poked.set()
 
     def _wake_by(self, at_ns: int) -> None:
         if self._wake is not None:

@@ -14,6 +14,7 @@ from sqlmodel import SQLModel
 
 from durable_core.model.entry import Entry
 from durable_core.model.run import NewRun, RunUpdate
+from durable_core.model.tombstone import Tombstone
 from durable_core.stores.tables import TABLES, JournalRow, RunRow, SignalRow, WorkerRow
 
 TARGET = Path(__file__).with_name("sql.py")
@@ -73,6 +74,7 @@ def statements() -> dict[str, str]:
         "INSERT_ENTRIES": _insert(JournalRow, entry),
         "ENTRY_MARKS": _marks(len(entry)),
         "INSERT_SIGNAL": _insert(SignalRow, signal) + _marks(len(signal)),
+        "TOMBSTONE_COLUMNS": ", ".join(Tombstone._fields),
         "INSERT_WORKER": _insert(WorkerRow, worker) + _marks(len(worker)),
     }
 

@@ -171,7 +171,30 @@ class WriteLock:
 
 def worker_lock(database: str, worker: str) -> FileLock:
     """The lock that ``worker`` holds while it lives."""
+    return FileLock(worker_path(database, worker))
+
+
+def worker_path(database: str, worker: str) -> str:
+    """The file of that lock."""
     name = quote(worker, safe="", errors="surrogatepass")
     if len(name) > LONGEST_NAME:
         name = hashlib.blake2b(worker.encode(errors="surrogatepass"), digest_size=20).hexdigest()
-    return FileLock(f"{database}-worker-{name}")
+    return f"{database}-worker-{name}"
+
+
+def is_held(path: str) -> bool:
+    """Whether somebody holds the lock on the file at ``path``, without making it or keeping others from it.
+
+    For an instant it is asked for as a shared lock, so a worker that is just then looked for counts as alive once more.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

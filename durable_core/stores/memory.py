@@ -5,14 +5,19 @@ Stores of the same name in one process share their data, so that an engine can b
 
 import asyncio
 import secrets  # noqa: TID251 - new data draw their secret once, as a new file does
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import attrs
 
 from durable_core.errors import StoreError
 from durable_core.model.entry import Entry
-from durable_core.model.run import NewRun, RunQuery, RunRecord, RunStatus, RunUpdate
+from durable_core.model.run import NewRun, RunQuery, RunRecord, RunRef, RunStatus, RunUpdate
+from durable_core.model.tombstone import Tombstone
+from durable_core.model.version import Announced, Offer, Tally, news, replaced
 from durable_core.ports import Batch, Signal
+from durable_core.stores import memory_versions
+from durable_core.stores.memory_checkup import Examined
+from durable_core.stores.memory_purge import Purging
 from durable_core.stores.memory_spans import Owing
 
 
@@ -24,7 +29,13 @@ class MemoryData:
     nums: dict[str, int] = attrs.field(factory=dict[str, int])
     journals: dict[int, dict[int, Entry]] = attrs.field(factory=dict[int, dict[int, Entry]])
     """Entries by ``seq``, by run."""
-    served: set[tuple[str, int]] = attrs.field(factory=set[tuple[str, int]])
+    served: dict[tuple[str, int], tuple[str, int]] = attrs.field(factory=dict[tuple[str, int], tuple[str, int]])
+    """Fingerprint, and when it was announced first, by name and version."""
+    serving: dict[str, set[tuple[str, int]]] = attrs.field(factory=dict[str, set[tuple[str, int]]])
+    """What each announced worker serves."""
+    tombstones: dict[str, Tombstone] = attrs.field(factory=dict[str, Tombstone])
+    unswept: set[int] = attrs.field(factory=set[int])
+    """Numbers of purged runs whose journals are left to remove."""
     order: list[tuple[int, int]] = attrs.field(factory=list[tuple[int, int]])
     """Run and ``seq`` of every entry, in the order of the commits: its position is its place here, from 1."""
     traced: dict[str, int] = attrs.field(factory=dict[str, int])
@@ -46,7 +57,7 @@ def shared(name: str) -> MemoryData:
     return _shared.setdefault(name, MemoryData())
 
 
-class MemoryStore(Owing):
+class MemoryStore(Purging, Owing, Examined):
     """A ``Store`` in memory, on ``data``; private where none is given."""
 
     def __init__(self, data: MemoryData | None = None) -> None:
@@ -81,6 +92,7 @@ class MemoryStore(Owing):
                     f"a worker named {worker!r} already runs on this memory store; give this one another name"
                 )
             self._release(worker)
+            self.data.serving.pop(worker, None)
             self.data.workers[worker] = self
         self._open = True
         self._worker = worker
@@ -91,7 +103,7 @@ class MemoryStore(Owing):
         """Free this worker's runs and forget it. Safe to call twice."""
         if self._open and self._worker is not None:
             self._release(self._worker)
-            del self.data.workers[self._worker]
+            self._forget(self._worker)
             self._committed()
         self._open = False
 
@@ -130,7 +142,7 @@ class MemoryStore(Owing):
         return refused
 
     def _refused(self, starts: Sequence[NewRun]) -> frozenset[int]:
-        ids = {start.id for start in starts if start.id in self.data.nums}
+        ids = {start.id for start in starts if start.id in self.data.nums or start.id in self.data.tombstones}
         refused: set[int] = set()
         for start in starts:
             if start.id in ids:
@@ -185,12 +197,7 @@ class MemoryStore(Owing):
         due = [
             (run.wake_at_ns, num)
             for num, run in self.data.runs.items()
-            if run.ended_at_ns is None
-            and run.owner is None
-            and (not run.paused or num in signalled)
-            and run.wake_at_ns is not None
-            and run.wake_at_ns <= now_ns
-            and (run.name, run.version) in served
+            if (run.name, run.version) in served and memory_versions.due(run, signalled, now_ns)
         ]
         taken: list[RunRecord] = []
         for _, num in sorted(due)[: max(limit, 0)]:
@@ -207,9 +214,13 @@ class MemoryStore(Owing):
         freed = 0
         for worker in [name for name, store in self.data.workers.items() if not store.alive]:
             freed += self._release(worker)
-            del self.data.workers[worker]
+            self._forget(worker)
             self._committed()
         return freed
+
+    def _forget(self, worker: str) -> None:
+        del self.data.workers[worker]
+        self.data.serving.pop(worker, None)
 
     def _release(self, worker: str) -> int:
         owned = [run for run in self.data.runs.values() if run.owner == worker and run.ended_at_ns is None]
@@ -240,17 +251,44 @@ class MemoryStore(Owing):
         self._check_open()
         return {num: [entry for _, entry in sorted(self.data.journals.get(num, {}).items())] for num in nums}
 
-    async def announce(self, served: Collection[tuple[str, int]]) -> None:
-        """Note what a worker serves; see ``Store.announce``."""
+    async def announce(self, offers: Collection[Offer], *, now_ns: int) -> list[Offer]:
+        """Note what this worker serves; see ``Store.announce``."""
         self._check_open()
-        if not self.data.served.issuperset(served):
-            self.data.served.update(served)
+        if self._worker is None:
+            raise StoreError("the memory store was opened without a worker, so nothing is served; open it with one")
+        known = await self.announced()
+        new = news(known, self._worker, offers)
+        for name, version, fingerprint in new:
+            self.data.serving.setdefault(self._worker, set()).add((name, version))
+            if fingerprint not in {"", self.data.served.get((name, version), ("",))[0]}:
+                self.data.served[name, version] = fingerprint, now_ns
+            self.data.served.setdefault((name, version), ("", now_ns))
+        if new:
             self._committed()
+        return replaced(known, new)
 
-    async def announced(self) -> list[tuple[str, int]]:
+    async def announced(self) -> list[Announced]:
         """What any worker has announced; see ``Store.announced``."""
         self._check_open()
-        return sorted(self.data.served)
+        return memory_versions.announced(self.data.served, self.data.serving)
+
+    async def unserved(self, *, now_ns: int) -> list[RunRef]:
+        """The runs that wait in vain; see ``Store.unserved``."""
+        self._check_open()
+        found = sorted(
+            filter(self._in_vain(now_ns), self.data.runs.values()), key=lambda run: (run.wake_at_ns, run.num)
+        )
+        return [RunRef(run.num, run.id, run.name, run.version) for run in found]
+
+    def _in_vain(self, now_ns: int) -> Callable[[RunRecord], bool]:
+        served = set[tuple[str, int]]().union(*self.data.serving.values())
+        signalled = {signal.run for signal in self.data.signals.values()}
+        return lambda run: (run.name, run.version) not in served and memory_versions.due(run, signalled, now_ns)
+
+    async def tally(self, name: str | None = None) -> list[Tally]:
+        """How many runs stand how, by version; see ``Store.tally``."""
+        self._check_open()
+        return memory_versions.tally(run for run in self.data.runs.values() if name in {None, run.name})
 
     async def find(self, ids: Sequence[str]) -> list[RunRecord]:
         """The runs of these ids; see ``Store.find``."""
@@ -266,7 +304,8 @@ class MemoryStore(Owing):
         """The runs that ``query`` describes; see ``Store.select``."""
         self._check_open()
         newest_first = sorted(self.data.runs.values(), key=lambda run: run.num, reverse=True)
-        found = [run for run in newest_first if _described(run, query)]
+        in_vain = self._in_vain(-1 if query.at_ns is None else query.at_ns)  # nothing is due before the epoch
+        found = [run for run in newest_first if _described(run, query, in_vain)]
         return found if query.limit is None else found[: query.limit]
 
     async def count(self, query: RunQuery) -> int:
@@ -284,6 +323,8 @@ class MemoryStore(Owing):
     ) -> bool:
         """Leave a signal for ``run``; see ``Store.signal``."""
         self._check_open()
+        if run not in self.data.runs and self._is_buried(run):
+            return False
         if run not in self.data.runs:
             raise StoreError(
                 f"there is no run of number {run} in the memory store, so the signal {name!r} was not stored; "
@@ -342,14 +383,15 @@ def _updated(run: RunRecord, update: RunUpdate) -> RunRecord:
     return attrs.evolve(run, **changes)
 
 
-def _described(run: RunRecord, query: RunQuery) -> bool:
+def _described(run: RunRecord, query: RunQuery, in_vain: Callable[[RunRecord], bool]) -> bool:
     return (
         (query.statuses is None or run.status in query.statuses)
         and (query.phases is None or run.phase in query.phases)
         and (query.name is None or run.name == query.name)
         and (query.version is None or run.version == query.version)
         and (query.since_ns is None or run.created_at_ns >= query.since_ns)
+        and (query.ended_before_ns is None or (run.ended_at_ns is not None and run.ended_at_ns < query.ended_before_ns))
         and (query.before_num is None or run.num < query.before_num)
-        and (not query.attention or (run.reason is not None and run.ended_at_ns is None))
+        and (not query.attention or (run.reason is not None and run.ended_at_ns is None) or in_vain(run))
         and (query.parent is None or run.parent == query.parent)
     )

@@ -153,6 +153,11 @@ def connect_reader(path: str) -> sqlite3.Connection:
     return connection
 
 
+def connect_asleep(path: str) -> sqlite3.Connection:
+    """A connection that reads a file which nobody has open as it lies there: no lock, no log, no file beside it."""
+    return _connect(path, "mode=ro&immutable=1", timeout_s=BUSY_S)
+
+
 def _connect(path: str, options: str, *, timeout_s: float) -> sqlite3.Connection:
     # Used by one thread at a time, though not always the same one.
     return sqlite3.connect(

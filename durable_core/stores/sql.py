@@ -35,6 +35,9 @@ CREATE TABLE runs (
 CREATE INDEX runs_children ON runs (parent) WHERE parent IS NOT NULL
 """,
     """
+CREATE INDEX runs_ended ON runs (ended_at_ns) WHERE ended_at_ns IS NOT NULL
+""",
+    """
 CREATE INDEX runs_open ON runs (owner, wake_at_ns) WHERE ended_at_ns IS NULL
 """,
     """
@@ -70,6 +73,29 @@ CREATE TABLE signals (
 CREATE INDEX signals_run ON signals (run)
 """,
     """
+CREATE TABLE tombstones (
+    num INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    status TEXT NOT NULL,
+    phase TEXT NOT NULL,
+    created_at_ns BIGINT NOT NULL,
+    ended_at_ns BIGINT NOT NULL,
+    purged_at_ns BIGINT NOT NULL,
+    until_ns BIGINT,
+    unswept BIGINT DEFAULT 1 NOT NULL,
+    PRIMARY KEY (num),
+    UNIQUE (id)
+)
+""",
+    """
+CREATE INDEX tombstones_unswept ON tombstones (num) WHERE unswept = 1
+""",
+    """
+CREATE INDEX tombstones_until ON tombstones (until_ns) WHERE until_ns IS NOT NULL
+""",
+    """
 CREATE TABLE workers (
     id TEXT NOT NULL,
     pid BIGINT NOT NULL,
@@ -82,7 +108,17 @@ CREATE TABLE workers (
 CREATE TABLE served (
     name TEXT NOT NULL,
     version BIGINT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    at_ns BIGINT NOT NULL,
     PRIMARY KEY (name, version)
+)
+""",
+    """
+CREATE TABLE serving (
+    name TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    worker TEXT NOT NULL,
+    PRIMARY KEY (name, version, worker)
 )
 """,
     """
@@ -129,5 +165,7 @@ INSERT_ENTRIES = (
 ENTRY_MARKS = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 INSERT_SIGNAL = "INSERT INTO signals (run, name, payload, at_ns) VALUES (?, ?, ?, ?)"
+
+TOMBSTONE_COLUMNS = "num, id, name, version, status, phase, created_at_ns, ended_at_ns, purged_at_ns, until_ns"
 
 INSERT_WORKER = "INSERT INTO workers (id, pid, host, started_at_ns) VALUES (?, ?, ?, ?)"

@@ -15,10 +15,14 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from durable_core.errors import StoreError
+from durable_core.model.checkup import Checkup
 from durable_core.model.entry import Entry
-from durable_core.model.run import RunQuery, RunRecord
+from durable_core.model.run import RunQuery, RunRecord, RunRef
+from durable_core.model.tombstone import EndedRun, Swept, Tombstone
+from durable_core.model.version import Announced, Offer, Tally, news
 from durable_core.ports import Batch, Signal
 from durable_core.stores import refusals
+from durable_core.stores.sqlite_checkup import check_up
 from durable_core.stores.sqlite_file import SqliteFile
 from durable_core.stores.sqlite_reader import Reader
 from durable_core.stores.sqlite_writer import NUMBERS
@@ -170,15 +174,30 @@ class SqliteStore:
             return self._ask(lambda reader: reader.load(nums))
         return await self._ask_at_length(lambda reader: reader.load(nums))
 
-    async def announce(self, served: Collection[tuple[str, int]]) -> None:
-        """Note what a worker serves; see ``Store.announce``. Writes nothing where all of it is known."""
-        new = sorted(set(served).difference(await self.announced()))
-        if new:
-            await self._transact("announce what is served", partial(self._file.writer.announce_served, new), rows=1)
+    async def announce(self, offers: Collection[Offer], *, now_ns: int) -> list[Offer]:
+        """Note what this worker serves; see ``Store.announce``. Writes nothing where all of it is known."""
+        worker = self._file.worker
+        if worker is None:
+            raise StoreError(
+                f"the store {self.path} was opened without a worker, so nothing is served; open it with one"
+            )
+        new = news(await self.announced(), worker, offers)
+        if not new:
+            return []
+        work = partial(self._file.writer.announce_offers, worker, new, now_ns=now_ns)
+        return await self._transact("announce what is served", work, rows=len(new))
 
-    async def announced(self) -> list[tuple[str, int]]:
+    async def announced(self) -> list[Announced]:
         """What any worker has announced; see ``Store.announced``."""
         return self._ask(lambda reader: reader.announced())
+
+    async def unserved(self, *, now_ns: int) -> list[RunRef]:
+        """The runs that wait in vain; see ``Store.unserved``."""
+        return await self._ask_at_length(lambda reader: reader.unserved(now_ns=now_ns))
+
+    async def tally(self, name: str | None = None) -> list[Tally]:
+        """How many runs stand how, by version; see ``Store.tally``."""
+        return await self._ask_at_length(lambda reader: reader.tally(name))
 
     async def find(self, ids: Sequence[str]) -> list[RunRecord]:
         """The runs of these ids; see ``Store.find``."""
@@ -234,6 +253,41 @@ class SqliteStore:
         """The signals that wait for these runs; see ``Store.signals``."""
         return self._ask(lambda reader: reader.signals(runs))
 
+    async def check_up(self, *, now_ns: int, deep: bool) -> Checkup:
+        """Look at it from outside; see ``Store.check_up``."""
+        return await asyncio.to_thread(check_up, self.path, now_ns=now_ns, deep=deep)
+
+    async def ended(
+        self, *, before_ns: int, name: str | None = None, after: EndedRun | None = None, limit: int = 100
+    ) -> list[EndedRun]:
+        """Runs that may be purged; see ``Store.ended``."""
+        return await self._ask_at_length(
+            lambda reader: reader.purger.ended(before_ns=before_ns, name=name, after=after, limit=limit)
+        )
+
+    async def bury(self, runs: Sequence[EndedRun], *, now_ns: int, until_ns: int | None) -> list[int]:
+        """Put tombstones in the place of runs; see ``Store.bury``."""
+        bury = partial(self._file.purger.bury, runs, now_ns=now_ns, until_ns=until_ns)
+        return await self._transact("purge runs", bury, rows=len(runs), apart=True) if runs else []
+
+    async def sweep(self, *, limit: int) -> Swept:
+        """Remove what is left of purged journals; see ``Store.sweep``. Writes nothing where nothing is."""
+        if self._ask(lambda reader: reader.purger.unswept()) is None:
+            return Swept(0, left=False)
+        sweep = partial(self._file.purger.sweep, limit=limit)
+        return await self._transact("remove the journals of purged runs", sweep, rows=limit, apart=True)
+
+    async def tombstones(self, ids: Sequence[str]) -> list[Tombstone]:
+        """What is left of purged runs; see ``Store.tombstones``."""
+        return self._ask(lambda reader: reader.tombstones(ids))
+
+    async def forget(self, *, now_ns: int, limit: int) -> int:
+        """Drop tombstones whose time has come; see ``Store.forget``. Writes nothing where there is none."""
+        if not self._ask(lambda reader: reader.purger.expired(now_ns=now_ns, limit=1)):
+            return 0
+        forget = partial(self._file.purger.forget, now_ns=now_ns, limit=limit)
+        return await self._transact("forget purged runs", forget, rows=limit, apart=True)
+
     async def changed(self) -> bool:
         """Whether another store, in this process or another, has committed since the last call."""
         async with self._turn:
@@ -244,14 +298,19 @@ class SqliteStore:
             changed, self._version = version != self._version, version
             return changed
 
-    async def _transact(self, doing: str, work: Callable[[], T], *, rows: int) -> T:
-        """Do ``work`` in one transaction; it is durable on return, or nothing of it was written."""
+    async def _transact(self, doing: str, work: Callable[[], T], *, rows: int, apart: bool = False) -> T:
+        """Do ``work`` in one transaction; it is durable on return, or nothing of it was written.
+
+        ``apart`` has all of it done on the thread that waits for the disk, because the work itself takes milliseconds.
+        """
         async with self._turn:
             file = self._file
             try:
                 if not file.begin_now():
                     await self._threaded(self._writes, file.begin_waiting)
                     file = self._file
+                if apart:
+                    return await self._threaded(self._writes, partial(_committed, file, work))
                 result = work()
                 if rows <= FEW_ROWS and self._commit_s < QUICK_S:
                     self._commit(file)
@@ -284,6 +343,12 @@ class SqliteStore:
 
     async def _threaded(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         return await _uncut(asyncio.get_running_loop().run_in_executor(threads, call))
+
+
+def _committed(file: SqliteFile, work: Callable[[], T]) -> T:
+    result = work()
+    file.commit()
+    return result
 
 
 async def _uncut(future: "asyncio.Future[T]") -> T:

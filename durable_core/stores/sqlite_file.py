@@ -16,6 +16,7 @@ from typing import Self
 from durable_core.errors import StoreError, StoreNotFound
 from durable_core.stores import refusals, schema
 from durable_core.stores.locks import FileLock, WriteLock, worker_lock
+from durable_core.stores.sqlite_purge import Purger
 from durable_core.stores.sqlite_reader import Reader
 from durable_core.stores.sqlite_writer import Writer
 
@@ -30,6 +31,7 @@ class SqliteFile:
         self.path = path
         self.worker = worker
         self.writer = Writer(connection, path)
+        self.purger = Purger(connection)
         self.versions = Reader(connection)
         self.reader = Reader(schema.connect_reader(path))
         self.bulk_reader = Reader(schema.connect_reader(path))

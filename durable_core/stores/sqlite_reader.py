@@ -5,14 +5,19 @@ Synchronous, and for one thread at a time: ``SqliteStore`` decides on which thre
 
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import attrs
 
 from durable_core.model.entry import Entry
-from durable_core.model.run import OPEN, RunQuery, RunRecord, RunStatus
+from durable_core.model.run import OPEN, RunQuery, RunRecord, RunRef, RunStatus
+from durable_core.model.tombstone import Tombstone
+from durable_core.model.version import Announced, Tally
 from durable_core.ports import Signal
 from durable_core.stores import sql
+from durable_core.stores.sqlite_purge import Purger
 
 T = TypeVar("T")
 
@@ -44,6 +49,20 @@ SELECT wake_at_ns FROM runs
 WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns > ? AND paused = 0
 ORDER BY wake_at_ns LIMIT 1
 """
+UNSERVED = """
+ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns <= ?
+    AND (paused = 0 OR EXISTS (SELECT 1 FROM signals WHERE run = runs.num))
+    AND NOT EXISTS (SELECT 1 FROM serving WHERE serving.name = runs.name AND serving.version = runs.version)
+"""
+TALLY = (
+    "SELECT name, version, status, phase, count(*) FROM runs WHERE {condition} GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+)
+ANNOUNCED = """
+SELECT name, version, fingerprint, at_ns, worker FROM served LEFT JOIN serving USING (name, version)
+ORDER BY name, version, worker
+"""
+IN_VAIN = f"SELECT num, id, name, version FROM runs WHERE {UNSERVED} ORDER BY wake_at_ns, num"
+TOMBSTONES = f"SELECT {sql.TOMBSTONE_COLUMNS} FROM tombstones WHERE id IN ({{marks}})"
 OTHER_WORKERS = "SELECT id FROM workers WHERE id IS NOT ?"
 
 
@@ -89,11 +108,16 @@ def where(query: RunQuery) -> Where:
         parts.append(f"phase IN ({marks(len(query.phases))})")
         values.extend(sorted(query.phases))
     if query.attention:
-        parts.append("reason IS NOT NULL AND ended_at_ns IS NULL")
+        asked = "SELECT num FROM runs WHERE reason IS NOT NULL AND ended_at_ns IS NULL"
+        if query.at_ns is not None:
+            asked = f"{asked} UNION ALL SELECT num FROM runs WHERE {UNSERVED}"
+            values.append(query.at_ns)
+        parts.append(f"num IN ({asked})")
     for text, value in (
         ("name = ?", query.name),
         ("version = ?", query.version),
         ("created_at_ns >= ?", query.since_ns),
+        ("ended_at_ns < ?", query.ended_before_ns),
         ("num < ?", query.before_num),
         ("parent = ?", query.parent),
     ):
@@ -108,6 +132,7 @@ class Reader:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.purger = Purger(connection)
 
     def close(self) -> None:
         """Close the connection."""
@@ -123,16 +148,36 @@ class Reader:
                 journals[row[0]].append(Entry._make(row))
         return journals
 
-    def announced(self) -> list[tuple[str, int]]:
-        """What any worker has announced, in order."""
-        rows = self._connection.execute("SELECT name, version FROM served ORDER BY name, version")
-        return [(str(name), int(version)) for name, version in rows]
+    def announced(self) -> list[Announced]:
+        """What any worker has announced, and who serves it, in order."""
+        rows = self._connection.execute(ANNOUNCED)
+        return [
+            Announced(name, version, fingerprint, at_ns, tuple(worker for *_, worker in some if worker is not None))
+            for (name, version, fingerprint, at_ns), some in groupby(rows, key=itemgetter(0, 1, 2, 3))
+        ]
+
+    def unserved(self, *, now_ns: int) -> list[RunRef]:
+        """The runs that wait in vain, the longest due first."""
+        return list(map(RunRef._make, self._connection.execute(IN_VAIN, (now_ns,))))
+
+    def tally(self, name: str | None) -> list[Tally]:
+        """How many runs stand how, by version."""
+        text = TALLY.format(condition="1" if name is None else "name = ?")
+        rows = self._connection.execute(text, () if name is None else (name,))
+        return [Tally(name, version, RunStatus(status), phase, runs) for name, version, status, phase, runs in rows]
 
     def find(self, ids: Sequence[str]) -> list[RunRecord]:
         """The runs of ``ids`` that exist."""
         found: list[RunRecord] = []
         for some in chunks(tuple(dict.fromkeys(ids))):
             found += map(to_run, self._connection.execute(FIND.format(marks=marks(len(some))), some))
+        return found
+
+    def tombstones(self, ids: Sequence[str]) -> list[Tombstone]:
+        """The tombstones of ``ids`` that exist."""
+        found: list[Tombstone] = []
+        for some in chunks(tuple(dict.fromkeys(ids))):
+            found += map(Tombstone._make, self._connection.execute(TOMBSTONES.format(marks=marks(len(some))), some))
         return found
 
     def find_num(self, num: int) -> RunRecord | None:

@@ -14,6 +14,7 @@ import attrs
 
 from durable_core.errors import StoreError
 from durable_core.model.run import NewRun, RunRecord, RunStatus
+from durable_core.model.version import Offer, replaced
 from durable_core.ports import Batch
 from durable_core.stores import sql
 from durable_core.stores.sqlite_reader import Reader, chunks, marks
@@ -48,6 +49,12 @@ _ADOPT = """
 UPDATE traced SET payer = ?
 WHERE worker = ? AND (payer IS NULL OR payer = ? OR payer NOT IN (SELECT id FROM workers))
 """
+_SERVE = """
+INSERT INTO served (name, version, fingerprint, at_ns) VALUES (?, ?, ?, ?)
+ON CONFLICT (name, version) DO UPDATE SET fingerprint = excluded.fingerprint, at_ns = excluded.at_ns
+WHERE excluded.fingerprint NOT IN ('', fingerprint)
+"""
+_PURGED = "SELECT id FROM tombstones WHERE id IN ({marks})"
 _NOW_NS = "SELECT CAST(strftime('%s', 'now') AS INTEGER) * 1000000000"
 
 
@@ -61,17 +68,20 @@ class Writer:
 
     def write(self, batch: Batch) -> frozenset[int]:
         """Write the rows of ``batch``; return the numbers of starts whose id is taken, which are left out."""
-        refused: frozenset[int] = frozenset()
+        refused = self._purged(batch.starts) if batch.starts else frozenset[int]()
+        if refused:
+            batch = without(batch, refused)
         try:
             self._insert_runs(batch.starts)
         except sqlite3.IntegrityError:
             # Rare, so nothing is looked up beforehand. Statements before the failed one have left rows: away with them.
             self._connection.execute("ROLLBACK")
             self._connection.execute("BEGIN IMMEDIATE")
-            refused = self._taken(batch.starts)
-            if not refused:
+            taken = self._taken(batch.starts)
+            if not taken:
                 raise
-            batch = without(batch, refused)
+            refused |= taken
+            batch = without(batch, taken)
             self._insert_runs(batch.starts)
         for some in chunks(batch.entries, ROW_CHUNKS):
             self._connection.execute(_INSERT_ENTRIES[len(some)], list(chain.from_iterable(some)))
@@ -85,6 +95,13 @@ class Writer:
         for some in chunks(starts, ROW_CHUNKS):
             values = [value for start in some for value in (*start, start.created_at_ns)]
             self._connection.execute(_INSERT_RUNS[len(some)], values)
+
+    def _purged(self, starts: Sequence[NewRun]) -> frozenset[int]:
+        """The numbers of those whose id has a tombstone. Two tables cannot share one unique index, so it is asked."""
+        ids: set[str] = set()
+        for some in chunks([start.id for start in starts]):
+            ids.update(id_ for (id_,) in self._connection.execute(_PURGED.format(marks=marks(len(some))), some))
+        return frozenset(start.num for start in starts if start.id in ids) if ids else frozenset()
 
     def _taken(self, starts: Sequence[NewRun]) -> frozenset[int]:
         """The numbers of those whose id the store holds already, or an earlier one of them has."""
@@ -129,17 +146,26 @@ class Writer:
         (now_ns,) = self._connection.execute(_NOW_NS).fetchone()  # the database's clock, for people to read
         self._connection.execute(sql.INSERT_WORKER, (worker, os.getpid(), platform.node(), now_ns))
 
-    def announce_served(self, served: Sequence[tuple[str, int]]) -> None:
-        """Note what a worker serves."""
-        self._connection.executemany("INSERT OR IGNORE INTO served (name, version) VALUES (?, ?)", served)
+    def announce_offers(self, worker: str, offers: Sequence[Offer], *, now_ns: int) -> list[Offer]:
+        """Note what ``worker`` serves; return the offers of another fingerprint that these have replaced."""
+        known = self._reader.announced()
+        self._connection.executemany(_SERVE, [(*offer, now_ns) for offer in offers])
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO serving (name, version, worker) VALUES (?, ?, ?)",
+            [(offer.name, offer.version, worker) for offer in offers],
+        )
+        return replaced(known, offers)
 
     def forget(self, worker: str) -> None:
         """Note that ``worker`` lives no more."""
         self._connection.execute("DELETE FROM workers WHERE id = ?", (worker,))
+        self._connection.execute("DELETE FROM serving WHERE worker = ?", (worker,))
 
     def signal(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool) -> bool:
         """Leave a signal, and make the run due where nobody owns it; False where it has ended."""
         row = self._connection.execute("SELECT owner, ended_at_ns FROM runs WHERE num = ?", (run,)).fetchone()
+        if row is None and self._connection.execute("SELECT 1 FROM tombstones WHERE num = ?", (run,)).fetchone():
+            return False
         if row is None:
             raise StoreError(
                 f"there is no run of number {run} in {self._path}, so the signal {name!r} was not stored; "

@@ -50,6 +50,8 @@ class RunRow(SQLModel, table=True):
         # What claim, next_wake_ns and release_dead look for: the open runs only, so that ended ones cost nothing.
         Index("runs_open", "owner", "wake_at_ns", sqlite_where=text("ended_at_ns IS NULL")),
         Index("runs_children", "parent", sqlite_where=text("parent IS NOT NULL")),
+        # What a purge looks for, the longest ended first.
+        Index("runs_ended", "ended_at_ns", sqlite_where=text("ended_at_ns IS NOT NULL")),
     )
 
     num: int = Field(sa_column=_number())
@@ -111,6 +113,28 @@ class SignalRow(SQLModel, table=True):
     at_ns: int = Field(sa_column=_whole())
 
 
+class TombstoneRow(SQLModel, table=True):
+    """A run that was purged. The columns are those of ``Tombstone``, and whether its journal is left to remove."""
+
+    __tablename__ = "tombstones"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (
+        Index("tombstones_unswept", "num", sqlite_where=text("unswept = 1")),
+        Index("tombstones_until", "until_ns", sqlite_where=text("until_ns IS NOT NULL")),
+    )
+
+    num: int = Field(sa_column=_number())
+    id: str = Field(sa_column=_text(unique=True))
+    name: str = Field(sa_column=_text())
+    version: int = Field(sa_column=_whole())
+    status: str = Field(sa_column=_text())
+    phase: str = Field(sa_column=_text())
+    created_at_ns: int = Field(sa_column=_whole())
+    ended_at_ns: int = Field(sa_column=_whole())
+    purged_at_ns: int = Field(sa_column=_whole())
+    until_ns: int | None = Field(sa_column=_whole_or_none())
+    unswept: int = Field(sa_column=_whole(default=1))
+
+
 class WorkerRow(SQLModel, table=True):
     """A worker that announced itself. Whether it lives, its lock file says."""
 
@@ -129,6 +153,18 @@ class ServedRow(SQLModel, table=True):
 
     name: str = Field(sa_column=_text(key=True))
     version: int = Field(sa_column=_whole(key=True))
+    fingerprint: str = Field(sa_column=_text())
+    at_ns: int = Field(sa_column=_whole())
+
+
+class ServingRow(SQLModel, table=True):
+    """What a worker serves; gone in the commit that forgets the worker."""
+
+    __tablename__ = "serving"  # pyright: ignore[reportAssignmentType]
+
+    name: str = Field(sa_column=_text(key=True))
+    version: int = Field(sa_column=_whole(key=True))
+    worker: str = Field(sa_column=_text(key=True))
 
 
 class TracedRow(SQLModel, table=True):
@@ -156,4 +192,14 @@ class MetaRow(SQLModel, table=True):
     value: bytes = Field(sa_column=_data())
 
 
-TABLES: tuple[type[SQLModel], ...] = (RunRow, JournalRow, SignalRow, WorkerRow, ServedRow, TracedRow, MetaRow)
+TABLES: tuple[type[SQLModel], ...] = (
+    RunRow,
+    JournalRow,
+    SignalRow,
+    TombstoneRow,
+    WorkerRow,
+    ServedRow,
+    ServingRow,
+    TracedRow,
+    MetaRow,
+)

@@ -8,8 +8,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from durable_core.errors import StoreError
+from durable_core.model.checkup import Checkup
 from durable_core.model.entry import Entry
-from durable_core.model.run import RunQuery, RunRecord
+from durable_core.model.run import RunQuery, RunRecord, RunRef
+from durable_core.model.tombstone import EndedRun, Swept, Tombstone
+from durable_core.model.version import Announced, Offer, Tally
 from durable_core.ports import Batch, Signal, Store
 
 T = TypeVar("T")
@@ -93,13 +96,21 @@ class FaultyStore:
         """The journals."""
         return await self._call("load", lambda: self.inner.load(nums))
 
-    async def announce(self, served: Collection[tuple[str, int]]) -> None:
-        """Note what a worker serves."""
-        await self._call("announcement", lambda: self.inner.announce(served))
+    async def announce(self, offers: Collection[Offer], *, now_ns: int) -> list[Offer]:
+        """Note what the worker serves."""
+        return await self._call("announcement", lambda: self.inner.announce(offers, now_ns=now_ns))
 
-    async def announced(self) -> list[tuple[str, int]]:
+    async def announced(self) -> list[Announced]:
         """What any worker has announced."""
         return await self._call("question for what is announced", self.inner.announced)
+
+    async def unserved(self, *, now_ns: int) -> list[RunRef]:
+        """The runs that wait in vain."""
+        return await self._call("question for the unserved", partial(self.inner.unserved, now_ns=now_ns))
+
+    async def tally(self, name: str | None = None) -> list[Tally]:
+        """How many runs stand how."""
+        return await self._call("tally", partial(self.inner.tally, name))
 
     async def find(self, ids: Sequence[str]) -> list[RunRecord]:
         """The runs of these ids."""
@@ -157,3 +168,32 @@ class FaultyStore:
     async def changed(self) -> bool:
         """Whether somebody else has committed."""
         return await self._call("question for changes", self.inner.changed)
+
+    async def check_up(self, *, now_ns: int, deep: bool) -> Checkup:
+        """Look at it from outside."""
+        return await self._call("checkup", lambda: self.inner.check_up(now_ns=now_ns, deep=deep))
+
+    async def ended(
+        self, *, before_ns: int, name: str | None = None, after: EndedRun | None = None, limit: int = 100
+    ) -> list[EndedRun]:
+        """Runs that may be purged."""
+        return await self._call(
+            "question for ended runs",
+            lambda: self.inner.ended(before_ns=before_ns, name=name, after=after, limit=limit),
+        )
+
+    async def bury(self, runs: Sequence[EndedRun], *, now_ns: int, until_ns: int | None) -> list[int]:
+        """Put tombstones in the place of runs."""
+        return await self._call("purge", lambda: self.inner.bury(runs, now_ns=now_ns, until_ns=until_ns))
+
+    async def sweep(self, *, limit: int) -> Swept:
+        """Remove what is left of purged journals."""
+        return await self._call("removal of purged journals", lambda: self.inner.sweep(limit=limit))
+
+    async def tombstones(self, ids: Sequence[str]) -> list[Tombstone]:
+        """What is left of purged runs."""
+        return await self._call("question for tombstones", lambda: self.inner.tombstones(ids))
+
+    async def forget(self, *, now_ns: int, limit: int) -> int:
+        """Drop tombstones whose time has come."""
+        return await self._call("removal of tombstones", lambda: self.inner.forget(now_ns=now_ns, limit=limit))

@@ -87,16 +87,6 @@ class ClaimRules(Rules):
             assert await store.next_wake_ns(after_ns=40) == 50
 
     @in_loop
-    async def test_what_is_served_is_announced_for_good(self, make_store: MakeStore) -> None:
-        """Announced pairs are known to everybody, once each, also after their worker has left."""
-        async with opened(make_store, "w1", "w2") as (one, two):
-            await one.announce([("order", 2), ("order", 1)])
-            await two.announce([("order", 2), ("ship", 1)])
-            assert await one.announced() == [("order", 1), ("order", 2), ("ship", 1)]
-            await two.close()
-            assert ("ship", 1) in await one.announced()
-
-    @in_loop
     async def test_the_runs_of_the_dead_are_released(self, make_store: MakeStore) -> None:
         """A worker that died loses its open runs, which are due at once; those of the living stay theirs."""
         async with opened(make_store, "w1", "w3") as (one, three):

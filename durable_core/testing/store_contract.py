@@ -10,8 +10,10 @@ import pytest
 
 from durable_core.errors import StoreError
 from durable_core.model.run import RunQuery, RunStatus
+from durable_core.testing.store_checkup_rules import CheckupRules
 from durable_core.testing.store_claim_rules import ClaimRules
 from durable_core.testing.store_commit_rules import CommitRules
+from durable_core.testing.store_purge_rules import PurgeRules
 from durable_core.testing.store_rows import (
     MakeStore,
     add,
@@ -24,9 +26,10 @@ from durable_core.testing.store_rows import (
     opened,
 )
 from durable_core.testing.store_span_rules import SpanRules
+from durable_core.testing.store_version_rules import VersionRules
 
 
-class StoreContract(CommitRules, ClaimRules, SpanRules):
+class StoreContract(CommitRules, ClaimRules, VersionRules, PurgeRules, CheckupRules, SpanRules):
     """The rules. A subclass gives the fixture ``make_store`` and the method ``crash``."""
 
     @in_loop

@@ -1,8 +1,9 @@
 """What a store must know of the spans that are still to be exported; a part of ``StoreContract``."""
 # ruff: noqa: S101 - a test suite asserts, and its numbers are examples
 
+from durable_core.model.run import RunStatus
 from durable_core.ports import Store
-from durable_core.testing.store_rows import MakeStore, Rules, add, in_loop, new_batch, new_entry, opened
+from durable_core.testing.store_rows import MakeStore, Rules, add, in_loop, new_batch, new_entry, new_update, opened
 
 
 async def _read(store: Store, worker: str, *, after: int = 0, limit: int = 100) -> list[tuple[int, int]]:
@@ -77,6 +78,23 @@ class SpanRules(Rules):
             assert await three.adopt("w1", worker="w3")
             await three.pay("w1", None)
             assert not await three.adopt("w1", worker="w3")
+
+    @in_loop
+    async def test_a_purge_gives_no_position_out_again(self, make_store: MakeStore) -> None:
+        """What is written after all journals have been purged comes after every position that was ever noted."""
+        async with opened(make_store, "w1") as (store,):
+            num = await add(store, "a")
+            entries = [new_entry(num, seq) for seq in range(1, 6)]
+            end = new_update(num, status=RunStatus.COMPLETED, ended_at_ns=40)
+            await store.commit(new_batch(entries=entries, updates=[end]))
+            (*_, (noted, _)) = await store.written("w1", after=0, limit=100)
+            await store.bury(await store.ended(before_ns=41), now_ns=50, until_ns=None)
+            while (await store.sweep(limit=100)).left:
+                pass
+            assert await _read(store, "w1") == []
+            other = await add(store, "b")
+            await store.commit(new_batch(entries=[new_entry(other, 1)]))
+            assert await _read(store, "w1", after=noted) == [(other, 1)]
 
     @in_loop
     async def test_runs_are_found_by_number(self, make_store: MakeStore) -> None:

@@ -15,7 +15,7 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class Traces:
-    """What one order left in the three databases. Amounts in cents."""
+    """What one order left in the participants' databases. Amounts in cents."""
 
     order_id: str
     reserved: int = 0
@@ -31,6 +31,11 @@ class Traces:
     """Parcels that a courier holds himself ready for."""
     cancelled: int = 0
     dispatched: int = 0
+    asked: int = 0
+    """Requests that lie unread in the manager's inbox."""
+    taken: int = 0
+    """Requests that the manager has in hand."""
+    withdrawn: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -89,6 +94,7 @@ class Books:
     inventory: Path
     payments: Path
     shipping: Path
+    desk: Path
 
 
 def audit(books: Books, expected: Sequence[Expected]) -> Audit:
@@ -114,6 +120,7 @@ def _always(found: Traces) -> list[str]:
         f"{found.reserved} still reserved": found.reserved > 0,
         f"charged {found.charges} times": found.charges > 1,
         f"refunded {found.refunds} times": found.refunds > 1,
+        f"{found.asked} requests left in the manager's inbox": found.asked > 0,
         f"{found.booked} couriers booked and never sent or called off": found.booked > 0,
     }
     return [fault for fault, broken in rules.items() if broken]
@@ -134,6 +141,7 @@ def _undone(found: Traces) -> list[str]:
         f"{found.sold} pieces sold": found.sold > 0,
         f"{found.charged - found.refunded} cents kept": found.charged != found.refunded,
         f"{found.dispatched} parcels sent": found.dispatched > 0,
+        f"{found.taken} requests not withdrawn": found.taken > 0,
     }
     return [fault for fault, broken in rules.items() if broken]
 
@@ -147,6 +155,7 @@ def _read(books: Books) -> dict[str, Traces]:
         (books.payments, "SELECT order_id, 'charged', sum(amount) FROM charge GROUP BY order_id"),
         (books.payments, "SELECT order_id, 'refunds', count(*) FROM refund GROUP BY order_id"),
         (books.payments, "SELECT order_id, 'refunded', sum(amount) FROM refund GROUP BY order_id"),
+        (books.desk, "SELECT order_id, state, count(*) FROM request GROUP BY order_id, state"),
         (books.shipping, "SELECT order_id, state, count(*) FROM shipment GROUP BY order_id, state"),
     ]
     for file, question in sources:

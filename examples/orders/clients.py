@@ -17,6 +17,7 @@ from examples.orders.domain import (
     OutOfStock,
     Payment,
     Refused,
+    Request,
     Reservation,
     Sale,
     ServiceFailed,
@@ -112,6 +113,18 @@ class ShippingClient(ParticipantClient):
     async def dispatch(self, shipment: Shipment, *, key: str) -> None:
         """Send the booked courier on the way."""
         await self.call("dispatch", key, shipment_id=shipment.id)
+
+
+class DeskClient(ParticipantClient):
+    """The manager's inbox."""
+
+    async def ask(self, order: Order, token: str, *, key: str) -> Request:
+        """Ask the manager to approve ``order``, by answering with ``token``."""
+        return Request(**await self.call("ask", key, order_id=order.id, amount=order.amount, token=token))
+
+    async def withdraw(self, *, of: str, key: str) -> None:
+        """Take back what was asked under key ``of``; if nothing was, nothing ever will be."""
+        await self.call("withdraw", key, of=of)
 
 
 def _refusal(body: dict[str, Any]) -> Refused:

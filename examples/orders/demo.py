@@ -20,6 +20,7 @@ from examples.orders.admin import NotHeldError
 from examples.orders.audit import Audit, Expected, audit
 from examples.orders.domain import Order
 from examples.orders.launcher import ChildFailedError
+from examples.orders.manager import NotAskedError
 from examples.orders.scenes import SCENES
 from examples.orders.screen import Outcome, Screen
 from examples.orders.shop import DemoFailedError, Shop, open_shop
@@ -81,7 +82,7 @@ async def _demo(directory: Path, store: str | None, json: Path | None) -> int:
         async with open_shop(directory, store or f"sqlite:///{directory / 'sagas.db'}") as shop:
             screen.open(shop)
             outcomes, found = await _play(shop, screen, mark)
-    except (DemoFailedError, ChildFailedError, NotHeldError) as error:
+    except (DemoFailedError, ChildFailedError, NotHeldError, NotAskedError) as error:
         screen.say(f"The demo failed: {error}")
         return FAILED
     seconds = loop.time() - began
@@ -94,8 +95,8 @@ async def _demo(directory: Path, store: str | None, json: Path | None) -> int:
 
 async def _play(shop: Shop, screen: Screen, mark: str) -> tuple[list[Outcome], Audit]:
     orders = [
-        Order(id=f"order-{number}{mark}", sku="coffee", quantity=2, amount=1990, address="1 Main Street")
-        for number in range(1, len(SCENES) + 1)
+        Order(id=f"order-{number}{mark}", sku="coffee", quantity=2, amount=scene.amount, address="1 Main Street")
+        for number, scene in enumerate(SCENES, start=1)
     ]
     for number, (scene, order) in enumerate(zip(SCENES, orders, strict=True), start=1):
         screen.head(number, scene.title)
@@ -125,6 +126,7 @@ def _report(outcomes: Sequence[Outcome], found: Audit, *, holds: bool, seconds: 
             "status": str(outcome.info.status),
             "expected_status": outcome.scene.status,
             "kept": outcome.scene.kept,
+            "amount": outcome.scene.amount,
             "faults": list(outcome.faults),
             **attrs.asdict(outcome.finding.traces),
         }

@@ -37,6 +37,20 @@ class Payment:
 
 
 @attrs.frozen
+class Request:
+    """A question that lies in the manager's inbox."""
+
+    id: int
+
+
+@attrs.frozen
+class Approval:
+    """The manager's yes."""
+
+    by: str
+
+
+@attrs.frozen
 class Shipment:
     """A courier booked for an order."""
 

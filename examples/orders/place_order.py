@@ -1,22 +1,28 @@
 """The order saga: what is done for an order, and for each thing that is done how to take it back.
 
-    reserve stock -> charge card -> book courier -> sell -> dispatch
-    release       <- refund      <- cancel          |
-                                     the point of no return
+    reserve stock -> (ask manager) -> charge card -> book courier -> sell -> dispatch
+    release       <- (withdraw)    <- refund      <- cancel          |
+                                                      the point of no return
 
 Up to the sale every step has a compensation; the sale is the pivot, and after it the parcel is sent, however long it
 takes. Each call carries the step's idempotency key, and each compensation names the key of the call that it undoes, so
 that it works without knowing whether that call ever arrived.
+
+A large order waits, days if it must, for a manager's answer: version 2 of the saga. Version 1 asked nobody.
 """
 
-from examples.orders.clients import InventoryClient, PaymentsClient, ShippingClient
+from datetime import timedelta
+
+from examples.orders.clients import DeskClient, InventoryClient, PaymentsClient, ShippingClient
 from examples.orders.domain import (
+    Approval,
     CardDeclined,
     NoCourier,
     Order,
     OutOfStock,
     Payment,
     Receipt,
+    Request,
     Reservation,
     Sale,
     Shipment,
@@ -25,6 +31,9 @@ from sagas import Retry, Saga, Unknown, current, pivot, resource, retriable, sag
 
 QUICK = Retry(attempts=5, first=0.2, longest=2)
 """Short delays, for a demo: a service out of order is asked again after 0.2 s, 0.4 s, ..."""
+
+LARGE = 10_000
+"""In cents: from this amount on a manager has to approve an order."""
 
 
 @step(retry=QUICK, timeout=60, rejects=(OutOfStock,))
@@ -37,6 +46,18 @@ async def reserve_stock(order: Order, *, inventory: InventoryClient = resource()
 async def release_stock(_reserved: Reservation | Unknown, *, inventory: InventoryClient = resource()) -> None:
     """Put the goods back on the shelf; as good where nobody knows whether they were set aside."""
     await inventory.release(of=_undone_key(), key=current().idempotency_key)
+
+
+@step(retry=QUICK, timeout=60)
+async def ask_manager(order: Order, token: str, *, desk: DeskClient = resource()) -> Request:
+    """Put the order into the manager's inbox, with the token by which the manager answers."""
+    return await desk.ask(order, token, key=current().idempotency_key)
+
+
+@ask_manager.compensate(retry=QUICK)
+async def withdraw_request(_asked: Request | Unknown, *, desk: DeskClient = resource()) -> None:
+    """The order is off: there is nothing to approve any more."""
+    await desk.withdraw(of=_undone_key(), key=current().idempotency_key)
 
 
 @step(timeout=60, rejects=(CardDeclined,))
@@ -87,10 +108,14 @@ async def dispatch(shipment: Shipment, *, shipping: ShippingClient = resource())
     await shipping.dispatch(shipment, key=current().idempotency_key)
 
 
-@saga("place-order", version=1)
+@saga("place-order", version=2)
 async def place_order(s: Saga, order: Order) -> Receipt:
     """Have ``order`` reserved, paid, sold and sent, or leave no trace of it."""
     reserved = await s.run(reserve_stock, order)
+    if order.amount >= LARGE:
+        approval = await s.callback("approval", Approval, timeout=timedelta(days=2))
+        await s.run(ask_manager, order, approval.token)
+        await approval.result()  # a refusal, or no answer in time, leaves the body here: everything is undone
     payment = await s.run(charge_card, order)
     shipment = await s.run(book_courier, order)
     await s.run(sell, reserved)

@@ -26,6 +26,8 @@ class Scene:
     kept: bool
     """Whether the customer gets the goods; if not, nothing may be left of the order."""
     proves: str
+    amount: int = 1990
+    """Of the order, in cents."""
 
 
 async def _completes(shop: Shop, order: Order) -> Story:
@@ -107,6 +109,29 @@ async def _mended(shop: Shop, order: Order) -> Story:
     await shop.ended(handle)
 
 
+async def _approved(shop: Shop, order: Order) -> Story:
+    yield "The order is large, so a manager has to approve it. Its stock is reserved, and it waits; that costs a row."
+    handle = await shop.place(order)
+    token = await shop.manager.takes(order.id)
+    await shop.waiting(handle)
+    pid = shop.kill_worker()
+    yield f"The manager has the request in the inbox, with a token. Meanwhile: kill -9 {pid}."
+    worker = await shop.start_worker()
+    status = await shop.manager.approves(token)
+    yield (
+        f"The manager sends a yes to the web application (pid {shop.manager.web_pid}), which answers {status}; a new "
+        f"worker, pid {worker.pid}, goes on."
+    )
+    await shop.ended(handle)
+
+
+async def _refused(shop: Shop, order: Order) -> Story:
+    yield "Another large order. The manager says no: the request is withdrawn, and the stock goes back on the shelf."
+    handle = await shop.place(order)
+    await shop.manager.refuses(await shop.manager.takes(order.id), "so much coffee is not good for anybody")
+    await shop.ended(handle)
+
+
 SCENES = (
     Scene("order completes", _completes, "completed", kept=True, proves="The saga does its work when all is well."),
     Scene("card declined", _declined, "compensated", kept=False, proves="What was done is undone."),
@@ -145,5 +170,21 @@ SCENES = (
         "compensated",
         kept=False,
         proves="What cannot be undone says so, and a person can mend it.",
+    ),
+    Scene(
+        "manager approves",
+        _approved,
+        "completed",
+        kept=True,
+        proves="A wait for a person outlives every process, and any process may bring the answer.",
+        amount=19_900,
+    ),
+    Scene(
+        "manager refuses",
+        _refused,
+        "compensated",
+        kept=False,
+        proves="A refusal is a way back like any other.",
+        amount=19_900,
     ),
 )

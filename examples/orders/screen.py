@@ -56,7 +56,7 @@ class Screen:
         """Who takes part."""
         pids = ", ".join(f"{name} (pid {child.pid})" for name, child in shop.services.items())
         self.console.print("[bold]A shop whose orders are sagas.[/]")
-        self.say(f"Three services, each a process with a database of its own: {pids}.")
+        self.say(f"Four services, each a process with a database of its own: {pids}.")
         worker = "" if shop.worker is None else f" (pid {shop.worker.pid})"
         self.say(f"A worker{worker} runs the sagas. This process places the orders, watches, and plays tricks.")
 
@@ -91,7 +91,7 @@ class Screen:
 
     def verdict(self, outcomes: Sequence[Outcome], audit: Audit, seconds: float) -> None:
         """The closing audit."""
-        self.console.print("\n[bold]The audit[/], from the three services' own databases; the sagas were not asked:\n")
+        self.console.print("\n[bold]The audit[/], from the services' own databases; the sagas were not asked:\n")
         self.console.print(_orders(outcomes))
         for shelf in audit.shelves:
             parts = f"{shelf.on_hand} on the shelf + {shelf.reserved} reserved + {shelf.sold} sold"

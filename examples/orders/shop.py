@@ -1,4 +1,4 @@
-"""The running shop: three participants, a worker that can be killed, and a counter at which orders are placed.
+"""The running shop: four participants, a worker that can be killed, and a counter at which orders are placed.
 
 The counter only starts and observes sagas (``worker=False``); what it sees survives the worker's death.
 """
@@ -15,10 +15,11 @@ from examples.orders.admin import Admin
 from examples.orders.audit import Books
 from examples.orders.domain import Order, Receipt
 from examples.orders.launcher import Child, Launcher
+from examples.orders.manager import Manager
 from examples.orders.place_order import place_order
 from sagas import Orchestrator, SagaCompensated, SagaHandle, SagaStuck
 
-NAMES = ("inventory", "payments", "shipping")
+NAMES = ("inventory", "payments", "shipping", "desk")
 END_S = 30.0
 """How long an order may take to end; all but a lost saga takes a few seconds at most."""
 
@@ -39,6 +40,7 @@ class Shop:
     inventory: Admin
     payments: Admin
     shipping: Admin
+    manager: Manager
     worker: Child | None = None
 
     @property
@@ -90,6 +92,15 @@ class Shop:
         except TimeoutError as error:
             raise DemoFailedError(self._overdue(f"the worker did not hear of the {what} of {handle.id}")) from error
 
+    async def waiting(self, handle: SagaHandle[Receipt]) -> None:
+        """Return once the order's saga waits, and nothing of it is in any process's memory."""
+        try:
+            async with asyncio.timeout(END_S):
+                while (await handle.info()).status != "waiting":  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)  # the worker is another process: its row can only be looked at
+        except TimeoutError as error:
+            raise DemoFailedError(self._overdue(f"{handle.id} did not come to wait")) from error
+
     async def stuck(self, handle: SagaHandle[Receipt]) -> SagaStuck:
         """Return why the order's saga is stuck, once it is."""
         try:
@@ -108,8 +119,8 @@ class Shop:
 
 def books(directory: Path) -> Books:
     """The participants' database files in ``directory``."""
-    inventory, payments, shipping = (directory / f"{name}.db" for name in NAMES)
-    return Books(inventory, payments, shipping)
+    inventory, payments, shipping, desk = (directory / f"{name}.db" for name in NAMES)
+    return Books(inventory, payments, shipping, desk)
 
 
 @asynccontextmanager
@@ -124,8 +135,12 @@ async def open_shop(directory: Path, store: str) -> AsyncGenerator[Shop]:
             services[name] = await launcher.start(name, "examples.orders.participants", name, "--database", database)
             http = httpx.AsyncClient(base_url=services[name].url, trust_env=False)
             admins.append(Admin(name, await stack.enter_async_context(http)))
+        desk = admins.pop().http
         counter = await stack.enter_async_context(Orchestrator(store, sagas=[place_order], worker=False))
+        web = await launcher.start("web", "examples.orders.web", "--store", store)
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=web.url, trust_env=False))
         inventory, payments, shipping = admins
-        shop = Shop(directory, store, launcher, counter, services, inventory, payments, shipping)
+        manager = Manager(desk, http, web.pid)
+        shop = Shop(directory, store, launcher, counter, services, inventory, payments, shipping, manager)
         await shop.start_worker()
         yield shop

@@ -10,7 +10,7 @@ import typer
 
 from examples.orders import traces
 from examples.orders.child import report_ready
-from examples.orders.clients import InventoryClient, PaymentsClient, ShippingClient
+from examples.orders.clients import DeskClient, InventoryClient, PaymentsClient, ShippingClient
 from examples.orders.place_order import place_order
 from sagas import Orchestrator
 
@@ -21,23 +21,29 @@ def main(
     inventory: Annotated[str, typer.Option(help="URL of the inventory service.")],
     payments: Annotated[str, typer.Option(help="URL of the payments service.")],
     shipping: Annotated[str, typer.Option(help="URL of the shipping service.")],
+    desk: Annotated[str, typer.Option(help="URL of the manager's desk.")],
     patience: Annotated[float, typer.Option(help="Seconds to wait for an answer before its outcome is unknown.")] = 30,
     parent_fd: Annotated[int | None, typer.Option(help="Set by the launcher.", hidden=True)] = None,
 ) -> None:
     """Run orders until SIGTERM or Ctrl-C."""
     traces.begin("shop")
-    asyncio.run(_work(store, (inventory, payments, shipping), patience=patience, parent_fd=parent_fd))
+    asyncio.run(_work(store, (inventory, payments, shipping, desk), patience=patience, parent_fd=parent_fd))
 
 
-async def _work(store: str, urls: tuple[str, str, str], *, patience: float, parent_fd: int | None) -> None:
+async def _work(store: str, urls: tuple[str, str, str, str], *, patience: float, parent_fd: int | None) -> None:
     stop = asyncio.Event()
     for asked in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(asked, stop.set)
     async with AsyncExitStack() as stack:
         # No proxy of the environment's has a place between the services of one shop: trust_env=False.
         clients = [httpx.AsyncClient(base_url=url, timeout=patience, trust_env=False) for url in urls]
-        inventory, payments, shipping = [await stack.enter_async_context(client) for client in clients]
-        resources = [InventoryClient(inventory), PaymentsClient(payments), ShippingClient(shipping)]
+        inventory, payments, shipping, desk = [await stack.enter_async_context(client) for client in clients]
+        resources = [
+            InventoryClient(inventory),
+            PaymentsClient(payments),
+            ShippingClient(shipping),
+            DeskClient(desk),
+        ]
         await stack.enter_async_context(Orchestrator(store, sagas=[place_order], resources=resources))
         report_ready(parent_fd)
         await stop.wait()

@@ -12,13 +12,14 @@ from typing import Annotated, Any
 import attrs
 import typer
 
+from durable_core import place_of
 from sagas.cli import screen
 from sagas.cli.exits import DONE, FAULTY, CommandError
 from sagas.cli.layout import Line, Piece, clean
 from sagas.cli.modules import load, sagas_of
 from sagas.cli.options import Before, Json
 from sagas.errors import SagasError
-from sagas.model.definition import SagaDef, place_of
+from sagas.model.definition import SagaDef
 from sagas.model.scan import scan
 
 PLACE = re.compile(r"(?P<file>.+?):(?P<line>\d+): (?P<message>.*)", re.DOTALL)

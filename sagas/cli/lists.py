@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from sagas.cli.layout import Column, Line, Piece, Table, clean, wrapped
 from sagas.cli.times import duration, minute, moment
 from sagas.cli.words import MEANINGS
+from sagas.model.fingerprint import SHORT
 from sagas.model.info import Entry, SagaInfo, at
+from sagas.model.versions import VersionInfo, VersionVerdict
 
 OF_SAGAS = (Column("id"), Column("saga"), Column("status"), Column("started (UTC)"), Column("for", right=True))
 OF_ENTRIES = (
@@ -15,6 +17,15 @@ OF_ENTRIES = (
     Column("detail"),
     Column("after", right=True),
 )
+OF_VERSIONS = (
+    Column("saga"),
+    Column("verdict"),
+    Column("open", right=True),
+    Column("ended", right=True),
+    Column("workers", right=True),
+    Column("body"),
+)
+VERDICTS = {VersionVerdict.WAITING_IN_VAIN: "bold red", VersionVerdict.IN_USE: "green"}
 UNDER = " " * 6
 
 
@@ -33,6 +44,33 @@ def sagas(found: Sequence[SagaInfo], *, now_ns: int, width: int, reasons: bool =
             wrapped(reason_of(info), width=width, indent=UNDER, style="red") if reasons and info.reason else (),
         )
     return table.lines()
+
+
+def versions(found: Sequence[VersionInfo], *, width: int) -> list[Line]:
+    """One row for each version, with how its open sagas stand and who serves it beneath."""
+    table = Table(OF_VERSIONS, width=width)
+    for each in found:
+        table.row(
+            (
+                Piece(f"{clean(each.saga)} v{each.version}", "bold" if each.newest else ""),
+                Piece(each.verdict.value, VERDICTS.get(each.verdict, "")),
+                Piece(str(sum(each.open.values()))),
+                Piece(str(each.ended)),
+                Piece(str(len(each.workers))),
+                Piece(each.fingerprint[:SHORT] or "-"),
+            ),
+            list(_of_version(each, width)),
+        )
+    return table.lines()
+
+
+def _of_version(info: VersionInfo, width: int) -> Iterator[Line]:
+    told = [f"open: {', '.join(f'{count} {status}' for status, count in info.open.items())}"] if info.open else []
+    told += [f"served by {', '.join(map(clean, info.workers))}"] if info.workers else []
+    if info.verdict is VersionVerdict.WAITING_IN_VAIN:
+        told.append("start a worker that has this version")
+    for line in told:
+        yield from wrapped(line, width=width, indent=UNDER + "  ", first=UNDER, style="dim")
 
 
 def reason_of(info: SagaInfo) -> str:

@@ -1,4 +1,4 @@
-"""Commands that look: ``list``, ``show``, ``history``. They change nothing and never make a store."""
+"""Commands that look: ``list``, ``show``, ``history``, ``versions``. They change nothing and never make a store."""
 
 import asyncio
 from typing import Annotated, Any
@@ -12,6 +12,7 @@ from sagas.cli.layout import Line, Piece
 from sagas.cli.looking import Seen, journal, look
 from sagas.cli.options import Common, Json, SagaId, Store, common
 from sagas.model.info import Entry, SagaInfo
+from sagas.model.versions import VersionInfo
 
 
 def attach(app: typer.Typer) -> None:
@@ -19,6 +20,7 @@ def attach(app: typer.Typer) -> None:
     app.command("list")(list_sagas)
     app.command("show")(show)
     app.command("history")(history)
+    app.command("versions")(versions)
 
 
 def list_sagas(
@@ -29,7 +31,7 @@ def list_sagas(
     ] = None,
     saga: Annotated[str | None, typer.Option(metavar="NAME", help="Only those of this name.")] = None,
     attention: Annotated[
-        bool, typer.Option("--attention", help="Only those that need a person: stuck, or failing again and again.")
+        bool, typer.Option("--attention", help="Only those that need a person: stuck, failing, or waiting in vain.")
     ] = False,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
     store: Store = None,
@@ -82,6 +84,24 @@ def history(ctx: typer.Context, saga_id: SagaId, *, store: Store = None, as_json
     screen.show(lists.history(entries, width=screen.width()))
 
 
+def versions(
+    ctx: typer.Context,
+    *,
+    saga: Annotated[str | None, typer.Option(metavar="NAME", help="Only those of this name.")] = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Show the versions of sagas: how many sagas each has, who serves it, and which can be retired or are missed."""
+    given = common(ctx, store, as_json=as_json)
+    found = asyncio.run(_versions(given.address, saga))
+    if given.json:
+        screen.document({"versions": found})
+    elif found:
+        screen.show(lists.versions(found, width=screen.width()))
+    else:
+        screen.show([(Piece(f"No saga of that description in {given.address.shown}."),)])
+
+
 def present(seen: Seen, given: Common, *, payloads: bool) -> None:
     """Write how a saga stands, in the form that was asked for."""
     if given.json:
@@ -105,6 +125,11 @@ async def _select(address: Address, *, limit: int, **which: Any) -> tuple[list[S
 async def _look(address: Address, saga_id: str) -> Seen:
     async with orchestrator_at(address, worker=False) as orchestrator:
         return await look(orchestrator, saga_id)
+
+
+async def _versions(address: Address, saga: str | None) -> list[VersionInfo]:
+    async with orchestrator_at(address, worker=False) as orchestrator:
+        return await orchestrator.versions(saga)
 
 
 async def _journal(address: Address, saga_id: str) -> list[Entry]:

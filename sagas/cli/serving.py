@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ from sagas.cli.exits import DONE, INTERRUPTED, tell
 from sagas.cli.layout import Piece, clean
 from sagas.cli.modules import load, resources_of, sagas_of
 from sagas.cli.options import Common, Json, Store, common
+from sagas.cli.spans import retention_of
 from sagas.tracing import StepLogs, configure, flush, wanted
 
 LOGGED = "%(asctime)s %(levelname)s %(name)s: %(message)s%(saga)s"
@@ -32,11 +34,13 @@ LOGGED = "%(asctime)s %(levelname)s %(name)s: %(message)s%(saga)s"
 
 @attrs.frozen
 class Limits:
-    """How a worker works."""
+    """How a worker works; the names are those of the orchestrator's options."""
 
     concurrency: int
     grace: float
     """Seconds."""
+    retention: timedelta | None
+    id_retention: timedelta | None
 
 
 def attach(app: typer.Typer) -> None:
@@ -59,6 +63,12 @@ def worker(
     grace: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to wait, when stopping, for attempts under way.")
     ] = 10,
+    retention: Annotated[
+        str, typer.Option(metavar="AGE", help="Purge sagas that ended so long ago, such as 30d, or `forever`.")
+    ] = "forever",
+    id_retention: Annotated[
+        str, typer.Option(metavar="AGE", help="How long ids of purged sagas stay refused, or `forever`.")
+    ] = "90d",
     log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error; to stderr.")] = "info",
     store: Store = None,
     as_json: Json = False,
@@ -79,7 +89,10 @@ def worker(
     logging.basicConfig(level=levels[log_level.upper()], format=LOGGED, handlers=[handler])
     if wanted():
         configure()
-    asyncio.run(_serve([load(name) for name in modules], given, Limits(concurrency, grace)))
+    limits = Limits(
+        concurrency, grace, retention_of(retention, "--retention"), retention_of(id_retention, "--id-retention")
+    )
+    asyncio.run(_serve([load(name) for name in modules], given, limits))
     flush()
     _leave()
 
@@ -95,8 +108,7 @@ async def _serve(modules: Sequence[ModuleType], given: Common, limits: Limits) -
             create=True,
             sagas=sagas,
             resources=resources,
-            concurrency=limits.concurrency,
-            grace=limits.grace,
+            **attrs.asdict(limits),
         )
         stop = _stop_on_signals()
         await stack.enter_async_context(orchestrator)

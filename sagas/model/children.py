@@ -9,10 +9,12 @@ from typing import Any
 import attrs
 import msgspec
 
+from durable_core import CHILD_COMPLETED as COMPLETED
+from durable_core import CHILD_OPENED as OPENED
 from durable_core import EntryKind, JournalEntry, name_of
 from sagas.model.info import SAGA_ENDS, SagaInfo, SagaStatus, StepState, at
 
-OPENED, COMPLETED, COMPENSATED = "child:", "child-completed:", "child-compensated:"
+COMPENSATED = "child-compensated:"
 
 
 @attrs.frozen
@@ -86,7 +88,7 @@ def child_info(root: SagaInfo, entries: Sequence[JournalEntry], key: str) -> Sag
     return attrs.evolve(
         root,
         id=f"{root.id}/{key}",
-        saga=opened.get("saga", ""),
+        saga=opened.get("name", ""),
         version=opened.get("version", 1),
         status=_status(child, root),
         cause="failed" if child.compensated else root.cause,

@@ -2,7 +2,7 @@
 
 import inspect
 import types
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import (
     Any,
@@ -20,21 +20,30 @@ from typing import (
 
 import attrs
 
-from durable_core import DEFAULT_UNKNOWN, DefinitionError, Retry, check_name, is_async
+from durable_core import (
+    DeclaredStep,
+    DefinitionError,
+    Retry,
+    Span,
+    check_name,
+    check_timeout,
+    check_version,
+    is_async,
+    place_of,
+    positional,
+)
 from sagas.model.outcome import DidNotHappen, Happened, StillUnknown, Unknown
 from sagas.model.resource import resources_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-Span = timedelta | float
 AsyncProbe = Callable[P, Coroutine[Any, Any, Happened[R] | DidNotHappen | StillUnknown | R | None]]
 PlainProbe = Callable[P, Happened[R] | DidNotHappen | StillUnknown | R | None]
 
 COMPENSATION_RETRY = Retry(attempts=10)
 PROBE_RETRY = Retry(attempts=10)
 FOREVER = Retry.forever()
-ONCE = Retry()
 
 
 @attrs.frozen(eq=False)
@@ -48,48 +57,13 @@ class Serving:
     """Parameter name to the type that fills it."""
 
 
-class Declared(Generic[P, R]):
+class Declared(DeclaredStep[P, R]):
     """What all kinds of steps share. Calling one outside a saga just calls its function."""
 
-    kind: str = "step"
-
-    def __init__(
-        self,
-        fn: Callable[P, Any],
-        *,
-        name: str | None = None,
-        retry: Retry | int | None = None,
-        default_retry: Retry = ONCE,
-        timeout: Span | None = None,
-        rejects: tuple[type[Exception], ...] = (),
-        unknown: tuple[type[Exception], ...] = DEFAULT_UNKNOWN,
-        at_most_once: bool = False,
-    ) -> None:
-        if not callable(fn):
-            raise DefinitionError(f"@{self.kind} decorates a function, not {fn!r}")
-        self.fn = fn
-        own: str = getattr(fn, "__name__", "")
-        self.name = check_name(name or own, what=f"the {self.kind} {fn!r}")
-        self.what = f"{self.kind} {self.name!r} ({place_of(fn)})"
+    def __init__(self, fn: Callable[P, Any], **options: Any) -> None:
+        super().__init__(fn, **options)
         self.call = f"s.run({self.name}, ...)"
-        self.retry = Retry.of(retry, default_retry)
-        self.timeout = check_timeout(timeout, self.what)
-        self.rejects = check_types(rejects, f"{self.what}: rejects")
-        self.unknown = check_types(unknown, f"{self.what}: unknown")
-        self.at_most_once = at_most_once
-        self.is_async = is_async(fn)
         self.resources = resources_of(fn)
-        self.__name__ = self.name
-        self.__qualname__ = getattr(fn, "__qualname__", self.name)
-        self.__doc__ = fn.__doc__
-        self.__wrapped__ = fn
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Call the function itself."""
-        return self.fn(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<{self.what}>"
 
     @property
     def settles(self) -> bool:
@@ -255,9 +229,7 @@ class SagaDef(Generic[P, R]):
     def __attrs_post_init__(self) -> None:
         what = f"the saga {self.name!r} ({place_of(self.body)})"
         check_name(self.name, what=what)
-        version: Any = self.version
-        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-            raise DefinitionError(f"{what}: version={self.version!r}; give a whole number from 1")
+        check_version(self.version, what)
         if not is_async(self.body):
             raise DefinitionError(f"{what}: the body must be an `async def` whose first parameter is the Saga")
         if not positional(self.body):
@@ -286,51 +258,28 @@ def is_saga(what: object) -> TypeGuard[SagaDef[..., Any]]:
     return isinstance(what, SagaDef)
 
 
-def place_of(fn: Callable[..., Any]) -> str:
-    """``file:line`` of a function; its repr where it has no code."""
-    code = getattr(inspect.unwrap(fn), "__code__", None)
-    return repr(fn) if code is None else f"{code.co_filename}:{code.co_firstlineno}"
-
-
-def positional(fn: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The parameters that can be given by position."""
-    kinds = (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        inspect.Parameter.VAR_POSITIONAL,
-    )
-    return [parameter for parameter in inspect.signature(fn).parameters.values() if parameter.kind in kinds]
-
-
 def takes_arguments(undo: Callable[..., Any]) -> bool:
     """Whether a compensation takes the step's own arguments after its result."""
     parameters = positional(undo)
     return len(parameters) > 1 or any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
 
 
-def check_timeout(timeout: Span | None, what: str) -> Span | None:
-    """Refuse a timeout that is no positive duration."""
-    if timeout is None:
-        return None
-    seconds: Any = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 100 * 366 * 86400:
-        raise DefinitionError(f"{what}: {timeout!r} is no duration; give a timedelta or seconds, above zero")
-    return timeout
-
-
-def check_types(given: Sequence[type[Exception]], what: str) -> tuple[type[Exception], ...]:
-    """Refuse what is not a tuple of exception classes."""
-    found: tuple[Any, ...] = tuple(given) if isinstance(given, tuple | list) else (given,)
-    for item in found:
-        if not (isinstance(item, type) and issubclass(item, Exception)):
-            raise DefinitionError(f"{what}: {item!r} is not an exception class; give a tuple of classes")
-    return found
+def check_age(age: Span, what: str) -> Span:
+    """Refuse what is no length of time since something; unlike a timeout it may be none at all."""
+    given: Any = age
+    if given is not False and given in (0, timedelta(0)):
+        return 0
+    if given is None:
+        raise DefinitionError(f"{what}: say how old; give a timedelta or seconds")
+    check_timeout(age, what)
+    return age
 
 
 def check_parameters(fn: Callable[..., Any], step: Callable[..., Any], *, result: bool, what: str) -> None:
     """Refuse a compensation or probe that could not be called with what it will be given."""
     mine, theirs = positional(fn), positional(step)
     where = f"{what} ({place_of(fn)})"
+    _check_named(fn, step, result=result, where=where)
     if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in mine):
         return
     required = [parameter for parameter in mine if parameter.default is inspect.Parameter.empty]
@@ -347,6 +296,19 @@ def check_parameters(fn: Callable[..., Any], step: Callable[..., Any], *, result
         raise DefinitionError(
             f"{where} takes {len(mine)} positional parameters; give it the step's own: {names or 'none'}"
         )
+
+
+def _check_named(fn: Callable[..., Any], step: Callable[..., Any], *, result: bool, where: str) -> None:
+    """Refuse one that needs a keyword that nobody will give it."""
+    own = frozenset(inspect.signature(step).parameters) if not result or takes_arguments(fn) else frozenset[str]()
+    resources = resources_of(fn)
+    for name, parameter in inspect.signature(fn).parameters.items():
+        needed = parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty
+        if needed and name not in resources and name not in own:
+            raise DefinitionError(
+                f"{where} needs {name!r}, which nobody gives it; take it as one of the step's own arguments, "
+                "or from the orchestrator with `= resource()`"
+            )
 
 
 def admits_unknown(undo: Callable[..., Any]) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 import attrs
 import msgspec
 
+from durable_core import CHILD_OPENED as OPENED
 from durable_core import Closes, Ending, JournalEntry, Meaning, Notes, Opens, StepWords, Vocabulary, name_of
-from sagas.model.children import OPENED
 
 UNDOING = "undoing:"
 TOO_LATE = "too-late:"
@@ -30,7 +30,7 @@ def mark(entry: JournalEntry) -> Sequence[Meaning]:  # noqa: PLR0911 - one answe
             return [Opens(name=f"compensate {name_of(key)}", scope=f"{key}/", kinds=SERVING, attributes=inside)]
         case "child:":
             told = _data(entry)
-            name, version = str(told.get("saga", "")), int(told.get("version", 1))
+            name, version = str(told.get("name", "")), int(told.get("version", 1))
             child: dict[str, Any] = {"name": name, "version": version, "step__key": key}
             return [Opens(name=f"saga {name}", scope=f"{key}/", attributes=child)]
         case "child-completed:":

@@ -6,8 +6,9 @@ from typing import Any
 import attrs
 import msgspec
 
-from durable_core import CallShape, Codec, DefinitionError, StepSpec, is_async, to_ns
-from sagas.model.definition import Declared, Pivot, Probed, Retriable, SagaDef, Serving, Span, Step, takes_arguments
+from durable_core import CallShape, Codec, DefinitionError, Span, StepSpec, is_async, to_ns
+from sagas.model.calling import completer
+from sagas.model.definition import Declared, Pivot, Probed, Retriable, SagaDef, Serving, Step, takes_arguments
 from sagas.model.outcome import DidNotHappen, Happened, StillUnknown
 from sagas.model.resource import fill
 from sagas.model.scan import Scan, scan
@@ -142,9 +143,15 @@ class Binder:
 
     def _undo_spec(self, declared: Step[..., Any], serving: Serving, shape: CallShape, *, takes: bool) -> StepSpec:
         fn = serving.fn
+        complete = completer(shape.signature, fn) if takes else None
+        resources = serving.resources
 
         def undo(*args: Any, sagas_result: Any, **kwargs: Any) -> Any:
-            return fn(sagas_result, *args, **kwargs)
+            if complete is None:
+                return fn(sagas_result, *args, **kwargs)
+            extra = {name: kwargs.pop(name) for name in resources}
+            args, kwargs = complete(args, kwargs)
+            return fn(sagas_result, *args, **kwargs, **extra)
 
         return StepSpec(
             name=declared.name,
@@ -158,15 +165,20 @@ class Binder:
         )
 
     def _probe_spec(self, declared: Probed[..., Any], serving: Serving, shape: CallShape) -> StepSpec:
-        fn = serving.fn
-        asynchronous = is_async(fn)
+        asynchronous = is_async(serving.fn)
         answer = _answerer(declared, shape)
+        complete = completer(shape.signature, serving.fn)
+
+        def probe(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            extra = {name: kwargs.pop(name) for name in serving.resources}
+            args, kwargs = complete(args, kwargs)
+            return serving.fn(*args, **kwargs, **extra)
 
         async def ask_async(*args: Any, **kwargs: Any) -> ProbeAnswer:
-            return answer(await fn(*args, **kwargs))
+            return answer(await probe(args, kwargs))
 
         def ask(*args: Any, **kwargs: Any) -> ProbeAnswer:
-            return answer(fn(*args, **kwargs))
+            return answer(probe(args, kwargs))
 
         return StepSpec(
             name=declared.name,

@@ -5,7 +5,7 @@ Invariant: nothing is undone, and the body does not go on, while it is not known
 
 from typing import TYPE_CHECKING, Any
 
-from durable_core import Context, OutcomeUnknown, PayloadError, StepSpec, StepStatus
+from durable_core import OutcomeUnknown, PayloadError, Primitives, StepSpec, StepStatus
 from sagas.model.definition import Step
 from sagas.model.plan import in_doubt, probe_key
 from sagas.runtime.binding import Bound, ProbeAnswer
@@ -20,7 +20,7 @@ class Doubt:
 
     __slots__ = ("_ctx", "_undo")
 
-    def __init__(self, ctx: Context, undo: "Undo") -> None:
+    def __init__(self, ctx: Primitives, undo: "Undo") -> None:
         self._ctx = ctx
         self._undo = undo
 

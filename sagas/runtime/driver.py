@@ -4,35 +4,33 @@ Invariant: the driver is a durable body itself, so whatever it decides is decide
 rollback runs here and not in the user's body: nothing that the body catches or swallows can stop it.
 """
 
-from collections.abc import Coroutine, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 import msgspec
 
 from durable_core import (
     CallShape,
-    Context,
+    ChildBlock,
     DefinitionError,
     DurableError,
     End,
     Fault,
     JournalEntry,
+    Operation,
     OutcomeUnknown,
     PayloadError,
-    PendingCallback,
+    Primitives,
     RunStatus,
     SiblingFailed,
     capture,
 )
 from sagas.errors import SagaCompensated
-from sagas.model.definition import Declared, Pivot, SagaDef, Span, Step
+from sagas.model.definition import Declared, Pivot, SagaDef, Step
 from sagas.model.plan import undone
 from sagas.runtime.binding import Binder, Bound
 from sagas.runtime.blocks import map_all, refuse_nested_pivot
-from sagas.runtime.callback import Callback
 from sagas.runtime.doubt import Doubt
-from sagas.runtime.operation import Operation
 from sagas.runtime.people import hand_out, told, verdict_of
 from sagas.runtime.saga import Saga
 from sagas.runtime.undo import Undo
@@ -61,7 +59,7 @@ class Driver:
         "undo",
     )
 
-    def __init__(self, ctx: Context, definition: SagaDef[..., Any], binder: Binder) -> None:
+    def __init__(self, ctx: Primitives, definition: SagaDef[..., Any], binder: Binder) -> None:
         self.ctx = ctx
         self.binder = binder
         self._known = binder.known_in(definition)
@@ -103,18 +101,12 @@ class Driver:
         try:
             await self.body.join()
             if self._cause is None:
-                return End(output=self._encoded(shape, branch.result()))
+                return End(output=shape.encode_end(branch.result(), what=f"saga {self.ctx.id}: the result of the body"))
         except Exception as raised:  # noqa: BLE001 - the border of the user's body: what leaves it starts the rollback
             error = raised
         if self._forward:
             raise self._stuck_past_pivot(error)
         return await self._roll_back(error)
-
-    def _encoded(self, shape: CallShape, result: Any) -> bytes:
-        what = f"saga {self.ctx.id}: the result of the body"
-        payload = shape.encode_result(result, what=what)
-        shape.decode_result(payload, what=what)
-        return payload
 
     async def _roll_back(self, error: Exception | None) -> End:
         """Undo everything, last first; the direction is journalled before the first compensation."""
@@ -159,7 +151,7 @@ class Driver:
         mine = next((steps[key].error for key, seen in self._errors.items() if seen is error and key in steps), None)
         stored = mine or capture(error)
         for link in _chain(error):
-            link.__traceback__ = None
+            link.with_traceback(None)  # a frozen exception refuses the assignment
         return stored
 
     def _stuck_past_pivot(self, error: Exception | None) -> Fault:
@@ -185,9 +177,9 @@ class Driver:
         """Run a step or a child saga."""
         given: tuple[Any, ...] = (what, args, kwargs)
         if isinstance(what, Declared):
-            return Operation(self, what.call, self.run_step, given)
+            return Operation(self.ctx, what.call, self.run_step, given)
         if isinstance(what, SagaDef):
-            return Operation(self, f"s.run({what.name!r}, ...)", self.run_child, given)
+            return Operation(self.ctx, f"s.run({what.name!r}, ...)", self.run_child, given)
         return self.ctx.refuse(
             Fault(
                 f"saga {self.ctx.id}: s.run was given {what!r}; give it a function decorated with @step, @pivot, "
@@ -249,23 +241,17 @@ class Driver:
 
     async def run_child(self, definition: SagaDef[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run another saga as a part of this one: its steps are this run's, so undoable until the root ends."""
-        scope = self.ctx.scope(definition.name, block=False)
         shape = self.binder.shape_of(definition)
-        payload = shape.encode(args, kwargs, what=f"saga {self.ctx.id}, child {scope.key!r}: the arguments")
-        opened = {"saga": definition.name, "version": definition.version, "input": msgspec.Raw(payload)}
-        self.ctx.mark(f"child:{scope.key}", opened)
-        given, named = shape.decode(payload, what=f"saga {self.ctx.id}, child {scope.key!r}: the arguments")
+        child = ChildBlock(self.ctx, shape, args, kwargs, name=definition.name, version=definition.version)
         try:
-            result = await definition.body(self.saga, *given, **named)
-            stored = self._encoded(shape, result)
+            stored = child.stored(await definition.body(self.saga, *child.args, **child.kwargs))
         except (Exception, SiblingFailed) as error:
-            scope.leave()
+            child.leave()
             if self._forward:
                 raise  # nothing is undone any more; the root is stuck on it
-            raise await self._child_undone(scope.key, scope.prefix, error) from error
-        scope.leave()
-        self.ctx.mark(f"child-completed:{scope.key}", msgspec.Raw(stored))
-        return shape.decode_result(stored, what=f"saga {self.ctx.id}, child {scope.key!r}: the result")
+            raise await self._child_undone(child.key, child.prefix, error) from error
+        child.leave()
+        return child.completed(stored)
 
     async def _child_undone(self, key: str, prefix: str, error: BaseException) -> BaseException:
         """A child did not come to its end: undo what it did; what its parent sees."""
@@ -283,11 +269,7 @@ class Driver:
 
     def map(self, what: Any, items: Iterable[Any], max_concurrency: int | None) -> Coroutine[Any, Any, list[Any]]:
         """Run ``what`` for each item."""
-        if max_concurrency is not None and max_concurrency < 1:
-            self.ctx.refuse(
-                Fault(f"saga {self.ctx.id}: s.map(max_concurrency={max_concurrency}); give a number from 1")
-            )
-        return Operation(self, "s.map(...)", map_all, (self, what, items, max_concurrency))
+        return Operation(self.ctx, "s.map(...)", map_all, (self, what, items, max_concurrency))
 
     # -- signals ---------------------------------------------------------------------------------------------------
 
@@ -306,45 +288,6 @@ class Driver:
             for key, spec in self.ctx.delayed():
                 if spec.kind == Pivot.kind:
                     self.ctx.give_up(key)
-
-    # -- waits -----------------------------------------------------------------------------------------------------
-
-    def sleep(self, span: Span) -> Coroutine[Any, Any, None]:
-        """Wait for ``span``."""
-        return Operation(self, "s.sleep(...)", self._sleep, (span,))
-
-    async def _sleep(self, span: Span) -> None:
-        await self.ctx.sleep(span)
-
-    def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]:
-        """Wait until ``when``."""
-        return Operation(self, "s.sleep_until(...)", self._sleep_until, (when,))
-
-    async def _sleep_until(self, when: datetime) -> None:
-        await self.ctx.sleep_until(when)
-
-    def callback(self, name: str, declared: Any, timeout: Span | None) -> Coroutine[Any, Any, Callback[Any]]:
-        """Create a callback."""
-        return Operation(self, f"s.callback({name!r}, ...)", self._callback, (name, declared, timeout))
-
-    async def _callback(self, name: str, declared: Any, timeout: Span | None) -> Callback[Any]:
-        return Callback(self, self.ctx.callback(name, declared, timeout=timeout))
-
-    def answer_to(self, pending: PendingCallback[Any]) -> Coroutine[Any, Any, Any]:
-        """Wait for a callback's answer."""
-        return Operation(self, "callback.result()", self._answer_to, (pending,))
-
-    async def _answer_to(self, pending: PendingCallback[Any]) -> Any:
-        return await self.ctx.wait_for(pending)
-
-    def first(self, callbacks: Sequence[Callback[Any]]) -> Coroutine[Any, Any, Callback[Any]]:
-        """Wait for the first of several callbacks."""
-        return Operation(self, "s.first(...)", self._first, (callbacks,))
-
-    async def _first(self, callbacks: Sequence[Callback[Any]]) -> Callback[Any]:
-        if not callbacks:
-            self.ctx.refuse(Fault(f"saga {self.ctx.id}: s.first() was given no callback, so it would wait for ever"))
-        return callbacks[await self.ctx.wait_for_first([callback.pending for callback in callbacks])]
 
     def set_status(self, status: dict[str, Any]) -> None:
         """Publish details for people."""
@@ -368,7 +311,7 @@ def plain(error: DurableError) -> str:
 def body_of(definition: SagaDef[..., Any], binder: Binder, shape: CallShape) -> Any:
     """The durable body that drives ``definition``."""
 
-    def body(ctx: Context, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, End]:
+    def body(ctx: Primitives, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, End]:
         return Driver(ctx, definition, binder).execute(args, kwargs, shape)
 
     return body

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from durable_core import Context, JournalEntry
+from durable_core import JournalEntry, Primitives
 
 
 class Verdict(msgspec.Struct):
@@ -24,13 +24,13 @@ def verdict_of(entry: JournalEntry) -> Verdict:
     return verdict
 
 
-async def ask(ctx: Context, key: str, reason: str, steps: tuple[str, ...]) -> Verdict:
+async def ask(ctx: Primitives, key: str, reason: str, steps: tuple[str, ...]) -> Verdict:
     """Park until an operator's verb is about one of ``steps``, or about all that is stuck."""
     verdict: Verdict = await ctx.park(key, f"saga {ctx.id}: {reason}", steps)
     return verdict
 
 
-def hand_out(ctx: Context, verdict: Verdict) -> None:
+def hand_out(ctx: Primitives, verdict: Verdict) -> None:
     """Give the verb to whoever is parked on its step; without a step, to all."""
     for key, steps in ctx.parked().items():
         if verdict.step is None or verdict.step in steps:

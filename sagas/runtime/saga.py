@@ -2,17 +2,13 @@
 
 from collections.abc import Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
-from uuid import UUID
 
+from durable_core import BodyContext
 from sagas.runtime.blocks import Parallel, Savepoint
-from sagas.runtime.callback import Callback
 
 if TYPE_CHECKING:
-    import logging
-
-    from sagas.model.definition import Declared, SagaDef, Span
+    from sagas.model.definition import Declared, SagaDef
     from sagas.runtime.driver import Driver
 
 P = ParamSpec("P")
@@ -20,44 +16,14 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Saga:
+class Saga(BodyContext):
     """The operations of one saga. A body awaits these and nothing else."""
 
     __slots__ = ("_driver",)
 
     def __init__(self, driver: "Driver") -> None:
+        super().__init__(driver.ctx)
         self._driver = driver
-
-    @property
-    def id(self) -> str:
-        """The saga's id."""
-        return self._driver.ctx.id
-
-    @property
-    def version(self) -> int:
-        """The version that this saga is pinned to."""
-        return self._driver.ctx.version
-
-    @property
-    def log(self) -> "logging.LoggerAdapter[logging.Logger]":
-        """A logger that is silent while replaying."""
-        return self._driver.ctx.log
-
-    def now(self) -> datetime:
-        """The time of the last checkpoint (aware, UTC), the same on every replay."""
-        return self._driver.ctx.now()
-
-    def uuid(self) -> UUID:
-        """A random UUID, the same on every replay."""
-        return self._driver.ctx.uuid()
-
-    def random(self) -> float:
-        """A number in [0, 1), the same on every replay."""
-        return self._driver.ctx.random()
-
-    def patched(self, name: str) -> bool:
-        """True for sagas that begin, or first come here, with the changed code."""
-        return self._driver.ctx.patched(name)
 
     def set_status(self, status: dict[str, Any]) -> None:
         """Publish details for people (``SagaInfo.status_detail``); durable with the next checkpoint."""
@@ -91,24 +57,3 @@ class Saga:
     ) -> Coroutine[Any, Any, list[R]]:
         """Run a step for each item, at most ``max_concurrency`` at a time; results in the order of the items."""
         return self._driver.map(what, items, max_concurrency)
-
-    def callback(
-        self, name: str, type: type[T], *, timeout: "Span | None" = None
-    ) -> "Coroutine[Any, Any, Callback[T]]":
-        """Create a callback that somebody outside will answer with a value of ``type``.
-
-        Its ``token`` may be given to a step that hands it out. The timeout runs from here.
-        """
-        return self._driver.callback(name, type, timeout)
-
-    def first(self, *callbacks: "Callback[Any]") -> "Coroutine[Any, Any, Callback[Any]]":
-        """Wait until one of ``callbacks`` is answered, or times out; returns that one."""
-        return self._driver.first(callbacks)
-
-    def sleep(self, span: "Span") -> Coroutine[Any, Any, None]:
-        """Wait for ``span`` (a timedelta, or seconds); durable."""
-        return self._driver.sleep(span)
-
-    def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]:
-        """Wait until ``when`` (aware); durable."""
-        return self._driver.sleep_until(when)

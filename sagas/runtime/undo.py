@@ -7,7 +7,7 @@ attempted again under the same idempotency key.
 from collections.abc import Awaitable
 from typing import Any
 
-from durable_core import CallShape, Context, DefinitionError, StepRecord, StepStatus, name_of
+from durable_core import CallShape, DefinitionError, Primitives, StepRecord, StepStatus, name_of
 from sagas.model.definition import SagaDef
 from sagas.model.outcome import Unknown
 from sagas.model.plan import is_undone, to_undo, undo_key
@@ -22,7 +22,7 @@ class Undo:
 
     __slots__ = ("_binder", "_ctx", "_definition", "resolved", "skipped")
 
-    def __init__(self, ctx: Context, definition: SagaDef[..., Any], binder: Binder) -> None:
+    def __init__(self, ctx: Primitives, definition: SagaDef[..., Any], binder: Binder) -> None:
         self._ctx = ctx
         self._definition = definition
         self._binder = binder

@@ -23,6 +23,8 @@ ENDS = {
     "payment times out": ("completed", True),
     "customer cancels": ("compensated", False),
     "refund gets stuck": ("compensated", False),
+    "manager approves": ("completed", True),
+    "manager refuses": ("compensated", False),
 }
 
 
@@ -63,10 +65,13 @@ def test_the_demo_holds(tmp_path: Path) -> None:
     assert {order["scene"]: (order["status"], order["kept"]) for order in audit["orders"]} == ENDS
     for order in audit["orders"]:
         assert order["faults"] == [], order
-        assert order["reserved"] == order["booked"] == 0, order
+        assert order["reserved"] == order["booked"] == order["asked"] == 0, order
         assert order["charges"] <= 1, order
-        assert order["charged"] - order["refunded"] == (1990 if order["kept"] else 0), order
+        assert order["charged"] - order["refunded"] == (order["amount"] if order["kept"] else 0), order
         assert order["dispatched"] == (1 if order["kept"] else 0), order
+    refused = audit["orders"][-1]
+    assert (refused["taken"], refused["withdrawn"], refused["released"]) == (0, 1, 2)
+    assert "Bearer" not in (kept / "web.log").read_text()
     sold = sum(order["sold"] for order in audit["orders"])
     assert all(shelf["balanced"] and shelf["reserved"] == 0 for shelf in audit["stock"])
     assert sold == sum(shelf["sold"] for shelf in audit["stock"]) == 2 * sum(kept for _, kept in ENDS.values())
@@ -109,7 +114,7 @@ def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path, asked: signa
             output += line
             if line.startswith("3."):
                 break
-        assert len(processes_of(kept)) == 5, output  # the demo, three participants, a worker
+        assert len(processes_of(kept)) == 7, output  # the demo, four participants, the web application, a worker
         demo.send_signal(asked)
         output += demo.stdout.read()
         assert demo.wait(30) == code, output

@@ -288,6 +288,22 @@ def test_a_verb_that_meets_the_end(place: Place, verb: str):
     play(main)
 
 
+def test_a_resume_right_after_a_pause_is_not_lost(place: Place):
+    """Asked where no worker has taken the pause up yet, a resume counts, and so does the last of several."""
+
+    async def main() -> None:
+        world = World()
+        async with place.orchestrator(plain, world=world, worker=False) as front:
+            handle = await front.start(plain, id="a")
+            for verb in (front.pause, front.resume, front.pause, front.pause, front.resume, front.resume):
+                await verb("a")
+            async with place.orchestrator(plain, world=world) as running:
+                assert (await end_of(handle, running)).status == "completed"
+                assert not (await handle.info()).paused
+
+    play(main)
+
+
 def test_pause_resume_and_retry_of_a_saga_stuck_on_its_code(place: Place):
     """Pausing and resuming a saga that is stuck on its code leaves it as it was: after retry it goes on."""
     first, second, third = versions(first_body, other_step, first_body)

@@ -16,25 +16,28 @@ import pytest
 
 from examples.orders.admin import Admin
 from examples.orders.audit import Audit, Books, Expected, audit
-from examples.orders.clients import InventoryClient, PaymentsClient, ShippingClient
+from examples.orders.clients import DeskClient, InventoryClient, PaymentsClient, ShippingClient
 from examples.orders.domain import CardDeclined, ClosedKey, NoCourier, Order, OutOfStock, Payment, ServiceFailed
 from examples.orders.launcher import ROOT, ChildFailedError, Launcher
+from examples.orders.participants.desk import DESK
 from examples.orders.participants.inventory import INVENTORY
 from examples.orders.participants.operation import Participant
 from examples.orders.participants.payments import PAYMENTS
 from examples.orders.participants.service import open_service
 from examples.orders.participants.shipping import SHIPPING
+from examples.orders.shop import books as books_in
 
 ORDER = Order(id="order-1", sku="coffee", quantity=2, amount=1990, address="1 Main Street")
 
 
 @attrs.frozen
 class World:
-    """All three participants in this process, on databases of their own."""
+    """All four participants in this process, on databases of their own."""
 
     inventory: InventoryClient
     payments: PaymentsClient
     shipping: ShippingClient
+    desk: DeskClient
     books: Books
 
     def audit(self, *, kept: bool) -> Audit:
@@ -60,9 +63,15 @@ def in_world(directory: Path, play: Callable[[World], Awaitable[None]]) -> None:
             serve(INVENTORY, directory) as inventory,
             serve(PAYMENTS, directory) as payments,
             serve(SHIPPING, directory) as shipping,
+            serve(DESK, directory) as desk,
         ):
-            books = Books(*(directory / f"{name}.db" for name in ("inventory", "payments", "shipping")))
-            world = World(InventoryClient(inventory), PaymentsClient(payments), ShippingClient(shipping), books)
+            world = World(
+                InventoryClient(inventory),
+                PaymentsClient(payments),
+                ShippingClient(shipping),
+                DeskClient(desk),
+                books_in(directory),
+            )
             await asyncio.wait_for(play(world), timeout=30)
 
     asyncio.run(main())
@@ -235,6 +244,28 @@ def test_a_fault_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     in_world(tmp_path, play)
 
 
+def test_the_manager_is_asked_once_and_not_about_what_was_withdrawn(tmp_path: Path) -> None:
+    """A repeated request lies in the inbox once; one that is withdrawn, even before it came, does not lie there."""
+
+    async def play(world: World) -> None:
+        first = await world.desk.ask(ORDER, "token", key="a")
+        assert await world.desk.ask(ORDER, "token", key="a") == first
+        assert await world.desk.call("take", "look-1", order_id=ORDER.id) == {"token": "token"}
+        assert await world.desk.call("take", "look-2", order_id=ORDER.id) == {"token": None}
+        assert "not withdrawn" in "; ".join(world.audit(kept=False).findings[0].faults)
+        await world.desk.withdraw(of="a", key="undo-a")
+        await world.desk.withdraw(of="a", key="undo-a-again")
+        await world.desk.withdraw(of="b", key="undo-b")
+        with pytest.raises(ClosedKey):
+            await world.desk.ask(ORDER, "token", key="b")
+        assert await world.desk.call("take", "look-3", order_id=ORDER.id) == {"token": None}
+        found = world.audit(kept=False)
+        assert found.holds
+        assert found.findings[0].traces.withdrawn == 1
+
+    in_world(tmp_path, play)
+
+
 @pytest.mark.parametrize(
     ("file", "tampering", "fault"),
     [
@@ -243,6 +274,7 @@ def test_a_fault_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         ("payments", "INSERT INTO charge (key, order_id, amount) VALUES ('x', 'ghost', 5)", "nobody placed this order"),
         ("shipping", "INSERT INTO shipment VALUES (9, 'x', 'order-1', '', 'dispatched')", "2 parcels sent"),
         ("shipping", "INSERT INTO shipment VALUES (9, 'x', 'order-1', '', 'booked')", "1 couriers booked"),
+        ("desk", "INSERT INTO request VALUES (9, 'x', 'order-1', 1990, 't', 'asked')", "1 requests left"),
         ("inventory", "UPDATE reservation SET state = 'reserved'", "2 still reserved"),
     ],
 )

@@ -458,6 +458,8 @@ def test_no_secret_is_printed(shop: Shop):
         (["start", "place-order", "1"], "'place-order' is not registered here"),
         (["worker", "no_such_module"], "there is no module"),
         (["worker", "json", "--log-level", "loud"], "'loud'"),
+        (["worker", "json", "--retention", "3m"], "minutes or months"),
+        (["worker", "json", "--id-retention", "soon"], "no length of time"),
         (["resolve", "o-1", "charge"], "--happened"),
         (["resolve", "o-1", "charge", "--happened", "--result", "teapot"], "--result is not JSON"),
         (["resolve", "o-1", "charge", "--did-not-happen", "--result", "1"], "--result goes with --happened only"),
@@ -491,7 +493,20 @@ def test_help_names_every_command(shop: Shop):
     """`--help` needs no store and lists the commands."""
     ended = shop.run("--help")
     assert ended.code == 0
-    names = {"worker", "start", "check", "list", "show", "history", "trace", *VERBS}
+    names = {
+        "worker",
+        "start",
+        "check",
+        "list",
+        "show",
+        "history",
+        "versions",
+        "callback",
+        "purge",
+        "doctor",
+        "trace",
+        *VERBS,
+    }
     assert {name for name in names if not re.search(rf"^ +{name} ", ended.out, re.MULTILINE)} == set()
 
 
@@ -508,6 +523,7 @@ def test_every_command_and_option_has_its_place_on_the_page():
     """docs/reference/cli.md has a heading for each command, and names each option in its section or in a shared one."""
     page = (Path(__file__).parents[2] / "docs/reference/cli.md").read_text(encoding="utf-8")
     shared = page.partition("## Running")[0] + page.partition("## Mending")[2].partition("###")[0]
+    shared += page.partition("## Answering")[2].partition("###")[0]
     for name, command in commands(get_command(program())):
         section = page.partition(f"\n### {name}\n")[2].partition("\n#")[0]
         assert section, name

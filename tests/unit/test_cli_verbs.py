@@ -309,6 +309,29 @@ def test_list_attention_tells_who_needs_a_person(desk: Desk):
     assert desk.ok("list", "--attention", "--saga", "stay")["count"] == 0
 
 
+def test_versions_tells_what_can_go_and_what_is_missed(desk: Desk):
+    """`versions` has every version with its verdict; `list --attention` those that wait for one, with the reason."""
+    desk.begin("stay", "o-1", '"Ritz"', "7", work="completed")
+    desk.begin("flight", "f-1")
+    listed = desk.ok("versions")["versions"]
+    assert {(each["saga"], each["version"], each["verdict"]) for each in listed} == {
+        ("flight", 1, "waiting in vain"),
+        ("nap", 1, "new"),
+        ("stay", 2, "in use"),
+        ("trip", 1, "new"),
+    }
+    (flight,) = desk.ok("versions", "--saga", "flight")["versions"]
+    assert (flight["open"], flight["ended"], flight["workers"], flight["newest"]) == ({"pending": 1}, 0, [], True)
+    assert len(flight["fingerprint"]) == 16
+    assert re.search(r"^flight v1 +waiting in vain +1 ", desk.run("versions").out, re.MULTILINE)
+    assert "No saga" in desk.run("versions", "--saga", "none").out
+    (waiting,) = desk.ok("list", "--attention")["sagas"]
+    assert waiting["id"] == "f-1"
+    assert "which no worker serves" in waiting["reason"]
+    assert "start a worker that has this version" in " ".join(desk.run("list", "--attention").out.split())
+    assert "waits for version 1 of 'flight'" in " ".join(desk.run("show", "f-1").out.split())
+
+
 # -- the page ----------------------------------------------------------------------------------------------------------
 
 

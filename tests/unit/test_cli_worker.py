@@ -183,6 +183,13 @@ def test_a_stuck_saga_is_mended_from_the_command_line(place: Place):
     until(lambda: place.status("o-1") == "compensated")
 
 
+def test_a_worker_purges_after_the_retention_that_it_was_given(place: Place):
+    """A second after its end a saga is gone, and `show` says that it was purged."""
+    place.work("shop", "--retention", "1s", "--id-retention", "forever")
+    assert place.run("start", "order", "7", "--id", "o-1", "--module", "shop").returncode == 0
+    until(lambda: "was purged at" in place.run("show", "o-1").stderr)
+
+
 def test_a_worker_lets_attempts_end_on_sigterm(place: Place):
     """An attempt under way when SIGTERM comes may end within the grace, and is recorded."""
     place.run("start", "slow", "--id", "s-1", "--module", "shop")
@@ -264,3 +271,14 @@ def test_a_worker_tells_what_check_warns_of(place: Place):
     assert worker.returncode == 0
     assert "WARNING sagas: saga 'hasty': " in err
     assert "hasty.py:6: the body calls time.time()" in err
+
+
+def test_two_modules_with_one_name_and_version_are_refused(place: Place):
+    """Of two sagas that could not be told apart none is served: exit code 2, both named, and no store is made."""
+    (place.directory / "shop2.py").write_text(SHOP, encoding="utf-8")
+    ended = place.run("worker", "shop", "shop2")
+    assert ended.returncode == 2
+    for part in ("two different sagas are named 'order' version 1", "shop.py:", "shop2.py:"):
+        assert part in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (place.directory / "orders.db").exists()

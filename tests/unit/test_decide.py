@@ -14,8 +14,8 @@ from durable_core.model.decide import (
     RunAgain,
     after_crash,
     after_failure,
+    agree,
     describe,
-    disagreement,
     given_up,
 )
 from durable_core.model.entry import ROLES, Entry, EntryKind, Role, effective
@@ -144,30 +144,23 @@ def entry(
 def test_the_same_question_agrees_with_its_entry():
     """An entry of the same kind, key, label and arguments is the answer."""
     started = entry("started", label="step", payload=b'["a"]')
-    assert disagreement(started, kind="started", key="charge", label="step", payload=b'["a"]') is None
+    assert agree(started, kind="started", key="charge", label="step", payload=b'["a"]')
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
-    [
-        ({"kind": "armed"}, "started step 'charge'"),
-        ({"key": "ship"}, "started step 'charge'"),
-        ({"label": "lookup"}, "started step 'charge'"),
-        ({"payload": b'["b"]'}, "other arguments"),
-    ],
+    "asked", [{"kind": "armed"}, {"key": "ship"}, {"label": "lookup"}, {"payload": b'["b"]'}, {"payload": None}]
 )
-def test_any_other_question_is_told_apart(asked: dict[str, Any], says: str):
-    """Another kind of entry, step, step kind or argument disagrees, and the message says what the journal holds."""
+def test_any_other_question_is_told_apart(asked: dict[str, Any]):
+    """Another kind of entry, step, step kind or argument disagrees."""
     started = entry("started", label="step", payload=b'["a"]')
-    why = disagreement(started, **({"kind": "started", "key": "charge", "label": "step", "payload": b'["a"]'} | asked))
-    assert why is not None
-    assert says in why
+    question = {"kind": "started", "key": "charge", "label": "step", "payload": b'["a"]'}
+    assert not agree(started, **(question | asked))
 
 
 def test_only_arguments_of_steps_are_compared():
     """The payload of a mark or parking is for people; other words in it are no disagreement."""
     parked = entry("parked", payload=b'{"reason":"old words"}')
-    assert disagreement(parked, kind="parked", key="charge", label="", payload=b'{"reason":"new words"}') is None
+    assert agree(parked, kind="parked", key="charge", label="", payload=b'{"reason":"new words"}')
 
 
 def test_an_entry_is_described_with_what_it_has():

@@ -10,9 +10,10 @@ import pytest
 
 from durable_core.model.entry import Entry
 from durable_core.model.run import RunQuery, RunRecord, RunStatus
-from durable_core.stores import generate, sql, sqlite_reader, sqlite_writer
+from durable_core.model.tombstone import Tombstone
+from durable_core.stores import generate, sql, sqlite_purge, sqlite_reader, sqlite_writer
 from durable_core.stores.sqlite_reader import where
-from durable_core.stores.tables import JournalRow, RunRow
+from durable_core.stores.tables import JournalRow, RunRow, TombstoneRow
 
 
 def test_the_committed_text_is_what_the_tables_give():
@@ -24,6 +25,7 @@ def test_columns_follow_the_records():
     """A row is bound and read by position, so the orders must agree."""
     assert list(RunRow.model_fields) == [field.name for field in attrs.fields(RunRecord)]
     assert list(JournalRow.model_fields) == ["pos", *Entry._fields]
+    assert list(TombstoneRow.model_fields) == [*Tombstone._fields, "unswept"]
 
 
 def test_sqlmodel_is_not_loaded_at_run_time():
@@ -51,6 +53,7 @@ OPEN_ONES = where(RunQuery(statuses=frozenset({RunStatus.STUCK}))).text
     [
         (sqlite_reader.DUE.format(marks="(?, ?), (?, ?)"), "runs_open (owner=? AND wake_at_ns<?)"),
         (sqlite_reader.NEXT_WAKE, "runs_open (owner=? AND wake_at_ns>?)"),
+        (sqlite_reader.IN_VAIN, "runs_open (owner=? AND wake_at_ns<?)"),
         (sqlite_reader.LOAD_ONE, "journal_run_seq (run=?)"),
         (sqlite_reader.LOAD.format(marks="?, ?"), "journal_run_seq (run=?)"),
         (sqlite_reader.FIND.format(marks="?, ?"), "sqlite_autoindex_runs_1 (id=?)"),
@@ -58,6 +61,15 @@ OPEN_ONES = where(RunQuery(statuses=frozenset({RunStatus.STUCK}))).text
         (sqlite_writer._RELEASE, "runs_open (owner=?)"),
         (sqlite_writer._CLAIM.format(marks="?, ?"), "INTEGER PRIMARY KEY (rowid=?)"),
         (sqlite_writer._WAKE_SIGNALLED, "INTEGER PRIMARY KEY (rowid=?)"),
+        (sqlite_purge.ENDED.format(named=""), "runs_ended (ended_at_ns>? AND ended_at_ns<?)"),
+        (sqlite_purge.ENDED.format(named="AND name = ?"), "runs_ended (ended_at_ns>? AND ended_at_ns<?)"),
+        (sqlite_purge.BURY, "INTEGER PRIMARY KEY (rowid=?)"),
+        (sqlite_purge.UNSWEPT, "tombstones_unswept"),
+        (sqlite_purge.SWEEP, "journal_run_seq (run=?)"),
+        (sqlite_purge.EXPIRED, "tombstones_until (until_ns<?)"),
+        (sqlite_reader.TOMBSTONES.format(marks="?, ?"), "sqlite_autoindex_tombstones_1 (id=?)"),
+        (sqlite_writer._PURGED.format(marks="?, ?"), "sqlite_autoindex_tombstones_1 (id=?)"),
+        (SELECT.format(where(RunQuery(ended_before_ns=1, before_num=9)).text), "INTEGER PRIMARY KEY (rowid<?)"),
         (sql.UPDATE_RUN, "INTEGER PRIMARY KEY (rowid=?)"),
         (SELECT.format(where(RunQuery(parent=1)).text), "runs_children (parent=?)"),
         (SELECT.format(where(RunQuery(before_num=1)).text), "INTEGER PRIMARY KEY (rowid<?)"),
@@ -69,5 +81,5 @@ def test_questions_use_an_index(connection: sqlite3.Connection, text: str, index
     plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + text, [1] * count)]
     assert any(f" {index}" in step for step in plan), plan
     assert not [step for step in plan if step.startswith("SCAN") and ("runs" in step or "journal" in step)]
-    if index.startswith(("runs_open", "journal")):
+    if index.startswith(("runs_open", "runs_ended", "journal")):
         assert "USE TEMP B-TREE FOR ORDER BY" not in plan

@@ -10,12 +10,13 @@ import uvicorn
 
 from examples.orders import traces
 from examples.orders.child import report_ready
+from examples.orders.participants.desk import DESK
 from examples.orders.participants.inventory import INVENTORY
 from examples.orders.participants.payments import PAYMENTS
 from examples.orders.participants.service import open_service
 from examples.orders.participants.shipping import SHIPPING
 
-PARTICIPANTS = {p.name: p for p in (INVENTORY, PAYMENTS, SHIPPING)}
+PARTICIPANTS = {p.name: p for p in (INVENTORY, PAYMENTS, SHIPPING, DESK)}
 
 
 class Name(StrEnum):
@@ -24,6 +25,7 @@ class Name(StrEnum):
     INVENTORY = "inventory"
     PAYMENTS = "payments"
     SHIPPING = "shipping"
+    DESK = "desk"
 
 
 def serve(

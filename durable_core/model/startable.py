@@ -1,4 +1,4 @@
-"""What ``start`` asks of a saga: that its body can be called with the arguments at hand. For type checkers only."""
+"""What ``start`` asks of a body: that it can be called with the arguments at hand. For type checkers only."""
 
 from typing import Protocol, TypeVar
 
@@ -9,7 +9,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Versioned(Protocol):
-    """What tells a saga from a plain function, for type checkers."""
+    """What tells a saga or durable function from a plain function, for type checkers."""
 
     @property
     def version(self) -> int:
@@ -18,7 +18,7 @@ class Versioned(Protocol):
 
 
 class Takes0(Versioned, Protocol[R_co]):
-    """A saga whose body can be called without arguments; these protocols are how ``start`` checks its arguments."""
+    """Its body can be called without arguments; these protocols are how ``start`` checks its arguments."""
 
     def __call__(self) -> R_co:
         """As the body."""
@@ -26,7 +26,7 @@ class Takes0(Versioned, Protocol[R_co]):
 
 
 class Takes1(Versioned, Protocol[A_contra, R_co]):
-    """A saga whose body can be called with one argument."""
+    """Its body can be called with one argument."""
 
     def __call__(self, a: A_contra, /) -> R_co:
         """As the body."""
@@ -34,7 +34,7 @@ class Takes1(Versioned, Protocol[A_contra, R_co]):
 
 
 class Takes2(Versioned, Protocol[A_contra, B_contra, R_co]):
-    """A saga whose body can be called with two arguments."""
+    """Its body can be called with two arguments."""
 
     def __call__(self, a: A_contra, b: B_contra, /) -> R_co:
         """As the body."""
@@ -42,7 +42,7 @@ class Takes2(Versioned, Protocol[A_contra, B_contra, R_co]):
 
 
 class Takes3(Versioned, Protocol[A_contra, B_contra, C_contra, R_co]):
-    """A saga whose body can be called with three arguments."""
+    """Its body can be called with three arguments."""
 
     def __call__(self, a: A_contra, b: B_contra, c: C_contra, /) -> R_co:
         """As the body."""

@@ -1,4 +1,7 @@
-"""What a durable body is given: its operations, and nothing that could touch the world by itself."""
+"""What a run offers to whoever writes operations for bodies: the primitives of which ``Context`` and sagas are made.
+
+Users of durable functions see ``durable_core.bodies``; nothing here touches the world by itself.
+"""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +19,7 @@ from durable_core.model.record import StepRecord
 from durable_core.model.spec import StepSpec
 from durable_core.runtime.blocks import Branches, ScopeBlock, Shield
 from durable_core.runtime.callbacks import AwaitCallback, AwaitFirst, PendingCallback, create
-from durable_core.runtime.clock import to_ns
+from durable_core.runtime.clock import span_ns
 from durable_core.runtime.commands import Command
 from durable_core.runtime.fibers import Fiber
 from durable_core.runtime.run import Run
@@ -28,8 +31,8 @@ NS = 1_000_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Context:
-    """The operations of one run. All coroutines of the body share it; keys are those of the caller's scope."""
+class Primitives:
+    """The primitives of one run. All coroutines of the body share them; keys are those of the caller's scope."""
 
     __slots__ = ("_run",)
 
@@ -52,6 +55,11 @@ class Context:
     def version(self) -> int:
         """The version that the run is pinned to."""
         return self._run.definition.version
+
+    @property
+    def word(self) -> str:
+        """What the body calls its operations' object, for messages: ``ctx``, ``s``."""
+        return self._run.definition.operations
 
     @property
     def abandoned(self) -> bool:
@@ -87,6 +95,7 @@ class Context:
     def patched(self, name: str) -> bool:
         """True for runs that begin, or first come here, with the changed code; False for those that passed before."""
         run = self._run
+        self.caller()
         key = f"patched:{name}"
         if key not in run.patches:
             recorded = run.backlog[0] if run.backlog else None
@@ -98,12 +107,17 @@ class Context:
         return run.patches[key]
 
     def _generator(self) -> Random:
-        fiber = self._fiber()
+        fiber = self.caller()
         if fiber.generator is None:
             fiber.generator = Random(self._run.uid + fiber.scope.prefix.encode())
         return fiber.generator
 
-    def _fiber(self) -> Fiber:
+    def caller(self) -> Fiber:
+        """The coroutine that is being driven.
+
+        Raises:
+            DefinitionError: none is: an operation was used outside of the body, perhaps in a step.
+        """
         fiber = self._run.current
         if fiber is None:
             raise DefinitionError(
@@ -135,7 +149,7 @@ class Context:
 
     def claim_key(self, name: str) -> str:
         """The key of the next occurrence of ``name`` in the caller's scope."""
-        return self._fiber().scope.key(name)
+        return self.caller().scope.key(name)
 
     def sleep(self, span: timedelta | float) -> Command[None]:
         """Wait for ``span`` (a timedelta, or seconds). Durable: the time is fixed in the journal."""
@@ -152,15 +166,11 @@ class Context:
 
     def scope(self, name: str, *, block: bool = True) -> "ScopeBlock":
         """Give the caller's next keys a prefix of their own, until ``leave``; ``block`` counts as nesting."""
-        return ScopeBlock(self._fiber(), check_name(name, what="a scope"), block=block)
+        return ScopeBlock(self.caller(), check_name(name, what="a scope"), block=block)
 
     def shield(self) -> "Shield":
         """A ``with`` block that nothing closes, for what must be finished: the undoing of what was done."""
-        return Shield(self._run, self._fiber())
-
-    def caller(self) -> Fiber | None:
-        """The coroutine that is being driven; None outside of the body."""
-        return self._run.current
+        return Shield(self._run, self.caller())
 
     def give_up(self, key: str) -> None:
         """End the retry delay of the step at ``key``, if it has one: it ends as its last attempt did."""
@@ -174,16 +184,37 @@ class Context:
 
     def nesting(self) -> int:
         """How many groups and blocks the caller is within."""
-        fiber = self._fiber()
+        fiber = self.caller()
         return fiber.nesting + len(fiber.groups)
 
-    def callback(self, name: str, type: type[R], *, timeout: timedelta | float | None = None) -> PendingCallback[R]:
+    def callback(
+        self,
+        name: str,
+        type: type[R],
+        *,
+        timeout: timedelta | float | None = None,
+        heartbeat: timedelta | float | None = None,
+    ) -> PendingCallback[R]:
         """A callback that somebody outside may answer; its ``token`` may be handed out by a later step.
 
-        The timeout runs from here. See ``wait_for`` and ``wait_for_first``.
+        The timeout runs from here. With ``heartbeat``, it also times out where neither an answer nor a heartbeat comes
+        within that span. See ``wait_for`` and ``wait_for_first``.
+
+        Raises:
+            DefinitionError: a name or duration that makes no sense.
+            PayloadError: answers of that type could not be read.
         """
-        due_ns = None if timeout is None else self._run.last_at_ns + to_ns(timeout)
-        return create(self._run, self._fiber(), check_name(name, what="a callback"), type, due_ns)
+        run = self._run
+        what = f"run {run.id}: callback {name!r}"
+        timeout_ns = span_ns(timeout, what=f"{what}: timeout")
+        return create(
+            run,
+            self.caller(),
+            check_name(name, what="a callback"),
+            type,
+            due_at_ns=None if timeout_ns is None else run.last_at_ns + timeout_ns,
+            heartbeat_ns=span_ns(heartbeat, what=f"{what}: heartbeat") or 0,
+        )
 
     def wait_for(self, callback: PendingCallback[R]) -> Command[R]:
         """Wait for a callback's answer; raises ``CallbackTimeout`` or ``CallbackFailed``."""
@@ -197,7 +228,7 @@ class Context:
 
     def group(self) -> "Branches":
         """An empty group of branches, to be entered with ``async with``."""
-        return Branches(self._run, self._fiber())
+        return Branches(self._run, self.caller())
 
     # -- for the layer above ---------------------------------------------------------------------------------------
 

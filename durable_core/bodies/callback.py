@@ -1,12 +1,11 @@
-"""A callback, as a saga's body holds it."""
+"""A callback, as a body holds it."""
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from durable_core import PendingCallback
-
-if TYPE_CHECKING:
-    from sagas.runtime.driver import Driver
+from durable_core.bodies.operation import Operation
+from durable_core.runtime.callbacks import PendingCallback
+from durable_core.runtime.primitives import Primitives
 
 T = TypeVar("T")
 
@@ -14,10 +13,10 @@ T = TypeVar("T")
 class Callback(Generic[T]):
     """Something that a person or a system outside answers, once."""
 
-    __slots__ = ("_driver", "pending")
+    __slots__ = ("_core", "pending")
 
-    def __init__(self, driver: "Driver", pending: PendingCallback[T]) -> None:
-        self._driver = driver
+    def __init__(self, core: Primitives, pending: PendingCallback[T]) -> None:
+        self._core = core
         self.pending = pending
 
     @property
@@ -32,4 +31,7 @@ class Callback(Generic[T]):
             CallbackTimeout: nobody answered in time.
             CallbackFailed: somebody answered with a failure.
         """
-        return self._driver.answer_to(self.pending)
+        return Operation(self._core, "callback.result()", self._answer, ())
+
+    async def _answer(self) -> T:
+        return await self._core.wait_for(self.pending)

@@ -5,26 +5,28 @@ forgotten ``await`` would silently leave a step out.
 """
 
 from collections.abc import Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from durable_core import Fault
-
-if TYPE_CHECKING:
-    from sagas.runtime.driver import Driver
+from durable_core.errors import Fault
+from durable_core.runtime.primitives import Primitives
 
 R_co = TypeVar("R_co", covariant=True)
 
 
 class Operation(Coroutine[Any, Any, R_co]):
-    """Awaitable once; does nothing before it is awaited."""
+    """Awaitable once; does nothing before it is awaited.
 
-    __slots__ = ("_args", "_begin", "_driver", "_fiber", "_what")
+    Raises:
+        DefinitionError: made outside of a body, perhaps in a step.
+    """
+
+    __slots__ = ("_args", "_begin", "_core", "_fiber", "_what")
 
     def __init__(
-        self, driver: "Driver", what: str, begin: Callable[..., Coroutine[Any, Any, R_co]], args: tuple[Any, ...]
+        self, core: Primitives, what: str, begin: Callable[..., Coroutine[Any, Any, R_co]], args: tuple[Any, ...]
     ) -> None:
-        self._driver = driver
-        self._fiber = driver.ctx.caller()
+        self._fiber = core.caller()
+        self._core = core
         self._what = what
         self._begin: Callable[..., Coroutine[Any, Any, R_co]] | None = begin
         self._args = args
@@ -49,12 +51,11 @@ class Operation(Coroutine[Any, Any, R_co]):
         self._begin = None
 
     def __del__(self) -> None:
-        fiber = self._fiber
-        if self._begin is None or (fiber is not None and (fiber.done or fiber.signal is not None)):
+        if getattr(self, "_begin", None) is None or self._fiber.done or self._fiber.signal is not None:
             return  # awaited, or left because its body has failed or is being closed
-        self._driver.ctx.blame(
+        self._core.blame(
             Fault(
-                f"saga {self._driver.ctx.id}: {self._what} was called without await, so it would be left out. "
-                "Write `await` before it, then retry the saga"
+                f"run {self._core.id}: {self._what} was called without await, so it would be left out. "
+                "Write `await` before it, then retry the run"
             )
         )

@@ -1,0 +1,110 @@
+"""What any body may do, whatever layer it is written for: ask for the time and for chance, wait, and be answered."""
+
+from collections.abc import Coroutine, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+from durable_core.bodies.callback import Callback
+from durable_core.bodies.operation import Operation
+from durable_core.errors import Fault
+from durable_core.model.declared import Span
+from durable_core.runtime.primitives import Primitives
+
+if TYPE_CHECKING:
+    import logging
+
+T = TypeVar("T")
+
+
+class BodyContext:
+    """The operations that every body has. A layer adds its own: ``Context`` adds steps, ``sagas.Saga`` sagas' ones."""
+
+    __slots__ = ("_core",)
+
+    def __init__(self, core: Primitives) -> None:
+        self._core = core
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._core.id
+
+    @property
+    def version(self) -> int:
+        """The version that this run is pinned to."""
+        return self._core.version
+
+    @property
+    def log(self) -> "logging.LoggerAdapter[logging.Logger]":
+        """A logger that is silent while replaying."""
+        return self._core.log
+
+    def now(self) -> datetime:
+        """The time of the last checkpoint (aware, UTC), the same on every replay."""
+        return self._core.now()
+
+    def uuid(self) -> UUID:
+        """A random UUID, the same on every replay."""
+        return self._core.uuid()
+
+    def random(self) -> float:
+        """A number in [0, 1), the same on every replay."""
+        return self._core.random()
+
+    def patched(self, name: str) -> bool:
+        """True for runs that begin, or first come here, with the changed code; False for those that passed before."""
+        return self._core.patched(name)
+
+    def sleep(self, span: Span) -> Coroutine[Any, Any, None]:
+        """Wait for ``span`` (a timedelta, or seconds); durable."""
+        return Operation(self._core, f"{self._core.word}.sleep(...)", self._sleep, (span,))
+
+    async def _sleep(self, span: Span) -> None:
+        await self._core.sleep(span)
+
+    def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]:
+        """Wait until ``when`` (aware); durable."""
+        return Operation(self._core, f"{self._core.word}.sleep_until(...)", self._sleep_until, (when,))
+
+    async def _sleep_until(self, when: datetime) -> None:
+        await self._core.sleep_until(when)
+
+    def callback(
+        self, name: str, type: type[T], *, timeout: Span | None = None, heartbeat: Span | None = None
+    ) -> Coroutine[Any, Any, Callback[T]]:
+        """Create a callback that somebody outside will answer with a value of ``type``.
+
+        Its ``token`` may be given to a step that hands it out.
+
+        Args:
+            name: what it is called, also by who answers it by name; a second use of a name is ``approval#2``.
+            type: what answers must be; others are refused to their sender.
+            timeout: how long to wait, a timedelta or seconds, from here; nothing extends it.
+            heartbeat: also give up where neither an answer nor a heartbeat comes within this span, from here and from
+                each heartbeat.
+
+        Raises:
+            DefinitionError: a name or duration that makes no sense; nothing was journalled.
+            PayloadError: answers of ``type`` could not be read; nothing was journalled.
+        """
+        what = f"{self._core.word}.callback({name!r}, ...)"
+        return Operation(self._core, what, self._callback, (name, type, timeout, heartbeat))
+
+    async def _callback(self, name: str, declared: Any, timeout: Span | None, heartbeat: Span | None) -> Callback[Any]:
+        return Callback(self._core, self._core.callback(name, declared, timeout=timeout, heartbeat=heartbeat))
+
+    def first(self, *callbacks: Callback[Any]) -> Coroutine[Any, Any, Callback[Any]]:
+        """Wait until one of ``callbacks`` is answered, or times out; returns that one."""
+        return Operation(self._core, f"{self._core.word}.first(...)", self._first, (callbacks,))
+
+    async def _first(self, callbacks: Sequence[Callback[Any]]) -> Callback[Any]:
+        core = self._core
+        if not callbacks:
+            core.refuse(
+                Fault(
+                    f"run {core.id}: {core.word}.first() was given no callback, so it would wait for ever; "
+                    "give it one, then retry the run"
+                )
+            )
+        return callbacks[await core.wait_for_first([callback.pending for callback in callbacks])]

@@ -1,0 +1,99 @@
+"""The decorators: how a developer declares durable functions, and steps that need more than a name."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
+
+from durable_core.bodies.context import Context
+from durable_core.model.declared import Span, Step
+from durable_core.model.durable import Durable
+from durable_core.model.outcome import DEFAULT_UNKNOWN
+from durable_core.model.retry import Retry
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Types = tuple[type[Exception], ...]
+
+
+class StepMaker(Protocol):
+    """``@step(...)``."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Awaitable[R]], /) -> Step[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Step[P, R]: ...
+
+
+@overload
+def step(fn: Callable[P, Awaitable[R]], /) -> Step[P, R]: ...
+@overload
+def step(fn: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = ...,
+    retry: Retry | int | None = ...,
+    timeout: Span | None = ...,
+    rejects: Types = ...,
+    unknown: Types = ...,
+    at_most_once: bool = ...,
+) -> StepMaker: ...
+def step(
+    fn: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | int | None = None,
+    timeout: Span | None = None,
+    rejects: Types = (),
+    unknown: Types = DEFAULT_UNKNOWN,
+    at_most_once: bool = False,
+) -> Any:
+    """Declare how a function is attempted when it is run by ``ctx.step``. Outside of a run, calling it just calls it.
+
+    A plain function needs no decoration: it is then attempted once.
+
+    Args:
+        fn: the function, async or plain (a plain one runs on a thread).
+        name: its name in keys and journal; default the function's.
+        retry: how often and when to try again; a number means attempts. Default: one attempt.
+        timeout: for one attempt, a timedelta or seconds.
+        rejects: exceptions that are an answer and no accident: no retry.
+        unknown: exceptions that leave open whether the effect happened; the journal says so, and an ``at_most_once``
+            step is not called again after one.
+        at_most_once: never call it again where the first call may have happened: after a crash in it the body sees
+            ``StepInterrupted``.
+
+    Raises:
+        DefinitionError: an option makes no sense; names the function's file and line.
+    """
+
+    def declare(fn: Any) -> Any:
+        declared: Step[..., Any] = Step(
+            fn, name=name, retry=retry, timeout=timeout, rejects=rejects, unknown=unknown, at_most_once=at_most_once
+        )
+        return declared
+
+    return declare if fn is None else declare(fn)
+
+
+def durable(
+    name: str, *, version: int = 1
+) -> Callable[[Callable[Concatenate[Context, P], Awaitable[R]]], Durable[P, R]]:
+    """Declare a durable function: an ``async def`` whose first parameter is the ``Context``.
+
+    Args:
+        name: what it is called wherever it is started and listed.
+        version: from 1. A run stays with the version that it began with.
+
+    Raises:
+        DefinitionError: the name or version cannot be used, or it is no such ``async def``.
+    """
+
+    def declare(body: Callable[Concatenate[Context, P], Awaitable[R]]) -> Durable[P, R]:
+        return Durable(
+            name=name,
+            version=version,
+            body=cast("Callable[..., Coroutine[Any, Any, R]]", body),  # Durable refuses what is no `async def`
+        )
+
+    return declare

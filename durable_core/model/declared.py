@@ -1,0 +1,107 @@
+"""What the code declares about a step, whatever layer it is for: a function, its name, and how it is attempted.
+
+Invariant: a declaration is checked when it is made, so a mistake is found where it stands and not in a run.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from durable_core.errors import DefinitionError
+from durable_core.model.keys import check_name
+from durable_core.model.outcome import DEFAULT_UNKNOWN
+from durable_core.model.retry import Retry
+from durable_core.model.spec import ONCE, is_async
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Span = timedelta | float
+"""A duration: a timedelta, or seconds."""
+
+
+class DeclaredStep(Generic[P, R]):
+    """A function with the options that each kind of step takes. Calling it just calls the function."""
+
+    kind: str = "step"
+
+    def __init__(
+        self,
+        fn: Callable[P, Any],
+        *,
+        name: str | None = None,
+        retry: Retry | int | None = None,
+        default_retry: Retry = ONCE,
+        timeout: Span | None = None,
+        rejects: tuple[type[Exception], ...] = (),
+        unknown: tuple[type[Exception], ...] = DEFAULT_UNKNOWN,
+        at_most_once: bool = False,
+    ) -> None:
+        if not callable(fn):
+            raise DefinitionError(f"@{self.kind} decorates a function, not {fn!r}")
+        self.fn = fn
+        own: str = getattr(fn, "__name__", "")
+        self.name = check_name(name or own, what=f"the {self.kind} {fn!r}")
+        self.what = f"{self.kind} {self.name!r} ({place_of(fn)})"
+        self.retry = Retry.of(retry, default_retry)
+        self.timeout = check_timeout(timeout, self.what)
+        self.rejects = check_types(rejects, f"{self.what}: rejects")
+        self.unknown = check_types(unknown, f"{self.what}: unknown")
+        self.at_most_once = at_most_once
+        self.is_async = is_async(fn)
+        self.__name__ = self.name
+        self.__qualname__ = getattr(fn, "__qualname__", self.name)
+        self.__doc__ = fn.__doc__
+        self.__wrapped__ = fn
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call the function itself."""
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{self.what}>"
+
+
+class Step(DeclaredStep[P, R]):
+    """A step of a durable function, with options; see ``durable_core.step``."""
+
+
+def place_of(fn: Callable[..., Any]) -> str:
+    """``file:line`` of a function; its repr where it has no code."""
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    return repr(fn) if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def positional(fn: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters that can be given by position."""
+    kinds = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+    )
+    return [parameter for parameter in inspect.signature(fn).parameters.values() if parameter.kind in kinds]
+
+
+def check_version(version: Any, what: str) -> None:
+    """Refuse what is no whole number from 1."""
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise DefinitionError(f"{what}: version={version!r}; give a whole number from 1")
+
+
+def check_timeout(timeout: Span | None, what: str) -> Span | None:
+    """Refuse a timeout that is no positive duration."""
+    if timeout is None:
+        return None
+    seconds: Any = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 100 * 366 * 86400:
+        raise DefinitionError(f"{what}: {timeout!r} is no duration; give a timedelta or seconds, above zero")
+    return timeout
+
+
+def check_types(given: Sequence[type[Exception]], what: str) -> tuple[type[Exception], ...]:
+    """Refuse what is not a tuple of exception classes."""
+    found: tuple[Any, ...] = tuple(given) if isinstance(given, tuple | list) else (given,)
+    for item in found:
+        if not (isinstance(item, type) and issubclass(item, Exception)):
+            raise DefinitionError(f"{what}: {item!r} is not an exception class; give a tuple of classes")
+    return found

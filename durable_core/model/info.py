@@ -1,0 +1,234 @@
+"""What a run looks like from outside: its row, its steps and its history. Pure functions of its row and its journal."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import msgspec
+
+from durable_core.errors import DurableError
+from durable_core.model.children import COMPLETED, OPENED
+from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.failure import describe, rebuild
+from durable_core.model.keys import name_of
+from durable_core.model.record import StepRecord, StepStatus, fold
+from durable_core.model.run import ENDS, RunRecord, RunStatus
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+WAIT_ENDS = {
+    EntryKind.FIRED.value: "succeeded",
+    EntryKind.ANSWERED.value: "succeeded",
+    EntryKind.CLOSED.value: "skipped",
+}
+"""How a wait stands after each kind of end."""
+
+
+@attrs.frozen(kw_only=True)
+class RunStep:
+    """One step, wait or child of a run."""
+
+    key: str
+    name: str
+    kind: str
+    """step, sleep, callback, child, or the word of the layer above."""
+    status: str
+    """running, succeeded, rejected, failed, unknown, skipped, or the word of the layer above."""
+    attempts: int
+    result: Any = None
+    """Plain JSON."""
+    error: str | None = None
+    """``TypeName: message`` of the last failed attempt."""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
+class HistoryEntry:
+    """One line of a run's history."""
+
+    seq: int
+    at: datetime
+    kind: str
+    key: str
+    attempt: int
+    worker: str
+    actor: str | None = None
+    note: str | None = None
+    error: str | None = None
+    detail: str = ""
+    """The kind's own detail: a step's kind, an outcome, a status."""
+
+
+@attrs.frozen(kw_only=True)
+class RunInfo:
+    """A run as it stands, as far as it is durable."""
+
+    id: str
+    name: str
+    version: int
+    status: RunStatus
+    input: dict[str, Any]
+    """The body's arguments by parameter name; decoded where the function is registered here, else plain JSON."""
+    result: Any
+    error: BaseException | None
+    """What left the body, or what the run is stuck on."""
+    reason: str | None
+    """For a person: why somebody should look, and what to do."""
+    paused: bool
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None
+    wake_at: datetime | None
+    steps: list[RunStep]
+    """Steps, waits and children, in the order in which they began; what a child did has keys under its own."""
+
+
+def at(at_ns: int) -> datetime:
+    """Nanoseconds since the epoch as an aware datetime (microseconds, UTC)."""
+    return EPOCH + timedelta(microseconds=at_ns // 1000)
+
+
+def maybe_at(at_ns: int | None) -> datetime | None:
+    """As ``at``; None where there is no such time, or it is past and forgotten."""
+    return None if not at_ns else at(at_ns)
+
+
+def ns_of(when: datetime) -> int:
+    """An aware datetime in nanoseconds since the epoch."""
+    return (when - EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def error_text(stored: bytes | None) -> str | None:
+    """``TypeName: message`` of a stored failure."""
+    if stored is None:
+        return None
+    told = describe(stored)
+    short = told.type_name.rpartition(":")[2].rpartition(".")[2]
+    return f"{short}: {told.message}" if told.message else short
+
+
+def run_info(
+    record: RunRecord,
+    entries: Sequence[Entry],
+    *,
+    read_input: Callable[[bytes], dict[str, Any]],
+    read_result: Callable[[bytes], Any],
+) -> RunInfo:
+    """A run's row and journal as its users see them."""
+    stored = stuck_error(record, entries)
+    return RunInfo(
+        id=record.id,
+        name=record.name,
+        version=record.version,
+        status=record.status,
+        input=read_or_plain(read_input, record.input, {}),
+        result=None if record.output is None else read_or_plain(read_result, record.output, None),
+        error=None if stored is None else rebuild(stored),
+        reason=record.reason,
+        paused=record.paused,
+        created_at=at(record.created_at_ns),
+        updated_at=at(record.updated_at_ns),
+        ended_at=maybe_at(record.ended_at_ns),
+        wake_at=None if record.status in ENDS else maybe_at(record.wake_at_ns),
+        steps=steps_of(entries),
+    )
+
+
+def read_or_plain(read: Callable[[bytes], Any], stored: bytes, otherwise: Any) -> Any:
+    """A value by its annotation; where the code has changed since, ``otherwise``, or as plain JSON without that."""
+    try:
+        return read(stored)
+    except DurableError:
+        return msgspec.json.decode(stored) if otherwise is None else otherwise
+
+
+def stuck_error(record: RunRecord, entries: Sequence[Entry]) -> bytes | None:
+    """The stored failure that ended the run, or that it is stuck on."""
+    if record.error is not None:
+        return record.error
+    if record.status is RunStatus.STUCK:
+        return next((entry.error for entry in reversed(entries) if entry.error is not None), None)
+    return None
+
+
+def plain_input(stored: bytes) -> dict[str, Any]:
+    """Arguments whose signature is not known here: by place, or by keyword."""
+    call: dict[str, Any] | list[Any] = msgspec.json.decode(stored)
+    args: list[Any] = call.get("args", []) if isinstance(call, dict) else call
+    named: dict[str, Any] = {str(index): value for index, value in enumerate(args)}
+    return {**named, **call.get("kwargs", {})} if isinstance(call, dict) else named
+
+
+def steps_of(entries: Sequence[Entry]) -> list[RunStep]:
+    """Steps, waits and children, in the order in which they began."""
+    found = [(record.started_seq, step_of(record)) for record in fold(list(entries)).values()]
+    found += waits_of(entries) + _children(entries)
+    return [step for _, step in sorted(found, key=lambda item: item[0])]
+
+
+def step_of(record: StepRecord) -> RunStep:
+    """A step as it stands."""
+    return RunStep(
+        key=record.key,
+        name=record.name,
+        kind=record.kind,
+        status=record.status.value,
+        attempts=record.attempt,
+        result=None if record.result is None else msgspec.json.decode(record.result),
+        error=error_text(record.error) if record.status is not StepStatus.SUCCEEDED else None,
+        started_at=at(record.started_at_ns),
+        ended_at=maybe_at(record.ended_at_ns),
+    )
+
+
+def waits_of(entries: Sequence[Entry]) -> list[tuple[int, RunStep]]:
+    """The sleeps and callbacks, each with the entry at which it began."""
+    found: dict[str, tuple[int, RunStep]] = {}
+    for entry in entries:
+        if entry.kind == EntryKind.ARMED:
+            found[entry.key] = (entry.seq, _begun(entry, entry.key, entry.label))
+        elif entry.kind in WAIT_ENDS and entry.key in found:
+            seq, state = found[entry.key]
+            found[entry.key] = (seq, attrs.evolve(state, status=WAIT_ENDS[entry.kind], ended_at=at(entry.at_ns)))
+    return list(found.values())
+
+
+def _children(entries: Sequence[Entry]) -> list[tuple[int, RunStep]]:
+    found: dict[str, tuple[int, RunStep]] = {}
+    for entry in entries:
+        if entry.kind == EntryKind.MARKED and entry.key.startswith(OPENED):
+            key = entry.key.removeprefix(OPENED)
+            found[key] = (entry.seq, _begun(entry, key, "child"))
+        elif entry.kind == EntryKind.MARKED and (key := entry.key.removeprefix(COMPLETED)) in found:
+            seq, state = found[key]
+            result = msgspec.json.decode(entry.payload or b"null")
+            found[key] = (seq, attrs.evolve(state, status="succeeded", result=result, ended_at=at(entry.at_ns)))
+    return list(found.values())
+
+
+def _begun(entry: Entry, key: str, kind: str) -> RunStep:
+    return RunStep(key=key, name=name_of(key), kind=kind, status="running", attempts=1, started_at=at(entry.at_ns))
+
+
+def history_of(entries: Sequence[Entry]) -> list[HistoryEntry]:
+    """A journal as people read it."""
+    return [_line(entry) for entry in entries]
+
+
+def _line(entry: Entry) -> HistoryEntry:
+    data: dict[str, Any] = {}
+    if entry.kind in (EntryKind.SIGNALLED, EntryKind.HELD, EntryKind.NOTED) and entry.payload:
+        data = msgspec.json.decode(entry.payload)
+    return HistoryEntry(
+        seq=entry.seq,
+        at=at(entry.at_ns),
+        kind=entry.kind,
+        key=entry.key,
+        attempt=entry.attempt,
+        worker=entry.worker,
+        actor=data.get("actor") or None,
+        note=data.get("note") or data.get("reason") or None,
+        error=error_text(entry.error),
+        detail=entry.label,
+    )

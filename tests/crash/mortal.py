@@ -1,0 +1,118 @@
+"""Processes that die at a chosen commit or in a chosen step, on a store in memory that outlives them."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal
+
+import attrs
+
+from durable_core import EntryKind
+from durable_core.ports import Batch
+from durable_core.stores.memory import MemoryData, MemoryStore
+from sagas import SagaDef, StepInfo
+from tests.sagas_for_tests import DEADLINE_S, World, orchestrator, state
+
+Side = Literal["before", "after"]
+
+
+class MortalStore(MemoryStore):
+    """A memory store whose process dies right before or right after its n-th commit; nothing is said to anybody."""
+
+    def __init__(self, data: MemoryData, death: asyncio.Event, *, at: int, side: Side) -> None:
+        super().__init__(data)
+        self._death = death
+        self._left = at
+        self._side = side
+
+    async def commit(self, batch: Batch) -> frozenset[int]:
+        self._left -= 1
+        if self._left:
+            return await super().commit(batch)
+        if self._side == "after":
+            await super().commit(batch)
+        self.crash()
+        self._death.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@attrs.define
+class Moment:
+    """When a process dies: at a commit, or in a step (or its compensation) before or after its effect."""
+
+    side: Side
+    commit: int = 0
+    step: str = ""
+    compensating: bool = False
+    times: int = 1
+    """In a step: how many processes die there."""
+
+
+def live(
+    data: MemoryData, world: World, start: Callable[[Any], Any], *sagas: SagaDef[..., Any], death: Moment | None = None
+) -> Any:
+    """One process on ``data``, with an event loop of its own: what ``start`` gives, or None where it died."""
+
+    async def main() -> Any:
+        died = asyncio.Event()
+        store = (
+            MemoryStore(data)
+            if death is None or not death.commit
+            else MortalStore(data, died, at=death.commit, side=death.side)
+        )
+
+        async def die(info: StepInfo) -> None:
+            if death is not None and death.times and (info.step, info.compensating) == (death.step, death.compensating):
+                death.times -= 1
+                store.crash()
+                died.set()
+                await asyncio.Event().wait()
+
+        world.before = die if death is not None and death.side == "before" else None
+        world.after = die if death is not None and death.side == "after" else None
+        running = orchestrator(store, *sagas, resources=[world])
+        await running.__aenter__()
+        working, dying = asyncio.create_task(start(running)), asyncio.create_task(died.wait())
+        done, _ = await asyncio.wait({working, dying}, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+        if died.is_set():
+            working.cancel()
+            await asyncio.wait({working})
+            return None
+        if working in done:
+            await running.__aexit__(None, None, None)
+            return working.result()
+        raise AssertionError(f"nothing happens any more:\n{await state(running)}")
+
+    return asyncio.run(main())
+
+
+def succeeded(data: MemoryData, info: StepInfo) -> bool:
+    """Whether the success of a step or compensation is on disk."""
+    num = data.nums[info.saga_id]
+    key = f"{info.step}~undo" if info.compensating else info.step
+    store = MemoryStore(data)
+
+    async def entries() -> Any:
+        await store.open(worker=None)
+        found = await store.load([num])
+        await store.close()
+        return found[num]
+
+    coroutine = entries()
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return any(entry.kind == EntryKind.SUCCEEDED and entry.key == key for entry in stop.value)
+    raise AssertionError("the memory store answers at once")
+
+
+@attrs.define
+class Auditor(World):
+    """A world that checks at each call that it was still to be made."""
+
+    data: MemoryData = attrs.field(factory=MemoryData)
+
+    async def effect(self) -> StepInfo:
+        info = await super().effect()
+        assert not succeeded(self.data, info), f"{info.step} was called although its success is on disk"
+        return info

@@ -1,0 +1,81 @@
+"""Operators' verbs on runs: `judge` in every status against the table, and the table against the page in the docs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from durable_core import RunRecord, RunStatus
+from durable_core.model.verbs import VERBS, Accept, Refuse, Repeat, judge
+
+PAGE = Path(__file__).parents[2] / "docs/reference/durable-core.md"
+GOING = {RunStatus.PENDING, RunStatus.RUNNING, RunStatus.WAITING}
+EXPECTED: dict[str, tuple[set[RunStatus], set[RunStatus]]] = {
+    "retry": ({RunStatus.STUCK}, set()),
+    "kill": (GOING | {RunStatus.STUCK}, {RunStatus.KILLED}),
+    "pause": (GOING | {RunStatus.STUCK}, set()),
+    "resume": (GOING | {RunStatus.STUCK}, set()),
+}
+CELLS = {Accept: "✓", Repeat: "=", Refuse: ""}
+
+
+def record(status: RunStatus, *, paused: bool = False) -> RunRecord:
+    return RunRecord(
+        num=1,
+        id="r",
+        uid=b"u" * 16,
+        name="f",
+        version=1,
+        status=status,
+        phase="",
+        owner=None,
+        wake_at_ns=None,
+        deadline_at_ns=None,
+        paused=paused,
+        input=b"[]",
+        output=None,
+        error=None,
+        reason=None,
+        detail=None,
+        parent=None,
+        traceparent=None,
+        created_at_ns=0,
+        updated_at_ns=0,
+        ended_at_ns=None,
+    )
+
+
+@pytest.mark.parametrize("verb", EXPECTED)
+@pytest.mark.parametrize("status", RunStatus)
+def test_a_verb_acts_where_it_makes_sense(verb: str, status: RunStatus):
+    """In each status each verb is accepted, or a harmless repetition, or refused with a message that names both."""
+    acts, repeats = EXPECTED[verb]
+    answer = judge(verb, record(status), paused=verb == "resume")
+    assert type(answer) is (Accept if status in acts else Repeat if status in repeats else Refuse)
+    if isinstance(answer, Refuse):
+        assert status.value in answer.why
+        assert f"`{verb}`" in answer.why
+
+
+@pytest.mark.parametrize("status", RunStatus)
+def test_pause_and_resume_are_harmless_twice_and_refused_after_the_end(status: RunStatus):
+    """Where the run stands as asked already nothing changes; a run that has ended is neither paused nor resumed."""
+    expected = Repeat if status in EXPECTED["pause"][0] else Refuse
+    assert type(judge("pause", record(status), paused=True)) is expected
+    assert type(judge("resume", record(status), paused=False)) is expected
+
+
+def test_the_page_shows_the_table():
+    """The tables of the page say of each verb and status what `judge` answers, and what each verb does."""
+    page = PAGE.read_text(encoding="utf-8")
+    head = re.search(r"^\| Status \| (.*) \|$", page, re.MULTILINE)
+    assert head is not None
+    verbs = re.findall(r"`(\w+)`", head[1])
+    assert verbs == list(VERBS) == list(EXPECTED)
+    for status in RunStatus:
+        row = re.search(rf"^\| `{status}` \|(.*)\|$", page, re.MULTILINE)
+        assert row is not None
+        answers = [CELLS[type(judge(verb, record(status), paused=verb == "resume"))] for verb in verbs]
+        assert [cell.strip() for cell in row[1].split("|")] == answers
+    for verb, rule in VERBS.items():
+        assert f"| `{verb}` | {rule.does} |" in page
