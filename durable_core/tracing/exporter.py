@@ -32,7 +32,7 @@ PAGE = 2_000
 """Entries read at a time."""
 POLL_S = 0.1
 """How often to look whether this process has written."""
-NOTE_S = 1.0
+NOTE_S = 0.5
 """How often to note what has been exported: after a crash, so much is sent again."""
 DEBTS_S = 2.0
 """How often to look for what dead workers owe."""
@@ -81,7 +81,9 @@ class Exporter:
         self._meters = meters
         self._runs: dict[int, Followed] = {}
         self._counting: dict[int, Counting] = {}
-        self._pos = self._noted = 0
+        self._pos: int = 0
+        self._noted: int = 0
+        self._note_at = 0.0
         self._leaving = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.tally = Tally()
@@ -132,7 +134,7 @@ class Exporter:
                 leaving = False
             except Exception:
                 log.exception("internal error while exporting spans; trying again")
-                await asyncio.sleep(NOTE_S)
+                await asyncio.sleep(FIRST_DELAY_S)
             if leaving:
                 return
             with contextlib.suppress(TimeoutError):
@@ -140,21 +142,19 @@ class Exporter:
 
     async def _catch_up(self) -> None:
         """Export all that this worker has written."""
-        loop = asyncio.get_running_loop()
-        note_at = loop.time() + NOTE_S
         while rows := await self._ledger.written(self._worker, after=self._pos, limit=PAGE):
             await self._export([entry for _, entry in rows], self._runs)
             self._pos = rows[-1][0]
+            if asyncio.get_running_loop().time() >= self._note_at:
+                await self._note()
             if len(rows) < PAGE and not self._leaving.is_set():
                 return  # what comes meanwhile waits for its turn: a batch costs little more than a span
-            if loop.time() >= note_at:
-                note_at = loop.time() + NOTE_S
-                await self._note()
 
     async def _note(self) -> None:
         if self._pos != self._noted and self._sink is not None:
             await self._ledger.pay(self._worker, self._pos)
             self._noted = self._pos
+            self._note_at = asyncio.get_running_loop().time() + NOTE_S
 
     async def _pay_for_the_dead(self) -> None:
         """Export what workers have left owing that live no more, and note how far this one is."""
