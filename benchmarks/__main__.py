@@ -27,7 +27,20 @@ TARGETS = {
     ("W4", "us_per_step_100"): ("W4 a saga of 100 steps", "us/step", "<= 350"),
     ("W4", "us_per_step_1000"): ("W4 of 1,000 steps", "us/step", "<= 350"),
     ("W4", "us_per_step_5000"): ("W4 of 5,000 steps", "us/step", "<= 350"),
+    ("W6", "starts_s"): ("W6 start 100,000 that wait", "sagas/s", ""),
+    ("W6", "starter_mib"): ("W6 peak memory meanwhile", "MiB", "<= 120"),
+    ("W6", "leave_s"): ("W6 leave them", "s", ""),
+    ("W6", "ready_s"): ("W6 another process is ready", "s", "<= 5"),
+    ("W6", "idle_mib"): ("W6 its memory while they wait", "MiB", "<= 120"),
+    ("W6", "wake_p50_ms"): ("W6 10,000 due in 1 s, late by p50", "ms", ""),
+    ("W6", "wake_p99_ms"): ("W6 the same, p99", "ms", "<= 2000"),
+    ("W6", "answers_s"): ("W6 10,000 answers to callbacks", "sagas/s", ""),
+    ("W6", "peak_mib"): ("W6 peak memory of that process", "MiB", "<= 120"),
+    ("W6", "brief_sagas_s"): ("W6 20,000 that sleep 3 s", "sagas/s", ""),
+    ("W6", "brief_mib"): ("W6 peak memory meanwhile", "MiB", "<= 120"),
 }
+ONE_RUN = {"W6"}
+"""Workloads that take a minute, and are run once unless told otherwise."""
 
 
 def once(workload: str, *, freeze: bool) -> dict[str, float]:
@@ -42,8 +55,8 @@ def once(workload: str, *, freeze: bool) -> dict[str, float]:
 def main() -> int:
     """Run what was asked for and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("workloads", nargs="*", metavar="W", help="of W1 to W4; default all")
-    parser.add_argument("--runs", type=int, default=5, help="runs of each workload; the median is printed")
+    parser.add_argument("workloads", nargs="*", metavar="W", help="of W1 to W4 and W6; default all")
+    parser.add_argument("--runs", type=int, help="runs of each workload, default 5; of W6 1. The median is printed")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--freeze", action="store_true", help="with what is imported frozen, as in `sagas worker`")
     parser.add_argument("--once", action="store_true", help="run one workload here and print its figures as JSON")
@@ -58,7 +71,8 @@ def main() -> int:
     figures: dict[str, dict[str, float]] = {}
     print(f"{'':34}{'median':>10}{'min':>10}{'max':>10}  {'':8} target")
     for workload in asked.workloads or WORKLOADS:
-        runs = [_in_a_process(workload, freeze=asked.freeze) for _ in range(asked.runs)]
+        count = asked.runs or (1 if workload in ONE_RUN else 5)
+        runs = [_in_a_process(workload, freeze=asked.freeze) for _ in range(count)]
         for name in runs[0]:
             values = [run[name] for run in runs]
             label, unit, target = TARGETS[workload, name]

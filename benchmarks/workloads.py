@@ -1,4 +1,4 @@
-"""The workloads W1 to W4: what is timed, and nothing else.
+"""The workloads W1 to W4, and the list of all: what is timed, and nothing else.
 
 Each runs in a process of its own on a new store, checks that every saga ended as it should, and returns plain figures.
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 import attrs
 
+from benchmarks.waiting import w6
 from sagas import Orchestrator, Saga, SagaCompensated, saga, step, tracing
 
 
@@ -210,6 +211,7 @@ WORKLOADS: dict[str, Callable[[str], Awaitable[dict[str, float]]]] = {
     "W2-left-out": w2_left_out,
     "W3": w3,
     "W4": w4,
+    "W6": w6,
 }
 
 

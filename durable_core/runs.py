@@ -91,7 +91,7 @@ class Runs(Kernel):
             await self._announcer.announce()
         told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-        def settled(accepted: bool, error: StoreError | None) -> None:  # noqa: FBT001
+        def settled(accepted: bool, error: "StoreError | None") -> None:  # noqa: FBT001 - quoted: made for every start
             if told.done():
                 return
             if error is not None:
@@ -301,12 +301,14 @@ class Runs(Kernel):
         """Wait, for a while, until some worker has taken the signal up: it is durable already."""
         loop = asyncio.get_running_loop()
         until = loop.time() + TAKEN_S
+        patience_s = POLL_S
         while loop.time() < until and await self.store.signals([record.num]):
             if self._worker is None or (await self.find(record.id)).owner not in (None, self._worker.worker):
                 return  # its own worker will take it up
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
+                async with asyncio.timeout(patience_s):
                     await self._worker.taken(record.num)
+            patience_s *= 2  # many may wait at once, and asking costs the worker that they wait for
 
     def waiting_for(self, num: int, key: str) -> object:
         """What a run in this process's memory waits for at ``key``; None where it is not here, or about to leave."""

@@ -12,6 +12,8 @@ from durable_core.model.retry import Delay, decide_retry
 from durable_core.model.spec import StepSpec
 
 NS = 1_000_000_000
+SUSPECT = 2
+"""Deaths after which a step is attempted alone. One is mostly nobody's fault: a restart, a power cut."""
 
 
 @attrs.frozen
@@ -89,6 +91,11 @@ class RunAgain(Cut):
 
 
 @attrs.frozen
+class RunAlone(Cut):
+    """Attempt it again, and no other such step at the same time: it, or one beside it, takes the process down."""
+
+
+@attrs.frozen
 class Interrupted(Cut):
     """It must not be called twice: its outcome is unknown."""
 
@@ -100,15 +107,18 @@ class CrashesTooOften(Cut):
     crashes: int
 
 
-def after_crash(spec: StepSpec, step: StepRecord, *, max_crashes: int) -> RunAgain | Interrupted | CrashesTooOften:
+def after_crash(
+    spec: StepSpec, step: StepRecord, *, max_crashes: int
+) -> RunAgain | RunAlone | Interrupted | CrashesTooOften:
     """What to do with a step that has an announced attempt and no end."""
     if not step.begun:
         return RunAgain()
     if spec.at_most_once:
         return Interrupted()
-    if step.crashes + 1 >= max_crashes:
-        return CrashesTooOften(step.crashes + 1)
-    return RunAgain()
+    deaths = step.crashes + 1
+    if deaths >= max_crashes:
+        return CrashesTooOften(deaths)
+    return RunAlone() if deaths >= SUSPECT else RunAgain()
 
 
 def agree(recorded: Entry, *, kind: str, key: str, label: str, payload: bytes | None) -> bool:

@@ -23,6 +23,11 @@ class StepStatus(StrEnum):
     UNKNOWN = "unknown"
 
 
+# Looked up once: on Python 3.11 a member of an enum costs more than the comparison.
+SUCCEEDED = EntryKind.SUCCEEDED.value
+RUNNING, ENDED_WELL = StepStatus.RUNNING, StepStatus.SUCCEEDED
+
+
 class StepRecord:
     """The state of one step. Mutable, and changed by ``apply`` only: folding must cost less than storing."""
 
@@ -54,7 +59,7 @@ class StepRecord:
         """When it first started, and when its retry policy began: that is later where an operator had it retried."""
         self.started_seq = started_seq
         """The entry of its intent: with ``ended_seq`` it tells which steps overlapped."""
-        self.status = StepStatus.RUNNING
+        self.status = RUNNING
         self.attempt = 1
         """The number of the last attempt announced."""
         self.begun = True
@@ -81,10 +86,10 @@ class StepRecord:
     def apply(self, entry: Entry) -> None:
         """Take up the next entry about this step."""
         kind = entry.kind
-        if kind == EntryKind.SUCCEEDED:
+        if kind == SUCCEEDED:
             self.result = entry.payload
             self.unknown = False
-            self._end(StepStatus.SUCCEEDED, entry)
+            self._end(ENDED_WELL, entry)
         elif kind == EntryKind.FAILED:
             self._failed(entry)
         elif kind == EntryKind.RETRIED:

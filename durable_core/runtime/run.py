@@ -160,6 +160,8 @@ class Run(Ledger):
         if kind == EntryKind.SIGNALLED:
             if entry.key in ("pause", "resume"):
                 self.paused = self.held = entry.key == "pause"
+            elif entry.key == "deadline":
+                self.deadline_at_ns = None  # it comes once; whoever waits on in spite of it is not woken for it again
             if entry.label and entry.label in self.steps:
                 self.steps[entry.label].reopen(entry.at_ns)
             self._signal(entry)

@@ -50,6 +50,10 @@ class Shell(Protocol):
         """Call the step's function; its end comes back by ``PendingStep.attempted``."""
         ...
 
+    def suspect(self, step: "PendingStep", /) -> None:
+        """Have the step attempted while no other suspect is: one of them takes the process down."""
+        ...
+
     def drive_soon(self, run: "Run") -> None:
         """Have the run's body driven in this turn of the event loop."""
         ...

@@ -1,12 +1,17 @@
 """What a start writes: the version, the arguments and the row, also of a function that is not loaded here."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from durable_core.model.codec import Codec
+from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.run import NewRun, RunRecord, RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Store
 from durable_core.runtime.registry import Registry
+
+if TYPE_CHECKING:
+    from durable_core.runtime.run import Run
 
 
 def encoded_call(
@@ -35,6 +40,13 @@ def deadline_of(record: RunRecord, definition: DurableFunction) -> int | None:
     if record.deadline_at_ns is not None or definition.deadline_ns is None:
         return record.deadline_at_ns
     return record.created_at_ns + definition.deadline_ns
+
+
+def overdue(run: "Run", entries: Sequence[Entry], *, now_ns: int) -> bool:
+    """Whether the run's deadline has passed, still counts, and has not been told to it."""
+    if run.deadline_at_ns is None or run.deadline_at_ns > now_ns or run.phase:
+        return False
+    return not any(entry.kind == EntryKind.SIGNALLED and entry.key == "deadline" for entry in entries)
 
 
 def new_run(

@@ -12,6 +12,7 @@ from durable_core.model.decide import (
     CrashesTooOften,
     Interrupted,
     RunAgain,
+    RunAlone,
     after_crash,
     after_failure,
     given_up,
@@ -271,6 +272,8 @@ class PendingStep(StepRecord):
         match after_crash(self.spec, self, max_crashes=run.shell.max_crashes):
             case RunAgain():
                 self.again()
+            case RunAlone():
+                run.shell.suspect(self)
             case Interrupted():
                 error = StepInterrupted(
                     f"run {run.id}, step {self.key!r}: the process died while it ran; it is declared at_most_once, "

@@ -6,10 +6,8 @@ in the same commit that gives it back.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from durable_core.errors import DurableError, Fault, StoreError
 from durable_core.model.callback import TOLD
@@ -20,15 +18,17 @@ from durable_core.model.run import NewRun, RunRecord, RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store, Timer, TraceContext
 from durable_core.ports import Signal as StoredSignal
+from durable_core.runtime.admission import Admission, Queued
 from durable_core.runtime.attempts import Attempts
 from durable_core.runtime.callbacks import answered
 from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End
 from durable_core.runtime.primitives import Primitives
+from durable_core.runtime.quarantine import Quarantine
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
 from durable_core.runtime.shadow import bindings
-from durable_core.runtime.starting import deadline_of
+from durable_core.runtime.starting import deadline_of, overdue
 from durable_core.runtime.steps import PendingStep
 from durable_core.runtime.turn import drive
 from durable_core.runtime.writer import Settled, Writer
@@ -37,8 +37,6 @@ log = logging.getLogger("durable_core")
 
 MOST_CLAIMED = 500
 """Runs claimed in one transaction."""
-LINGER_NS = 5_000_000_000
-"""A run that waits no longer than this stays in memory; a longer wait costs a row and nothing else."""
 
 
 class Worker:
@@ -68,15 +66,15 @@ class Worker:
         self.now_ns, self.draw = clock.now_ns, ids.draw
         self.append, self.update, self.after = writer.append, writer.update, writer.after
         self.max_crashes, self.decoder = max_crashes, codec.decoder
-        self.leaving = self._starved = self._looking = False
+        self.leaving = self._looking = False
         self.runs: dict[int, Run] = {}
-        self._concurrency, self._active = concurrency, 0
-        self._admitted: deque[tuple[Run, tuple[Any, ...], dict[str, Any]]] = deque()
+        self._admission = Admission(concurrency)
         self._on_outcome, self._on_attention = on_outcome, on_attention
         self._takers: dict[int, list[asyncio.Future[None]]] = {}
         self._loop = asyncio.get_running_loop()
         self.guard = LoopGuard(self._loop)
         self._undriven: list[Run] = []
+        self.suspect = Quarantine(self).enter
         self._attempts = Attempts(self, self._loop, tracing=tracing)
         self._claimed: list[RunRecord] = []  # ours in the store, and not yet in memory
         self.poked = asyncio.Event()
@@ -93,9 +91,9 @@ class Worker:
         self.leaving = True
         if self._wake is not None:
             self._wake[1].cancel()
-        for run, _, _ in self._admitted:
-            run.status = RunStatus.PENDING
-            run.save(owner=None, wake_at_ns=0)
+        for queued in self._admission.queue:
+            queued.run.status = RunStatus.PENDING
+            queued.run.save(owner=None, wake_at_ns=0)
         cut = await self._attempts.drain(list(self.runs.values()), within_s=grace_s)
         if cut:
             log.warning(
@@ -120,7 +118,7 @@ class Worker:
         args, kwargs = definition.shape.decode(row.input, what=f"run {row.id}: the arguments")
         self.runs[row.num] = run
 
-        def told(accepted: bool, error: StoreError | None) -> None:  # noqa: FBT001
+        def told(accepted: bool, error: "StoreError | None") -> None:  # noqa: FBT001 - quoted: made for every start
             if not accepted and not run.dead:
                 run.evict()
             settled(accepted, error)
@@ -128,30 +126,27 @@ class Worker:
         self.writer.start(row, told)
         if row.deadline_at_ns is not None:
             self._watch_deadline(run)
-        if self._active < self._concurrency:
-            self._drive(run, args, kwargs)
+        queued = Queued(run, args, kwargs)
+        if self._admission.open:
+            self._drive(queued)
         else:
-            self._admitted.append((run, args, kwargs))
+            self._admission.queue.append(queued)
 
-    def _drive(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        run.active = True
-        self._active += 1
+    def _drive(self, queued: Queued) -> None:
+        run, args, kwargs = queued
+        self._admission.enter(run)
         run.begin(run.definition.fn(Primitives(run), *args, **kwargs))
         self.drive_soon(run)
 
     def _begin_early(self, run: Run) -> None:
-        """Begin a run beyond the concurrency: what it is told must find its body in place."""
-        for place, (waiting, args, kwargs) in enumerate(self._admitted):
-            if waiting is run:
-                del self._admitted[place]
-                self._drive(run, args, kwargs)
-                return
+        """Begin a run before its turn: what it is told must find its body in place."""
+        queued = self._admission.take(run)
+        if queued is not None:
+            self._drive(queued)
 
     def _admit(self) -> None:
-        while self._admitted and self._active < self._concurrency and not self.leaving:
-            run, args, kwargs = self._admitted.popleft()
-            if not run.dead:
-                self._drive(run, args, kwargs)
+        while not self.leaving and (queued := self._admission.next()) is not None:
+            self._drive(queued)
 
     def adopt(self, record: RunRecord, entries: list[Entry], signals: list[StoredSignal]) -> None:
         """Drive a run that another process, or this one earlier, has begun."""
@@ -159,8 +154,7 @@ class Worker:
         run = self._restored(record, definition)
         entries = list(revealed(self.secret, record.num, record.uid, entries))
         self.runs[record.num] = run
-        run.active = True
-        self._active += 1
+        self._admission.enter(run)
         run.seq = entries[-1].seq if entries else 0
         kill = next((signal for signal in signals if signal.name == "kill"), None)
         if kill is not None:
@@ -182,6 +176,8 @@ class Worker:
         if early:  # they change what is replayed, so they are journalled first
             entries = [*entries, *self._early(run, early)]
         run.inbox = [(signal.name, signal.payload, 0) for signal in signals if signal not in early]
+        if overdue(run, entries, now_ns=self.now_ns()):
+            run.inbox.append(("deadline", b"{}", 0))  # in time: a run that is parked leaves memory as soon as it is fed
         run.bindings = bindings(run, entries, args, kwargs)
         run.begin(run.definition.fn(Primitives(run), *args, **kwargs))
         run.replay(entries)
@@ -249,8 +245,7 @@ class Worker:
     def attempt(self, run: Run, step: PendingStep) -> None:
         """Call the step's function."""
         if not run.active:
-            run.active = True
-            self._active += 1
+            self._admission.enter(run)
         self._attempts.call(run, step)
 
     def drive_soon(self, run: Run) -> None:
@@ -279,7 +274,7 @@ class Worker:
             due.append(run.deadline_at_ns)
         wake_at_ns = min((at_ns for at_ns in due if at_ns is not None), default=None)
         if run.status is not RunStatus.STUCK:
-            if wake_at_ns is not None and wake_at_ns - self.now_ns() <= LINGER_NS:
+            if wake_at_ns is not None and self._admission.lingers(wake_at_ns - self.now_ns(), of=len(self.runs)):
                 return
             run.status = RunStatus.WAITING
         else:
@@ -287,7 +282,8 @@ class Worker:
         run.save(owner=None, wake_at_ns=wake_at_ns)
         run.evict()
         if wake_at_ns is not None:
-            self._wake_by(wake_at_ns)
+            # Not before the row says so: a claim that comes too soon finds nothing, and nobody would ask again.
+            self.after(partial(self._wake_by, wake_at_ns))
 
     def ended(self, run: Run, end: End) -> None:
         """Tell the waiters once the end is durable."""
@@ -304,14 +300,11 @@ class Worker:
 
     def _rest(self, run: Run) -> None:
         """``run`` no longer counts against the concurrency: let others in."""
-        if run.active:
-            run.active = False
-            self._active -= 1
-            if self._admitted:
-                # Not at once: this may be called amid another body, and no body is driven from within another.
-                self._loop.call_soon(self._admit)
-            elif self._starved:
-                self.poked.set()
+        if self._admission.leave(run):
+            self.poked.set()
+        elif self._admission.queue:
+            # Not at once: this may be called amid another body, and no body is driven from within another.
+            self._loop.call_soon(self._admit)
 
     def guilty(self, num: int, error: StoreError) -> None:
         """The store refuses this run's rows for good: drop it; it goes on from its journal once somebody has looked."""
@@ -376,24 +369,31 @@ class Worker:
 
     async def _claim(self) -> None:
         served = self.registry.served()
+        now_ns = self.now_ns()
         while served and not self.leaving:
-            room = self._concurrency - self._active - len(self._admitted)
-            self._starved = room <= 0
-            if self._starved:
+            room = self._admission.claimable()
+            if not room:
                 return  # whoever leaves pokes
             if not self._claimed:
-                limit = min(room, MOST_CLAIMED)
-                self._claimed = await self.store.claim(self.worker, served, now_ns=self.now_ns(), limit=limit)
+                now_ns = self.now_ns()
+                self._claimed = await self.store.claim(
+                    self.worker, served, now_ns=now_ns, limit=min(room, MOST_CLAIMED)
+                )
             if not self._claimed:
                 break
             nums = [record.num for record in self._claimed]
             journals = await self.store.load(nums)
-            left = await self.store.signals(nums)
+            left: dict[int, list[StoredSignal]] = {}
+            for signal in await self.store.signals(nums):
+                left.setdefault(signal.run, []).append(signal)
             records, self._claimed = self._claimed, []
             for record in records:
-                self.adopt(record, journals[record.num], [signal for signal in left if signal.run == record.num])
+                self.adopt(record, journals[record.num], left.get(record.num, []))
                 if record.num in self._takers:
                     self.after(partial(self._tell_takers, record.num))
-        next_ns = await self.store.next_wake_ns(after_ns=self.now_ns())
+            self._admission.claimed(len(records))
+        self._admission.claimed(0)
+        self._admit()
+        next_ns = await self.store.next_wake_ns(after_ns=now_ns)  # by then more may be due, and nobody else would ask
         if next_ns is not None:
             self._wake_by(next_ns)

@@ -18,6 +18,7 @@ from durable_core.model.tombstone import Tombstone
 from durable_core.stores.tables import TABLES, JournalRow, RunRow, SignalRow, WorkerRow
 
 TARGET = Path(__file__).with_name("sql.py")
+LINE = 120
 
 _HEAD = '''"""SQL of the tables, as text: definitions, column lists, and the statements that bind whole tuples.
 
@@ -56,45 +57,51 @@ def _insert(row: type[SQLModel], columns: tuple[str, ...]) -> str:
     return f"INSERT INTO {_table(row).name} ({', '.join(columns)}) VALUES "  # noqa: S608 - names of our own columns
 
 
-def _marks(count: int) -> str:
-    return f"({', '.join('?' * count)})"
+def _mark(row: type[SQLModel], column: str) -> str:
+    """Where a value is bound; for None it is a number that no value is, see ``sqlite_binding``."""
+    return "NULLIF(?, 0.5)" if _table(row).columns[column].nullable else "?"
+
+
+def _marks(row: type[SQLModel], columns: tuple[str, ...]) -> str:
+    return f"({', '.join(_mark(row, column) for column in columns)})"
 
 
 def statements() -> dict[str, str]:
     """The statements and column lists by the name of their constant."""
     run, entry = (*NewRun._fields, "updated_at_ns"), Entry._fields
     signal, worker = _columns(SignalRow, without="num"), _columns(WorkerRow)
-    changed = ", ".join(f"{column} = ?" for column in RunUpdate._fields[:-1])
+    changed = ", ".join(f"{column} = {_mark(RunRow, column)}" for column in RunUpdate._fields[:-1])
     return {
         "RUN_COLUMNS": ", ".join(_columns(RunRow)),
         "INSERT_RUNS": _insert(RunRow, run),
-        "RUN_MARKS": _marks(len(run)),
+        "RUN_MARKS": _marks(RunRow, run),
         "UPDATE_RUN": f"UPDATE runs SET {changed} WHERE num = ?",  # noqa: S608 - names of our own columns
         "ENTRY_COLUMNS": ", ".join(_columns(JournalRow, without="pos")),
         "INSERT_ENTRIES": _insert(JournalRow, entry),
-        "ENTRY_MARKS": _marks(len(entry)),
-        "INSERT_SIGNAL": _insert(SignalRow, signal) + _marks(len(signal)),
+        "ENTRY_MARKS": _marks(JournalRow, entry),
+        "INSERT_SIGNAL": _insert(SignalRow, signal) + _marks(SignalRow, signal),
         "TOMBSTONE_COLUMNS": ", ".join(Tombstone._fields),
-        "INSERT_WORKER": _insert(WorkerRow, worker) + _marks(len(worker)),
+        "INSERT_WORKER": _insert(WorkerRow, worker) + _marks(WorkerRow, worker),
     }
 
 
-def _literal(sql: str, width: int = 100) -> str:
-    """``sql`` as Python source: one string, or several in brackets, broken at blanks."""
-    if len(sql) <= width:
-        return f'"{sql}"'
+def _constant(name: str, sql: str, width: int = 100) -> str:
+    """``sql`` as Python source: one string, or several in brackets, broken at blanks, as ``ruff format`` has it."""
+    line = f'{name} = "{sql}"'
+    if len(line) <= LINE:
+        return line
     lines, rest = list[str](), sql
-    while len(rest) > width:
+    while len(rest) > width and len(sql) > LINE - len('    ""'):
         cut = rest.rindex(" ", 0, width) + 1
         lines.append(rest[:cut])
         rest = rest[cut:]
-    return "(\n" + "".join(f'    "{line}"\n' for line in (*lines, rest)) + ")"
+    return f"{name} = (\n" + "".join(f'    "{line}"\n' for line in (*lines, rest)) + ")"
 
 
 def render() -> str:
     """The whole text of ``sql.py``."""
     tables = "".join(f'    """\n{definition}\n""",\n' for definition in definitions())
-    constants = "".join(f"\n{name} = {_literal(sql)}\n" for name, sql in statements().items())
+    constants = "".join(f"\n{_constant(name, sql)}\n" for name, sql in statements().items())
     return f"{_HEAD}CREATE = (\n{tables})\n{constants}"
 
 

@@ -148,11 +148,14 @@ INSERT_RUNS = (
     "parent, traceparent, created_at_ns, updated_at_ns) VALUES "
 )
 
-RUN_MARKS = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+RUN_MARKS = (
+    "(?, ?, ?, ?, ?, ?, NULLIF(?, 0.5), NULLIF(?, 0.5), NULLIF(?, 0.5), ?, NULLIF(?, 0.5), NULLIF(?, 0.5), ?, ?)"
+)
 
 UPDATE_RUN = (
-    "UPDATE runs SET status = ?, phase = ?, owner = ?, wake_at_ns = ?, paused = ?, output = ?, error = "
-    "?, reason = ?, detail = ?, updated_at_ns = ?, ended_at_ns = ? WHERE num = ?"
+    "UPDATE runs SET status = ?, phase = ?, owner = NULLIF(?, 0.5), wake_at_ns = NULLIF(?, 0.5), paused "
+    "= ?, output = NULLIF(?, 0.5), error = NULLIF(?, 0.5), reason = NULLIF(?, 0.5), detail = NULLIF(?, "
+    "0.5), updated_at_ns = ?, ended_at_ns = NULLIF(?, 0.5) WHERE num = ?"
 )
 
 ENTRY_COLUMNS = "run, seq, kind, key, attempt, label, payload, error, started_at_ns, at_ns, due_at_ns, worker"
@@ -162,7 +165,7 @@ INSERT_ENTRIES = (
     "due_at_ns, worker) VALUES "
 )
 
-ENTRY_MARKS = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+ENTRY_MARKS = "(?, ?, ?, ?, ?, ?, NULLIF(?, 0.5), NULLIF(?, 0.5), NULLIF(?, 0.5), ?, NULLIF(?, 0.5), ?)"
 
 INSERT_SIGNAL = "INSERT INTO signals (run, name, payload, at_ns) VALUES (?, ?, ?, ?)"
 

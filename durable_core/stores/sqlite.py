@@ -25,6 +25,7 @@ from durable_core.stores import refusals
 from durable_core.stores.sqlite_checkup import check_up
 from durable_core.stores.sqlite_file import SqliteFile
 from durable_core.stores.sqlite_reader import Reader
+from durable_core.stores.sqlite_signals import Signals
 from durable_core.stores.sqlite_writer import NUMBERS
 
 log = logging.getLogger("durable_core")
@@ -60,6 +61,7 @@ class SqliteStore:
         self._numbers_left = 0
         self._spare = range(0)
         self._version = 0
+        self._signals = Signals(self._transact, lambda: self._file.writer)
 
     @property
     def secret(self) -> bytes:
@@ -143,7 +145,7 @@ class SqliteStore:
         def work() -> tuple[frozenset[int], range]:
             return file.writer.write(batch), file.writer.reserve_numbers() if low else range(0)
 
-        refused, numbers = await self._transact(f"write a batch of {rows} rows", work, rows=rows)
+        refused, numbers = await self._transact(f"write a batch of {rows} rows", work, rows)
         if low:
             self._spare = numbers
         return refused
@@ -155,14 +157,14 @@ class SqliteStore:
         if not served or limit < 1 or not self._ask(lambda reader: reader.due(served, now_ns=now_ns, limit=1)):
             return []
         take = partial(self._file.writer.claim, worker, served, now_ns=now_ns, limit=limit)
-        return await self._transact("claim runs", take, rows=limit)
+        return await self._transact("claim runs", take, limit)
 
     async def release_dead(self) -> int:
         """Free the runs of workers whose lock is free; see ``Store.release_dead``."""
         file = self._file
         if not self._ask(lambda reader: reader.other_workers(file.worker)):
             return 0
-        return await self._transact("release dead workers", file.release_dead, rows=1)
+        return await self._transact("release dead workers", file.release_dead, 1)
 
     async def next_wake_ns(self, *, after_ns: int) -> int | None:
         """When the next unowned open run that is not paused falls due; see ``Store.next_wake_ns``."""
@@ -246,8 +248,7 @@ class SqliteStore:
 
     async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool = False) -> bool:
         """Leave a signal for ``run``; durable on return. See ``Store.signal``."""
-        leave = partial(self._file.writer.signal, run, name, payload, now_ns=now_ns, ended=ended)
-        return await self._transact(f"leave the signal {name!r}", leave, rows=1)
+        return await self._signals.leave(run, name, payload, now_ns=now_ns, ended=ended)
 
     async def signals(self, runs: Collection[int]) -> list[Signal]:
         """The signals that wait for these runs; see ``Store.signals``."""
@@ -298,7 +299,7 @@ class SqliteStore:
             changed, self._version = version != self._version, version
             return changed
 
-    async def _transact(self, doing: str, work: Callable[[], T], *, rows: int, apart: bool = False) -> T:
+    async def _transact(self, doing: str, work: Callable[[], T], rows: int, *, apart: bool = False) -> T:
         """Do ``work`` in one transaction; it is durable on return, or nothing of it was written.
 
         ``apart`` has all of it done on the thread that waits for the disk, because the work itself takes milliseconds.

@@ -36,7 +36,8 @@ FIND_NUMS = f"SELECT {sql.RUN_COLUMNS} FROM runs WHERE num IN ({{marks}})"
 OWED = "SELECT worker, pos FROM traced WHERE worker = ? OR worker NOT IN (SELECT id FROM workers)"
 # From the cursor on by position: a worker that exports reads what it has just written, which is at the journal's end.
 WRITTEN = f"SELECT pos, {sql.ENTRY_COLUMNS} FROM journal WHERE pos > ? AND worker = ? ORDER BY pos LIMIT ?"
-WAITING = "SELECT num, run FROM signals"
+WAITING = "SELECT num, run FROM signals LIMIT ?"
+WAITING_FOR = "SELECT num FROM signals WHERE run IN ({marks})"
 SIGNALS = "SELECT num, run, name, payload FROM signals WHERE num IN ({marks})"
 DUE = f"""
 SELECT {sql.RUN_COLUMNS} FROM runs
@@ -219,9 +220,17 @@ class Reader:
 
     def signals(self, runs: Collection[int]) -> list[Signal]:
         """The signals that wait for ``runs``, the oldest first."""
-        # A worker asks for all its runs, which may be thousands; signals that wait are few.
+        # A worker asks for all its runs, which may be thousands, while few signals wait; or the other way round.
         asked = frozenset(runs)
-        nums = [num for num, run in self._connection.execute(WAITING) if run in asked]
+        waiting = self._connection.execute(WAITING, (len(asked) + 1,)).fetchall()
+        if len(waiting) <= len(asked):
+            nums = [int(num) for num, run in waiting if run in asked]
+        else:
+            nums = [
+                int(num)
+                for some in chunks(tuple(asked))
+                for (num,) in self._connection.execute(WAITING_FOR.format(marks=marks(len(some))), some)
+            ]
         found: list[Signal] = []
         for some in chunks(nums):
             rows = self._connection.execute(SIGNALS.format(marks=marks(len(some))), some)

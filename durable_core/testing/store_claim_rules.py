@@ -193,6 +193,22 @@ class ClaimRules(Rules):
             assert await store.signals([4711]) == []
 
     @in_loop
+    async def test_signals_left_together_have_fates_of_their_own(self, make_store: MakeStore) -> None:
+        """Of many signals at once those for nobody and for an ended run are refused, and the rest are left."""
+        async with opened(make_store, "w1") as (store,):
+            runs = [await add(store, f"r{number}", wake_at_ns=None) for number in range(20)]
+            await store.commit(new_batch(updates=[new_update(runs[0], status=RunStatus.COMPLETED, ended_at_ns=20)]))
+            told = await asyncio.gather(
+                *(store.signal(run, "cancel", str(run).encode(), now_ns=1) for run in (*runs, 4711, *runs)),
+                return_exceptions=True,
+            )
+            assert told[0] is told[21] is False
+            assert isinstance(told[20], StoreError)
+            assert told[1:20] == told[22:] == [True] * 19
+            assert [signal.run for signal in await store.signals([*runs, 4711])] == runs[1:] * 2
+            assert len(await claimed(store, "w1")) == 19
+
+    @in_loop
     async def test_no_signal_is_lost_when_a_run_is_let_go(self, make_store: MakeStore) -> None:
         """A signal that its owner had not seen makes the run due: whether the owner evicts it, leaves or dies."""
         async with opened(make_store, "w1") as (store,):

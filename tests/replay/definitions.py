@@ -320,7 +320,8 @@ async def chain(s: Saga, about: str) -> list[str]:
 SAGAS: dict[str, SagaDef[..., Any]] = {
     each.name: each
     for each in (
-        trip, undone, doubts, person, part, blocks, answers, heartbeats, waits, mended, forward, loops, crashes, overrun,
+        trip, undone, doubts, person, part, blocks, answers, heartbeats, waits, mended, forward, loops,
+        crashes, overrun,
         pair, chain,
     )
 }  # fmt: skip

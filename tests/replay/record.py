@@ -363,7 +363,8 @@ async def held(scene: Scene) -> None:
 
 SCENES: tuple[Callable[[Scene], Awaitable[None]], ...] = (
     trip, refused_pivot, savepoint, doubts, blocks, deadline, answers, heartbeats, cancelled_delay, cancelled_sleep,
-    skipped, resolved, retried_doubt, past_pivot, paused, patched, crashed, left, withheld, overrun, killed, rolled_back, held,
+    skipped, resolved, retried_doubt, past_pivot, paused, patched, crashed, left, withheld, overrun,
+    killed, rolled_back, held,
 )  # fmt: skip
 
 
