@@ -8,7 +8,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from durable_core.errors import RunNotFound, StoreError
 from durable_core.model.codec import Codec
@@ -29,10 +29,16 @@ from durable_core.runtime.worker import Worker
 from durable_core.runtime.writer import Writer
 from durable_core.stores import open_store
 
+if TYPE_CHECKING:
+    from durable_core.tracing.exporter import Exporter
+    from durable_core.tracing.wiring import Tracing
+
 log = logging.getLogger("durable_core")
 
 POLL_S = 0.05
 """How often to ask the store whether another process has written."""
+SPANS_S = 5.0
+"""How long leaving waits for spans to be taken; what is left then is owed, and sent by the next process."""
 BURIAL_S = 1.0
 """How often to look for workers that have died."""
 FLUSH_S = 1.0
@@ -49,6 +55,7 @@ class Kernel:
         clock: drives waits, retry delays and step timeouts.
         ids: where identities and jitter come from.
         store: instead of ``url``, an opened or unopened store.
+        tracing: where the spans of runs go; None: nowhere.
 
     Use it as an asynchronous context manager. On entry it recovers what an earlier process left.
     """
@@ -64,6 +71,7 @@ class Kernel:
         store: Store | None = None,
         on_attention: Callable[[str], Awaitable[None]] | None = None,
         on_rewritten: Rewritten = warn,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self.settings = settings or Settings()
         self._attention = Attention(on_attention)
@@ -78,6 +86,10 @@ class Kernel:
         self.store: Store = store or open_store(url)
         self._writer: Writer | None = None
         self._worker: Worker | None = None
+        self.tracing = tracing
+        self.context = None if tracing is None else tracing.context
+        self.exporter: Exporter | None = None
+        """Follows the journal and exports spans, in a worker that is traced; what it did is told after it is left."""
         self._scout: asyncio.Task[None] | None = None
         self._announcer: Announcer | None = None
         self._vigil: Vigil | None = None
@@ -111,6 +123,7 @@ class Kernel:
                 id_retention_ns=self.settings.id_retention_ns,
             )
             self._housekeeping = loop.create_task(self._housekeeper.run())
+            self.exporter = await self._exporting()
         self._scout = loop.create_task(self._look_around())
         attach = getattr(self.clock, "attach", None)
         if attach is not None:  # a clock under a test's control waits for this engine to be idle
@@ -132,6 +145,7 @@ class Kernel:
             codec=self.codec,
             on_outcome=self._told,
             on_attention=self._attention.ask_for,
+            tracing=self.context,
         )
 
     async def __aexit__(
@@ -156,10 +170,31 @@ class Kernel:
         finally:
             self._writer = self._worker = self._scout = self._announcer = self._vigil = None
             self._housekeeper = self._housekeeping = None
+            if self.exporter is not None:
+                await self.exporter.close(within_s=SPANS_S)
             left = StoreError("the engine was left while this waited; the run goes on, ask another engine on its store")
             self._waiters.fail(left)
             await self._attention.told()
             await self.store.close()
+
+    async def _exporting(self) -> "Exporter | None":
+        """Begin to export spans, where they are wanted."""
+        tracing = self.tracing
+        if tracing is None:
+            return None
+        from durable_core.tracing.exporter import Exporter  # noqa: PLC0415 - only for those who want spans
+
+        exporter = Exporter(
+            self.store,
+            self.name,
+            tracing.sink,
+            tracing.vocabulary,
+            progress=self.progress,
+            failures=tracing.failures,
+            meters=tracing.meters,
+        )
+        await exporter.start()
+        return exporter
 
     @property
     def secret(self) -> bytes:

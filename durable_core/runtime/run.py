@@ -322,7 +322,7 @@ class Run(Ledger):
         self.status = end.status
         self.phase = end.phase or self.phase
         self.reason = end.reason
-        self.input(EntryKind.ENDED, "", 0, end.status, end.output, end.error)
+        self.input(EntryKind.ENDED, end.phase, 0, end.status, end.output, end.error)
         self.save(owner=None, wake_at_ns=None, end=end)
         self.shell.ended(self, end)
         self.release()

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import typer
 
-from sagas.cli import callback, checking, doctoring, purging, reading, serving, starting, verbs
+from sagas.cli import callback, checking, doctoring, purging, reading, serving, starting, traces, verbs
 from sagas.cli.exits import INTERRUPTED, refused
 from sagas.cli.options import Before, Json, Store
 
-GROUPS = (serving, starting, checking, reading, verbs, callback, purging, doctoring)
+GROUPS = (serving, starting, checking, reading, verbs, callback, purging, doctoring, traces)
 
 ABOUT = """Run, start, watch and mend sagas.
 

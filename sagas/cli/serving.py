@@ -27,6 +27,9 @@ from sagas.cli.layout import Piece, clean
 from sagas.cli.modules import load, resources_of, sagas_of
 from sagas.cli.options import Common, Json, Store, common
 from sagas.cli.spans import retention_of
+from sagas.tracing import StepLogs, configure, flush, wanted
+
+LOGGED = "%(asctime)s %(levelname)s %(name)s: %(message)s%(saga)s"
 
 
 @attrs.frozen
@@ -72,6 +75,8 @@ def worker(
 ) -> None:
     """Run the sagas of MODULE until SIGTERM or Ctrl-C; a second Ctrl-C stops at once.
 
+    With OTEL_EXPORTER_OTLP_ENDPOINT set, the traces of its sagas are sent there.
+
     A module may have `resources`: a list of the objects that its steps ask for, or a callable (plain, async, or a
     context manager) that gives one.
     """
@@ -79,11 +84,16 @@ def worker(
     levels = logging.getLevelNamesMapping()
     if log_level.upper() not in levels:
         raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
-    logging.basicConfig(level=levels[log_level.upper()], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.addFilter(StepLogs())
+    logging.basicConfig(level=levels[log_level.upper()], format=LOGGED, handlers=[handler])
+    if wanted():
+        configure()
     limits = Limits(
         concurrency, grace, retention_of(retention, "--retention"), retention_of(id_retention, "--id-retention")
     )
     asyncio.run(_serve([load(name) for name in modules], given, limits))
+    flush()
     _leave()
 
 

@@ -1,4 +1,4 @@
-"""Every acceptance test runs on a store in memory and on a file."""
+"""Every acceptance test runs on a store in memory and on a file, and all its sagas have sound traces."""
 
 from pathlib import Path
 
@@ -6,6 +6,9 @@ import pytest
 
 from durable_core.stores.memory import MemoryData
 from tests.acceptance.parties import Place
+from tests.traces import sound_traces
+
+__all__ = ["place", "sound_traces"]
 
 
 @pytest.fixture(params=["memory", "sqlite"])
