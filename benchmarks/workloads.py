@@ -5,8 +5,11 @@ Each runs in a process of its own on a new store, checks that every saga ended a
 
 import asyncio
 import contextlib
+import os
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import Any
 import attrs
 
 from benchmarks.waiting import w6
-from sagas import Orchestrator, Saga, SagaCompensated, saga, step
+from sagas import Orchestrator, Saga, SagaCompensated, saga, step, tracing
 
 
 @attrs.frozen
@@ -129,7 +132,42 @@ async def w2(url: str, sagas: int = 2000, prefix: str = "") -> dict[str, float]:
     return {"sagas_s": sagas / took, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-async def _whole(orchestrator: Orchestrator, number: int, prefix: str) -> Receipt:
+@contextlib.contextmanager
+def exporting(sampler: str) -> Iterator[None]:
+    """Traces are sent by OTLP to a collector in a process of its own."""
+    os.environ["OTEL_TRACES_SAMPLER"] = sampler
+    with subprocess.Popen([sys.executable, "-m", "benchmarks.collector"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        tracing.configure(f"http://127.0.0.1:{int(process.stdout.readline())}")
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+async def w2_exported(url: str, sagas: int = 2000) -> dict[str, float]:
+    """W2 with every span exported: until the sagas have ended, and until the collector has the last span."""
+    with exporting("always_on"):
+        async with Orchestrator(url, sagas=[four_steps]) as orchestrator:
+            exporter = orchestrator.engine.exporter
+            assert exporter is not None
+            await asyncio.gather(*[_whole(orchestrator, -1 - number) for number in range(20)])
+            with watch() as seconds:
+                await asyncio.gather(*[_whole(orchestrator, number) for number in range(sagas)])
+                ended = seconds()
+                while exporter.tally.sent < 6 * (sagas + 20):  # noqa: ASYNC110 - it is a counter
+                    await asyncio.sleep(0.001)
+                took = seconds()
+    return {"sagas_s": sagas / ended, "exported_s": sagas / took}
+
+
+async def w2_left_out(url: str) -> dict[str, float]:
+    """W2 with tracing on and no saga sampled."""
+    with exporting("always_off"):
+        return {"sagas_s": (await w2(url))["sagas_s"]}
+
+
+async def _whole(orchestrator: Orchestrator, number: int, prefix: str = "") -> Receipt:
     handle = await orchestrator.start(four_steps, order(number), id=f"order-{prefix}{number}")
     return await handle.result()
 
@@ -166,7 +204,15 @@ async def w4(url: str) -> dict[str, float]:
     return figures
 
 
-WORKLOADS: dict[str, Callable[[str], Awaitable[dict[str, float]]]] = {"W1": w1, "W2": w2, "W3": w3, "W4": w4, "W6": w6}
+WORKLOADS: dict[str, Callable[[str], Awaitable[dict[str, float]]]] = {
+    "W1": w1,
+    "W2": w2,
+    "W2-exported": w2_exported,
+    "W2-left-out": w2_left_out,
+    "W3": w3,
+    "W4": w4,
+    "W6": w6,
+}
 
 
 def store_in(folder: Path) -> str:

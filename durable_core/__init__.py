@@ -11,6 +11,9 @@ made of, ``DeclaredStep`` and ``CallShape`` its declarations. ``sagas`` stands o
 others; this package knows nothing of compensation.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from durable_core.bodies.blocks import ChildBlock, ParallelBlock, in_lanes
 from durable_core.bodies.body import BodyContext
 from durable_core.bodies.callback import Callback
@@ -67,7 +70,7 @@ from durable_core.model.declared import (
 )
 from durable_core.model.durable import Durable
 from durable_core.model.entry import Entry as JournalEntry
-from durable_core.model.entry import EntryKind
+from durable_core.model.entry import EntryKind, held
 from durable_core.model.failure import FailureText, capture, describe, rebuild
 from durable_core.model.info import (
     HistoryEntry,
@@ -77,6 +80,7 @@ from durable_core.model.info import (
     error_text,
     history_of,
     maybe_at,
+    not_before,
     ns_of,
     plain_input,
     read_or_plain,
@@ -110,6 +114,33 @@ from durable_core.runtime.settings import Settings
 from durable_core.runtime.steps import OutcomeUnknown
 from durable_core.runtime.waiters import RunOutcome
 from durable_core.stores import Migrated, migrate, open_store
+from durable_core.tracing.wanted import spans_wanted
+
+if TYPE_CHECKING:
+    from durable_core.tracing.counting import METRICS, Metric
+    from durable_core.tracing.documents import jaeger_document, otlp_document
+    from durable_core.tracing.fold import RunTrace, spans_of
+    from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord
+    from durable_core.tracing.vocabulary import (
+        Closes,
+        Ending,
+        Meaning,
+        Notes,
+        Opens,
+        StepWords,
+        Vocabulary,
+    )
+    from durable_core.tracing.wiring import Tracing, export_directly, export_failures, tracing_with
+
+LATER = {
+    "counting": ("METRICS", "Metric"),
+    "documents": ("jaeger_document", "otlp_document"),
+    "fold": ("RunTrace", "spans_of"),
+    "span": ("SpanEvent", "SpanLink", "SpanRecord"),
+    "vocabulary": ("Closes", "Ending", "Meaning", "Notes", "Opens", "StepWords", "Vocabulary"),
+    "wiring": ("Tracing", "export_directly", "export_failures", "tracing_with"),
+}
+"""What only those need who want spans: loaded when it is asked for, by the module of ``durable_core.tracing``."""
 
 __all__ = [
     "CHILD_COMPLETED",
@@ -117,6 +148,7 @@ __all__ = [
     "CURRENT",
     "DEFAULT_UNKNOWN",
     "ENDS",
+    "METRICS",
     "Announced",
     "Answer",
     "Answers",
@@ -136,6 +168,7 @@ __all__ = [
     "ChildBlock",
     "Clock",
     "Closed",
+    "Closes",
     "Codec",
     "Context",
     "DeclaredStep",
@@ -144,6 +177,7 @@ __all__ = [
     "DurableError",
     "DurableFunction",
     "End",
+    "Ending",
     "Engine",
     "EntryKind",
     "Facts",
@@ -157,9 +191,13 @@ __all__ = [
     "JournalEntry",
     "LeaseLost",
     "Level",
+    "Meaning",
+    "Metric",
     "Migrated",
     "NonDeterminismError",
+    "Notes",
     "Offer",
+    "Opens",
     "Operation",
     "Outcome",
     "OutcomeUnknown",
@@ -184,10 +222,14 @@ __all__ = [
     "RunStatus",
     "RunStep",
     "RunStuck",
+    "RunTrace",
     "Runs",
     "Settings",
     "SiblingFailed",
     "Span",
+    "SpanEvent",
+    "SpanLink",
+    "SpanRecord",
     "Step",
     "StepCrashed",
     "StepInterrupted",
@@ -195,6 +237,7 @@ __all__ = [
     "StepSpec",
     "StepStatus",
     "StepTimeout",
+    "StepWords",
     "Store",
     "StoreError",
     "StoreFormatError",
@@ -206,6 +249,8 @@ __all__ = [
     "Takes2",
     "Takes3",
     "Tally",
+    "Tracing",
+    "Vocabulary",
     "WorkerSeen",
     "WrongState",
     "at",
@@ -218,17 +263,23 @@ __all__ = [
     "describe",
     "durable",
     "error_text",
+    "export_directly",
+    "export_failures",
     "faulted_on",
     "fold",
+    "held",
     "history_of",
     "idempotency_key",
     "in_lanes",
     "is_async",
+    "jaeger_document",
     "maybe_at",
     "migrate",
     "name_of",
+    "not_before",
     "ns_of",
     "open_store",
+    "otlp_document",
     "place_of",
     "plain_input",
     "positional",
@@ -236,9 +287,19 @@ __all__ = [
     "read_or_plain",
     "rebuild",
     "served",
+    "spans_of",
+    "spans_wanted",
     "step",
     "step_of",
     "stuck_error",
     "to_ns",
+    "tracing_with",
     "waits_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in LATER.items():
+        if name in names:
+            return getattr(import_module(f"durable_core.tracing.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

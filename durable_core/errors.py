@@ -263,6 +263,8 @@ class Fault(EngineSignal):
     """The step to attempt again once it is mended; empty where the body itself is run again."""
     since: int = 0
     """The journal entry from which on all is void then."""
+    about: tuple[str, ...] = ()
+    """The keys of what it is about, where that is not ``step`` alone: a child, say."""
 
     def __init__(self, message: str) -> None:
         super().__init__(f"{message} [{self.code}]")

@@ -8,7 +8,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from durable_core.errors import LeaseLost, RunNotFound, StoreError
 from durable_core.model.codec import Codec
@@ -31,10 +31,16 @@ from durable_core.runtime.worker import Worker
 from durable_core.runtime.writer import Writer
 from durable_core.stores import open_store
 
+if TYPE_CHECKING:
+    from durable_core.tracing.exporter import Exporter
+    from durable_core.tracing.wiring import Tracing
+
 log = logging.getLogger("durable_core")
 
 POLL_S = 0.05
 """How often to ask the store whether another process has written."""
+SPANS_S = 5.0
+"""How long leaving waits for spans to be taken; what is left then is owed, and sent by the next process."""
 BURIAL_S = 1.0
 """How often to look for workers that have died."""
 FLUSH_S = 1.0
@@ -51,6 +57,7 @@ class Kernel:
         clock: drives waits, retry delays and step timeouts.
         ids: where identities and jitter come from.
         store: instead of ``url``, an opened or unopened store.
+        tracing: where the spans of runs go; None: nowhere.
 
     Use it as an asynchronous context manager. On entry it recovers what an earlier process left.
     """
@@ -66,6 +73,7 @@ class Kernel:
         store: Store | None = None,
         on_attention: Callable[[str], Awaitable[None]] | None = None,
         on_rewritten: Rewritten = warn,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self.settings = settings or Settings()
         self._attention = Attention(on_attention)
@@ -83,6 +91,10 @@ class Kernel:
         self._writer: Writer | None = None
         self._worker: Worker | None = None
         self._keeper: Keeper | None = None
+        self.tracing = tracing
+        self.context = None if tracing is None else tracing.context
+        self.exporter: Exporter | None = None
+        """Follows the journal and exports spans, in a worker that is traced; what it did is told after it is left."""
         self._scout: asyncio.Task[None] | None = None
         self._announcer: Announcer | None = None
         self._vigil: Vigil | None = None
@@ -118,6 +130,7 @@ class Kernel:
         )
         if self.settings.worker:
             self._begin_work(self._writer)
+            self.exporter = await self._exporting()
         self._seen = Pulsometer(loop.time())
         self._scout = loop.create_task(self._look_around())
         attach = getattr(self.clock, "attach", None)
@@ -133,7 +146,7 @@ class Kernel:
             writer=writer,
             worker=self._worker,
             new_name=self._new_name,
-            on_rejoined=self.registry.renew,
+            on_rejoined=self._rejoined,
         )
         if self._watching:
             tell, poke = self._attention.ask_for_each, self._worker.poked.set
@@ -161,6 +174,7 @@ class Kernel:
             codec=self.codec,
             on_outcome=self._told,
             on_attention=self._attention.ask_for,
+            tracing=self.context,
         )
 
     async def __aexit__(
@@ -185,10 +199,38 @@ class Kernel:
         finally:
             self._writer = self._worker = self._scout = self._keeper = self._announcer = self._vigil = None
             self._housekeeper = self._housekeeping = None
+            if self.exporter is not None:
+                await self.exporter.close(within_s=SPANS_S)
             left = StoreError("the engine was left while this waited; the run goes on, ask another engine on its store")
             self._waiters.fail(left)
             await self._attention.told()
             await self.store.close()
+
+    async def _rejoined(self) -> None:
+        """The worker goes on under another name: it serves anew, and its spans are owed by that name."""
+        self.registry.renew()
+        if self.exporter is not None:
+            await self.exporter.close(within_s=0)  # what the lost name owes is adopted by whoever lives
+            self.exporter = await self._exporting()
+
+    async def _exporting(self) -> "Exporter | None":
+        """Begin to export spans, where they are wanted."""
+        tracing = self.tracing
+        if tracing is None:
+            return None
+        from durable_core.tracing.exporter import Exporter  # noqa: PLC0415 - only for those who want spans
+
+        exporter = Exporter(
+            self.store,
+            self.name,
+            tracing.sink,
+            tracing.vocabulary,
+            progress=self.progress,
+            failures=tracing.failures,
+            meters=tracing.meters,
+        )
+        await exporter.start()
+        return exporter
 
     @property
     def secret(self) -> bytes:

@@ -1,7 +1,7 @@
 """The seams of the engine: what it needs of a store, a clock and a source of ids, and nothing more."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import attrs
 
@@ -51,7 +51,41 @@ class Batch:
         )
 
 
-class Store(Protocol):
+class SpanLedger(Protocol):
+    """What a store knows of the spans that are still to be exported: how far each worker's entries have been.
+
+    A worker that exports owes the spans of its own entries, and of those that a dead worker left owing. Entries of one
+    worker are committed one batch after the other, so that a position among its own is a safe place to go on from, also
+    where the batches of several workers are committed in another order than they took their positions.
+    No position is handed out twice, whatever has been deleted meanwhile.
+    """
+
+    async def owe(self, worker: str) -> int:
+        """From here on the spans of ``worker``'s entries are owed; the position after which they begin. Durable."""
+        ...
+
+    async def owed(self, worker: str) -> dict[str, int]:
+        """The positions up to which entries have been exported, of ``worker`` and of debtors that live no more."""
+        ...
+
+    async def adopt(self, debtor: str, *, worker: str) -> bool:
+        """Let ``worker`` alone pay what ``debtor`` owes, as long as it lives; False where a living one does already."""
+        ...
+
+    async def pay(self, worker: str, pos: int | None) -> None:
+        """The entries of ``worker`` up to ``pos`` have been exported; None: all of them, and it owes no more."""
+        ...
+
+    async def written(self, worker: str, *, after: int, limit: int) -> list[tuple[int, Entry]]:
+        """The first entries of ``worker`` after a position, each with its own, in the order of its commits."""
+        ...
+
+    async def find_nums(self, nums: Sequence[int]) -> list[RunRecord]:
+        """The runs of these numbers, in no order; unknown ones are left out."""
+        ...
+
+
+class Store(SpanLedger, Protocol):
     """Where runs and their journals live. One instance serves one engine, on its event loop.
 
     Every method may raise ``StoreError``; ``StoreError.transient`` says whether it is worth asking again.
@@ -217,6 +251,38 @@ class Store(Protocol):
 
     async def forget(self, *, now_ns: int, limit: int) -> int:
         """Drop up to ``limit`` tombstones whose time has come; their ids are free again. Returns how many."""
+        ...
+
+
+class SpanSink(Protocol):
+    """Takes spans out of the process."""
+
+    def send(self, spans: Sequence[Any]) -> bool:
+        """Send them; False where they have to be sent again. Called on a thread of its own: it may block."""
+        ...
+
+
+class MeasureSink(Protocol):
+    """Takes measurements out of the process."""
+
+    def record(self, measure: Any) -> None:
+        """Count or record one thing; quick. See ``durable_core.tracing.counting``."""
+        ...
+
+
+class TraceContext(Protocol):
+    """What a tracing library is asked for while runs begin and their steps run."""
+
+    def origin(self, uid: bytes, name: str, mode: Literal["link", "join"]) -> str | None:
+        """What a run that begins here stores of its trace; see ``NewRun.traceparent``."""
+        ...
+
+    def enter(self, trace_id: int, span_id: int, *, sampled: bool) -> Any:
+        """Make a step's span the current one for the code that runs in this context; returns what ``leave`` wants."""
+        ...
+
+    def leave(self, token: Any) -> None:
+        """The step is over."""
         ...
 
 

@@ -6,7 +6,7 @@ Invariant: what a call reports has been committed before it returns.
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -42,10 +42,12 @@ class Runs(Kernel):
         id: str | None = None,
         version: int | None = None,
         deadline_ns: int | None = None,
+        trace: Literal["link", "join"] = "link",
     ) -> RunRef:
         """Start a run; it is durable on return.
 
-        The same id with the same function and input gives the existing run.
+        The same id with the same function and input gives the existing run. ``trace`` says whether the run's trace
+        links to the one that is current here, or joins it.
 
         Raises:
             RunExists: the id is taken by another function or input, or was by a run that has been purged.
@@ -59,25 +61,25 @@ class Runs(Kernel):
             version = await announced_version(self.store, self.registry, name, version)
         if id is not None:
             check_id(id)
-        payload = encoded_call(
-            definition, args, dict(kwargs or {}), codec=self.codec, what=f"starting {name}: the arguments"
-        )
+        what = f"starting {name}: the arguments"
+        payload = encoded_call(definition, args, dict(kwargs or {}), codec=self.codec, what=what)
         if writer.crowded:
             await writer.room()
-        worker = (
-            self._worker if definition is not None and self._worker is not None and not self._worker.leaving else None
-        )
+        here = definition is not None and self._worker is not None and not self._worker.leaving
+        worker = self._worker if here else None
         span_ns = definition.deadline_ns if deadline_ns is None and definition is not None else deadline_ns
+        uid = self.ids.uid()
         row = new_run(
             self.store.next_num(),
             id or self.ids.name(),
-            self.ids.uid(),
+            uid,
             name=name,
             version=definition.version if definition is not None else version or 1,
             owner=None if worker is None else worker.worker,
             span_ns=span_ns,
             input=payload,
             now_ns=self.clock.now_ns(),
+            traceparent=None if self.context is None else self.context.origin(uid, name, trace),
         )
         if not await self._begin(row, definition, worker):
             return await self._existing(row)

@@ -43,6 +43,6 @@ def current() -> StepInfo:
         attempt=attempt.attempt,
         idempotency_key=attempt.idempotency_key,
         forward_key=attempt.forward_key,
-        traceparent=None,
+        traceparent=attempt.traceparent,
         compensating=attempt.kind == "compensation",
     )

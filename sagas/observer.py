@@ -1,5 +1,6 @@
 """Looks at sagas: their rows and journals as their users see them."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -27,6 +28,7 @@ from sagas.errors import SagaCompensated, SagaKilled, SagaNotFound, SagaStuck
 from sagas.model.children import child_info, within
 from sagas.model.definition import SagaDef
 from sagas.model.info import SagaInfo, SagaStatus, cause_of, info_of, is_saga, query_of, status_of
+from sagas.model.stuck import why
 from sagas.model.versions import VersionInfo, versions_of
 
 
@@ -93,6 +95,7 @@ class Observer:
         Raises:
             SagaNotFound: there is none, or none any more.
         """
+        await asyncio.sleep(0)  # who polls in a loop lets others have their turn, though SQLite answers at once
         record, key = await self._find_with_child(id)
         entries = await self.engine.journal(record.num)
         info = self._whole(record, entries, in_vain=bool(await self.engine.in_vain([record])))
@@ -165,7 +168,9 @@ class Observer:
                 reason = outcome.reason or "no reason recorded"
                 record = await self._find_num(ref)
                 steps = self._whole(record, await self.engine.journal(record.num)).stuck_on
-                raise SagaStuck(f"saga {ref.id!r} is stuck: {reason}", run_id=ref.id, reason=reason, steps=steps)
+                raise SagaStuck(
+                    f"saga {ref.id!r} is stuck: {why(ref.id, reason)}", run_id=ref.id, reason=reason, steps=steps
+                )
             case RunStatus.KILLED:
                 raise SagaKilled(f"saga {ref.id!r} was killed by an operator; nothing was undone", run_id=ref.id)
             case _:

@@ -11,9 +11,11 @@ import msgspec
 from durable_core import (
     Codec,
     DefinitionError,
+    EntryKind,
     JournalEntry,
     PurgeReport,
     RunRecord,
+    RunStatus,
     Span,
     WrongState,
     faulted_on,
@@ -22,10 +24,12 @@ from durable_core import (
 )
 from sagas.errors import SagaPastPivot
 from sagas.model.definition import check_age
-from sagas.model.verbs import Accept, Refuse, Repeat, judge
+from sagas.model.info import SagaStatus
+from sagas.model.stuck import ABANDON, parked
+from sagas.model.verbs import VERBS, Accept, Refuse, Repeat, judge
 from sagas.observer import Observer
 from sagas.runtime.binding import Binder
-from sagas.runtime.people import Verdict
+from sagas.runtime.people import Verdict, verdict_named, verdict_of
 
 Reopening = tuple[str, int]
 """A label and an entry: which part of the journal is void once the verb acts; see ``EntryKind.SIGNALLED``."""
@@ -85,9 +89,6 @@ class Operators(Observer):
         """
         stored = Codec().encode(result, what=f"saga {id}, step {step!r}: the result given to resolve")
         verdict = Verdict(step=step, happened=happened, result=msgspec.Raw(stored), actor=actor, note=note)
-        if happened:
-            record, child = await self._find_with_child(id)
-            self._check_result(record, f"{child}/{step}" if child else step, stored)
         await self._verb(id, "resolve", verdict)
 
     def _check_result(self, record: RunRecord, key: str, stored: bytes) -> None:
@@ -174,10 +175,7 @@ class Operators(Observer):
         await self.engine.flushed()
         record = await self._find(id)
         entries = await self.engine.journal(record.num)
-        info = self._whole(record, entries)
-        if verb in ("pause", "resume"):
-            info = attrs.evolve(info, paused=await self.engine.will_pause(record))
-        match judge(verb, info, record.phase, verdict.step):
+        match await self._judgement(record, entries, verb, verdict):
             case Repeat():
                 return True
             case Refuse(why=why, past_pivot=True):
@@ -185,13 +183,43 @@ class Operators(Observer):
             case Refuse(why=why):
                 raise WrongState(why, run_id=id, status=record.status)
             case Accept():
+                if verdict.happened and verdict.step is not None:
+                    self._check_result(record, verdict.step, bytes(verdict.result))
                 label, since = _reopening(verb, entries)
                 if verb == "rollback" and record.phase.startswith("compensating") and record.ended_at_ns is None:
                     verb, label = "retry", ""  # it is being undone already: go on with that
                 return await self.engine.signal(record, verb, msgspec.json.encode(verdict), label=label, since=since)
 
+    async def _judgement(
+        self, record: RunRecord, entries: list[JournalEntry], verb: str, verdict: Verdict
+    ) -> Accept | Repeat | Refuse:
+        """Whether the verb makes sense for the saga as it stands, and as it will with what waits for it."""
+        info = self._whole(record, entries)
+        if verb in ("pause", "resume"):
+            info = attrs.evolve(info, paused=await self.engine.will_pause(record))
+        signalled = record.status is RunStatus.PENDING and bool(parked(entries))
+        if signalled:  # and no worker has taken that up: until then it is stuck on what it was
+            info = attrs.evolve(info, status=SagaStatus.STUCK)
+        found = judge(verb, info, record.phase, verdict.step)
+        doubtful = isinstance(found, Accept) if signalled else isinstance(found, Refuse) and not found.past_pivot
+        if doubtful and await self._is_repeated(record, entries, verb, verdict):
+            return Repeat()
+        return found
 
-ABANDON = "abandon"
+    async def _is_repeated(self, record: RunRecord, entries: list[JournalEntry], verb: str, verdict: Verdict) -> bool:
+        """Whether the last that anybody asked for is just this: then it has been done, whoever asks again."""
+        given = [verdict_of(entry) for entry in entries if entry.kind == EntryKind.SIGNALLED and entry.key in VERBS]
+        for signal in await self.engine.store.signals([record.num]):
+            name = signal.name.partition(" ")[0]
+            if name in VERBS:
+                given.append(verdict_named(name, signal.payload))
+        last = given[-1] if given else None
+        return last is not None and (last.verb, last.step, last.happened, bytes(last.result)) == (
+            verb,
+            verdict.step,
+            verdict.happened,
+            bytes(verdict.result),
+        )
 
 
 def _reopening(verb: str, entries: list[JournalEntry]) -> Reopening:

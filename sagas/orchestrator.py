@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from durable_core import (
     Clock,
@@ -24,6 +24,7 @@ from durable_core import (
     Takes3,
     check_timeout,
     place_of,
+    spans_wanted,
     to_ns,
 )
 from sagas.answering import Answering
@@ -35,6 +36,9 @@ from sagas.model.info import SagaInfo
 from sagas.observer import plain
 from sagas.runtime.binding import Binder
 from sagas.runtime.driver import body_of
+
+if TYPE_CHECKING:
+    from durable_core import Tracing
 
 log = logging.getLogger("sagas")
 
@@ -65,7 +69,8 @@ class Orchestrator(Answering):
         max_crashes: after so many deaths of the process within one step its saga is stuck.
         retention: how long sagas are kept after their end; then a worker purges them. None is for ever.
         id_retention: how long the id of a purged saga stays refused; None is for ever.
-        tracer_provider: where spans go.
+        tracer_provider: where spans go: a provider of OpenTelemetry's SDK. By default the global one, where the program
+            has set one (``sagas.tracing.configure`` does); else nothing is traced.
         on_attention: called, at least once, when a saga gets stuck, when a step of it has failed ten times and goes on,
             or when it has waited for 30 s (by ``clock``) for a version that no worker serves.
     """
@@ -100,10 +105,12 @@ class Orchestrator(Answering):
             retention=retention,
             id_retention=id_retention,
         )
-        self.tracer_provider = tracer_provider
         self._on_attention = on_attention
         attend = self._attend if on_attention else None
-        self.engine = Runs(url, settings=settings, clock=clock, on_attention=attend, on_rewritten=_rewritten)
+        tracing = _tracing(tracer_provider)
+        self.engine = Runs(
+            url, settings=settings, clock=clock, on_attention=attend, on_rewritten=_rewritten, tracing=tracing
+        )
         self._binder = Binder(self.engine.codec, resources)
         self._registered: dict[tuple[str, int], SagaDef[..., Any]] = {}
         for definition in sagas:
@@ -265,8 +272,9 @@ class Orchestrator(Answering):
         else:
             raise DefinitionError(f"{what!r} is neither a saga nor a saga's name; decorate its body with @saga(...)")
         try:
+            deadline_ns = _ns(deadline, f"starting {name}: deadline")
             ref = await self.engine.begin(
-                name, args, kwargs, id=id, version=version, deadline_ns=_ns(deadline, f"starting {name}: deadline")
+                name, args, kwargs, id=id, version=version, deadline_ns=deadline_ns, trace=trace
             )
         except RunExists as taken:
             raise SagaExists(plain(taken), run_id=taken.run_id, purged_at_ns=taken.purged_at_ns) from None
@@ -282,6 +290,19 @@ class Orchestrator(Answering):
         if child:
             await self.info(id)
         return SagaHandle(self, RunRef(record.num, record.id, record.name, record.version), child=child)
+
+
+def _tracing(tracer_provider: object) -> "Tracing | None":
+    """Where spans go; None, and nothing is loaded for it, where nobody wants them."""
+    if not spans_wanted(tracer_provider):
+        return None
+    from durable_core import tracing_with  # noqa: PLC0415 - only for those who want spans
+    from sagas.model.spans import VOCABULARY  # noqa: PLC0415
+
+    try:
+        return tracing_with(tracer_provider, vocabulary=VOCABULARY)
+    except TypeError as error:
+        raise DefinitionError(f"{error}; give one of its SDK, or none") from None
 
 
 def _rewritten(function: DurableFunction, runs: int) -> None:

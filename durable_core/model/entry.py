@@ -60,7 +60,7 @@ class EntryKind(StrEnum):
     The ``signalled`` (``answered``, ``heartbeat``) entry that delivers it names its ``seq`` as ``attempt``.
     """
     ENDED = "ended"
-    """The run ended. ``label`` is its status; ``payload`` or ``error`` its outcome."""
+    """The run ended. ``label`` is its status, ``key`` the phase it ended in; ``payload`` or ``error`` its outcome."""
     FAULTED = "faulted"
     """The engine refused to go on: the code does not fit the journal, or broke a rule. A remark.
 

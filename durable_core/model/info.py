@@ -16,6 +16,7 @@ from durable_core.model.record import StepRecord, StepStatus, fold
 from durable_core.model.run import ENDS, RunRecord, RunStatus
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_NS = 2**63 - 1
 WAIT_ENDS = {
     EntryKind.FIRED.value: "succeeded",
     EntryKind.ANSWERED.value: "succeeded",
@@ -94,9 +95,15 @@ def maybe_at(at_ns: int | None) -> datetime | None:
     return None if not at_ns else at(at_ns)
 
 
+def not_before(at_ns: int | None) -> datetime | None:
+    """As ``maybe_at``, rounded up: once that time has come, so has ``at_ns``."""
+    return None if not at_ns else at(at_ns + 999)
+
+
 def ns_of(when: datetime) -> int:
     """An aware datetime in nanoseconds since the epoch."""
-    return (when - EPOCH) // timedelta(microseconds=1) * 1000
+    at_ns = (when - EPOCH) // timedelta(microseconds=1) * 1000
+    return max(min(at_ns, LAST_NS), -LAST_NS)  # beyond what a store can hold lies nothing that ever happened
 
 
 def error_text(stored: bytes | None) -> str | None:
@@ -130,7 +137,7 @@ def run_info(
         created_at=at(record.created_at_ns),
         updated_at=at(record.updated_at_ns),
         ended_at=maybe_at(record.ended_at_ns),
-        wake_at=None if record.status in ENDS else maybe_at(record.wake_at_ns),
+        wake_at=None if record.status in ENDS else not_before(record.wake_at_ns),
         steps=steps_of(entries),
     )
 

@@ -62,7 +62,10 @@ class NewRun(NamedTuple):
     parent: int | None
     """The parent run's number, for a child."""
     traceparent: str | None
-    """The caller's W3C trace context, as ``link:00-...`` or ``join:00-...``."""
+    """What was decided of its trace: the caller's W3C trace context, as ``link:00-...`` or ``join:00-...``.
+
+    Its flags say whether the run's own spans are exported; ``self:00-...-00`` is a run without a caller that is not.
+    """
     created_at_ns: int
 
 

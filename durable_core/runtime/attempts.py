@@ -13,6 +13,8 @@ import attrs
 
 from durable_core.errors import DefinitionError, Fault, StepInterrupted, StepTimeout
 from durable_core.model.keys import idempotency_key, served
+from durable_core.model.trace import attempt_span_id, origin_of, trace_id_of, traceparent
+from durable_core.ports import TraceContext
 
 if TYPE_CHECKING:
     from durable_core.runtime.run import Run
@@ -71,6 +73,19 @@ class AttemptInfo:
         forward = served(key)
         return None if forward == key else idempotency_key(self._run.uid, forward)
 
+    def span(self) -> tuple[int, int, bool]:
+        """Trace id and span id of this attempt, known before it ends, and whether the run's spans are exported."""
+        run, step = self._run, self._step
+        origin = origin_of(run.traceparent)
+        span_id = attempt_span_id(run.uid, step.key, self.attempt, step.started_seq)
+        return trace_id_of(run.uid, origin), span_id, origin is None or origin.sampled
+
+    @property
+    def traceparent(self) -> str:
+        """The W3C trace context of this attempt, for what is called by other means than an instrumented client."""
+        trace_id, span_id, sampled = self.span()
+        return traceparent(trace_id, span_id, sampled=sampled)
+
 
 CURRENT: contextvars.ContextVar[AttemptInfo] = contextvars.ContextVar("durable_core_attempt")
 
@@ -83,6 +98,7 @@ class Attempts:
     loop: asyncio.AbstractEventLoop
     lease_is_safe: Callable[[], bool]
     threads: ThreadPoolExecutor | None = None
+    tracing: TraceContext | None = None
 
     def call(self, run: "Run", step: "PendingStep") -> None:
         """Begin an attempt, or try again in a moment where this worker might soon be taken for dead."""
@@ -98,7 +114,7 @@ class Attempts:
         error: BaseException | None = None
         doubtful = False
         timer = None
-        token = CURRENT.set(AttemptInfo(run, step))
+        entered = self._enter(AttemptInfo(run, step))
         started_at_ns = shell.now_ns()
         if spec.timeout_ns is not None:
             timer = shell.clock.call_at(started_at_ns + spec.timeout_ns, step.overdue)
@@ -120,7 +136,7 @@ class Attempts:
             doubtful = not isinstance(failure, Exception)
         if timer is not None:
             timer.cancel()
-        CURRENT.reset(token)
+        self._leave(*entered)
         if error is not None:
             error, judged = self._judge(run, step, error)
             doubtful = doubtful or judged
@@ -129,6 +145,19 @@ class Attempts:
             step.attempted(value, error, started_at_ns, doubtful=doubtful)
         except Exception as bug:  # noqa: BLE001 - a retry policy of the user's own, or our bug: nobody may lose the run
             self._undecided(run, step, bug)
+
+    def _enter(self, info: AttemptInfo) -> tuple[contextvars.Token[AttemptInfo], Any]:
+        """Let the code of the attempt see that it is one, and under which span it runs."""
+        token = CURRENT.set(info)
+        if self.tracing is None:
+            return token, None
+        trace_id, span_id, sampled = info.span()
+        return token, self.tracing.enter(trace_id, span_id, sampled=sampled)
+
+    def _leave(self, token: contextvars.Token[AttemptInfo], traced: Any) -> None:
+        CURRENT.reset(token)
+        if self.tracing is not None:
+            self.tracing.leave(traced)
 
     def _undecided(self, run: "Run", step: "PendingStep", bug: Exception) -> None:
         """Nobody could say what follows an attempt: park its run."""

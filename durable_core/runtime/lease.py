@@ -5,7 +5,7 @@ Invariant: from the moment on at which the loss is known, nothing is written or 
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from durable_core.errors import LeaseLost, StoreError
 from durable_core.ports import Store
@@ -27,7 +27,7 @@ class Keeper:
         writer: Writer,
         worker: Worker,
         new_name: Callable[[], str],
-        on_rejoined: Callable[[], None],
+        on_rejoined: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
         self._writer = writer
@@ -46,7 +46,7 @@ class Keeper:
             _drop_runs(self._worker, name)
             self._writer.drop(lost)
             await self._rejoin(name)
-            self._on_rejoined()
+            await self._on_rejoined()
             log.warning("worker %s goes on as %s", lost.worker, name)
             self._worker.poked.set()
 

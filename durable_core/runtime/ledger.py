@@ -52,6 +52,7 @@ class Ledger:
         "seq",
         "shell",
         "status",
+        "traceparent",
         "uid",
         "undriven",
     )
@@ -77,9 +78,9 @@ class Ledger:
         self.num, self.id, self.uid = num, id, uid
         self.status = status
         self.phase, self.paused = phase, paused
-        self.reason = reason
-        self.detail = detail
+        self.reason, self.detail = reason, detail
         self.deadline_at_ns = deadline_at_ns
+        self.traceparent: str | None = None  # what the run's row says of its trace
         self.held = False
         """The body is not driven: an operator has paused the run, or its worker is leaving."""
         self.abandoned = False

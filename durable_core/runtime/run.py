@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec.json import encode as json_encode
+
 from durable_core.errors import Closed, DurableError, Fault
 from durable_core.model.callback import TOLD
 from durable_core.model.entry import ROLES, Entry, EntryKind, Role, effective, held
@@ -320,7 +322,7 @@ class Run(Ledger):
         self.status = end.status
         self.phase = end.phase or self.phase
         self.reason = end.reason
-        self.input(EntryKind.ENDED, "", 0, end.status, end.output, end.error)
+        self.input(EntryKind.ENDED, end.phase, 0, end.status, end.output, end.error)
         self.save(owner=None, wake_at_ns=None, end=end)
         self.shell.ended(self, end)
         self.release()
@@ -332,7 +334,8 @@ class Run(Ledger):
         self.reason = str(fault)
         log.error("%s", fault)
         # A remark: it is kept for people, never replayed, so that the run can go on once the code is mended.
-        self.input(EntryKind.FAULTED, fault.step, fault.since, type(fault).__name__, None, capture(fault))
+        about = json_encode({"steps": fault.about}) if fault.about else None
+        self.input(EntryKind.FAULTED, fault.step, fault.since, type(fault).__name__, about, capture(fault))
         for name, payload, seq in self.inbox:  # they wait until the code is mended; a retry has had its chance
             if name in ("pause", "resume"):
                 self.paused = name == "pause"

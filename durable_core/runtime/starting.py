@@ -60,9 +60,12 @@ def new_run(
     span_ns: int | None,
     input: bytes,
     now_ns: int,
+    traceparent: str | None = None,
 ) -> NewRun:
     """The row of a run that begins: driven at once by ``owner``, or pending and due for any worker."""
     status = RunStatus.PENDING if owner is None else RunStatus.RUNNING
     wake_at_ns = 0 if owner is None else None
     deadline_at_ns = None if span_ns is None else now_ns + span_ns
-    return NewRun(num, id, uid, name, version, status, owner, wake_at_ns, deadline_at_ns, input, None, None, now_ns)
+    return NewRun(
+        num, id, uid, name, version, status, owner, wake_at_ns, deadline_at_ns, input, None, traceparent, now_ns
+    )

@@ -16,7 +16,7 @@ from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.masking import revealed
 from durable_core.model.run import NewRun, RunRecord, RunStatus
 from durable_core.model.spec import DurableFunction
-from durable_core.ports import Clock, Ids, Store, Timer
+from durable_core.ports import Clock, Ids, Store, Timer, TraceContext
 from durable_core.ports import Signal as StoredSignal
 from durable_core.runtime.admission import Admission, Queued
 from durable_core.runtime.attempts import Attempts
@@ -42,7 +42,7 @@ MOST_CLAIMED = 500
 class Worker:
     """Drives runs on the current event loop. Implements ``Shell``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that an engine is made of
         self,
         *,
         name: str,
@@ -57,6 +57,7 @@ class Worker:
         codec: Codec,
         on_outcome: Callable[[Run, End | None], None],
         on_attention: Callable[[str], None],
+        tracing: TraceContext | None = None,
     ) -> None:
         self.worker, self.store = name, store
         self.writer = writer
@@ -64,8 +65,7 @@ class Worker:
         self.clock = clock
         self.now_ns, self.draw = clock.now_ns, ids.draw
         self.append, self.update, self.after = writer.append, writer.update, writer.after
-        self.max_crashes = max_crashes
-        self.decoder = codec.decoder
+        self.max_crashes, self.decoder = max_crashes, codec.decoder
         self.leaving = self._looking = False
         self.runs: dict[int, Run] = {}
         self._admission = Admission(concurrency)
@@ -75,7 +75,7 @@ class Worker:
         self.guard = LoopGuard(self._loop)
         self._undriven: list[Run] = []
         self.suspect = Quarantine(self).enter
-        self._attempts = Attempts(self, self._loop, store.lease_is_safe)
+        self._attempts = Attempts(self, self._loop, store.lease_is_safe, tracing=tracing)
         self._claimed: list[RunRecord] = []  # ours in the store, and not yet in memory
         self.poked = asyncio.Event()
         """Set when something may have become due."""
@@ -114,6 +114,7 @@ class Worker:
             created_at_ns=row.created_at_ns,
             deadline_at_ns=row.deadline_at_ns,
         )
+        run.traceparent = row.traceparent
         args, kwargs = definition.shape.decode(row.input, what=f"run {row.id}: the arguments")
         self.runs[row.num] = run
 
@@ -184,7 +185,7 @@ class Worker:
 
     def _restored(self, record: RunRecord, definition: DurableFunction) -> Run:
         """The run as its row says that it stands."""
-        return Run(
+        run = Run(
             self,
             definition,
             num=record.num,
@@ -198,6 +199,8 @@ class Worker:
             detail=record.detail,
             deadline_at_ns=deadline_of(record, definition),
         )
+        run.traceparent = record.traceparent
+        return run
 
     def _early(self, run: Run, signals: list[StoredSignal]) -> list[Entry]:
         """Journal the signals that have a given-up step attempted again, or the body abandoned."""

@@ -19,6 +19,7 @@ from durable_core.stores import memory_versions
 from durable_core.stores.local import Local
 from durable_core.stores.memory_checkup import Examined
 from durable_core.stores.memory_purge import Purging
+from durable_core.stores.memory_spans import Owing
 
 
 @attrs.define
@@ -36,6 +37,10 @@ class MemoryData:
     tombstones: dict[str, Tombstone] = attrs.field(factory=dict[str, Tombstone])
     unswept: set[int] = attrs.field(factory=set[int])
     """Numbers of purged runs whose journals are left to remove."""
+    order: list[tuple[int, int]] = attrs.field(factory=list[tuple[int, int]])
+    """Run and ``seq`` of every entry, in the order of the commits: its position is its place here, from 1."""
+    traced: dict[str, int] = attrs.field(factory=dict[str, int])
+    payers: dict[str, str] = attrs.field(factory=dict[str, str])
     signals: dict[int, Signal] = attrs.field(factory=dict[int, Signal])
     workers: dict[str, "MemoryStore"] = attrs.field(factory=dict[str, "MemoryStore"])
     """Every announced worker with its store, which says whether it still lives."""
@@ -53,7 +58,7 @@ def shared(name: str) -> MemoryData:
     return _shared.setdefault(name, MemoryData())
 
 
-class MemoryStore(Local, Purging, Examined):
+class MemoryStore(Local, Purging, Owing, Examined):
     """A ``Store`` in memory, on ``data``; private where none is given."""
 
     def __init__(self, data: MemoryData | None = None) -> None:
@@ -128,6 +133,7 @@ class MemoryStore(Local, Purging, Examined):
         for entry in batch.entries:
             if entry.run not in refused:
                 self.data.journals.setdefault(entry.run, {})[entry.seq] = entry
+                self.data.order.append((entry.run, entry.seq))
         for num in batch.consumed:
             self.data.signals.pop(num, None)
         for num, update in updates.items():

@@ -42,7 +42,7 @@ CREATE INDEX runs_open ON runs (owner, wake_at_ns) WHERE ended_at_ns IS NULL
 """,
     """
 CREATE TABLE journal (
-    pos INTEGER NOT NULL,
+    pos INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     run BIGINT NOT NULL,
     seq BIGINT NOT NULL,
     kind TEXT NOT NULL,
@@ -54,8 +54,7 @@ CREATE TABLE journal (
     started_at_ns BIGINT,
     at_ns BIGINT NOT NULL,
     due_at_ns BIGINT,
-    worker TEXT NOT NULL,
-    PRIMARY KEY (pos)
+    worker TEXT NOT NULL
 )
 """,
     """
@@ -122,6 +121,14 @@ CREATE TABLE serving (
     version BIGINT NOT NULL,
     worker TEXT NOT NULL,
     PRIMARY KEY (name, version, worker)
+)
+""",
+    """
+CREATE TABLE traced (
+    worker TEXT NOT NULL,
+    pos BIGINT NOT NULL,
+    payer TEXT,
+    PRIMARY KEY (worker)
 )
 """,
     """

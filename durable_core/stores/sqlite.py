@@ -212,6 +212,33 @@ class SqliteStore(Local):
         """The run of this number; see ``Store.find_num``."""
         return self._ask(lambda reader: reader.find_num(num))
 
+    async def find_nums(self, nums: Sequence[int]) -> list[RunRecord]:
+        """The runs of these numbers; see ``SpanLedger.find_nums``."""
+        if len(nums) <= FEW_READS:
+            return self._ask(lambda reader: reader.find_nums(nums))
+        return await self._ask_at_length(lambda reader: reader.find_nums(nums))
+
+    async def owe(self, worker: str) -> int:
+        """Let ``worker`` owe the spans of what it writes; see ``SpanLedger.owe``."""
+        return await self._transact("note that spans are exported", partial(self._file.writer.owe, worker), rows=1)
+
+    async def owed(self, worker: str) -> dict[str, int]:
+        """What is owed by ``worker`` and by the dead; see ``SpanLedger.owed``."""
+        return self._ask(lambda reader: reader.owed(worker))
+
+    async def adopt(self, debtor: str, *, worker: str) -> bool:
+        """Let ``worker`` alone pay; see ``SpanLedger.adopt``."""
+        adopt = partial(self._file.writer.adopt, debtor, worker=worker)
+        return await self._transact("adopt what a dead worker owes", adopt, rows=1)
+
+    async def pay(self, worker: str, pos: int | None) -> None:
+        """Note what has been exported; see ``SpanLedger.pay``."""
+        await self._transact("note what was exported", partial(self._file.writer.pay, worker, pos), rows=1)
+
+    async def written(self, worker: str, *, after: int, limit: int) -> list[tuple[int, Entry]]:
+        """What ``worker`` has written; see ``SpanLedger.written``. Read on the thread of the long questions."""
+        return await self._ask_at_length(lambda reader: reader.written(worker, after=after, limit=limit))
+
     async def select(self, query: RunQuery) -> list[RunRecord]:
         """The runs that ``query`` describes; see ``Store.select``."""
         return await self._ask_at_length(lambda reader: reader.select(query))

@@ -32,6 +32,10 @@ LOAD_ONE = f"SELECT {sql.ENTRY_COLUMNS} FROM journal WHERE run = ? ORDER BY seq"
 LOAD = f"SELECT {sql.ENTRY_COLUMNS} FROM journal WHERE run IN ({{marks}}) ORDER BY run, seq"
 FIND = f"SELECT {sql.RUN_COLUMNS} FROM runs WHERE id IN ({{marks}})"
 FIND_NUM = f"SELECT {sql.RUN_COLUMNS} FROM runs WHERE num = ?"
+FIND_NUMS = f"SELECT {sql.RUN_COLUMNS} FROM runs WHERE num IN ({{marks}})"
+OWED = "SELECT worker, pos FROM traced WHERE worker = ? OR worker NOT IN (SELECT id FROM workers)"
+# From the cursor on by position: a worker that exports reads what it has just written, which is at the journal's end.
+WRITTEN = f"SELECT pos, {sql.ENTRY_COLUMNS} FROM journal WHERE pos > ? AND worker = ? ORDER BY pos LIMIT ?"
 WAITING = "SELECT num, run FROM signals LIMIT ?"
 WAITING_FOR = "SELECT num FROM signals WHERE run IN ({marks})"
 SIGNALS = "SELECT num, run, name, payload FROM signals WHERE num IN ({marks})"
@@ -183,6 +187,22 @@ class Reader:
             return None
         row = self._connection.execute(FIND_NUM, (num,)).fetchone()
         return None if row is None else to_run(row)
+
+    def find_nums(self, nums: Sequence[int]) -> list[RunRecord]:
+        """The runs of ``nums`` that exist."""
+        found: list[RunRecord] = []
+        for some in chunks(tuple(dict.fromkeys(nums))):
+            found += map(to_run, self._connection.execute(FIND_NUMS.format(marks=marks(len(some))), some))
+        return found
+
+    def owed(self, worker: str) -> dict[str, int]:
+        """How far the entries of ``worker``, and of debtors that live no more, have been exported."""
+        return {str(name): int(pos) for name, pos in self._connection.execute(OWED, (worker,))}
+
+    def written(self, worker: str, *, after: int, limit: int) -> list[tuple[int, Entry]]:
+        """The first entries of ``worker`` after a position, each with its own."""
+        rows = self._connection.execute(WRITTEN, (after, worker, limit))
+        return [(row[0], Entry._make(row[1:])) for row in rows]
 
     def select(self, query: RunQuery) -> list[RunRecord]:
         """The runs that ``query`` describes, the largest number first."""

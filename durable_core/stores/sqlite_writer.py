@@ -41,6 +41,11 @@ UPDATE runs SET owner = NULL,
     END
 WHERE owner = ? AND ended_at_ns IS NULL
 """
+_OWE = "INSERT OR IGNORE INTO traced (worker, pos) SELECT ?, coalesce(max(pos), 0) FROM journal"
+_ADOPT = """
+UPDATE traced SET payer = ?
+WHERE worker = ? AND (payer IS NULL OR payer = ? OR payer NOT IN (SELECT id FROM workers))
+"""
 _SERVE = """
 INSERT INTO served (name, version, fingerprint, at_ns) VALUES (?, ?, ?, ?)
 ON CONFLICT (name, version) DO UPDATE SET fingerprint = excluded.fingerprint, at_ns = excluded.at_ns
@@ -169,6 +174,23 @@ class Writer:
         if row == (None, None):
             self._connection.execute(_SIGNALLED, (run,))
         return True
+
+    def owe(self, worker: str) -> int:
+        """Let ``worker`` owe the spans of what it writes from now on; the position after which that begins."""
+        self._connection.execute(_OWE, (worker,))
+        (pos,) = self._connection.execute("SELECT pos FROM traced WHERE worker = ?", (worker,)).fetchone()
+        return int(pos)
+
+    def adopt(self, debtor: str, *, worker: str) -> bool:
+        """Let ``worker`` alone pay for ``debtor``; False where another living one does."""
+        return self._connection.execute(_ADOPT, (worker, debtor, worker)).rowcount > 0
+
+    def pay(self, worker: str, pos: int | None) -> None:
+        """Note up to where the entries of ``worker`` have been exported; None: it owes no more."""
+        if pos is None:
+            self._connection.execute("DELETE FROM traced WHERE worker = ?", (worker,))
+        else:
+            self._connection.execute("UPDATE traced SET pos = ? WHERE worker = ?", (pos, worker))
 
     def reserve_numbers(self) -> range:
         """The next ``NUMBERS`` run numbers; they are this store's once the transaction is committed."""

@@ -98,7 +98,8 @@ class JournalRow(SQLModel, table=True):
     """One entry of a run's journal. ``pos`` is the order of the commits, over all runs."""
 
     __tablename__ = "journal"  # pyright: ignore[reportAssignmentType]
-    __table_args__ = (Index("journal_run_seq", "run", "seq", unique=True),)
+    # A position is never given out again, so that one which was noted as exported stays true after a purge.
+    __table_args__ = (Index("journal_run_seq", "run", "seq", unique=True), {"sqlite_autoincrement": True})
 
     pos: int = Field(sa_column=_number())
     run: int = Field(sa_column=_whole())
@@ -189,6 +190,19 @@ class ServingRow(SQLModel, table=True):
     worker: str = Field(sa_column=_text(key=True))
 
 
+class TracedRow(SQLModel, table=True):
+    """A worker that owes spans: those of its journal entries after ``pos``. Gone once it has left and owes none.
+
+    ``payer`` is the living worker that pays for a dead one.
+    """
+
+    __tablename__ = "traced"  # pyright: ignore[reportAssignmentType]
+
+    worker: str = Field(sa_column=_text(key=True))
+    pos: int = Field(sa_column=_whole())
+    payer: str | None = Field(sa_column=_text_or_none())
+
+
 class MetaRow(SQLModel, table=True):
     """A fact about the whole store: ``format`` and ``next_num`` (numbers), ``secret`` (32 bytes).
 
@@ -209,5 +223,6 @@ TABLES: tuple[type[SQLModel], ...] = (
     WorkerRow,
     ServedRow,
     ServingRow,
+    TracedRow,
     MetaRow,
 )

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from durable_core.testing.clock import ManualClock
 from durable_core.testing.faulty_store import FaultyStore
+from durable_core.testing.trace_rules import broken_rules
 
 if TYPE_CHECKING:
     from durable_core.testing.store_contract import StoreContract
 
-__all__ = ["FaultyStore", "ManualClock", "StoreContract"]
+__all__ = ["FaultyStore", "ManualClock", "StoreContract", "broken_rules"]
 
 
 def __getattr__(name: str) -> Any:

@@ -99,7 +99,7 @@ class ManualClock:
 
     def now(self) -> datetime:
         """The time it shows (aware, UTC)."""
-        return datetime.fromtimestamp(self._now_ns / NS, UTC)
+        return datetime.fromtimestamp(self._now_ns // NS, UTC) + timedelta(microseconds=self._now_ns % NS // 1000)
 
     async def advance(self, span: timedelta | float) -> None:
         """Move time on by ``span`` (a timedelta, or seconds); returns when all that fell due has run until idle.

@@ -137,6 +137,30 @@ class FaultyStore:
         """The run of this number."""
         return await self._call("find", lambda: self.inner.find_num(num))
 
+    async def find_nums(self, nums: Sequence[int]) -> list[RunRecord]:
+        """The runs of these numbers."""
+        return await self._call("find", lambda: self.inner.find_nums(nums))
+
+    async def owe(self, worker: str) -> int:
+        """Let a worker owe spans."""
+        return await self._call("note of what is owed", lambda: self.inner.owe(worker))
+
+    async def owed(self, worker: str) -> dict[str, int]:
+        """What is owed."""
+        return await self._call("question for what is owed", lambda: self.inner.owed(worker))
+
+    async def adopt(self, debtor: str, *, worker: str) -> bool:
+        """Let a worker alone pay for another."""
+        return await self._call("adoption of a debt", lambda: self.inner.adopt(debtor, worker=worker))
+
+    async def pay(self, worker: str, pos: int | None) -> None:
+        """Note what has been exported."""
+        await self._call("note of what was exported", lambda: self.inner.pay(worker, pos))
+
+    async def written(self, worker: str, *, after: int, limit: int) -> list[tuple[int, Entry]]:
+        """What a worker has written."""
+        return await self._call("question for entries", lambda: self.inner.written(worker, after=after, limit=limit))
+
     async def select(self, query: RunQuery) -> list[RunRecord]:
         """The runs that ``query`` describes."""
         return await self._call("select", lambda: self.inner.select(query))

@@ -25,10 +25,11 @@ from durable_core.testing.store_rows import (
     new_update,
     opened,
 )
+from durable_core.testing.store_span_rules import SpanRules
 from durable_core.testing.store_version_rules import VersionRules
 
 
-class StoreContract(CommitRules, ClaimRules, VersionRules, PurgeRules, CheckupRules):
+class StoreContract(CommitRules, ClaimRules, VersionRules, PurgeRules, CheckupRules, SpanRules):
     """The rules. A subclass gives the fixture ``make_store`` and the method ``crash``."""
 
     @in_loop

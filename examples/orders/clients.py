@@ -23,6 +23,7 @@ from examples.orders.domain import (
     ServiceFailed,
     Shipment,
 )
+from examples.orders.traces import answered, calling
 
 REFUSALS: dict[str, type[Refused]] = {
     "out-of-stock": OutOfStock,
@@ -41,7 +42,9 @@ class ParticipantClient:
 
     async def call(self, operation: str, key: str, **body: object) -> dict[str, Any]:
         """Ask for ``operation`` under ``key``; returns the JSON of the answer."""
-        response = await self.http.post(f"/{operation}", json=body, headers={"Idempotency-Key": key})
+        with calling(operation) as headers:
+            response = await self.http.post(f"/{operation}", json=body, headers={"Idempotency-Key": key, **headers})
+            answered(response)
         if response.status_code in REFUSED:
             raise _refusal(response.json())
         if not response.is_success:

@@ -15,6 +15,7 @@ import attrs
 import msgspec
 import typer
 
+from examples.orders import traces
 from examples.orders.admin import NotHeldError
 from examples.orders.audit import Audit, Expected, audit
 from examples.orders.domain import Order
@@ -27,6 +28,8 @@ from sagas import SagaInfo
 
 FAILED = 1
 TERMINATED = 143
+TRACES = "traces"
+HOW = "docs/how-to/traces.md"
 
 
 def main(
@@ -48,10 +51,22 @@ def main(
         code = TERMINATED
     finally:
         if keep is None and code == 0:
-            rmtree(directory)
+            _tidy(directory)
         else:
             typer.echo(f"databases and logs: {directory}")
+        if (directory / TRACES).exists():
+            typer.echo(f"a trace of each order: {directory / TRACES}; drop one on Jaeger's page ({HOW})")
     raise typer.Exit(code)
+
+
+def _tidy(directory: Path) -> None:
+    """Leave nothing but the traces."""
+    for left in directory.iterdir():
+        if left.is_dir():
+            if left.name != TRACES:
+                rmtree(left)
+        else:
+            left.unlink()
 
 
 async def _demo(directory: Path, store: str | None, json: Path | None, workers: int) -> int:
@@ -90,6 +105,7 @@ async def _play(shop: Shop, screen: Screen, mark: str) -> tuple[list[Outcome], A
             screen.say(sentence)
         handle = await shop.counter.get(order.id)
         screen.timeline(await handle.info(), await handle.history())
+        await traces.write(shop.counter, order.id, shop.directory / TRACES)
     expected = [
         Expected(order_id=order.id, kept=scene.kept, quantity=order.quantity, amount=order.amount)
         for scene, order in zip(SCENES, orders, strict=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 import httpx
 import typer
 
+from examples.orders import traces
 from examples.orders.child import report_ready
 from examples.orders.clients import DeskClient, InventoryClient, PaymentsClient, ShippingClient
 from examples.orders.place_order import place_order
@@ -25,6 +26,7 @@ def main(
     parent_fd: Annotated[int | None, typer.Option(help="Set by the launcher.", hidden=True)] = None,
 ) -> None:
     """Run orders until SIGTERM or Ctrl-C."""
+    traces.begin("shop")
     asyncio.run(_work(store, (inventory, payments, shipping, desk), patience=patience, parent_fd=parent_fd))
 
 

@@ -5,11 +5,22 @@ from collections.abc import Sequence
 
 import typer
 
-from sagas.cli import callback, checking, doctoring, migrating, purging, reading, serving, starting, verbs
+from sagas.cli import (
+    callback,
+    checking,
+    doctoring,
+    migrating,
+    purging,
+    reading,
+    serving,
+    starting,
+    traces,
+    verbs,
+)
 from sagas.cli.exits import INTERRUPTED, refused
 from sagas.cli.options import Before, Json, Store
 
-GROUPS = (serving, starting, checking, reading, verbs, callback, purging, doctoring, migrating)
+GROUPS = (serving, starting, checking, reading, verbs, callback, purging, doctoring, migrating, traces)
 
 ABOUT = """Run, start, watch and mend sagas.
 

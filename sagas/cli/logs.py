@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 
 import typer
 
-LINES = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+from sagas.tracing import StepLogs
+
+LINES = "%(asctime)s %(levelname)s %(name)s: %(message)s%(saga)s"
 
 
 class Objects(logging.Formatter):
@@ -30,7 +32,8 @@ def begin(level: str, *, as_json: bool) -> None:
     levels = logging.getLevelNamesMapping()
     if level.upper() not in levels:
         raise typer.BadParameter(f"{level!r} is none of debug, info, warning, error", param_hint="--log-level")
-    logging.basicConfig(level=levels[level.upper()], format=LINES)
+    handler = logging.StreamHandler()
+    handler.addFilter(StepLogs())
+    logging.basicConfig(level=levels[level.upper()], format=LINES, handlers=[handler])
     if as_json:
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(Objects())
+        handler.setFormatter(Objects())

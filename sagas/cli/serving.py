@@ -29,6 +29,7 @@ from sagas.cli.modules import load, resources_of, sagas_of
 from sagas.cli.options import Common, Json, Store, common
 from sagas.cli.pulse import Endpoint, endpoint_of, lost, shown
 from sagas.cli.spans import retention_of
+from sagas.tracing import configure, flush, wanted
 
 
 @attrs.frozen
@@ -93,6 +94,8 @@ def worker(
 ) -> None:
     """Run the sagas of MODULE until SIGTERM or Ctrl-C; a second Ctrl-C stops at once.
 
+    With OTEL_EXPORTER_OTLP_ENDPOINT set, the traces of its sagas are sent there.
+
     A module may have `resources`: a list of the objects that its steps ask for, or a callable (plain, async, or a
     context manager) that gives one.
     """
@@ -101,7 +104,15 @@ def worker(
     watch = Watch(endpoint_of(health), store_limit)
     ages = retention_of(retention, "--retention"), retention_of(id_retention, "--id-retention")
     limits = Limits(concurrency, grace, lease, *ages)
-    asyncio.run(_serve([load(name) for name in modules], given, limits, watch))
+    _run([load(name) for name in modules], given, limits, watch)
+
+
+def _run(modules: Sequence[ModuleType], given: Common, limits: Limits, watch: Watch) -> None:
+    """Serve until asked to stop; spans are sent where the environment says so."""
+    if wanted():
+        configure()
+    asyncio.run(_serve(modules, given, limits, watch))
+    flush()
     _leave()
 
 

@@ -19,8 +19,10 @@ from durable_core import (
     at,
     error_text,
     fold,
+    held,
     history_of,
     maybe_at,
+    not_before,
     read_or_plain,
     rebuild,
     step_of,
@@ -151,11 +153,25 @@ def info_of(
         created_at=at(record.created_at_ns),
         updated_at=at(record.updated_at_ns),
         ended_at=maybe_at(record.ended_at_ns),
-        wake_at=maybe_at(record.wake_at_ns),
+        wake_at=not_before(record.wake_at_ns),
         paused=record.paused,
-        reason=record.reason,
+        reason=reason_of(record, entries),
         stuck_on=tuple(dict.fromkeys(step for steps in parked(entries).values() for step in steps)),
         steps=steps_of(entries),
+    )
+
+
+def reason_of(record: RunRecord, entries: Sequence[JournalEntry]) -> str | None:
+    """Why somebody should look; also what they would else not see: that a cancel waits for the code to fit again."""
+    if record.reason is None or record.status is not RunStatus.STUCK:
+        return record.reason
+    waiting = next((entry.key for entry in held(entries) if entry.key in ("cancel", "deadline")), None)
+    if waiting is None:
+        return record.reason
+    what = "A cancel was asked for" if waiting == "cancel" else "Its deadline has passed"
+    return (
+        f"{record.reason} {what}: it is undone as soon as the code fits again and it is retried, or without its code "
+        f"by `sagas rollback {record.id}`"
     )
 
 

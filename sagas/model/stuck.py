@@ -3,6 +3,7 @@
 Invariant: something is stuck from its ``parked`` (or ``faulted``) entry until a verb that is about it, or about all.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from durable_core import EntryKind, JournalEntry, served
 
 ANSWERING = frozenset({"retry", "skip", "resolve"})
 ABANDON = "abandon"
+CODE = re.compile(r" \[[A-Z]{2}\d{3}\]$")
 
 
 def parked(entries: Sequence[JournalEntry]) -> dict[str, tuple[str, ...]]:
@@ -21,7 +23,7 @@ def parked(entries: Sequence[JournalEntry]) -> dict[str, tuple[str, ...]]:
         if entry.kind == EntryKind.PARKED:
             found[entry.key] = tuple(_data(entry).get("steps", ()))
         elif entry.kind == EntryKind.FAULTED:
-            found[""] = (entry.key,) if entry.key else ()
+            found[""] = (entry.key,) if entry.key else tuple(_data(entry).get("steps", ()))
         elif entry.kind == EntryKind.CLOSED:
             found.pop(entry.key, None)
         elif entry.kind == EntryKind.SIGNALLED:
@@ -38,6 +40,11 @@ def _after(found: dict[str, tuple[str, ...]], entry: JournalEntry) -> dict[str, 
         return found
     step = _data(entry).get("step")
     return {key: steps for key, steps in found.items() if key and step is not None and step not in steps}
+
+
+def why(saga_id: str, reason: str) -> str:
+    """A reason for a message that names the saga, and has a code, itself."""
+    return CODE.sub("", reason).removeprefix(f"saga {saga_id}: ")
 
 
 def undo_given_up(found: dict[str, tuple[str, ...]]) -> set[str]:

@@ -63,6 +63,9 @@ class Doubt:
             try:
                 answer = await self._probe(key, bound, probe)
             except Exception as failed:  # noqa: BLE001 - the border of the user's probe
+                if isinstance(bound.declared, Step) and bound.declared.admits_unknown:
+                    await self._undo.these([key])
+                    raise error from None
                 verdict = await ask(
                     self._ctx,
                     key,

@@ -154,18 +154,20 @@ class Driver:
             link.with_traceback(None)  # a frozen exception refuses the assignment
         return stored
 
-    def _stuck_past_pivot(self, error: Exception | None) -> Fault:
-        """After the pivot nothing is undone: somebody must mend what failed."""
+    def _stuck_past_pivot(self, error: Exception | None, child: str = "") -> Fault:
+        """After the pivot nothing is undone: somebody must mend what failed, in ``child`` or in the root."""
         steps = self.ctx.steps()
         chain = _chain(error)
         failed = next((key for key, seen in self._errors.items() if seen in chain and key in steps), "")
-        what = f"step {failed!r}" if failed else "the body"
+        body = f"the body of its child {child!r}" if child else "the body"
+        what = f"step {failed!r}" if failed else body
         fault = Fault(
             f"saga {self.ctx.id}: {what} raised {told(error)}, after the pivot, so nothing is undone. "
             f"Mend the cause, then run `sagas retry {self.ctx.id}`: "
             + (f"it attempts {failed!r} again" if failed else "it runs the body again with the code loaded then")
         )
         fault.__cause__ = error
+        fault.about = (failed or child,) if failed or child else ()
         if failed:
             fault.step = failed
             fault.since = steps[failed].ended_seq
@@ -247,8 +249,10 @@ class Driver:
             stored = child.stored(await definition.body(self.saga, *child.args, **child.kwargs))
         except (Exception, SiblingFailed) as error:
             child.leave()
+            if self._forward and isinstance(error, Exception):
+                raise self._stuck_past_pivot(error, child.key) from error  # nothing is undone: the root is stuck on it
             if self._forward:
-                raise  # nothing is undone any more; the root is stuck on it
+                raise
             raise await self._child_undone(child.key, child.prefix, error) from error
         child.leave()
         return child.completed(stored)

@@ -19,8 +19,13 @@ class Verdict(msgspec.Struct):
 
 def verdict_of(entry: JournalEntry) -> Verdict:
     """The verb that a ``signalled`` entry holds."""
-    verdict = msgspec.json.decode(entry.payload or b"{}", type=Verdict)
-    verdict.verb = entry.key
+    return verdict_named(entry.key, entry.payload or b"{}")
+
+
+def verdict_named(verb: str, payload: bytes) -> Verdict:
+    """The verb of this name, with what was said about it."""
+    verdict = msgspec.json.decode(payload, type=Verdict)
+    verdict.verb = verb
     return verdict
 
 

@@ -1,4 +1,4 @@
-"""Every acceptance test runs on a store in memory and on a file, and some on PostgreSQL: with ``SAGAS_SOAK``, all."""
+"""Every acceptance test runs in memory, on a file, and some on PostgreSQL (with ``SAGAS_SOAK`` all)."""
 
 import os
 from pathlib import Path
@@ -8,6 +8,9 @@ import pytest
 from durable_core.stores.memory import MemoryData
 from tests.acceptance.parties import Place
 from tests.postgres_server import Server
+from tests.traces import sound_traces
+
+__all__ = ["place", "sound_traces"]
 
 ON_POSTGRES = frozenset(("test_callbacks", "test_child_sagas", "test_operators_and_restarts", "test_trip"))
 """What is most unlike on a server: restarts, answers from elsewhere, whole trees."""

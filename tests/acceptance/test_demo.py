@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from examples.orders.launcher import ROOT
+from tests.otlp import Collector, collector
 from tests.postgres_server import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -42,16 +43,21 @@ def processes_of(directory: Path) -> list[str]:
 
 
 def test_the_demo_holds(tmp_path: Path) -> None:
-    """Every scene ends as it should, by the participants' own books; the exit code says so; nothing runs on."""
+    """Every scene ends as it should, by the participants' own books; the exit code says so; nothing runs on.
+
+    Each order is one trace with a collector: the saga, the shop's calls, and the services that they reached.
+    """
     report, kept = tmp_path / "audit.json", tmp_path / "kept"
-    demo = subprocess.run(
-        [*DEMO, "--json", str(report), "--keep", str(kept)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    with collector() as found:
+        demo = subprocess.run(
+            [*DEMO, "--json", str(report), "--keep", str(kept)],
+            cwd=ROOT,
+            env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": found.url},
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert "The audit holds" in demo.stdout
     audit = json.loads(report.read_text())
@@ -71,6 +77,22 @@ def test_the_demo_holds(tmp_path: Path) -> None:
     assert all(shelf["balanced"] and shelf["reserved"] == 0 for shelf in audit["stock"])
     assert sold == sum(shelf["sold"] for shelf in audit["stock"]) == 2 * sum(kept for _, kept in ENDS.values())
     assert processes_of(kept) == []
+    check_traces(found, kept / "traces")
+
+
+def check_traces(found: Collector, files: Path) -> None:
+    """What was sent of each saga is what the file of its order holds; calls lie between saga and service."""
+    sent = {span.span_id: span for span in found.spans}
+    for file in files.iterdir():
+        (trace,) = json.loads(file.read_text())["data"]
+        assert {span["spanID"] for span in trace["spans"]} <= sent.keys(), file.name
+    assert len(list(files.iterdir())) == len(ENDS)
+    served = found.of("examples.orders.participants")
+    joined = [(request, sent[request.parent_id]) for request in served if request.parent_id in sent]
+    assert joined, "a worker that is killed takes its calls with it, but the last one is not"
+    for request, call in joined:
+        assert (call.name, call.scope, call.trace_id) == (request.name, "examples.orders.shop", request.trace_id)
+        assert sent[call.parent_id].scope == "sagas"
 
 
 def test_the_demo_holds_on_postgresql_with_three_workers(tmp_path: Path, server: Server) -> None:

@@ -493,8 +493,30 @@ def test_help_names_every_command(shop: Shop):
     """`--help` needs no store and lists the commands."""
     ended = shop.run("--help")
     assert ended.code == 0
-    names = {"worker", "start", "check", "list", "show", "history", "versions", "callback", "purge", "doctor", *VERBS}
+    names = {
+        "worker",
+        "start",
+        "check",
+        "list",
+        "show",
+        "history",
+        "versions",
+        "callback",
+        "purge",
+        "doctor",
+        "trace",
+        *VERBS,
+    }
     assert {name for name in names if not re.search(rf"^ +{name} ", ended.out, re.MULTILINE)} == set()
+
+
+def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command by its whole name, such as ``trace export``."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
 
 
 def test_every_command_and_option_has_its_place_on_the_page():
@@ -502,10 +524,7 @@ def test_every_command_and_option_has_its_place_on_the_page():
     page = (Path(__file__).parents[2] / "docs/reference/cli.md").read_text(encoding="utf-8")
     shared = page.partition("## Running")[0] + page.partition("## Mending")[2].partition("###")[0]
     shared += page.partition("## Answering")[2].partition("###")[0]
-    commands = get_command(program()).commands
-    group = commands.pop("callback")
-    commands |= {f"callback {name}": command for name, command in group.commands.items()}
-    for name, command in commands.items():
+    for name, command in commands(get_command(program())):
         section = page.partition(f"\n### {name}\n")[2].partition("\n#")[0]
         assert section, name
         told = [option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)]

@@ -21,7 +21,7 @@ from durable_core.stores.postgres.link import CAUGHT, Connection, connect, in_tr
 FORMAT = 1
 """The stored format that this release writes and reads."""
 OLDEST_SERVER = 14
-TABLES = ("runs", "journal", "signals", "tombstones", "workers", "served", "serving", "meta")
+TABLES = ("runs", "journal", "signals", "tombstones", "workers", "served", "serving", "traced", "meta")
 
 _RIGHTS = "42501"
 _LOOK = """

@@ -23,6 +23,7 @@ from durable_core.stores.postgres.link import CAUGHT, LONG_S, Connection, Link, 
 from durable_core.stores.postgres.listen import Listener
 from durable_core.stores.postgres.purge import Purger
 from durable_core.stores.postgres.reader import Reader, to_run
+from durable_core.stores.postgres.spans import Spans
 from durable_core.stores.postgres.texts import Texts
 from durable_core.stores.postgres.versions import Versions
 
@@ -91,6 +92,7 @@ class PostgresSession:
             self._reader = Reader(self._texts)
             self._purger = Purger(self._texts)
             self._versions = Versions(self._texts)
+            self._spans = Spans(self._texts)
             self._listener = Listener(self._texts, ready.schema)
             self._questions = Link(self.place.dsn, prepare=self._listener.attach)
             await self._ask("release dead workers", self._bury_workers)

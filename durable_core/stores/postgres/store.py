@@ -334,3 +334,36 @@ class PostgresStore(PostgresSession):
         self._check_open()
         how = partial(self._purger.forget, now_ns=now_ns, limit=limit)
         return await self._ask("forget purged runs", how, link=self._at_length)
+
+    # -- spans -----------------------------------------------------------------------------------------------------
+
+    async def owe(self, worker: str) -> int:
+        """Let ``worker`` owe the spans of what it writes; see ``SpanLedger.owe``."""
+        self._check_open()
+        return await self._ask("note what is owed of spans", lambda c: self._spans.owe(c, worker))
+
+    async def owed(self, worker: str) -> dict[str, int]:
+        """What is owed by ``worker`` and by the dead; see ``SpanLedger.owed``."""
+        self._check_open()
+        return await self._ask("look for spans that are owed", lambda c: self._spans.owed(c, worker))
+
+    async def adopt(self, debtor: str, *, worker: str) -> bool:
+        """Let ``worker`` alone pay; see ``SpanLedger.adopt``."""
+        self._check_open()
+        return await self._ask("take over spans that are owed", lambda c: self._spans.adopt(c, debtor, worker))
+
+    async def pay(self, worker: str, pos: int | None) -> None:
+        """Note what has been exported; see ``SpanLedger.pay``."""
+        self._check_open()
+        await self._ask("note which spans were exported", lambda c: self._spans.pay(c, worker, pos))
+
+    async def written(self, worker: str, *, after: int, limit: int) -> list[tuple[int, Entry]]:
+        """What ``worker`` has written; see ``SpanLedger.written``."""
+        self._check_open()
+        how = partial(self._spans.written, worker=worker, after=after, limit=limit)
+        return await self._ask("read what was written", how, link=self._at_length)
+
+    async def find_nums(self, nums: Sequence[int]) -> list[RunRecord]:
+        """The runs of these numbers; see ``SpanLedger.find_nums``."""
+        self._check_open()
+        return await self._ask("find runs", lambda c: self._spans.find_nums(c, nums))

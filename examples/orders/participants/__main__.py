@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from examples.orders import traces
 from examples.orders.child import report_ready
 from examples.orders.participants.desk import DESK
 from examples.orders.participants.inventory import INVENTORY
@@ -34,6 +35,7 @@ def serve(
     parent_fd: Annotated[int | None, typer.Option(help="Set by the launcher.", hidden=True)] = None,
 ) -> None:
     """Serve one participant until SIGTERM."""
+    traces.begin(name)
     service = open_service(PARTICIPANTS[name], database)
     listener = socket.create_server(("127.0.0.1", port))
     address, bound = listener.getsockname()
@@ -41,7 +43,7 @@ def serve(
     report_ready(parent_fd, port=bound)
     if parent_fd is None:
         typer.echo(f"{name} serves http://{address}:{bound} on {database}")
-    config = uvicorn.Config(service.app(), log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(traces.Traced(service.app()), log_level="warning", timeout_graceful_shutdown=1)
     uvicorn.Server(config).run(sockets=[listener])
 
 

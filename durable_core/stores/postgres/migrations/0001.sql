@@ -109,6 +109,13 @@ CREATE TABLE serving (
     PRIMARY KEY (name, version, worker)
 );
 
+CREATE TABLE traced (
+    worker TEXT NOT NULL,
+    pos BIGINT NOT NULL,
+    payer TEXT,
+    PRIMARY KEY (worker)
+);
+
 CREATE TABLE meta (
     key TEXT NOT NULL,
     value BYTEA NOT NULL,

@@ -1,0 +1,63 @@
+"""What is owed of spans, in a schema of PostgreSQL: the rules of ``SpanLedger``, as questions on a connection.
+
+Invariant: positions are those of the journal's own number, which is never given out again.
+"""
+
+from collections.abc import Sequence
+
+from durable_core.model.entry import Entry
+from durable_core.model.run import RunRecord
+from durable_core.stores.postgres.link import Connection
+from durable_core.stores.postgres.reader import to_run
+from durable_core.stores.postgres.texts import ENTRY, RUN, Texts
+
+# ruff: noqa: S608 - every statement here is put together from our own column names; values are bound
+TEMPLATES = {
+    "owe": """
+INSERT INTO {s}.traced (worker, pos) SELECT $1, coalesce(max(pos), 0) FROM {s}.journal ON CONFLICT DO NOTHING""",
+    "since": "SELECT pos FROM {s}.traced WHERE worker = $1",
+    "owed": "SELECT worker, pos FROM {s}.traced WHERE worker = $1 OR worker NOT IN (SELECT id FROM {s}.workers)",
+    "adopt": """
+UPDATE {s}.traced SET payer = $2
+WHERE worker = $1 AND (payer IS NULL OR payer = $2 OR payer NOT IN (SELECT id FROM {s}.workers)) RETURNING 1""",
+    "paid": "UPDATE {s}.traced SET pos = $2 WHERE worker = $1",
+    "paid_in_full": "DELETE FROM {s}.traced WHERE worker = $1",
+    "written": f"SELECT pos, {ENTRY} FROM {{s}}.journal WHERE pos > $2 AND worker = $1 ORDER BY pos LIMIT $3",
+    "find_nums": f"SELECT {RUN} FROM {{s}}.runs WHERE num = ANY($1::int8[])",
+}
+
+
+class Spans:
+    """Questions and single statements, in one schema."""
+
+    def __init__(self, texts: Texts) -> None:
+        self._texts = {name: text.replace("{s}", texts.schema) for name, text in TEMPLATES.items()}
+
+    async def owe(self, connection: Connection, worker: str) -> int:
+        """Let ``worker`` owe the spans of what it writes from now on; the position after which that begins."""
+        await connection.execute(self._texts["owe"], worker)
+        return int(await connection.fetchval(self._texts["since"], worker))
+
+    async def owed(self, connection: Connection, worker: str) -> dict[str, int]:
+        """What is owed by ``worker`` and by the dead."""
+        return {str(name): int(pos) for name, pos in await connection.fetch(self._texts["owed"], worker)}
+
+    async def adopt(self, connection: Connection, debtor: str, worker: str) -> bool:
+        """Let ``worker`` alone pay for ``debtor``; False where another living one does."""
+        return await connection.fetchval(self._texts["adopt"], debtor, worker) is not None
+
+    async def pay(self, connection: Connection, worker: str, pos: int | None) -> None:
+        """Note up to where the entries of ``worker`` have been exported; None: it owes no more."""
+        if pos is None:
+            await connection.execute(self._texts["paid_in_full"], worker)
+        else:
+            await connection.execute(self._texts["paid"], worker, pos)
+
+    async def written(self, connection: Connection, worker: str, *, after: int, limit: int) -> list[tuple[int, Entry]]:
+        """What ``worker`` has written after a position, each with its own."""
+        rows = await connection.fetch(self._texts["written"], worker, after, limit)
+        return [(int(row[0]), Entry._make(tuple(row)[1:])) for row in rows]
+
+    async def find_nums(self, connection: Connection, nums: Sequence[int]) -> list[RunRecord]:
+        """The runs of these numbers."""
+        return list(map(to_run, await connection.fetch(self._texts["find_nums"], list(nums))))

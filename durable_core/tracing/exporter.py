@@ -1,0 +1,278 @@
+"""Exports spans from the journal, after the commit and off the path of every run.
+
+The journal is the queue: nothing is kept for later but a position. An exporter that is down or slow holds up nothing
+but the spans; a process that dies leaves word of what it owes, and another one sends that.
+
+Invariant: a position is noted only once everything up to it has been taken by the sink: spans are sent at least once.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import attrs
+
+from durable_core.errors import StoreError
+from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.run import OPEN, RunQuery, RunRecord
+from durable_core.model.trace import origin_of
+from durable_core.ports import MeasureSink, SpanLedger, SpanSink, Store
+from durable_core.tracing.counting import Counting, Measure
+from durable_core.tracing.fold import RunTrace
+from durable_core.tracing.following import Followed
+from durable_core.tracing.hand import Hand, breathing
+from durable_core.tracing.span import SpanRecord
+from durable_core.tracing.vocabulary import Vocabulary
+
+log = logging.getLogger("durable_core.tracing")
+
+PAGE = 2_000
+"""Entries read at a time."""
+POLL_S = 0.1
+"""How often to look whether this process has written."""
+NOTE_S = 0.5
+"""How often to note what has been exported: after a crash, so much is sent again."""
+DEBTS_S = 2.0
+"""How often to look for what dead workers owe."""
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
+"""How long to wait after the sink has refused."""
+MOST_FOLLOWED = 10_000
+"""Runs whose traces are kept in memory; others are read again when they go on."""
+TROUBLE = frozenset({EntryKind.PARKED.value, EntryKind.FAULTED.value})
+
+
+@attrs.define
+class Tally:
+    """What an exporter has done so far."""
+
+    sent: int = 0
+    """Spans that the sink has taken."""
+    refused: int = 0
+    """How often the sink has refused a batch, which was kept and offered again."""
+    broken: int = 0
+    """Runs whose journal could not be told in spans, and that are left out from there on."""
+    owing: bool = False
+    """Whether the process was left before all spans were taken: the next one that exports sends the rest."""
+
+
+class Exporter:
+    """Follows the journal for one worker."""
+
+    def __init__(
+        self,
+        store: Store,
+        worker: str,
+        sink: SpanSink | None,
+        vocabulary: Vocabulary,
+        *,
+        progress: Callable[[], int],
+        failures: bool = False,
+        meters: MeasureSink | None = None,
+    ) -> None:
+        self._store = store
+        self._ledger: SpanLedger = store
+        self._worker = worker
+        self._sink = sink
+        self._vocabulary = vocabulary
+        self._progress = progress
+        self._failures = failures
+        self._meters = meters
+        self._runs: dict[int, Followed] = {}
+        self._counting: dict[int, Counting] = {}
+        self._pos: int = 0
+        self._noted: int = 0
+        self._note_at = 0.0
+        self._leaving = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.tally = Tally()
+
+    async def start(self) -> None:
+        """Note that this worker's spans are owed from here on, and begin to follow; durable on return.
+
+        Without a sink nothing is owed, by this worker or to it: it only measures.
+        """
+        self._pos = self._noted = await self._ledger.owe(self._worker)
+        if self._sink is None:
+            await self._ledger.pay(self._worker, None)
+        self._hand = Hand("spans")
+        self._task = asyncio.get_running_loop().create_task(self._follow())
+
+    async def close(self, *, within_s: float) -> None:
+        """Export what is left, for ``within_s``; what then remains is owed, and sent by another process."""
+        if self._task is None:
+            return
+        self._leaving.set()
+        try:
+            await asyncio.wait_for(self._task, within_s)
+        except TimeoutError:
+            self.tally.owing = True
+            log.warning("%s is left before all spans were taken: the next worker that exports sends them", self._worker)
+        self._task = None
+        self._hand.stop()
+        with contextlib.suppress(StoreError):  # then a little more is sent again
+            await self._ledger.pay(self._worker, self._pos if self.tally.owing and self._sink is not None else None)
+
+    async def _follow(self) -> None:
+        """The exporter's life: it ends when it is told to leave and nothing is left."""
+        loop = asyncio.get_running_loop()
+        seen, debts_at = 0, loop.time()
+        while True:
+            leaving = self._leaving.is_set()
+            try:
+                progress = self._progress()
+                if progress != seen or leaving:
+                    await self._catch_up()
+                    seen = progress
+                if loop.time() >= debts_at and not leaving:
+                    await self._pay_for_the_dead()
+                    await self._gauge()
+                    debts_at = loop.time() + DEBTS_S
+            except StoreError as error:
+                log.warning("the journal could not be read for its spans; trying again: %s", error)
+                leaving = False
+            except Exception:
+                log.exception("internal error while exporting spans; trying again")
+                await asyncio.sleep(FIRST_DELAY_S)
+            if leaving:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._leaving.wait(), POLL_S)
+
+    async def _catch_up(self) -> None:
+        """Export all that this worker has written."""
+        while rows := await self._ledger.written(self._worker, after=self._pos, limit=PAGE):
+            await self._export([entry for _, entry in rows], self._runs)
+            self._pos = rows[-1][0]
+            if asyncio.get_running_loop().time() >= self._note_at:
+                await self._note()
+            if len(rows) < PAGE and not self._leaving.is_set():
+                return  # what comes meanwhile waits for its turn: a batch costs little more than a span
+
+    async def _note(self) -> None:
+        if self._pos != self._noted and self._sink is not None:
+            await self._ledger.pay(self._worker, self._pos)
+            self._noted = self._pos
+            self._note_at = asyncio.get_running_loop().time() + NOTE_S
+
+    async def _pay_for_the_dead(self) -> None:
+        """Export what workers have left owing that live no more, and note how far this one is."""
+        await self._note()
+        if self._sink is None:
+            return
+        owed = await self._ledger.owed(self._worker)
+        owed.pop(self._worker, None)
+        for debtor, since in owed.items():
+            if not await self._ledger.adopt(debtor, worker=self._worker):
+                continue
+            runs: dict[int, Followed] = {}  # where these runs are by now is another matter
+            pos = since
+            while rows := await self._ledger.written(debtor, after=pos, limit=PAGE):
+                await self._export([entry for _, entry in rows], runs)
+                pos = rows[-1][0]
+                await self._ledger.pay(debtor, pos)
+            await self._ledger.pay(debtor, None)
+
+    async def _gauge(self) -> None:
+        """Tell how many runs of the whole store have not ended, by how they stand."""
+        if self._meters is None:
+            return
+        for status in sorted(OPEN):
+            count = await self._store.count(RunQuery(statuses=frozenset({status})))
+            self._meters.record(Measure("active", count, {"status": status.value}))
+
+    async def _export(self, entries: Sequence[Entry], runs: dict[int, Followed]) -> None:
+        """Send the spans of these entries; returns once they have been taken."""
+        lost = _lost(entries, runs)
+        if lost:
+            await self._take_up(lost, runs)
+        if self._failures:
+            unsampled = [entry for entry in entries if not runs[entry.run].sampled]
+            failed = {entry.run: True for entry in unsampled if self._tells_failure(entry)}
+            if failed:
+                await self._take_up(failed, runs, whole=True)
+        spans = await self._hand.do(partial(self._spans, entries, runs))
+        if spans and self._sink is not None:
+            await self._deliver(spans, self._sink)
+        if self._meters is not None and runs is self._runs:
+            await self._hand.do(partial(self._count, self._meters, entries))
+        for entry in entries:
+            if entry.kind == EntryKind.ENDED:
+                self._forget(runs, entry.run)
+        while len(runs) > MOST_FOLLOWED:
+            self._forget(runs, next(iter(runs)))
+
+    def _forget(self, runs: dict[int, Followed], num: int) -> None:
+        runs.pop(num, None)
+        if runs is self._runs:
+            self._counting.pop(num, None)
+
+    def _count(self, meters: MeasureSink, entries: Sequence[Entry]) -> None:
+        """On the thread: measure what this worker has written; what a dead one wrote, that may have counted itself."""
+        for entry in breathing(entries):
+            counting = self._counting.get(entry.run)
+            for measure in counting.feed(entry) if counting is not None else ():
+                meters.record(measure)
+
+    async def _take_up(self, lost: dict[int, bool], runs: dict[int, Followed], *, whole: bool = False) -> None:
+        """Follow these runs from here on; with ``whole`` all that was before is exported too."""
+        records = {record.num: record for record in await self._store.find_nums(list(lost))}
+        begun = [num for num, amid in lost.items() if amid and num in records]
+        journals = await self._store.load(begun) if begun else {}
+        for num in lost:
+            record, journal = records.get(num), journals.get(num, [])
+            runs[num] = self._followed(record, journal, whole=whole)
+            if self._meters is not None and record is not None and not whole and runs is self._runs:
+                self._counting[num] = Counting(record, self._vocabulary, journal)
+
+    def _followed(self, record: RunRecord | None, journal: Sequence[Entry], *, whole: bool) -> Followed:
+        origin = None if record is None else origin_of(record.traceparent)
+        if self._sink is None or record is None or (origin is not None and not origin.sampled and not whole):
+            return Followed(None)  # not to be exported, or purged meanwhile
+        return Followed(RunTrace(record, self._vocabulary), journal, repeat=whole)
+
+    def _tells_failure(self, entry: Entry) -> bool:
+        return entry.kind in TROUBLE or (entry.kind == EntryKind.ENDED and self._vocabulary.ending(entry).failed)
+
+    def _spans(self, entries: Sequence[Entry], runs: dict[int, Followed]) -> list[SpanRecord]:
+        """On the thread: the spans of these entries. A run that cannot be told must not keep the others from it."""
+        found: list[SpanRecord] = []
+        for entry in breathing(entries):
+            try:
+                found += runs[entry.run].feed(entry)
+            except Exception:
+                log.exception("run number %d, entry %d: its spans cannot be made; they are left out", *entry[:2])
+                self.tally.broken += 1
+                runs[entry.run] = Followed(None, seq=entry.seq)
+        return found
+
+    async def _deliver(self, spans: list[SpanRecord], sink: SpanSink) -> None:
+        """Offer them to the sink until it takes them."""
+        delay_s = FIRST_DELAY_S
+        while not await self._hand.do(partial(sink.send, spans)):
+            if not self.tally.refused:
+                log.warning("spans are not taken; they stay in the journal and are offered again until they are")
+            self.tally.refused += 1
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+        self.tally.sent += len(spans)
+
+
+def _lost(entries: Sequence[Entry], runs: dict[int, Followed]) -> dict[int, bool]:
+    """The runs that are not followed up to here, and whether they are amid their journal rather than at its start."""
+    last: dict[int, int] = {}
+    found: dict[int, bool] = {}
+    for entry in entries:
+        run, seq = entry.run, entry.seq
+        before = last.get(run)
+        if before is None:
+            followed = runs.get(run)
+            if followed is None:
+                found[run] = seq > 1
+            elif seq != followed.seq + 1:
+                found[run] = True
+        elif seq != before + 1:
+            found[run] = True  # another worker has written in between
+        last[run] = seq
+    return found

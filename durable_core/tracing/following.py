@@ -1,0 +1,77 @@
+"""A run as one process follows it: which of its spans this process has to export.
+
+Invariant: no span leaves before its parent has left by the same hand. Where a run is taken up in its midst, because
+another worker began it or it was not followed for long, the spans that hold later ones are sent again, the same.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from durable_core.model.entry import Entry
+from durable_core.tracing.fold import RunTrace
+from durable_core.tracing.span import SHORT_NS, SpanRecord
+
+
+class Followed:
+    """One run. Without a trace it is not exported: that was decided at its start."""
+
+    __slots__ = ("_holders", "_journal", "_repeat", "_rooted", "_trace", "seq")
+
+    def __init__(
+        self, trace: RunTrace | None, journal: Sequence[Entry] = (), *, repeat: bool = False, seq: int = 0
+    ) -> None:
+        self._trace = trace
+        self._journal = deque(journal)
+        """Entries of which some are other workers' business: they are taken up on the way, and not exported."""
+        self._repeat = repeat
+        """Whether they are exported nevertheless."""
+        self._holders: dict[int, SpanRecord] = {}
+        """Spans that this process has not sent and that may hold others."""
+        self._rooted = False
+        self.seq = seq
+        """The last entry taken up."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether its spans are exported."""
+        return self._trace is not None
+
+    def feed(self, entry: Entry) -> list[SpanRecord]:
+        """Take up an entry; the spans to send, each after its parent."""
+        self.seq = entry.seq
+        trace = self._trace
+        if trace is None or entry.seq <= trace.seq:
+            return []
+        before: list[SpanRecord] = []
+        if self._journal or not self._rooted:
+            before = self._up_to(trace, entry)
+        spans = trace.feed(entry)
+        if self._holders:
+            spans = [found for span in spans for found in (*self._above(span), span)]
+        return before + spans if before else spans
+
+    def _up_to(self, trace: RunTrace, entry: Entry) -> list[SpanRecord]:
+        """Take up what was before ``entry``; the spans of it that are to be sent."""
+        spans: list[SpanRecord] = []
+        if not self._rooted:
+            self._rooted = True
+            spans.append(trace.root())
+        own = entry.seq == 1 or self._repeat
+        journal = self._journal
+        while journal and journal[0].seq <= entry.seq:
+            other = journal.popleft()
+            if other.seq < entry.seq and other.seq > trace.seq:
+                spans += trace.feed(other)
+        if own:
+            return spans
+        self._holders.update((span.span_id, span) for span in spans if span.end_ns - span.start_ns == SHORT_NS)
+        return []
+
+    def _above(self, span: SpanRecord) -> list[SpanRecord]:
+        """The unsent spans around ``span``, the outermost first."""
+        found: list[SpanRecord] = []
+        around = self._holders.pop(span.parent_id or 0, None)
+        while around is not None:
+            found.append(around)
+            around = self._holders.pop(around.parent_id or 0, None)
+        return found[::-1]

@@ -1,0 +1,226 @@
+"""To and from OpenTelemetry: the one place of the core that imports it, and only where spans are wanted.
+
+Invariant: ids and times are ours. A span is handed over as one that has ended, so that no sampler, clock or id
+generator of the library has a say in it.
+"""
+
+import logging
+import struct
+import weakref
+from collections.abc import Callable, Sequence
+from contextvars import Token
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal, cast
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace.status import Status, StatusCode
+
+from durable_core.model.trace import Mode, Origin, span_id_of, trace_id_of
+from durable_core.tracing.hand import breathing
+from durable_core.tracing.otlp import Encoder, keep
+from durable_core.tracing.span import SpanRecord, Value
+
+log = logging.getLogger("durable_core.tracing")
+
+PER_PROCESS = ("process.", "host.", "os.", "container.", "thread.", "k8s.pod.", "service.instance.id")
+"""Parts of a resource that would differ between the workers which export one saga."""
+FLUSH_MS = 30_000
+REQUEST = 500
+"""Spans of one request: collectors refuse what is too long, and stack traces are. A provider's queue holds as many."""
+FEW_VALUES = (
+    "step.name",
+    "step.kind",
+    "step.attempt",
+    "step.outcome",
+    "worker.id",
+    "name",
+    "version",
+    "status",
+    "cause",
+)
+
+_SAMPLED, _DROPPED = trace.TraceFlags(trace.TraceFlags.SAMPLED), trace.TraceFlags(trace.TraceFlags.DEFAULT)
+_ERROR, _UNSET = Status(StatusCode.ERROR), Status(StatusCode.UNSET)
+_DIRECT: "weakref.WeakKeyDictionary[TracerProvider, SpanExporter]" = weakref.WeakKeyDictionary()
+_FAILURES: "weakref.WeakSet[TracerProvider]" = weakref.WeakSet()
+
+
+def export_directly(provider: TracerProvider, exporter: SpanExporter) -> None:
+    """Have the spans of runs go to ``exporter`` where ``provider`` is in use.
+
+    An exporter says what was taken, and so nothing is lost; a provider's queue does not.
+    """
+    _DIRECT[provider] = exporter
+
+
+def export_failures(provider: TracerProvider) -> None:
+    """Where ``provider`` is in use, export a run in full that was not sampled and fails."""
+    _FAILURES.add(provider)
+
+
+def exports_failures(provider: TracerProvider) -> bool:
+    """Whether runs that were not sampled are exported once they fail."""
+    return provider in _FAILURES
+
+
+def provider_of(given: object) -> TracerProvider | None:
+    """The provider to use: the one given, else the global one where it is one of the SDK; None: no spans.
+
+    Raises:
+        TypeError: what was given is no provider.
+    """
+    found = trace.get_tracer_provider() if given is None else given
+    if isinstance(found, TracerProvider):
+        return found
+    if not isinstance(found, trace.TracerProvider):
+        raise TypeError(f"tracer_provider={given!r} is no provider of opentelemetry")
+    return None  # of the API alone: it drops what it is given
+
+
+class Converter:
+    """Makes the library's spans of ours."""
+
+    def __init__(self, resource: Resource, scope: str) -> None:
+        kept = {name: value for name, value in resource.attributes.items() if not name.startswith(PER_PROCESS)}
+        self._resource = Resource(kept, resource.schema_url)
+        self._scope = InstrumentationScope(scope, version_here())
+
+    def encoder(self) -> Encoder:
+        """Writes the same spans as bytes of OTLP."""
+        about = {name: _plain(value) for name, value in self._resource.attributes.items()}
+        scope = self._scope
+        return Encoder(about, scope=scope.name, version=scope.version or "", schema_url=self._resource.schema_url)
+
+    def __call__(self, span: SpanRecord) -> ReadableSpan:
+        """One span.
+
+        Raises:
+            TypeError: a time is not a whole number; an exporter would drop the whole batch for it.
+        """
+        if type(span.start_ns) is not int or type(span.end_ns) is not int:
+            raise TypeError(f"span {span.name!r}: its times must be whole nanoseconds")
+        parent = None
+        if span.parent_id is not None:
+            parent = trace.SpanContext(span.trace_id, span.parent_id, span.remote_parent, _SAMPLED)
+        return ReadableSpan(
+            span.name,
+            context=trace.SpanContext(span.trace_id, span.span_id, is_remote=False, trace_flags=_SAMPLED),
+            parent=parent,
+            resource=self._resource,
+            attributes=span.attributes,
+            events=[Event(event.name, event.attributes, event.at_ns) for event in span.events],
+            links=[
+                trace.Link(trace.SpanContext(link.trace_id, link.span_id, is_remote=False, trace_flags=_SAMPLED))
+                for link in span.links
+            ],
+            status=_ERROR if span.failed else _UNSET,
+            start_time=span.start_ns,
+            end_time=span.end_ns,
+            instrumentation_scope=self._scope,
+        )
+
+
+def _plain(value: Any) -> Value:
+    """An attribute of a resource in our own terms."""
+    if isinstance(value, str | int | bool):
+        return value
+    return tuple(str(part) for part in cast("Sequence[object]", value))
+
+
+def version_here() -> str:
+    """The release of this package; empty where it is not installed."""
+    try:
+        return version("durable-sagas")
+    except PackageNotFoundError:
+        return ""
+
+
+class OtelSink:
+    """Sends spans by a provider's own processors, or by an exporter that was named for it."""
+
+    def __init__(self, provider: TracerProvider, scope: str, prefix: str) -> None:
+        self._convert = Converter(provider.resource, scope)
+        self._processor = provider._active_span_processor  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        self._exporter = _DIRECT.get(provider)
+        self._post = None if self._exporter is None else _posting(self._exporter)
+        self._encode = self._convert.encoder()
+        keep([f"{prefix}.{name}" for name in FEW_VALUES])
+
+    def send(self, spans: Sequence[SpanRecord]) -> bool:
+        """Send them; False where they have to be sent again."""
+        try:
+            return all(self._sent(spans[place : place + REQUEST]) for place in range(0, len(spans), REQUEST))
+        except Exception:
+            log.exception("%d spans could not be exported; they are offered again", len(spans))
+            return False
+
+    def _sent(self, spans: Sequence[SpanRecord]) -> bool:
+        if self._post is not None:
+            return self._post(self._written(spans))
+        converted = [self._convert(span) for span in breathing(spans)]
+        if self._exporter is not None:
+            return self._exporter.export(converted) is SpanExportResult.SUCCESS
+        for span in converted:
+            self._processor.on_end(span)
+        return self._processor.force_flush(FLUSH_MS)
+
+    def _written(self, spans: Sequence[SpanRecord]) -> bytes:
+        """One request. A span that cannot be written must not keep the others from it."""
+        try:
+            return self._encode(spans)
+        except (TypeError, ValueError, OverflowError, struct.error):
+            return self._encode([span for span in spans if self._writable(span)])
+
+    def _writable(self, span: SpanRecord) -> bool:
+        try:
+            self._encode([span])
+        except (TypeError, ValueError, OverflowError, struct.error):
+            log.exception("span %r cannot be written, and is left out", span.name)
+            return False
+        return True
+
+
+def _posting(exporter: SpanExporter) -> Callable[[bytes], bool] | None:
+    """How ``exporter`` sends bytes, where it is the one for OTLP over HTTP: its own messages cost five times as much.
+
+    None where this release of it keeps that elsewhere: then it is given spans, as any exporter.
+    """
+    post: Any = getattr(getattr(exporter, "_client", None), "export", None)
+    if post is None or not type(exporter).__module__.startswith("opentelemetry.exporter.otlp.proto.http"):
+        return None
+    return lambda data: bool(post(data).success)
+
+
+class OtelContext:
+    """What runs and the code of their steps know of tracing."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._sampler = provider.sampler
+
+    def origin(self, uid: bytes, name: str, mode: Literal["link", "join"]) -> str | None:
+        """What is to be stored of the trace of a run that begins here: its caller, and whether it is sampled."""
+        caller = trace.get_current_span().get_span_context()
+        joins = mode == "join" and caller.is_valid
+        around = trace.set_span_in_context(trace.NonRecordingSpan(caller)) if joins else otel_context.Context()
+        trace_id = caller.trace_id if joins else trace_id_of(uid)
+        decision = self._sampler.should_sample(around, trace_id, name).decision
+        sampled = decision is Decision.RECORD_AND_SAMPLE
+        if caller.is_valid:
+            return Origin(mode, caller.trace_id, caller.span_id, sampled).stored()
+        own: Mode = "self"
+        return None if sampled else Origin(own, trace_id, span_id_of(uid, "run"), sampled).stored()
+
+    def enter(self, trace_id: int, span_id: int, *, sampled: bool) -> Token[otel_context.Context]:
+        """Make an attempt's span the current one: what its code begins is under it."""
+        within = trace.SpanContext(trace_id, span_id, False, _SAMPLED if sampled else _DROPPED)  # noqa: FBT003
+        return otel_context.attach(trace.set_span_in_context(trace.NonRecordingSpan(within), otel_context.Context()))
+
+    def leave(self, token: Token[otel_context.Context]) -> None:
+        """The attempt is over."""
+        otel_context.detach(token)

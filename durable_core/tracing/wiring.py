@@ -1,0 +1,76 @@
+"""What an engine is given so that its runs are traced; nothing of OpenTelemetry is loaded unless spans are wanted."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import attrs
+
+from durable_core.ports import MeasureSink, SpanSink, TraceContext
+from durable_core.tracing.vocabulary import CORE, Vocabulary
+from durable_core.tracing.wanted import spans_wanted
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+
+@attrs.frozen
+class Tracing:
+    """Where spans go, in which words, and what the code of steps sees of it."""
+
+    sink: SpanSink | None
+    """None where only measurements are wanted."""
+    context: TraceContext | None
+    vocabulary: Vocabulary = CORE
+    failures: bool = False
+    """Whether a run that was not sampled is exported in full once it fails."""
+    meters: MeasureSink | None = None
+    """Where measurements go."""
+
+
+def tracing_with(tracer_provider: object = None, *, vocabulary: Vocabulary = CORE) -> Tracing | None:
+    """Tracing by this provider of OpenTelemetry's SDK; by default the global one, where the program has set one.
+
+    Measurements go to the global provider of meters, where there is one. None where there is none of them: then nothing
+    is traced or measured, and nothing is loaded.
+
+    Raises:
+        TypeError: what was given is no provider.
+    """
+    if not spans_wanted(tracer_provider):
+        return None  # whoever has set a global provider has loaded the library
+    from durable_core.tracing import otel  # noqa: PLC0415 - 100 ms that only those pay who want spans
+
+    provider = otel.provider_of(tracer_provider)
+    meters = _meters(vocabulary)
+    if provider is None:
+        return None if meters is None else Tracing(None, None, vocabulary, meters=meters)
+    failures = otel.exports_failures(provider)
+    sink = otel.OtelSink(provider, vocabulary.scope, vocabulary.prefix)
+    return Tracing(sink, otel.OtelContext(provider), vocabulary, failures, meters)
+
+
+def _meters(vocabulary: Vocabulary) -> MeasureSink | None:
+    """The instruments, where the program has set a provider of meters of the SDK."""
+    if "opentelemetry.sdk.metrics" not in sys.modules:
+        return None
+    from durable_core.tracing import meters  # noqa: PLC0415 - as above
+
+    return meters.meters_in_use(scope=vocabulary.scope, prefix=vocabulary.prefix)
+
+
+def export_directly(provider: "TracerProvider", exporter: "SpanExporter") -> None:
+    """Where ``provider`` is in use, have the spans of runs go to ``exporter``, past the provider's processors.
+
+    An exporter says what was taken: what was not stays in the journal and is offered again. A processor's queue drops.
+    """
+    from durable_core.tracing import otel  # noqa: PLC0415 - as above
+
+    otel.export_directly(provider, exporter)
+
+
+def export_failures(provider: "TracerProvider") -> None:
+    """Where ``provider`` is in use, export a run in full that was not sampled, once it fails or is stuck."""
+    from durable_core.tracing import otel  # noqa: PLC0415 - as above
+
+    otel.export_failures(provider)

@@ -1,0 +1,171 @@
+"""What sagas call things in a trace: the words for the core's neutral spans, and the tables of docs/reference/spans.md.
+
+Invariant: nothing of a payload gets into a trace; the texts of exceptions only into their own events.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import msgspec
+
+from durable_core import CHILD_OPENED as OPENED
+from durable_core import Closes, Ending, JournalEntry, Meaning, Notes, Opens, StepWords, Vocabulary, name_of
+
+UNDOING = "undoing:"
+TOO_LATE = "too-late:"
+SERVING = frozenset({"compensation", "probe"})
+"""The kinds of steps that are the rollback's while one is under way."""
+
+
+def mark(entry: JournalEntry) -> Sequence[Meaning]:  # noqa: PLR0911 - one answer for each mark
+    """What a mark of the saga's driver means."""
+    word, _, key = entry.key.partition(":")
+    match f"{word}:":
+        case "compensating:":
+            cause = _data(entry).get("cause")
+            return [Opens(name="compensate", kinds=SERVING, done="compensate done", attributes={"cause": str(cause)})]
+        case "undoing:":
+            inside = {"step__key": key}
+            return [Opens(name=f"compensate {name_of(key)}", scope=f"{key}/", kinds=SERVING, attributes=inside)]
+        case "child:":
+            told = _data(entry)
+            name, version = str(told.get("name", "")), int(told.get("version", 1))
+            child: dict[str, Any] = {"name": name, "version": version, "step__key": key}
+            return [Opens(name=f"saga {name}", scope=f"{key}/", attributes=child)]
+        case "child-completed:":
+            return [Closes(opened=OPENED + key, name="outcome completed", attributes=_ended("completed", key))]
+        case "child-compensated:":
+            return [
+                Closes(opened=UNDOING + key, name="compensate done"),
+                Closes(
+                    opened=OPENED + key,
+                    name="outcome compensated",
+                    attributes=_ended("compensated", key),
+                    failed=True,
+                ),
+            ]
+        case "too-late:":
+            return [Notes(name="too late", attributes={"cause": key})]
+        case _:
+            return []
+
+
+def _ended(status: str, key: str) -> dict[str, Any]:
+    return {"status": status, "step__key": key}
+
+
+def signal(entry: JournalEntry) -> dict[str, Any]:
+    """Who asked for it, and of which step; why is a text, and stays in the journal."""
+    told = _data(entry)
+    about: dict[str, Any] = {"actor": told.get("actor") or None, "step__key": told.get("step") or None}
+    return about
+
+
+def ending(entry: JournalEntry) -> Ending:
+    """How a saga ended: its status, and its cause where it was undone."""
+    status, _, cause = str(entry.key or entry.label).partition("/")
+    return Ending(status=status, attributes={"cause": cause} if cause else {}, failed=status != "completed")
+
+
+def _data(entry: JournalEntry) -> dict[str, Any]:
+    data: dict[str, Any] = msgspec.json.decode(entry.payload or b"{}")
+    return data
+
+
+VOCABULARY = Vocabulary(
+    prefix="saga",
+    scope="sagas",
+    kinds={
+        "compensation": StepWords(name="undo {step}", serves="compensates"),
+        "probe": StepWords(name="probe {step}", serves="probes"),
+    },
+    mark=mark,
+    signal=signal,
+    ending=ending,
+)
+
+
+# -- the page docs/reference/spans.md ----------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class SpanDoc:
+    """One kind of span."""
+
+    name: str
+    parent: str
+    when: str
+
+
+@attrs.frozen
+class AttributeDoc:
+    """One attribute."""
+
+    name: str
+    on: str
+    meaning: str
+
+
+SPANS = (
+    SpanDoc("saga <name>", "none, or the caller's span", "The saga began; 1 µs long, the root of its trace"),
+    SpanDoc(
+        "<step>", "the block around it", "A step that was attempted once. Of one attempted again: 1 µs long, the group"
+    ),
+    SpanDoc("<step> #<n>", "<step>", "One of several attempts of a step; `cut` where its process died"),
+    SpanDoc("<step> done", "<step>", "A step of several attempts, from the first to its end"),
+    SpanDoc(
+        "<step> ended late", "the block around it", "An attempt that came back after its saga was killed: evidence"
+    ),
+    SpanDoc("<block>", "the block around it", "A savepoint or branch that has keys of its own began; 1 µs long"),
+    SpanDoc("wait <name> armed", "the block around it", "A sleep or callback began; 1 µs long"),
+    SpanDoc("wait <name>", "the block around it", "A sleep or callback, from beginning to end"),
+    SpanDoc(
+        "probe <step>", "as for <step>", "A probe that settles an unknown outcome; with a link to the attempt in doubt"
+    ),
+    SpanDoc("settle <step>", "as for <step>", "An unknown outcome was settled; 1 µs long, with a link to the attempt"),
+    SpanDoc("compensate", "saga <name>", "The rollback began; 1 µs long"),
+    SpanDoc("compensate <block>", "the block", "The rollback of a savepoint or child began; 1 µs long"),
+    SpanDoc(
+        "undo <step>", "compensate", "A compensation, told as a step is; with a link to the attempt that it undoes"
+    ),
+    SpanDoc("compensate done", "compensate", "The whole rollback"),
+    SpanDoc("saga <child>", "the block around it", "A child saga began; 1 µs long, in the same trace"),
+    SpanDoc("stuck", "saga <name>", "It needs a person; 1 µs long, an error"),
+    SpanDoc("<verb>", "saga <name>", "A verb came, or the deadline: `cancel`, `retry`, `deadline` ...; 1 µs long"),
+    SpanDoc("too late", "saga <name>", "A cancel or deadline came when the pivot had succeeded; 1 µs long"),
+    SpanDoc("outcome <status>", "saga <name>", "The whole saga, or child saga, from beginning to end"),
+)
+
+ATTRIBUTES = (
+    AttributeDoc("saga.id", "all", "The saga's id: what to search for. A child's spans have its root's"),
+    AttributeDoc("saga.name", "saga, outcome", "The saga's name"),
+    AttributeDoc("saga.version", "saga, outcome", "The saga's version"),
+    AttributeDoc("saga.status", "outcome", "How it ended: completed, compensated, resolved, killed"),
+    AttributeDoc("saga.cause", "compensate, outcome, too late", "Why it was undone: failed, cancelled, deadline"),
+    AttributeDoc("saga.step.name", "steps, waits, blocks", "The name, without scope and occurrence"),
+    AttributeDoc("saga.step.key", "steps, waits, blocks, children, verbs", "The key, as `sagas show` has it"),
+    AttributeDoc(
+        "saga.step.kind",
+        "steps, waits, blocks",
+        "step, pivot, retriable, lookup, compensation, probe, sleep, callback, block",
+    ),
+    AttributeDoc("saga.step.attempt", "attempts", "Its number, from 1"),
+    AttributeDoc(
+        "saga.step.outcome",
+        "attempts, steps done, waits, settle",
+        "Of an attempt: succeeded, rejected, failed, unknown, cut. Of a wait: fired, completed, failed, timed_out, "
+        "closed. Of a settled doubt: happened, did_not_happen",
+    ),
+    AttributeDoc("saga.step.idempotency_key", "attempts", "What the participant was given to tell calls apart"),
+    AttributeDoc("saga.compensates", "undo", "The key of the step that is undone"),
+    AttributeDoc("saga.probes", "probe", "The key of the step that is asked about"),
+    AttributeDoc("saga.stuck_on", "stuck", "The keys of the steps that a person must mend"),
+    AttributeDoc("saga.actor", "verbs", "Who asked"),
+    AttributeDoc("saga.worker.id", "all but saga and blocks", "The worker that wrote the journal entry"),
+    AttributeDoc("error.type", "failed attempts, stuck", "The exception's type, or the outcome where there was none"),
+)
+EVENTS = (
+    AttributeDoc("exception", "failed attempts, stuck, outcome", "The exception's type, message and stack trace"),
+    AttributeDoc("timeout", "attempts", "The attempt passed its timeout, and had not returned yet"),
+)

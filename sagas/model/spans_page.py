@@ -1,0 +1,71 @@
+"""Makes docs/reference/spans.md from the tables in ``spans.py``: ``python -m sagas.model.spans_page``."""
+
+import sys
+
+from durable_core import METRICS, Metric
+from sagas.model.spans import ATTRIBUTES, EVENTS, SPANS, VOCABULARY, AttributeDoc
+
+HEAD = """\
+# Spans
+
+What a saga's trace holds. This page is made from the code by `python -m sagas.model.spans_page`; a test keeps them
+equal. How to get them: [Look at traces](../how-to/traces.md).
+
+One saga is one trace, however many workers drive it and however often they die. Its spans are a function of its
+journal: the same whoever exports them, and as often as you like. A span comes after its parent, always. What holds
+others is therefore a span of 1 µs that comes first, and what tells the whole comes last.
+
+A name in `<...>` stands for one of yours. A step's name in a span has no scope and no occurrence; its key has both.
+"""
+FOOT = """\
+Arguments, results, notes of operators and reasons are in no span. The texts of exceptions are in `exception` events
+only.
+
+Trace ids are the BLAKE2b hash of the saga's random uid in 128 bits; span ids are 64 bits of BLAKE2b, keyed by the uid,
+over the span's kind, key, attempt and journal entry. `sagas.current().traceparent` tells a step its own.
+"""
+
+MEASURED = """\
+They go to the program's own provider of meters (`opentelemetry.metrics.set_meter_provider`), where it has set one of
+the SDK before its orchestrator is made. Each worker counts what it has written, from the journal, after the commit,
+sampled or not; what it was about to count when its process died is not counted. No id is among the attributes.
+"""
+
+
+def page() -> str:
+    """The page, as Markdown."""
+    spans = [f"| `{doc.name}` | {_code(doc.parent)} | {doc.when} |" for doc in SPANS]
+    return "\n".join(
+        [
+            HEAD,
+            *_table("Names", ("Span", "Parent", "When"), spans),
+            *_table("Attributes", ("Attribute", "On", "Meaning"), _rows(ATTRIBUTES)),
+            *_table("Events", ("Event", "On", "Meaning"), _rows(EVENTS)),
+            FOOT,
+            *_table("Measurements", ("Metric", "Instrument", "Attributes", "What"), [_metric(one) for one in METRICS]),
+            MEASURED,
+        ]
+    )
+
+
+def _table(title: str, columns: tuple[str, ...], rows: list[str]) -> list[str]:
+    return [f"## {title}\n", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *rows, ""]
+
+
+def _rows(docs: tuple[AttributeDoc, ...]) -> list[str]:
+    return [f"| `{doc.name}` | {doc.on} | {doc.meaning} |" for doc in docs]
+
+
+def _metric(metric: Metric) -> str:
+    prefix = VOCABULARY.prefix
+    attributes = ", ".join(f"`{prefix}.{name}`" for name in metric.attributes)
+    kind = metric.kind if metric.unit == "1" else f"{metric.kind}, {metric.unit}"
+    return f"| `{prefix}.{metric.name}` | {kind} | {attributes} | {metric.description} |"
+
+
+def _code(parent: str) -> str:
+    return f"`{parent}`" if parent.startswith(("<", "saga <")) or parent == "compensate" else parent
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

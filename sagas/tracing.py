@@ -1,0 +1,181 @@
+"""Traces: ``configure`` sends them, called first in a program; ``document`` writes one.
+
+Sending needs the extra ``otlp`` (``pip install 'durable-sagas[otlp]'``). Jaeger takes what is sent, at port 4318.
+
+Invariant: what is sent says nothing of the process that sends it, so that every worker sends the same.
+"""
+
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from durable_core import (
+    CURRENT,
+    DefinitionError,
+    RunNotFound,
+    RunRecord,
+    export_directly,
+    export_failures,
+    jaeger_document,
+    otlp_document,
+    spans_of,
+)
+from sagas.model.spans import VOCABULARY
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from sagas.orchestrator import Orchestrator
+
+__all__ = ["StepLogs", "configure", "document", "flush", "wanted"]
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+QUEUE = 20_000
+"""Spans that steps' own instrumentation may have waiting; the sagas' own wait in the journal."""
+TRACES = "/v1/traces"
+SERVICE = "sagas"
+WRITERS = {"jaeger": jaeger_document, "otlp": otlp_document}
+
+_configured: "list[tuple[str | None, str, bool, TracerProvider]]" = []
+
+
+def wanted() -> bool:
+    """Whether the environment says where to send traces."""
+    return any(os.environ.get(name) for name in ENDPOINTS) and not _disabled()
+
+
+def configure(endpoint: str | None = None, service_name: str = SERVICE, *, failures: bool = False) -> "TracerProvider":
+    """Send traces by OTLP over HTTP, and install the provider as the program's own.
+
+    The spans of sagas, and those that instrumented code makes within their steps, arrive as one trace for each saga.
+    The standard ``OTEL_*`` variables are honoured: endpoint, headers, timeout, sampler, resource attributes, and
+    ``OTEL_SERVICE_NAME`` before ``service_name``. With ``OTEL_SDK_DISABLED=true`` nothing is sent.
+
+    Args:
+        endpoint: where the collector is, such as ``http://localhost:4318``; with a path of its own it is used as it
+            stands. Default: as the environment says, else ``http://localhost:4318``.
+        service_name: what Jaeger lists the sagas under.
+        failures: whether a saga that the sampler left out is exported in full once it fails or is stuck.
+
+    Returns:
+        The provider, also for other spans; a second call with the same arguments gives the first one's.
+
+    Raises:
+        DefinitionError: the extra is not installed, the endpoint is no address, or the program has set a provider.
+    """
+    for known_endpoint, known_name, known_failures, provider in _configured:
+        if (known_endpoint, known_name, known_failures) == (endpoint, service_name, failures):
+            return provider
+    from opentelemetry import trace  # noqa: PLC0415 - only for those who want spans
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    except ImportError as error:
+        raise DefinitionError(
+            "sagas.tracing.configure() needs the exporter of OTLP; install it: pip install 'durable-sagas[otlp]'"
+        ) from error
+    if isinstance(trace.get_tracer_provider(), TracerProvider):
+        raise DefinitionError(
+            "this program has set a tracer provider already, so sagas.tracing.configure() would not be heard; call it "
+            "once and first, or leave it out: an Orchestrator uses the program's own provider"
+        )
+    url = None if endpoint is None else _url(endpoint)
+    provider = TracerProvider(resource=_resource(service_name))
+    if not _disabled():
+        size = None if os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") else QUEUE
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(url), max_queue_size=size))
+        export_directly(provider, OTLPSpanExporter(url))
+    if failures:
+        export_failures(provider)
+    trace.set_tracer_provider(provider)
+    _configured.append((endpoint, service_name, failures, provider))
+    return provider
+
+
+async def document(
+    orchestrator: "Orchestrator", id: str, *, form: Literal["jaeger", "otlp"] = "jaeger", service_name: str = SERVICE
+) -> dict[str, Any]:
+    """A saga's whole trace as far as it is durable, as plain JSON: Jaeger's own, or OTLP's. Jaeger's page opens either.
+
+    It is made from the journal, so it needs no collector, and neither tracing nor a worker here. Its ids are those of
+    the spans that workers send. The trace of a child saga is that of its root.
+
+    Raises:
+        SagaNotFound: no saga has this id.
+    """
+    await orchestrator.get(id)
+    record = await _root(orchestrator, id)
+    spans = spans_of(record, await orchestrator.engine.journal(record.num), vocabulary=VOCABULARY)
+    return WRITERS[form](spans, service=service_name, scope=VOCABULARY.scope)
+
+
+async def _root(orchestrator: "Orchestrator", id: str) -> RunRecord:
+    """The saga of this id, or the one that the child of this id is a part of."""
+    try:
+        return await orchestrator.engine.find(id)
+    except RunNotFound:
+        around, _, _ = id.rpartition("/")
+        if not around:
+            raise
+        return await _root(orchestrator, around)
+
+
+class StepLogs(logging.Filter):
+    """Tells on every record which step of which saga it comes from; to be added to a handler.
+
+    A record that is made while a step runs gets ``saga_id``, ``saga_step`` (its key), ``saga_attempt``, ``trace_id``
+    and ``span_id`` (hex digits, with and without tracing), and ``saga``: all of them in one text, for a format such as
+    ``%(message)s%(saga)s``. One of a saga's own ``s.log`` gets ``saga_id``. On other records they are empty. Nothing
+    is ever left out.
+
+    >>> handler = logging.StreamHandler()
+    >>> handler.addFilter(StepLogs())
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add to ``record`` what is known of its step."""
+        attempt = CURRENT.get(None)
+        told: dict[str, str | int] = dict.fromkeys(("saga_id", "saga_step", "saga_attempt", "trace_id", "span_id"), "")
+        if attempt is not None:
+            trace_id, span_id, _ = attempt.span()
+            values = (attempt.run_id, attempt.key, attempt.attempt, f"{trace_id:032x}", f"{span_id:016x}")
+            told = dict(zip(told, values, strict=True))
+        else:
+            told["saga_id"] = getattr(record, "run_id", "")
+        known = ", ".join(f"{name}={value}" for name, value in told.items() if value)
+        vars(record).update(told, saga=f" [{known}]" if known else "")
+        return True
+
+
+def flush(within_s: float = 3.0) -> None:
+    """Send what steps' own instrumentation has left waiting, before a process ends; gives up after ``within_s``."""
+    for *_, provider in _configured:
+        sending = threading.Thread(target=provider.force_flush, name="last-spans", daemon=True)
+        sending.start()
+        sending.join(within_s)
+
+
+def _disabled() -> bool:
+    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def _url(endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise DefinitionError(
+            f"sagas.tracing.configure({endpoint!r}): give the address of a collector, such as http://localhost:4318"
+        )
+    return urlunsplit(parts._replace(path=TRACES)) if parts.path in ("", "/") else endpoint
+
+
+def _resource(service_name: str) -> "Resource":
+    """The service, and what the environment adds; nothing that tells one process from another."""
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
+
+    told = OTELResourceDetector().detect()
+    return Resource({"telemetry.sdk.language": "python", "service.name": service_name}).merge(told)

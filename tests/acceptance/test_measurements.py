@@ -1,0 +1,162 @@
+"""Measurements are counted off the journal, after the commit: sagas, attempts and times, by name and never by id."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from durable_core import METRICS
+from durable_core.tracing import exporter as exporting
+from sagas import Retry, Saga, saga
+from tests.acceptance.parties import Place, World, begun, entered, party, play
+from tests.sagas_for_tests import end_of, until
+
+car, hotel = party("car"), party("hotel", retry=Retry(attempts=3, first=0.001))
+
+
+@saga("trip", version=2)
+async def trip(s: Saga, who: str) -> None:
+    await s.run(car, who)
+    await s.sleep(0.001)
+    await s.run(hotel, who)
+
+
+@saga("patient", version=1)
+async def patient(s: Saga, who: str) -> None:
+    await s.run(car, who)
+    await (await s.callback("go", bool)).result()
+
+
+class Readings:
+    """What has been measured so far."""
+
+    def __init__(self) -> None:
+        self.reader = InMemoryMetricReader()
+        self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
+
+    def points(self) -> Iterator[tuple[str, dict[str, Any], Any]]:
+        """Each point: metric, attributes, point."""
+        found = self.reader.get_metrics_data()
+        for resource in found.resource_metrics if found else ():
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    for point in metric.data.data_points:
+                        yield metric.name, dict(point.attributes or {}), point
+
+    def counted(self, name: str, *by: str) -> Counter[tuple[Any, ...]]:
+        """A counter, or how often a histogram was recorded, by these attributes."""
+        found: Counter[tuple[Any, ...]] = Counter()
+        for metric, attributes, point in self.points():
+            if metric == name:
+                found[tuple(attributes[key] for key in by)] += getattr(point, "count", getattr(point, "value", 0))
+        return found
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
+    """The program's provider of meters; OpenTelemetry lets a real one be set but once in a process."""
+    found = Readings()
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: found.provider)
+    monkeypatch.setattr(exporting, "POLL_S", 0.01)
+    monkeypatch.setattr(exporting, "DEBTS_S", 0.01)
+    return found
+
+
+def test_sagas_and_attempts_are_counted_by_how_they_went(place: Place, readings: Readings):
+    """Starts, ends, attempts and compensations are counted by name and outcome, with their times; none by an id."""
+
+    async def main() -> None:
+        world = World().plan("hotel", "ok", "broken", "ok", "refused")
+        async with place.orchestrator(trip, world=world) as running:
+            for number in range(3):
+                await end_of(await running.start(trip, "ann", id=f"trip-{number}"), running)
+        assert readings.counted("saga.started", "saga.name", "saga.version") == {("trip", 2): 3}
+        assert readings.counted("saga.ended", "saga.status") == {("completed",): 2, ("compensated",): 1}
+        by = ("saga.step.name", "saga.step.kind", "saga.step.outcome")
+        attempts = {
+            ("car", "step", "succeeded"): 3,
+            ("hotel", "step", "succeeded"): 2,
+            ("hotel", "step", "failed"): 1,
+            ("hotel", "step", "rejected"): 1,
+            ("car", "compensation", "succeeded"): 1,
+        }
+        assert readings.counted("saga.step.attempts", *by) == attempts
+        assert readings.counted("saga.step.duration", *by) == attempts
+        assert readings.counted("saga.duration", "saga.status") == {("completed",): 2, ("compensated",): 1}
+        assert readings.counted("saga.start.lag", "saga.name") == {("trip",): 3}
+        assert readings.counted("saga.timer.lag", "saga.name") == {("trip",): 4}, "three sleeps, one retry"
+        known = {f"saga.{metric.name}": {f"saga.{name}" for name in metric.attributes} for metric in METRICS}
+        for name, attributes, _ in readings.points():
+            assert attributes.keys() == known[name], "as the page says"
+            assert not [value for value in attributes.values() if "trip-" in str(value)]
+
+    play(main)
+
+
+def test_two_workers_count_each_its_own(place: Place, readings: Readings):
+    """Where a worker dies and another goes on, each attempt and end is counted once, by whoever wrote it."""
+
+    async def main() -> None:
+        world = World().plan("hotel", "refused")
+        gate = world.gate("hotel")
+        async with place.dying(trip, world=world) as first:
+            await first.start(trip, "ann", id="trip")
+            await entered(gate, first)
+
+            async def counted() -> bool:
+                return bool(readings.counted("saga.step.attempts", "saga.name"))
+
+            await until(counted, first)
+        gate.opened.set()
+        async with place.orchestrator(trip, world=world) as second:
+            await end_of(await second.get("trip"), second)
+        assert readings.counted("saga.started", "saga.name") == {("trip",): 1}
+        assert readings.counted("saga.ended", "saga.status") == {("compensated",): 1}
+        assert readings.counted("saga.step.attempts", "saga.step.name", "saga.step.kind") == {
+            ("car", "step"): 1,
+            ("hotel", "step"): 1,
+            ("car", "compensation"): 1,
+        }
+
+    play(main)
+
+
+def test_what_is_open_is_told_by_how_it_stands(place: Place, readings: Readings):
+    """The gauge tells how many sagas of the whole store run, wait or are stuck."""
+
+    async def main() -> None:
+        world = World().plan("hotel", "lost")
+        async with place.orchestrator(trip, patient, world=world) as running:
+            await end_of(await running.start(trip, "ann", id="stuck"), running)
+            await begun(await running.start(patient, "ann", id="waiting"), running, "go")
+
+            async def told() -> bool:
+                await asyncio.sleep(0.01)
+                counts = readings.counted("saga.active", "saga.status")
+                return (counts["stuck",], counts["waiting",], counts["running",], counts["pending",]) == (1, 1, 0, 0)
+
+            await until(told, running)
+
+    play(main)
+
+
+def test_measuring_alone_owes_no_spans_and_pays_no_debts(place: Place, readings: Readings):
+    """A worker that is only measured exports no span, and leaves those that others owe to whoever exports."""
+
+    async def main() -> None:
+        async with place.orchestrator(trip, world=World()) as running:
+            assert running.engine.tracing is not None
+            assert running.engine.tracing.sink is None
+            store = running.engine.store
+            await store.owe("somebody dead")
+            await end_of(await running.start(trip, "ann"), running)
+            await asyncio.sleep(0.05)  # it has looked for debts several times by then
+            assert set(await store.owed(running.engine.name)) == {"somebody dead"}
+        assert readings.counted("saga.ended", "saga.status") == {("completed",): 1}
+
+    play(main)

@@ -1,0 +1,182 @@
+"""Verbs given where no worker runs, given again, and given where they come to nothing: told, and never lost."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from sagas import PayloadError, Retry, Saga, SagaStuck, WrongState, pivot, resource, retriable, saga, step
+from tests.acceptance.parties import Place, World
+from tests.sagas_for_tests import BodyFailed, end_of, reaches
+
+ONCE = Retry(attempts=1)
+
+
+@step
+async def first(*, world: World = resource()) -> int:
+    return 1
+
+
+@first.compensate(retry=ONCE)
+async def undo_first(_: int) -> None:
+    raise BodyFailed("first")
+
+
+@step
+async def second(*, world: World = resource()) -> int:
+    return 2
+
+
+@second.compensate(retry=ONCE)
+async def undo_second(_: int) -> None:
+    raise BodyFailed("second")
+
+
+@step
+async def doubt() -> int:
+    raise TimeoutError
+
+
+@doubt.compensate
+async def undo_doubt(_: int) -> None: ...
+
+
+@step
+async def naked() -> int:
+    return 1
+
+
+HIDDEN = {"step": naked}
+
+
+@pivot
+async def sell() -> int:
+    return 1
+
+
+@retriable
+async def mail() -> None: ...
+
+
+@saga("two-dead", version=1)
+async def two_dead(s: Saga) -> None:
+    await s.run(first)
+    await s.run(second)
+    raise BodyFailed
+
+
+@saga("doubtful", version=1)
+async def doubtful(s: Saga) -> int:
+    return await s.run(doubt)
+
+
+@saga("hidden", version=1)
+async def hidden(s: Saga) -> None:
+    await s.run(second)
+    await s.run(HIDDEN["step"])
+
+
+@saga("child", version=1)
+async def child(s: Saga) -> None:
+    await s.run(sell)
+    await s.run(mail)
+    raise BodyFailed("after the pivot")
+
+
+@saga("parent", version=1)
+async def parent(s: Saga) -> str:
+    try:
+        await s.run(child)
+    except BodyFailed:
+        return "went on"
+    return "done"
+
+
+def test_two_verbs_wait_for_one_worker(place: Place):
+    """What is stuck stays so until a worker takes a verb up: so the next one is judged; a repeated one is harmless."""
+
+    async def main() -> None:
+        async with place.orchestrator(two_dead, world=World()) as running:
+            handle = await running.start(two_dead, id="one")
+            assert (await end_of(handle, running)).status == "stuck"
+        async with place.orchestrator(two_dead, world=World(), worker=False) as desk:
+            await desk.skip("one", "first", actor="ann")
+            await desk.skip("one", "first", actor="ann")
+            await desk.skip("one", "second", actor="bob")
+            with pytest.raises(WrongState):
+                await desk.resolve("one", "first", happened=True, result=1)
+        async with place.orchestrator(two_dead, world=World()) as running:
+            assert (await end_of(await running.get("one"), running)).status == "resolved"
+            skips = [entry.actor for entry in await (await running.get("one")).history() if entry.key == "skip"]
+            assert skips == ["ann", "bob"]
+
+    asyncio.run(main())
+
+
+def test_a_verb_that_has_been_done_may_be_repeated(place: Place):
+    """Whoever did not hear that it was done asks once more, and another question is still refused."""
+
+    async def main() -> None:
+        async with place.orchestrator(doubtful, world=World()) as running:
+            handle = await running.start(doubtful, id="one")
+            assert (await end_of(handle, running)).status == "stuck"
+            with pytest.raises(PayloadError):
+                await running.resolve("one", "doubt", happened=True, result="no number")
+            for _ in range(3):
+                await running.resolve("one", "doubt", happened=True, result=7, actor="ann")
+                assert await handle.result(timeout=20) == 7
+            with pytest.raises(WrongState):
+                await running.resolve("one", "doubt", happened=True, result=8)
+            with pytest.raises(WrongState):
+                await running.resolve("one", "doubt", happened=False)
+            with pytest.raises(WrongState):
+                await running.resolve("one", "doubt", happened=True)
+            with pytest.raises(WrongState):
+                await running.retry("one")
+
+    asyncio.run(main())
+
+
+def test_a_cancel_that_waits_for_the_code_says_so(place: Place):
+    """A saga stuck on its code is undone once that fits, or by rollback; whoever looks is told what waits for it."""
+
+    async def main() -> None:
+        async with place.orchestrator(hidden, world=World()) as running:
+            handle = await running.start(hidden, id="one")
+            assert (await end_of(handle, running)).status == "stuck"
+            await handle.cancel("no longer wanted")
+            info = await reaches(handle, running, "stuck")
+            assert info.reason is not None
+            assert "A cancel was asked for" in info.reason
+            assert "sagas rollback one" in info.reason
+
+    asyncio.run(main())
+
+
+def test_a_childs_failure_after_the_pivot_names_it(place: Place):
+    """Its parent cannot catch it and go on: the whole is stuck, and both message and steps name the child."""
+
+    async def main() -> None:
+        async with place.orchestrator(parent, world=World()) as running:
+            handle = await running.start(parent, id="one")
+            with pytest.raises(SagaStuck) as stuck:
+                await handle.result(timeout=20)
+            assert stuck.value.steps == ("child",)
+            assert "its child 'child' raised BodyFailed" in stuck.value.reason
+            assert "saga one:" not in str(stuck.value), "the message names it once"
+            assert "[DC100]" not in str(stuck.value), "and has one code"
+
+    asyncio.run(main())
+
+
+def test_a_time_beyond_all_time_is_answered(place: Place):
+    """Nothing began after the year 2999, and all before the first one, on every store."""
+
+    async def main() -> None:
+        async with place.orchestrator(doubtful, world=World(), worker=False) as desk:
+            await desk.start(doubtful, id="one")
+            assert await desk.count(since=datetime(2999, 1, 1, tzinfo=UTC)) == 0
+            assert await desk.list(since=datetime(9999, 1, 1, tzinfo=UTC)) == []
+            assert await desk.count(since=datetime(1, 1, 1, tzinfo=UTC)) == 1
+
+    asyncio.run(main())

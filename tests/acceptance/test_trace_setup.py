@@ -1,0 +1,282 @@
+"""``sagas.tracing.configure`` and ``sagas trace export``: traces get to a collector, or into a file."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import TracerProvider
+
+from durable_core.tracing import exporter as exporting
+from durable_core.tracing.otel import export_directly
+from sagas import DefinitionError, Saga, saga, tracing
+from sagas.cli import main as program
+from tests.acceptance.parties import Place, World, party, play
+from tests.otlp import collector
+from tests.sagas_for_tests import end_of
+from tests.traces import spans
+
+car, hotel = party("car"), party("hotel")
+
+
+@saga("trip", version=1)
+async def trip(s: Saga, who: str) -> None:
+    await s.run(car, who)
+    await s.run(hotel, who)
+
+
+def sending(url: str, **options: Any) -> TracerProvider:
+    """A provider that sends the spans of sagas to a collector."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    export_directly(provider, OTLPSpanExporter(f"{url}/v1/traces", **options))
+    return provider
+
+
+@pytest.mark.parametrize("answers", [[], [500], [500, 400, 500]])
+def test_a_collector_in_trouble_gets_every_span_in_the_end(
+    place: Place, answers: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    """A collector that answers with errors is offered the spans again, until it has each of them once."""
+    monkeypatch.setattr(exporting, "FIRST_DELAY_S", 0.01)
+
+    async def main() -> None:
+        with collector() as found:
+            found.answers += answers
+            world = World().plan("hotel", "refused")
+            async with place.orchestrator(trip, world=world, tracer_provider=sending(found.url)) as running:
+                await end_of(await running.start(trip, "ann", id="one"), running)
+                (record,) = await running.engine.store.find(["one"])
+                want = spans(record, await running.engine.journal(record.num))
+            assert [span.span_id for span in found.spans] == [f"{span.span_id:016x}" for span in want]
+
+    play(main)
+
+
+def test_a_collector_that_does_not_answer_holds_up_no_saga(place: Place):
+    """While the collector holds its answer sagas start and end; it gets their spans once it answers."""
+
+    async def main() -> None:
+        with collector() as found:
+            found.hold.clear()
+            async with place.orchestrator(trip, world=World(), tracer_provider=sending(found.url)) as running:
+                for number in range(5):
+                    assert (await end_of(await running.start(trip, "ann", id=f"trip-{number}"), running)).status
+                assert not found.spans
+                found.hold.set()
+            assert len({span.attributes["saga.id"] for span in found.spans}) == 5
+
+    play(main)
+
+
+def test_a_collector_that_is_not_there_holds_up_no_saga(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """Where nobody listens sagas run as ever, and leaving gives up soon; the spans stay owed."""
+    monkeypatch.setattr("durable_core.kernel.SPANS_S", 0.1)
+
+    async def main() -> None:
+        with collector() as found:
+            nobody = found.url
+        async with place.orchestrator(trip, world=World(), tracer_provider=sending(nobody)) as running:
+            assert (await end_of(await running.start(trip, "ann"), running)).status == "completed"
+        assert running.engine.exporter is not None
+        assert running.engine.exporter.tally.owing
+
+    play(main)
+
+
+NAMES = ["plain", "ünï cödé 🎈", "quote \" and ' and \\", "<b>&amp;", "n" * 200]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_that_a_saga_may_have_gets_there(place: Place, name: str):
+    """Names of sagas, steps and ids arrive as they are, with quotes and of any length that they may have."""
+
+    @saga(name, version=1)
+    async def named(s: Saga) -> None:
+        await s.run(party(name), "ann")
+
+    async def main() -> None:
+        with collector() as found:
+            async with place.orchestrator(named, world=World(), tracer_provider=sending(found.url)) as running:
+                await end_of(await running.start(named, id=name), running)
+            assert [span.name for span in found.spans] == [f"saga {name}", name, "outcome completed"]
+            assert {span.attributes["saga.id"] for span in found.spans} == {name}
+
+    play(main)
+
+
+# -- configure --------------------------------------------------------------------------------------------------------
+
+CONFIGURED = """
+import asyncio, sys
+from opentelemetry import trace
+from sagas import Orchestrator, Saga, saga, step, tracing
+
+@step(compensation=None, because="it only greets")
+def greet() -> None:
+    with trace.get_tracer("inner").start_as_current_span("inside"):
+        pass
+
+@saga("greeting", version=1)
+async def greeting(s: Saga) -> None:
+    await s.run(greet)
+
+async def main():
+    async with Orchestrator("memory://", sagas=[greeting]) as orchestrator:
+        await (await orchestrator.start(greeting, id="one")).result()
+
+provider = tracing.configure(*sys.argv[1:])
+assert tracing.configure(*sys.argv[1:]) is provider
+asyncio.run(main())
+provider.shutdown()
+"""
+
+
+def configured(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that calls ``configure`` with these arguments, and one saga."""
+    return subprocess.run(
+        [sys.executable, "-c", CONFIGURED, *arguments],
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("how", ["argument", "variable"])
+def test_one_call_sends_sagas_and_what_is_in_their_steps(how: str):
+    """After ``configure`` a saga and the spans made inside its steps arrive as one trace of the service."""
+    with collector() as found:
+        if how == "argument":
+            ran = configured(found.url, "shop")
+        else:
+            ran = configured(OTEL_EXPORTER_OTLP_ENDPOINT=found.url, OTEL_SERVICE_NAME="shop")
+        assert ran.returncode == 0, ran.stderr
+    assert [span.name for span in found.of("sagas")] == ["saga greeting", "greet", "outcome completed"]
+    (inside,) = found.of("inner")
+    assert inside.parent_id == found.of("sagas")[1].span_id
+    assert len({span.trace_id for span in found.spans}) == 1
+    assert all(b"shop" in span.data and b"instance" not in span.data for span in found.spans)
+
+
+def test_the_environment_can_switch_it_off():
+    """With OTEL_SDK_DISABLED nothing is sent; with a sampler that never samples nothing either."""
+    with collector() as found:
+        for variables in ({"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_SAMPLER": "always_off"}):
+            ran = configured(found.url, **variables)
+            assert ran.returncode == 0, ran.stderr
+        assert not found.requests
+
+
+def test_a_wrong_endpoint_is_told_at_once():
+    """An endpoint that is no address is refused with a message that shows one."""
+    for endpoint in ("jaeger", "jaeger:4318", "ftp://jaeger", "http://"):
+        with pytest.raises(DefinitionError, match="http://localhost:4318"):
+            tracing.configure(endpoint)
+
+
+def test_what_is_not_traced_does_not_load_opentelemetry():
+    """A program that wants no spans loads nothing of OpenTelemetry, whatever it does."""
+    program = CONFIGURED.replace("from opentelemetry import trace\n", "").replace(
+        '    with trace.get_tracer("inner").start_as_current_span("inside"):\n        pass', "    return None"
+    )
+    program = program.partition("provider =")[0] + "asyncio.run(main())\n"
+    program += "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str) -> int:
+    """Run the command line; its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        program(arguments)
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """A store with one saga that was rolled back."""
+    url = f"sqlite:///{tmp_path / 'sagas.db'}"
+
+    async def main() -> None:
+        async with Place(url, None).orchestrator(trip, world=World().plan("hotel", "broken")) as running:
+            await end_of(await running.start(trip, "ann", id="one"), running)
+
+    asyncio.run(main())
+    return url
+
+
+def test_a_file_for_jaeger_holds_the_whole_trace(store: str, tmp_path: Path):
+    """The file has the form that Jaeger's page opens: every span with its parent and links, and each tag once."""
+    target = tmp_path / "trace.json"
+    assert run("trace", "export", "one", "--store", store, "--output", str(target)) == 0
+    (trace,) = json.loads(target.read_text())["data"]
+    found = {span["spanID"]: span for span in trace["spans"]}
+    assert len(found) == len(trace["spans"])
+    for span in trace["spans"]:
+        assert span["traceID"] == trace["traceID"]
+        assert trace["processes"][span["processID"]]["serviceName"] == "sagas"
+        assert isinstance(span["startTime"], int)
+        assert isinstance(span["duration"], int)
+        assert span["duration"] >= 0
+        keys = [tag["key"] for tag in span["tags"]]
+        assert len(keys) == len(set(keys)), "a tag twice"
+        for reference in span["references"]:
+            assert reference["spanID"] in found
+            assert found[reference["spanID"]]["startTime"] <= span["startTime"]
+    names = [span["operationName"] for span in trace["spans"]]
+    assert names == ["saga trip", "car", "hotel", "compensate", "undo car", "compensate done", "outcome compensated"]
+    (undo,) = [span for span in trace["spans"] if span["operationName"] == "undo car"]
+    assert [reference["refType"] for reference in undo["references"]] == ["CHILD_OF", "FOLLOWS_FROM"]
+    (hotel_span,) = [span for span in trace["spans"] if span["operationName"] == "hotel"]
+    assert {"key": "error", "type": "bool", "value": True} in hotel_span["tags"]
+    assert [field["key"] for field in hotel_span["logs"][0]["fields"]][:2] == ["event", "exception.type"]
+
+
+def test_a_file_in_otlp_is_what_a_collector_takes(store: str, capsys: pytest.CaptureFixture[str]):
+    """The OTLP file is a request that OTLP's own schema reads, with the same spans as the file for Jaeger."""
+    from google.protobuf.json_format import Parse  # noqa: PLC0415 - only here
+
+    assert run("trace", "export", "one", "--store", store, "--format", "otlp") == 0
+    document = json.loads(capsys.readouterr().out)
+    spans_in_json = document["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    for span in spans_in_json:  # OTLP writes ids as hex digits, where protobuf's own JSON has base64
+        for name in ("traceId", "spanId", "parentSpanId"):
+            span.pop(name, None)
+        for link in span["links"]:
+            link.clear()
+    request = Parse(json.dumps(document), ExportTraceServiceRequest())
+    (scope,) = request.resource_spans[0].scope_spans
+    assert scope.scope.name == "sagas"
+    assert [span.name for span in scope.spans][:3] == ["saga trip", "car", "hotel"]
+    assert all(span.start_time_unix_nano <= span.end_time_unix_nano for span in scope.spans)
+
+
+def test_a_trace_that_cannot_be_written_or_found_is_told(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """An unknown saga, an unknown form, a file that cannot be written: one message, exit code 2."""
+    for arguments, told in (
+        (("two",), "no saga has the id 'two'"),
+        (("one", "--format", "zipkin"), "zipkin"),
+        (("one", "--output", str(tmp_path / "no" / "where.json")), "cannot be written"),
+    ):
+        assert run("trace", "export", *arguments, "--store", store) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_what_was_written_is_told(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """With --output the command says how many spans are where; with --json as a document."""
+    target = str(tmp_path / "trace.json")
+    assert run("trace", "export", "one", "--store", store, "-o", target) == 0
+    assert f"7 spans of one are in {target}" in capsys.readouterr().out
+    assert run("--json", "trace", "export", "one", "--store", store, "-o", target) == 0
+    assert json.loads(capsys.readouterr().out) == {"saga": "one", "spans": 7, "file": target}

@@ -1,0 +1,110 @@
+"""Workers that are killed leave one whole trace with a collector."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from durable_core import SpanRecord
+from sagas import Orchestrator, SagaCompensated
+from tests.crash.traced import traced
+from tests.otlp import Collector, Taken, collector
+from tests.traces import spans
+
+MODULE = str(Path(__file__).with_name("traced.py"))
+DEADLINE_S = 60.0
+SECRET = "correct horse battery staple"
+
+
+@contextmanager
+def worker(store: str, endpoint: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker process that sends its traces to ``endpoint``; killed at the end if it still runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from sagas.cli import main; main()", "worker", MODULE, "--store", store],
+        env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def until(holds: Callable[[], bool], what: str) -> None:
+    """Wait for another process to have done something."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not holds():  # noqa: ASYNC110 - another process makes it true
+            await asyncio.sleep(0.01)
+    assert holds(), what
+
+
+def assert_whole(taken: list[Taken], want: list[SpanRecord]) -> None:
+    """Exactly these spans, byte for byte the same where repeated, each after its parent, in one trace."""
+    seen: dict[str, bytes] = {}
+    for span in taken:
+        assert not span.parent_id or span.parent_id in seen, f"{span.name} came before its parent"
+        assert seen.setdefault(span.span_id, span.data) == span.data, f"{span.name} differs when repeated"
+    assert seen.keys() == {f"{span.span_id:016x}" for span in want}
+    assert {span.trace_id for span in taken} == {f"{want[0].trace_id:032x}"}
+
+
+async def expected(store: str) -> list[SpanRecord]:
+    """The spans that the journal makes."""
+    async with Orchestrator(store, worker=False) as looking:
+        (record,) = await looking.engine.store.find(["one"])
+        return spans(record, await looking.engine.journal(record.num))
+
+
+def all_there(found: Collector, want: list[SpanRecord]) -> bool:
+    """Whether every one of these has arrived."""
+    return {f"{span.span_id:016x}" for span in want} <= {span.span_id for span in found.spans}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_trace_is_whole_however_often_its_worker_is_killed(tmp_path: Path, deaths: int):
+    """After kill -9 amid a step another worker goes on; the collector then has exactly the journal's spans."""
+    store = f"sqlite:///{tmp_path / 'sagas.db'}"
+
+    async def main() -> None:
+        with collector() as found:
+            async with Orchestrator(store, worker=False) as counter:
+                handle = await counter.start(traced, str(tmp_path), SECRET, id="one")
+                for attempt in range(1, deaths + 1):
+                    with worker(store, found.url) as process:
+                        await until(Path(tmp_path, f"entered-{attempt}").exists, "the step was not entered")
+                        process.send_signal(signal.SIGKILL)
+                        process.wait()
+                Path(tmp_path, "go").touch()
+                with worker(store, found.url) as process:
+                    with pytest.raises(SagaCompensated):
+                        await handle.result(timeout=DEADLINE_S)
+                    want = await expected(store)
+                    await until(lambda: all_there(found, want), "not all spans arrived")
+                    process.send_signal(signal.SIGTERM)
+                    process.wait(DEADLINE_S)
+            assert_whole(found.of("sagas"), want)
+            names = [span.name for span in want]
+            assert [name for name in names if name.startswith("second")] == [
+                "second",
+                *(f"second #{attempt + 1}" for attempt in range(deaths + 1)),
+                "second done",
+            ]
+            attempts = {f"{span.span_id:016x}": span.name for span in want}
+            inner = {span.name: attempts[span.parent_id] for span in found.of("participant")}
+            assert inner["call back"] == "undo first", "what a step's own code begins is under its attempt"
+            assert {span.trace_id for span in found.spans} == {f"{want[0].trace_id:032x}"}
+            told = [span for span in found.spans if b"hunter2" in span.data]
+            assert {span.name for span in told} == {"third", "outcome compensated"}, "texts of exceptions, elsewhere"
+            assert not [span for span in found.spans if "hunter2" in str(span.attributes)]
+            assert not [span for span in found.spans if SECRET.encode() in span.data]
+
+    asyncio.run(main())
