@@ -3,6 +3,7 @@
 Invariant: while entries are still to be fed (``backlog``), outputs are compared with them and nothing is written.
 """
 
+import logging
 from collections import deque
 
 import attrs
@@ -55,6 +56,7 @@ class Ledger:
         "traceparent",
         "uid",
         "undriven",
+        "unsaid",
     )
 
     def __init__(
@@ -73,14 +75,14 @@ class Ledger:
         detail: bytes | None = None,
         deadline_at_ns: int | None = None,
     ) -> None:
-        self.shell = shell
-        self.definition = definition
+        self.shell, self.definition = shell, definition
         self.num, self.id, self.uid = num, id, uid
-        self.status = status
-        self.phase, self.paused = phase, paused
+        self.status, self.phase, self.paused = status, phase, paused
         self.reason, self.detail = reason, detail
         self.deadline_at_ns = deadline_at_ns
         self.traceparent: str | None = None  # what the run's row says of its trace
+        self.unsaid: list[logging.LogRecord] | None = None
+        """What a new run has logged before its start is durable; None from then on. Its id may turn out to be taken."""
         self.held = False
         """The body is not driven: an operator has paused the run, or its worker is leaving."""
         self.abandoned = False
@@ -97,6 +99,14 @@ class Ledger:
         """The body has not yet been driven since the last input."""
         self.dead = False
         """No longer this worker's business: ended, evicted, refused or parked. Nothing more is written for it."""
+
+    def heard(self, *, accepted: bool) -> bool:
+        """The start is durable, or was refused: what was logged meanwhile is said, or was never so."""
+        unsaid, self.unsaid = self.unsaid, None
+        if accepted:
+            for record in unsaid or ():
+                logging.getLogger(record.name).handle(record)
+        return accepted
 
     def settle(self) -> None:
         """Let the body answer what it has been told, before the next input is judged and journalled, as in a replay.

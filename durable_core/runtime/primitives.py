@@ -4,6 +4,7 @@ Users of durable functions see ``durable_core.bodies``; nothing here touches the
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -318,3 +319,22 @@ class _ReplayLog(logging.LoggerAdapter[logging.Logger]):
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the standard library's name
         return not self._run.backlog and super().isEnabledFor(level)
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log, or keep it until the run's start is durable: a start whose id is taken has never been."""
+        unsaid = self._run.unsaid
+        stacklevel = kwargs.pop("stacklevel", 1) + 1  # this frame is not the caller
+        if unsaid is None:
+            super().log(level, msg, *args, stacklevel=stacklevel, **kwargs)
+        elif self.isEnabledFor(level):
+            told, kept = self.process(msg, kwargs)
+            file, line, function, stack = self.logger.findCaller(bool(kept.get("stack_info")), stacklevel)
+            error = kept.get("exc_info")
+            raised = sys.exc_info() if error is True else error
+            if isinstance(raised, BaseException):
+                raised = (type(raised), raised, raised.__traceback__)
+            unsaid.append(
+                self.logger.makeRecord(
+                    self.logger.name, level, file, line, told, args, raised or None, function, kept.get("extra"), stack
+                )
+            )

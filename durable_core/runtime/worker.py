@@ -117,9 +117,10 @@ class Worker:
         run.traceparent = row.traceparent
         args, kwargs = definition.shape.decode(row.input, what=f"run {row.id}: the arguments")
         self.runs[row.num] = run
+        run.unsaid = []
 
         def told(accepted: bool, error: "StoreError | None") -> None:  # noqa: FBT001 - quoted: made for every start
-            if not accepted and not run.dead:
+            if not run.heard(accepted=accepted) and not run.dead:
                 run.evict()
             settled(accepted, error)
 
