@@ -12,8 +12,8 @@ from tests.traces import sound_traces
 
 __all__ = ["place", "sound_traces"]
 
-ON_POSTGRES = frozenset(("test_callbacks", "test_child_sagas", "test_operators_and_restarts", "test_trip"))
-"""What is most unlike on a server: restarts, answers from elsewhere, whole trees."""
+ON_POSTGRES = frozenset(("test_child_sagas", "test_operators_and_restarts", "test_trip"))
+"""What is most unlike on a server: restarts, and whole trees."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
