@@ -89,7 +89,7 @@ class Runs(Kernel):
         """Write the start; False where its id is taken."""
         if self.registry.fresh and self._announcer is not None:
             await self._announcer.announce()
-        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        told: asyncio.Future[bool] = self.writer.loop.create_future()
 
         def settled(accepted: bool, error: "StoreError | None") -> None:  # noqa: FBT001 - quoted: made for every start
             if told.done():
@@ -191,7 +191,7 @@ class Runs(Kernel):
         Raises:
             RunNotFound: it was purged.
         """
-        waiter = self._waiters.add(num)
+        waiter = self._waiters.add(num, self.writer.loop)
         try:
             if self._worker is None or num not in self._worker.runs:
                 record = await self.store.find_num(num)

@@ -170,15 +170,15 @@ class Worker:
         try:
             args, kwargs = run.definition.shape.decode(input, what=f"run {run.id}: the arguments")
         except DurableError as unreadable:
-            run.inbox = [(signal.name.partition(" ")[0], signal.payload, 0) for signal in signals]
+            run.inbox = tuple((signal.name.partition(" ")[0], signal.payload, 0) for signal in signals)
             run.park(Fault(f"{unreadable} Bring back the signature that it was started with, then retry the run"))
             return
         early = [signal for signal in signals if " " in signal.name]
         if early:  # they change what is replayed, so they are journalled first
             entries = [*entries, *self._early(run, early)]
-        run.inbox = [(signal.name, signal.payload, 0) for signal in signals if signal not in early]
+        run.inbox = tuple((signal.name, signal.payload, 0) for signal in signals if signal not in early)
         if overdue(run, entries, now_ns=self.now_ns()):
-            run.inbox.append(("deadline", b"{}", 0))  # in time: a run that is parked leaves memory as soon as it is fed
+            run.inbox += (("deadline", b"{}", 0),)  # in time: a run that is parked leaves memory as soon as it is fed
         run.bindings = bindings(run, entries, args, kwargs)
         run.begin(run.definition.fn(Primitives(run), *args, **kwargs))
         run.replay(entries)

@@ -46,17 +46,17 @@ class Driver:
         "_at_pivot",
         "_back",
         "_cause",
+        "_doubt",
         "_errors",
         "_forward",
         "_known",
         "_late",
+        "_undo",
         "binder",
         "body",
         "ctx",
         "definition",
-        "doubt",
         "saga",
-        "undo",
     )
 
     def __init__(self, ctx: Primitives, definition: SagaDef[..., Any], binder: Binder) -> None:
@@ -65,8 +65,8 @@ class Driver:
         self._known = binder.known_in(definition)
         self.definition = definition
         self.saga = Saga(self)
-        self.undo = Undo(ctx, definition, binder)
-        self.doubt = Doubt(ctx, self.undo)
+        self._undo: Undo | None = None
+        self._doubt: Doubt | None = None
         self._errors: dict[str, BaseException] = {}
         """The last exception of each failed step: to tell after the pivot which step to attempt again."""
         self._cause: str | None = None
@@ -79,6 +79,20 @@ class Driver:
         """What would be the cause, asked for while the pivot was in flight."""
         self._forward = False
         """The pivot has succeeded."""
+
+    @property
+    def undo(self) -> Undo:
+        """The compensations; made once there is something to undo or to settle, for most sagas end without."""
+        if self._undo is None:
+            self._undo = Undo(self.ctx, self.definition, self.binder)
+        return self._undo
+
+    @property
+    def doubt(self) -> Doubt:
+        """The unknown outcomes."""
+        if self._doubt is None:
+            self._doubt = Doubt(self.ctx, self.undo)
+        return self._doubt
 
     # -- the whole saga --------------------------------------------------------------------------------------------
 
@@ -93,6 +107,8 @@ class Driver:
             # A saga ends in ways that its driver names; anything else is our mistake, and must not look like an end.
             fault = Fault(f"saga {self.ctx.id}: internal error ({told(bug)}); please report it, then retry the saga")
             raise fault from bug
+        finally:
+            del self.saga  # it points back here, and a circle is the collector's to find
 
     async def _to_its_end(self, args: tuple[Any, ...], kwargs: dict[str, Any], shape: CallShape) -> End:
         self.body = self.ctx.group()
