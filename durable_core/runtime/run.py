@@ -102,8 +102,7 @@ class Run(Ledger):
         """
         self._restoring = True
         entries = restore(self, entries)
-        waiting = tuple((entry.key, entry.payload or b"{}", entry.seq) for entry in held(entries))
-        self.inbox = waiting + self.inbox
+        self.inbox = (*((entry.key, entry.payload or b"{}", entry.seq) for entry in held(entries)), *self.inbox)
         self.backlog = deque(effective(entries))
         self.seq = max(self.seq, entries[-1].seq if entries else 0)
         self.pump()
@@ -205,10 +204,9 @@ class Run(Ledger):
         if self.fault is not None:
             self.park(self.fault)
             return
-        if self.unarmed:
-            unarmed, self.unarmed = self.unarmed, ()
-            for wait in unarmed:
-                wait.arm(self)
+        for wait in self.unarmed:
+            wait.arm(self)
+        self.unarmed = ()
         if not self.in_flight and not self._restoring:
             self.shell.idle(self)
 
@@ -239,6 +237,7 @@ class Run(Ledger):
     def _raised(self, fiber: Fiber, raised: BaseException) -> None:
         """The body of ``fiber`` let an exception out."""
         if isinstance(raised, Closed):
+            raised.with_traceback(None)  # its frames know the fiber, and the fiber knows its signal
             self._finish(fiber, None, None if fiber.signal is not None else raised)
         elif isinstance(raised, Exception):
             self._finish(fiber, None, raised)
@@ -397,7 +396,5 @@ class Run(Ledger):
             self.deadline_timer = None
         self.root = self.current = self.on_signal = None
         self.ready.clear()
-        self.steps = {}
-        self.waits = {}
-        self.parked = {}
+        self.steps, self.waits, self.parked = {}, {}, {}
         self.shell.forget(self)
