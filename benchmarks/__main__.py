@@ -5,7 +5,6 @@ Each run is a new process on a new store: a SQLite file, or a schema of a Postgr
 
 import argparse
 import asyncio
-import gc
 import json
 import os
 import platform
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from benchmarks import fleet
 from benchmarks.workloads import WORKLOADS, store_in
+from sagas.cli import collector
 
 TARGETS = {
     ("W1", "p50_ms"): ("W1 300 sagas one by one, p50", "ms", "<= 1.3", "<= 3"),
@@ -63,10 +63,9 @@ def address(asked: argparse.Namespace) -> Iterator[str | None]:
 
 
 def once(workload: str, *, freeze: bool, store: str | None) -> dict[str, float]:
-    """Run a workload in this process, on a fresh store; ``freeze`` as `sagas worker` does after its imports."""
+    """Run a workload in this process, on a fresh store; ``freeze`` settles the collector as `sagas worker` does."""
     if freeze:
-        gc.collect()
-        gc.freeze()
+        collector.settle()
     if store is not None:
         return asyncio.run(WORKLOADS[workload](store))
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
@@ -79,7 +78,7 @@ def main() -> int:
     parser.add_argument("workloads", nargs="*", metavar="W", help="of W1 to W4 and W6; default all")
     parser.add_argument("--runs", type=int, help="runs of each workload, default 5; of W6 1. The median is printed")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--freeze", action="store_true", help="with what is imported frozen, as in `sagas worker`")
+    parser.add_argument("--freeze", action="store_true", help="with the garbage collector settled as in `sagas worker`")
     parser.add_argument("--store", help="a PostgreSQL database to measure on, each run in a new schema of it")
     parser.add_argument("--postgres", action="store_true", help="the same on a server of the tests")
     parser.add_argument("--workers", default="", help="instead: W2 in so many processes at once, as in 1,2,4")

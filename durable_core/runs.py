@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import attrs
 
-from durable_core.errors import LeaseLost, RunExists, StoreError
+from durable_core.errors import LeaseLost, RunExists
 from durable_core.kernel import POLL_S, Kernel
 from durable_core.model.entry import Entry
 from durable_core.model.keys import check_id
@@ -20,7 +20,7 @@ from durable_core.model.spec import DurableFunction
 from durable_core.model.version import Announced, Tally
 from durable_core.runtime.archive_file import ArchiveFile
 from durable_core.runtime.purge import PurgeReport, Purging, preview, purge
-from durable_core.runtime.starting import announced_version, encoded_call, new_run
+from durable_core.runtime.starting import Starting, announced_version, encoded_call, new_run
 from durable_core.runtime.waiters import RunOutcome
 from durable_core.runtime.worker import Worker
 
@@ -55,18 +55,15 @@ class Runs(Kernel):
             PayloadError: an argument cannot be stored.
             StoreError: the store did not take it; nothing was started.
         """
-        writer = self.writer
         definition = self.registry.find(name, version)
         if definition is None:
             version = await announced_version(self.store, self.registry, name, version)
         if id is not None:
             check_id(id)
-        what = f"starting {name}: the arguments"
-        payload = encoded_call(definition, args, dict(kwargs or {}), codec=self.codec, what=what)
-        if writer.crowded:
-            await writer.room()
-        here = definition is not None and self._worker is not None and not self._worker.leaving
-        worker = self._worker if here else None
+        payload = encoded_call(name, definition, args, dict(kwargs or {}), codec=self.codec)
+        if self.writer.crowded:
+            await self.writer.room()
+        worker = None if definition is None or self._worker is None or self._worker.leaving else self._worker
         span_ns = definition.deadline_ns if deadline_ns is None and definition is not None else deadline_ns
         uid = self.ids.uid()
         row = new_run(
@@ -81,32 +78,21 @@ class Runs(Kernel):
             now_ns=self.clock.now_ns(),
             traceparent=None if self.context is None else self.context.origin(uid, name, trace),
         )
-        if not await self._begin(row, definition, worker):
-            return await self._existing(row)
-        return RunRef(row.num, row.id, row.name, row.version)
-
-    async def _begin(self, row: NewRun, definition: DurableFunction | None, worker: Worker | None) -> bool:
-        """Write the start; False where its id is taken."""
         if self.registry.fresh and self._announcer is not None:
             await self._announcer.announce()
-        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-        def settled(accepted: bool, error: "StoreError | None") -> None:  # noqa: FBT001 - quoted: made for every start
-            if told.done():
-                return
-            if error is not None:
-                told.set_exception(refused(error, f"{row.name} was not started"))
-            else:
-                told.set_result(accepted)
-
-        if worker is not None and definition is not None:
-            worker.start(row, definition, settled)
-        else:
-            self.writer.start(row, settled)
-        accepted = await told
+        accepted = await self._put(row, definition, worker)
         if definition is None and self._vigil is not None:
             self._vigil.stir()  # the store does not tell this process of what it has written itself
-        return accepted
+        return RunRef(row.num, row.id, row.name, row.version) if accepted else await self._existing(row)
+
+    def _put(self, row: NewRun, definition: DurableFunction | None, worker: Worker | None) -> "asyncio.Future[bool]":
+        """Queue the start; the answer comes once it is durable, and is False where its id is taken."""
+        starting = Starting(row.name, self.writer.loop.create_future())
+        if worker is not None and definition is not None:
+            worker.start(row, definition, starting)
+        else:
+            self.writer.start(row, starting)
+        return starting.told
 
     async def _existing(self, row: NewRun) -> RunRef:
         """The run that has this id already; it must be the same function on the same input."""
@@ -191,7 +177,7 @@ class Runs(Kernel):
         Raises:
             RunNotFound: it was purged.
         """
-        waiter = self._waiters.add(num)
+        waiter = self._waiters.add(num, self.writer.loop)
         try:
             if self._worker is None or num not in self._worker.runs:
                 record = await self.store.find_num(num)
@@ -322,11 +308,3 @@ class Runs(Kernel):
     def serves(self, record: RunRecord) -> bool:
         """Whether this process drives runs of that function and version."""
         return self._worker is not None and (record.name, record.version) in self.registry.served()
-
-
-def refused(error: StoreError, what: str) -> StoreError:
-    """The store's refusal, told for one call."""
-    plain = str(error.args[0]).rpartition(" [")[0]
-    told = type(error)(f"{what}: {plain}", transient=error.transient)
-    told.__cause__ = error
-    return told

@@ -15,6 +15,8 @@ R = TypeVar("R")
 class SagaHandle(Generic[R]):
     """One saga, as its starter sees it."""
 
+    __slots__ = ("__weakref__", "_child", "_orchestrator", "_ref")
+
     def __init__(self, orchestrator: Operators, ref: RunRef, *, child: str = "") -> None:
         self._orchestrator = orchestrator
         self._ref = ref
@@ -41,12 +43,9 @@ class SagaHandle(Generic[R]):
             SagaNotFound: it was purged.
             TimeoutError: it has not ended in time; the saga goes on.
         """
-        if timeout is None:
-            return await self._result()
-        async with asyncio.timeout(timeout.total_seconds() if isinstance(timeout, timedelta) else timeout):
-            return await self._result()
-
-    async def _result(self) -> R:
+        if timeout is not None:
+            async with asyncio.timeout(timeout.total_seconds() if isinstance(timeout, timedelta) else timeout):
+                return await self.result()
         orchestrator, ref = self._orchestrator, self._ref
         try:
             outcome = await orchestrator.engine.outcome(ref.num, ref.id)

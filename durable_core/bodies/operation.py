@@ -4,8 +4,9 @@ Invariant: one that is dropped without having been awaited is a fault, found at 
 forgotten ``await`` would silently leave a step out.
 """
 
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import GeneratorType
+from typing import Any, NoReturn, TypeVar, cast
 
 from durable_core.errors import Fault
 from durable_core.runtime.primitives import Primitives
@@ -23,12 +24,16 @@ class Operation(Coroutine[Any, Any, R_co]):
     __slots__ = ("_args", "_begin", "_core", "_fiber", "_what")
 
     def __init__(
-        self, core: Primitives, what: str, begin: Callable[..., Coroutine[Any, Any, R_co]], args: tuple[Any, ...]
+        self,
+        core: Primitives,
+        what: str,
+        begin: Callable[..., Awaitable[R_co] | Generator[Any, Any, R_co]],
+        args: tuple[Any, ...],
     ) -> None:
         self._fiber = core.caller()
         self._core = core
         self._what = what
-        self._begin: Callable[..., Coroutine[Any, Any, R_co]] | None = begin
+        self._begin: Callable[..., Awaitable[R_co] | Generator[Any, Any, R_co]] | None = begin
         self._args = args
 
     def __await__(self) -> Generator[Any, Any, R_co]:
@@ -36,7 +41,9 @@ class Operation(Coroutine[Any, Any, R_co]):
         begin, self._begin = self._begin, None
         if begin is None:
             raise RuntimeError(f"{self._what} was awaited twice; call it again for another occurrence")
-        return begin(*self._args).__await__()
+        begun = begin(*self._args)
+        # A generator is an object less than a coroutine with its iterator: worth it where it is made for every step.
+        return begun if isinstance(begun, GeneratorType) else cast("Awaitable[R_co]", begun).__await__()
 
     def send(self, value: object, /) -> NoReturn:  # noqa: ARG002
         """A coroutine for type checkers only, so that they report a forgotten ``await``; it is never driven by hand."""

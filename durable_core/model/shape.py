@@ -10,7 +10,7 @@ import inspect
 import typing
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from inspect import Parameter
-from types import NoneType, SimpleNamespace
+from types import GenericAlias, NoneType, SimpleNamespace
 from typing import Any, Final, Self
 
 import attrs
@@ -54,6 +54,8 @@ class CallShape:
     _excluded: frozenset[str] = attrs.field(alias="excluded", repr=False)
     _decoders: Mapping[str, Callable[[bytes], Any]] = attrs.field(alias="decoders", repr=False)
     """By parameter; for ``*args`` and ``**kwargs`` the decoder of one of their values."""
+    _decode_whole: Callable[[bytes], Any] | None = attrs.field(alias="decode_whole", repr=False)
+    """Reads a call that gives each parameter by position, as nearly all do, in one go; None where none can be so."""
     _decode_result: Callable[[bytes], Any] = attrs.field(alias="decode_result", repr=False)
     _fewest: int = attrs.field(alias="fewest", repr=False)
     """Positional arguments without which no call is complete; -1 where keyword-only ones are required."""
@@ -93,6 +95,7 @@ class CallShape:
             codec=codec,
             excluded=frozenset(exclude),
             decoders={p.name: _decoder(codec, p.annotation, f"parameter {p.name!r} of {name}()") for p in kept},
+            decode_whole=_whole_decoder(codec, kept),
             decode_result=decode_result,
             fewest=-1 if strict else sum(parameter.default is _MISSING for parameter in positional),
             most=len(positional),
@@ -138,6 +141,14 @@ class CallShape:
         Raises:
             PayloadError: The payload is no call of this signature, or a value does not fit its annotation.
         """
+        if self._decode_whole is not None:
+            try:
+                return self._decode_whole(payload), {}
+            except Exception:  # noqa: BLE001 - one by one it can be read nevertheless, or it is told what is wrong
+                return self._decode_each(payload, what)
+        return self._decode_each(payload, what)
+
+    def _decode_each(self, payload: bytes, what: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         try:
             call = _read_call(payload) if payload.startswith(b"{") else _Call(_read_array(payload), {})
         except msgspec.MsgspecError as error:
@@ -317,6 +328,14 @@ def _decoder(codec: Codec, declared: Any, where: str) -> Callable[[bytes], Any]:
     except PayloadError as error:
         message = f"{where}: {str(error).removesuffix(f' [{error.code}]')}"
         raise PayloadError(message) from error
+
+
+def _whole_decoder(codec: Codec, parameters: list[Parameter]) -> Callable[[bytes], Any] | None:
+    """Reads a call that gives each parameter by position; None where that is no call of the signature."""
+    if not parameters or any(parameter.kind not in _POSITIONAL for parameter in parameters):
+        return None
+    types = tuple(Any if each.annotation is _MISSING else each.annotation for each in parameters)
+    return codec.decoder(GenericAlias(tuple, types))
 
 
 def _reads_null(read: Callable[[bytes], Any]) -> bool:

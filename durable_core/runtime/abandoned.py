@@ -47,7 +47,7 @@ def restore(run: "Run", entries: Sequence[Entry]) -> Sequence[Entry]:
         if entry.kind == EntryKind.SIGNALLED and entry.label == ABANDON:
             run.abandoned = True
             run.steps = {key: Restored(run, record) for key, record in fold(effective(entries[:place])).items()}
-            run.marks = [before.key for before in entries[:place] if before.kind == EntryKind.MARKED]
+            run.marks = tuple(before.key for before in entries[:place] if before.kind == EntryKind.MARKED)
             run.last_at_ns = entry.at_ns
             return entries[place + 1 :] or [entry._replace(kind=EntryKind.NOTED)]
     return entries

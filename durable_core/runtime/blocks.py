@@ -91,8 +91,7 @@ class Join(Command[None]):
             group.joiner = fiber
             fiber.wait = self
             return
-        if group in fiber.groups:
-            fiber.groups.remove(group)
+        structure.joined(fiber, group)
         run.ready.append((fiber, None, group.failure))
 
     def interrupt(self, run: Run) -> bool:  # noqa: ARG002 - as every command is interrupted

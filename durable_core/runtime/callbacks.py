@@ -226,7 +226,7 @@ def create(
     callback: PendingCallback[Any] = PendingCallback(run, entry, token, decode, heartbeat_ns)
     run.waits[key] = callback
     if new and callback.due_at_ns is not None:
-        run.unarmed.append(callback)
+        run.unarmed += (callback,)
     return callback
 
 

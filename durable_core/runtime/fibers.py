@@ -52,7 +52,7 @@ class Fiber:
         self.coro = coro
         self.scope = scope
         self.group = group
-        self.groups: list[Group] = []
+        self.groups: tuple[Group, ...] = ()
         """Groups that this fiber has opened and not yet joined, innermost last."""
         self.wait: Any = None
         """What it waits for: a step, a wait, a group; None while it is ready or has ended."""

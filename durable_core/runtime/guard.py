@@ -64,7 +64,7 @@ class LoopGuard:
 
     def refuse_yield(self, coro: Any, awaited: object) -> ForeignAwaitError:
         """The error for a body that yielded something that is not a command."""
-        frame = coro.cr_frame
+        frame = getattr(coro, "cr_frame", None)
         line = f"{frame.f_code.co_filename}:{frame.f_lineno}: " if frame is not None else ""
         error = ForeignAwaitError(
             f"{line}the body awaited {type(awaited).__name__ if awaited is not None else 'a bare yield'}; a body may "

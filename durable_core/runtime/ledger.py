@@ -5,6 +5,8 @@ Invariant: while entries are still to be fed (``backlog``), outputs are compared
 
 import logging
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 import attrs
 
@@ -17,6 +19,8 @@ from durable_core.model.run import ENDS, RunStatus, RunUpdate
 from durable_core.model.spec import DurableFunction
 from durable_core.runtime.shell import Shell
 
+new_row: Callable[[type[Entry], tuple[Any, ...]], Entry] = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+"""Makes a named tuple as its class would, without a call of Python."""
 NOTHING: deque[Entry] = deque(maxlen=0)
 """The backlog of a run that is not replayed: one for all, for it stays empty."""
 
@@ -138,19 +142,22 @@ class Ledger:
             raise Closed
         shell = self.shell
         self.seq += 1
-        entry = Entry(
-            self.num,
-            self.seq,
-            kind,
-            key,
-            attempt,
-            label,
-            payload,
-            error,
-            started_at_ns,
-            shell.now_ns(),
-            due_at_ns,
-            shell.worker,
+        entry = new_row(
+            Entry,
+            (
+                self.num,
+                self.seq,
+                kind,
+                key,
+                attempt,
+                label,
+                payload,
+                error,
+                started_at_ns,
+                shell.now_ns(),
+                due_at_ns,
+                shell.worker,
+            ),
         )
         shell.append(entry if self.masks is None else self.masks.hide(entry))
         return entry

@@ -67,7 +67,7 @@ class Primitives:
         """Whether the body's part is over and only what it did is to be undone; see ``steps``."""
         return self._run.abandoned
 
-    def marks(self) -> list[str]:
+    def marks(self) -> Sequence[str]:
         """What an abandoned body has marked."""
         return self._run.marks
 

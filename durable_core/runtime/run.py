@@ -67,15 +67,15 @@ class Run(Ledger):
         self.waits: dict[str, PendingWait | PendingCallback[Any]] = {}
         self.parked: dict[str, Parked] = {}
         self.patches: dict[str, bool] = {}
-        self.unarmed: list[PendingWait | PendingCallback[Any]] = []
+        self.unarmed: tuple[PendingWait | PendingCallback[Any], ...] = ()
         """Waits whose timers are set once the body is no longer driven."""
-        self.inbox: list[tuple[str, bytes, int]] = []
+        self.inbox: tuple[tuple[str, bytes, int], ...] = ()
         """Signals that came while the run was in nobody's memory: name, data, and the entry that holds them or 0."""
         self.ready: list[tuple[Fiber, Any, BaseException | None]] = []
         self.root: Fiber | None = None
         self.current: Fiber | None = None
         self.fault: Fault | None = None
-        self.marks: list[str] = []
+        self.marks: tuple[str, ...] = ()
         """What an abandoned body has marked."""
         self.bindings: dict[str, StepSpec] = {}
         """Where the body is abandoned: what the code loaded here runs each step key with."""
@@ -102,7 +102,7 @@ class Run(Ledger):
         """
         self._restoring = True
         entries = restore(self, entries)
-        self.inbox[:0] = [(entry.key, entry.payload or b"{}", entry.seq) for entry in held(entries)]
+        self.inbox = (*((entry.key, entry.payload or b"{}", entry.seq) for entry in held(entries)), *self.inbox)
         self.backlog = deque(effective(entries))
         self.seq = max(self.seq, entries[-1].seq if entries else 0)
         self.pump()
@@ -126,7 +126,7 @@ class Run(Ledger):
         if self.held and not self.paused:
             self.feed(self.input(EntryKind.RESUMED, ""))
         while self.inbox and not self.dead:
-            name, payload, seq = self.inbox.pop(0)
+            (name, payload, seq), self.inbox = self.inbox[0], self.inbox[1:]
             if name in TOLD:
                 answered(self, payload, seq)
                 continue
@@ -204,8 +204,9 @@ class Run(Ledger):
         if self.fault is not None:
             self.park(self.fault)
             return
-        while self.unarmed:
-            self.unarmed.pop().arm(self)
+        for wait in self.unarmed:
+            wait.arm(self)
+        self.unarmed = ()
         if not self.in_flight and not self._restoring:
             self.shell.idle(self)
 
@@ -236,6 +237,7 @@ class Run(Ledger):
     def _raised(self, fiber: Fiber, raised: BaseException) -> None:
         """The body of ``fiber`` let an exception out."""
         if isinstance(raised, Closed):
+            raised.with_traceback(None)  # its frames know the fiber, and the fiber knows its signal
             self._finish(fiber, None, None if fiber.signal is not None else raised)
         elif isinstance(raised, Exception):
             self._finish(fiber, None, raised)
@@ -343,7 +345,7 @@ class Run(Ledger):
                 self.input(EntryKind.NOTED, name, 0, "", payload)
             elif not seq:
                 self.input(EntryKind.HELD, name, 0, "", payload)
-        self.inbox.clear()
+        self.inbox = ()
         self.save(owner=None, wake_at_ns=None)
         self.shell.parked(self)
         self.evict()
@@ -394,7 +396,5 @@ class Run(Ledger):
             self.deadline_timer = None
         self.root = self.current = self.on_signal = None
         self.ready.clear()
-        self.steps = {}
-        self.waits = {}
-        self.parked = {}
+        self.steps, self.waits, self.parked = {}, {}, {}
         self.shell.forget(self)

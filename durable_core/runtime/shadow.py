@@ -39,7 +39,7 @@ class Shadow(Run):
 
     def driven(self, broken: Exception | None) -> None:
         """No timer is set, and nobody is told."""
-        self.unarmed.clear()
+        self.unarmed = ()
         if broken is not None or self.fault is not None:
             self.dead = True
 

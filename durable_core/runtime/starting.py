@@ -1,8 +1,10 @@
 """What a start writes: the version, the arguments and the row, also of a function that is not loaded here."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from durable_core.errors import StoreError
 from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.run import NewRun, RunRecord, RunStatus
@@ -14,10 +16,47 @@ if TYPE_CHECKING:
     from durable_core.runtime.run import Run
 
 
+class Starting:
+    """A start under way: called by the writer once it is durable, or is known never to be.
+
+    An object and not a function within a function: there is one for each start, and a closure is five objects.
+    """
+
+    __slots__ = ("_name", "run", "told")
+
+    def __init__(self, name: str, told: "asyncio.Future[bool]") -> None:
+        self._name = name
+        self.told = told
+        """Whether the run was begun; False where its id is taken."""
+        self.run: Run | None = None
+        """What this process drives already."""
+
+    def __call__(self, accepted: bool, error: "StoreError | None") -> None:  # noqa: FBT001 - made for every start
+        """Tell the run, and whoever waits."""
+        run = self.run
+        if run is not None and not run.heard(accepted=accepted) and not run.dead:
+            run.evict()
+        if self.told.done():
+            return
+        if error is not None:
+            self.told.set_exception(refused(error, f"{self._name} was not started"))
+        else:
+            self.told.set_result(accepted)
+
+
+def refused(error: StoreError, what: str) -> StoreError:
+    """The store's refusal, told for one call."""
+    plain = str(error.args[0]).rpartition(" [")[0]
+    told = type(error)(f"{what}: {plain}", transient=error.transient)
+    told.__cause__ = error
+    return told
+
+
 def encoded_call(
-    definition: DurableFunction | None, args: tuple[Any, ...], kwargs: dict[str, Any], *, codec: Codec, what: str
+    name: str, definition: DurableFunction | None, args: tuple[Any, ...], kwargs: dict[str, Any], *, codec: Codec
 ) -> bytes:
     """The arguments as they are stored. Without the function they are taken as given; its worker will check them."""
+    what = f"starting {name}: the arguments"
     if definition is not None:
         return definition.shape.encode(args, kwargs, what=what)
     return codec.encode_ordered({"args": args, "kwargs": kwargs} if kwargs else args, what=what)

@@ -19,7 +19,7 @@ def open_group(owner: Fiber) -> Group:
     if owner.signal is not None:
         group.stopped = True
         group.cancelled = not isinstance(owner.signal, SiblingFailed)
-    owner.groups.append(group)
+    owner.groups += (group,)
     return group
 
 
@@ -58,7 +58,7 @@ def ended(run: "Run", fiber: Fiber) -> None:
     group.fibers.clear()
     joiner, group.joiner = group.joiner, None
     if joiner is not None:
-        joiner.groups.remove(group)
+        joined(joiner, group)
         resume(run, joiner, None, group.failure)
     elif group.owner.signal is not None:
         advance(run, group.owner)
@@ -130,11 +130,16 @@ def _outranks(fiber: Fiber, signal: Closed, before: Closed) -> bool:
     return isinstance(before, SiblingFailed)
 
 
-def _within(fiber: Fiber, signal: Closed) -> list[Group]:
+def joined(owner: Fiber, group: Group) -> None:
+    """``owner`` has seen the end of ``group``."""
+    owner.groups = tuple(each for each in owner.groups if each is not group)
+
+
+def _within(fiber: Fiber, signal: Closed) -> tuple[Group, ...]:
     """The groups that must have ended before ``signal`` may be thrown: all, or those inside the interrupted one."""
     if isinstance(signal, Interrupted):
         return fiber.groups[fiber.groups.index(signal.group) + 1 :]
-    return list(fiber.groups)
+    return fiber.groups
 
 
 def advance(run: "Run", fiber: Fiber) -> None:
@@ -178,4 +183,8 @@ def close(run: "Run", fiber: Fiber) -> None:
         try:
             coro.throw(signal)
         except BaseException:  # noqa: BLE001 - the body is gone; what it raised on its way out is nobody's outcome
-            return
+            break
+    # Cut the circles: a run that waits is evicted so that it costs a row and no memory, and not one collection later.
+    signal.with_traceback(None)
+    fiber.wait = fiber.group = None
+    fiber.groups = ()

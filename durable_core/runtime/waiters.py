@@ -38,9 +38,9 @@ class Waiters:
     def __len__(self) -> int:
         return len(self._futures)
 
-    def add(self, num: int) -> "asyncio.Future[RunOutcome]":
+    def add(self, num: int, loop: asyncio.AbstractEventLoop) -> "asyncio.Future[RunOutcome]":
         """A waiter for this run; to be given back to ``forget``."""
-        waiter: asyncio.Future[RunOutcome] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[RunOutcome] = loop.create_future()  # to ask for the running one costs a system call
         self._futures.setdefault(num, []).append(waiter)
         return waiter
 

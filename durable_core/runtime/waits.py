@@ -32,7 +32,7 @@ class Sleep(Command[None]):
         run.waits[key] = wait
         fiber.wait = wait
         if new:
-            run.unarmed.append(wait)  # a clock may ask for the event loop, which stands aside while a body is driven
+            run.unarmed += (wait,)  # a clock may ask for the event loop, which stands aside while a body is driven
 
 
 class PendingWait:

@@ -28,10 +28,10 @@ from durable_core.runtime.quarantine import Quarantine
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
 from durable_core.runtime.shadow import bindings
-from durable_core.runtime.starting import deadline_of, overdue
+from durable_core.runtime.starting import Starting, deadline_of, overdue
 from durable_core.runtime.steps import PendingStep
 from durable_core.runtime.turn import drive
-from durable_core.runtime.writer import Settled, Writer
+from durable_core.runtime.writer import Writer
 
 log = logging.getLogger("durable_core")
 
@@ -103,7 +103,7 @@ class Worker:
             run.save(owner=None, wake_at_ns=0)
             run.evict()
 
-    def start(self, row: NewRun, definition: DurableFunction, settled: Settled) -> None:
+    def start(self, row: NewRun, definition: DurableFunction, starting: Starting) -> None:
         """Drive a new run from its start; its row and its first intent are one commit."""
         run = Run(
             self,
@@ -119,12 +119,8 @@ class Worker:
         self.runs[row.num] = run
         run.unsaid = []
 
-        def told(accepted: bool, error: "StoreError | None") -> None:  # noqa: FBT001 - quoted: made for every start
-            if not run.heard(accepted=accepted) and not run.dead:
-                run.evict()
-            settled(accepted, error)
-
-        self.writer.start(row, told)
+        starting.run = run
+        self.writer.start(row, starting)
         if row.deadline_at_ns is not None:
             self._watch_deadline(run)
         queued = Queued(run, args, kwargs)
@@ -170,15 +166,15 @@ class Worker:
         try:
             args, kwargs = run.definition.shape.decode(input, what=f"run {run.id}: the arguments")
         except DurableError as unreadable:
-            run.inbox = [(signal.name.partition(" ")[0], signal.payload, 0) for signal in signals]
+            run.inbox = tuple((signal.name.partition(" ")[0], signal.payload, 0) for signal in signals)
             run.park(Fault(f"{unreadable} Bring back the signature that it was started with, then retry the run"))
             return
         early = [signal for signal in signals if " " in signal.name]
         if early:  # they change what is replayed, so they are journalled first
             entries = [*entries, *self._early(run, early)]
-        run.inbox = [(signal.name, signal.payload, 0) for signal in signals if signal not in early]
+        run.inbox = tuple((signal.name, signal.payload, 0) for signal in signals if signal not in early)
         if overdue(run, entries, now_ns=self.now_ns()):
-            run.inbox.append(("deadline", b"{}", 0))  # in time: a run that is parked leaves memory as soon as it is fed
+            run.inbox += (("deadline", b"{}", 0),)  # in time: a run that is parked leaves memory as soon as it is fed
         run.bindings = bindings(run, entries, args, kwargs)
         run.begin(run.definition.fn(Primitives(run), *args, **kwargs))
         run.replay(entries)
@@ -288,7 +284,7 @@ class Worker:
 
     def ended(self, run: Run, end: End) -> None:
         """Tell the waiters once the end is durable."""
-        self.after(lambda: self._on_outcome(run, end))
+        self.after(partial(self._on_outcome, run, end))
 
     def parked(self, run: Run) -> None:
         """Tell the waiters once the parking is durable."""

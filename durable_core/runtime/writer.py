@@ -37,7 +37,7 @@ class Writer:
         patience_s: float,
     ) -> None:
         self._store = store
-        self._loop = loop
+        self.loop = loop
         self._on_guilty = on_guilty
         self._on_lost = on_lost
         self._patience_s = patience_s
@@ -104,7 +104,7 @@ class Writer:
         Raises:
             LeaseLost: it was not written, because others drive these runs now.
         """
-        done: asyncio.Future[None] = self._loop.create_future()
+        done: asyncio.Future[None] = self.loop.create_future()
         self._flushes.append(done)
         self.after(lambda: None if done.done() else done.set_result(None))
         await done
@@ -112,7 +112,7 @@ class Writer:
     async def room(self) -> None:
         """Return once the queue is below its bound: the back-pressure on starters."""
         while self.backlog >= BOUND:
-            turn: asyncio.Future[None] = self._loop.create_future()
+            turn: asyncio.Future[None] = self.loop.create_future()
             self._room.append(turn)
             await turn
 
@@ -138,11 +138,11 @@ class Writer:
     def _schedule(self) -> None:
         self._scheduled = True
         if self._flushing is None:
-            self._loop.call_soon(self._begin)
+            self.loop.call_soon(self._begin)
 
     def _begin(self) -> None:
         if self._flushing is None:
-            self._flushing = self._loop.create_task(self._flush())
+            self._flushing = self.loop.create_task(self._flush())
 
     async def _flush(self) -> None:
         try:

@@ -5,7 +5,6 @@ cuts is found again by the next worker, as after any crash.
 """
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -21,7 +20,7 @@ import attrs
 import typer
 
 from durable_core import Runs
-from sagas.cli import logs, screen
+from sagas.cli import collector, logs, screen
 from sagas.cli.address import orchestrator_at
 from sagas.cli.exits import DONE, INTERRUPTED, CommandError, tell
 from sagas.cli.layout import Piece, clean
@@ -131,9 +130,7 @@ async def _serve(modules: Sequence[ModuleType], given: Common, limits: Limits, w
         )
         stop = _stop_on_signals()
         await stack.enter_async_context(orchestrator)
-        # What is there now lives as long as the process: no collection needs to look at it again.
-        gc.collect()
-        gc.freeze()
+        collector.settle()
         served = sorted((saga.name, saga.version) for saga in sagas)
         port = await stack.enter_async_context(shown(watch.health, orchestrator.engine))
         _ready(orchestrator.engine.name, served, given, port)

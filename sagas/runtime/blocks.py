@@ -74,7 +74,7 @@ def _coroutine(driver: "Driver", what: Any, args: tuple[Any, ...], kwargs: dict[
     if is_step(what):
         if isinstance(what, Pivot):
             refuse_nested_pivot(driver.ctx, what)
-        return driver.run_step(what, args, kwargs, driver.ctx.claim_key(what.name))
+        return driver.run_in_branch(what, args, kwargs, driver.ctx.claim_key(what.name))
     if is_saga(what):
         return driver.run_child(what, args, kwargs)
     if is_async(what):
@@ -108,7 +108,10 @@ async def map_all(driver: "Driver", what: Any, items: Iterable[Any], max_concurr
             refuse_nested_pivot(ctx, step)
         keys = [ctx.claim_key(step.name) for _ in given]
         return await in_lanes(
-            ctx, len(given), lambda place: driver.run_step(step, (given[place],), {}, keys[place]), most=max_concurrency
+            ctx,
+            len(given),
+            lambda place: driver.run_in_branch(step, (given[place],), {}, keys[place]),
+            most=max_concurrency,
         )
 
     async def one(place: int) -> Any:

@@ -4,8 +4,8 @@ Invariant: the driver is a durable body itself, so whatever it decides is decide
 rollback runs here and not in the user's body: nothing that the body catches or swallows can stop it.
 """
 
-from collections.abc import Coroutine, Iterable
-from typing import Any
+from collections.abc import Coroutine, Generator, Iterable
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -46,17 +46,17 @@ class Driver:
         "_at_pivot",
         "_back",
         "_cause",
+        "_doubt",
         "_errors",
         "_forward",
         "_known",
         "_late",
+        "_undo",
         "binder",
         "body",
         "ctx",
         "definition",
-        "doubt",
         "saga",
-        "undo",
     )
 
     def __init__(self, ctx: Primitives, definition: SagaDef[..., Any], binder: Binder) -> None:
@@ -65,8 +65,8 @@ class Driver:
         self._known = binder.known_in(definition)
         self.definition = definition
         self.saga = Saga(self)
-        self.undo = Undo(ctx, definition, binder)
-        self.doubt = Doubt(ctx, self.undo)
+        self._undo: Undo | None = None
+        self._doubt: Doubt | None = None
         self._errors: dict[str, BaseException] = {}
         """The last exception of each failed step: to tell after the pivot which step to attempt again."""
         self._cause: str | None = None
@@ -80,6 +80,20 @@ class Driver:
         self._forward = False
         """The pivot has succeeded."""
 
+    @property
+    def undo(self) -> Undo:
+        """The compensations; made once there is something to undo or to settle, for most sagas end without."""
+        if self._undo is None:
+            self._undo = Undo(self.ctx, self.definition, self.binder)
+        return self._undo
+
+    @property
+    def doubt(self) -> Doubt:
+        """The unknown outcomes."""
+        if self._doubt is None:
+            self._doubt = Doubt(self.ctx, self.undo)
+        return self._doubt
+
     # -- the whole saga --------------------------------------------------------------------------------------------
 
     async def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any], shape: CallShape) -> End:
@@ -88,25 +102,25 @@ class Driver:
         try:
             if self.ctx.abandoned:
                 return await self._roll_back(None)
-            return await self._to_its_end(args, kwargs, shape)
+            self.body = self.ctx.group()
+            branch = self.body.spawn(self.definition.body(self.saga, *args, **kwargs))
+            error: Exception | None = None
+            try:
+                await self.body.join()
+                if self._cause is None:
+                    what = f"saga {self.ctx.id}: the result of the body"
+                    return End(output=shape.encode_end(branch.result(), what=what))
+            except Exception as raised:  # noqa: BLE001 - the border of the user's body: what leaves it starts the rollback
+                error = raised
+            if self._forward:
+                self.ctx.refuse(self._stuck_past_pivot(error))
+            return await self._roll_back(error)
         except Exception as bug:
             # A saga ends in ways that its driver names; anything else is our mistake, and must not look like an end.
             fault = Fault(f"saga {self.ctx.id}: internal error ({told(bug)}); please report it, then retry the saga")
             raise fault from bug
-
-    async def _to_its_end(self, args: tuple[Any, ...], kwargs: dict[str, Any], shape: CallShape) -> End:
-        self.body = self.ctx.group()
-        branch = self.body.spawn(self.definition.body(self.saga, *args, **kwargs))
-        error: Exception | None = None
-        try:
-            await self.body.join()
-            if self._cause is None:
-                return End(output=shape.encode_end(branch.result(), what=f"saga {self.ctx.id}: the result of the body"))
-        except Exception as raised:  # noqa: BLE001 - the border of the user's body: what leaves it starts the rollback
-            error = raised
-        if self._forward:
-            raise self._stuck_past_pivot(error)
-        return await self._roll_back(error)
+        finally:
+            del self.saga  # it points back here, and a circle is the collector's to find
 
     async def _roll_back(self, error: Exception | None) -> End:
         """Undo everything, last first; the direction is journalled before the first compensation."""
@@ -175,24 +189,25 @@ class Driver:
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
-    def run(self, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
-        """Run a step or a child saga."""
-        given: tuple[Any, ...] = (what, args, kwargs)
-        if isinstance(what, Declared):
-            return Operation(self.ctx, what.call, self.run_step, given)
-        if isinstance(what, SagaDef):
-            return Operation(self.ctx, f"s.run({what.name!r}, ...)", self.run_child, given)
-        return self.ctx.refuse(
+    def refuse_to_run(self, what: object) -> NoReturn:
+        """``s.run`` was given something that cannot be run."""
+        self.ctx.refuse(
             Fault(
                 f"saga {self.ctx.id}: s.run was given {what!r}; give it a function decorated with @step, @pivot, "
                 "@retriable or @lookup, or another @saga, then retry the saga"
             )
         )
 
-    async def run_step(
-        self, declared: Declared[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None = None
+    async def run_in_branch(
+        self, declared: Declared[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str
     ) -> Any:
-        """Run a step; its outcome is known when this returns or raises."""
+        """Run a step under a key that its branch has claimed."""
+        return await Operation(self.ctx, declared.call, self.run_step, (declared, args, kwargs, key))
+
+    def run_step(
+        self, declared: Declared[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None = None
+    ) -> Generator[Any, Any, Any]:
+        """Run a step; its outcome is known when this returns or raises. A generator, as ``Operation`` begins one."""
         ctx = self.ctx
         bound = self._known.get(declared)
         if bound is None or bound.pivot or self._forward:
@@ -201,14 +216,14 @@ class Driver:
         self._at_pivot = bound.pivot
         try:
             try:
-                result = await step
+                result = yield step
             except OutcomeUnknown as unknown:
-                result = await self.doubt.settle(unknown.key, unknown.__cause__)
+                result = yield from self.doubt.settle(unknown.key, unknown.__cause__).__await__()
         except Exception as error:
             self._errors[step.key or ""] = error
             self._at_pivot = False
             if self._late is not None and bound.pivot:
-                await self._stop_after_pivot()
+                yield from self._stop_after_pivot().__await__()
             raise
         if bound.pivot:
             self._at_pivot = False

@@ -4,11 +4,11 @@ from collections.abc import Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from durable_core import BodyContext
+from durable_core import BodyContext, Operation
+from sagas.model.definition import Declared, SagaDef
 from sagas.runtime.blocks import Parallel, Savepoint
 
 if TYPE_CHECKING:
-    from sagas.model.definition import Declared, SagaDef
     from sagas.runtime.driver import Driver
 
 P = ParamSpec("P")
@@ -38,7 +38,13 @@ class Saga(BodyContext):
 
         Raises whatever the step raised once its retries are used up, first time and on every replay.
         """
-        return self._driver.run(what, args, kwargs)
+        driver = self._driver
+        given: tuple[Any, ...] = (what, args, kwargs)
+        if isinstance(what, Declared):  # no call: this is said for every step
+            return Operation(driver.ctx, what.call, driver.run_step, given)
+        if isinstance(what, SagaDef):
+            return Operation(driver.ctx, f"s.run({what.name!r}, ...)", driver.run_child, given)
+        return driver.refuse_to_run(what)
 
     def savepoint(self, name: str) -> AbstractAsyncContextManager[None]:
         """A block of which an exception that leaves it first undoes what was done in it; then it goes on its way."""
