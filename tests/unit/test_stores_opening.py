@@ -6,6 +6,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -188,9 +190,17 @@ def test_places_where_no_file_can_be(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe"]
 
 
-def test_files_that_may_not_be_written(tmp_path: Path):
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A folder that every user may reach; those above ``tmp_path`` are for one user, and each new pytest sees to it."""
+    with tempfile.TemporaryDirectory(prefix="sagas-open-") as place:
+        Path(place).chmod(0o777)
+        yield Path(place)
+
+
+def test_files_that_may_not_be_written(open_place: Path):
     """A read-only file or directory is refused with what to do. In a process of its own: root may write everything."""
-    use(tmp_path / "x.db")
+    use(open_place / "x.db")
     code = """
 import asyncio, os, sys
 from durable_core.errors import StoreNotFound
@@ -203,16 +213,12 @@ for path in sys.argv[1:]:
     except StoreNotFound as error:
         print(error)
 """
-    sealed = tmp_path / "sealed"
+    sealed = open_place / "sealed"
     sealed.mkdir()
     use(sealed / "x.db")
     (sealed / "x.db").chmod(0o444)
-    (tmp_path / "x.db").chmod(0o444)
-    paths = [str(tmp_path / "x.db"), str(sealed / "x.db"), str(sealed / "new.db")]
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.owner() == tmp_path.owner() and directory != Path("/tmp"):
-            directory.chmod(directory.stat().st_mode | 0o755)
-    tmp_path.chmod(0o777)
+    (open_place / "x.db").chmod(0o444)
+    paths = [str(open_place / "x.db"), str(sealed / "x.db"), str(sealed / "new.db")]
     sealed.chmod(0o555)
     try:
         done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
