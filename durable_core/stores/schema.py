@@ -44,6 +44,16 @@ def _uri(path: str, options: str) -> str:
 
 def check_place(path: str) -> None:
     """Raise ``StoreNotFound`` where no database can be at ``path``, before anything is made there."""
+    try:
+        _check_place(path)
+    except OSError as error:  # a directory above that may not be entered, a name that is too long
+        raise StoreNotFound(
+            f"no database can be at {path}: {error.strerror}. "
+            "Give this user access to the directories above it, or choose another file"
+        ) from error
+
+
+def _check_place(path: str) -> None:
     place, directory = Path(path), Path(path).absolute().parent
     if place.is_dir():
         raise StoreNotFound(f"{path} is a directory; name a file in it, such as {place / 'sagas.db'}")

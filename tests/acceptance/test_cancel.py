@@ -7,6 +7,7 @@ import pytest
 
 from sagas import Orchestrator, Retry, Saga, SagaCompensated, SagaDef, SagaHandle, SagaPastPivot, lookup, saga
 from sagas.errors import WrongState
+from sagas.testing import ManualClock
 from tests.acceptance.parties import (
     Broken,
     Place,
@@ -182,10 +183,11 @@ def test_a_deadline_does_as_a_cancel(place: Place, definition: SagaDef[[], objec
 
     async def main() -> None:
         world = trouble(plans)
-        gate = world.gate(gated)
-        async with place.orchestrator(definition, world=world) as running:
-            handle = await running.start(definition, id="c", deadline=0.3)
+        gate, clock = world.gate(gated), ManualClock()
+        async with place.orchestrator(definition, world=world, clock=clock) as running:
+            handle = await running.start(definition, id="c", deadline=60)
             await entered(gate, running)
+            await clock.advance(60)
             await deadline_journalled(handle, running)
             gate.opened.set()
             await cancelled(handle, running, "deadline")
@@ -230,17 +232,18 @@ def test_a_sleep_and_a_retry_delay_end_at_once(place: Place, definition: SagaDef
     """A saga that sleeps for an hour, or waits for its next attempt, is undone at once."""
 
     async def main() -> None:
-        world = World().plan("patient", "broken")
-        deadline = 0.05 if how == "deadline" else None
-        async with place.orchestrator(definition, world=world) as running:
+        world, clock = World().plan("patient", "broken"), ManualClock()
+        deadline = 60 if how == "deadline" else None
+        async with place.orchestrator(definition, world=world, clock=clock) as running:
             handle = await running.start(definition, id="c", deadline=deadline)
+            await reaches(handle, running, "waiting")
             if how == "cancel":
-                await reaches(handle, running, "waiting")
                 await handle.cancel()
             elif how == "cancel from another process":
-                await reaches(handle, running, "waiting")
-                async with place.orchestrator(world=world, worker=False) as other:
+                async with place.orchestrator(world=world, worker=False, clock=clock) as other:
                     await other.cancel("c")
+            else:
+                await clock.advance(60)
             await cancelled(handle, running, "deadline" if deadline else "cancelled")
         assert world.log == ["before", "undo before"]
 
@@ -296,18 +299,21 @@ def test_a_cancel_while_the_pivot_is_in_flight(place: Place, does: str, how: str
 
     async def main() -> None:
         world = World().plan("sell", does)
-        gate = world.gate("sell")
+        gate, clock = world.gate("sell"), ManualClock()
         definition = order(sell)
-        async with place.orchestrator(definition, world=world) as running:
-            handle = await running.start(definition, id="o", deadline=0.3 if how == "deadline" else None)
+        async with place.orchestrator(definition, world=world, clock=clock) as running:
+            handle = await running.start(definition, id="o", deadline=60 if how == "deadline" else None)
             await entered(gate, running)
             if how == "cancel":
                 await handle.cancel()
             await begun(handle, running, "sell")
             if how == "deadline":
+                await clock.advance(60)
                 await deadline_journalled(handle, running)
             gate.opened.set()
             if does == "ok":
+                await begun(handle, running, "sleep")
+                await clock.advance(1)
                 assert await handle.result() == "sold"
                 assert world.kept() == ["before", "sell"]
                 assert any("too-late" in entry.key for entry in await handle.history())
@@ -391,17 +397,20 @@ def test_after_the_pivot_a_cancel_is_refused_and_the_deadline_void(place: Place)
     async def long(s: Saga) -> str:
         await s.run(before, "x")
         await s.run(sell, "x")
-        await s.sleep(0.15)
+        await s.sleep(90)
         return "sold"
 
     async def main() -> None:
-        world = World()
-        async with place.orchestrator(long, world=world) as running:
-            handle = await running.start(long, id="o", deadline=0.1)
+        world, clock = World(), ManualClock()
+        async with place.orchestrator(long, world=world, clock=clock) as running:
+            handle = await running.start(long, id="o", deadline=60)
             await begun(handle, running, "sleep")
             for _ in range(2):
                 with pytest.raises(SagaPastPivot):
                     await handle.cancel()
+            await clock.advance(60)
+            assert (await handle.info()).status == "waiting"
+            await clock.advance(30)
             assert await handle.result() == "sold"
             with pytest.raises(SagaPastPivot):
                 await handle.cancel()
@@ -426,15 +435,15 @@ def test_once_compensation_has_begun_nothing_is_left_to_cancel(place: Place, how
 
     async def main() -> None:
         world = World().plan("refusing", "refused")
-        gate = world.gate("undo held")
-        async with place.orchestrator(failing, world=world) as running:
-            handle = await running.start(failing, id="f", deadline=0.2 if how == "deadline" else None)
+        gate, clock = world.gate("undo held"), ManualClock()
+        async with place.orchestrator(failing, world=world, clock=clock) as running:
+            handle = await running.start(failing, id="f", deadline=60 if how == "deadline" else None)
             await entered(gate, running)
             await reaches(handle, running, "compensating")
             if how == "cancel":
                 await handle.cancel()
             else:
-                await asyncio.sleep(0.25)  # the deadline itself passes
+                await clock.advance(60)
             gate.opened.set()
             gone = await cancelled(handle, running, "failed")
             assert isinstance(gone.__cause__, Refused)
@@ -467,14 +476,14 @@ def test_cancel_before_the_first_step_is_done(place: Place):
 
     async def main() -> None:
         world = World()
-        gate = world.gate("held")
-        async with place.orchestrator(in_a_step, in_a_sleep, world=world, concurrency=1) as running:
+        gate, clock = world.gate("held"), ManualClock()
+        async with place.orchestrator(in_a_step, in_a_sleep, world=world, concurrency=1, clock=clock) as running:
             first = await running.start(in_a_step, id="first")
             second = await running.start(in_a_sleep, id="second")
-            third = await running.start(in_a_sleep, id="third", deadline=0.02)
+            third = await running.start(in_a_sleep, id="third", deadline=60)
             await entered(gate, running)
             await second.cancel()
-            await asyncio.sleep(0.03)  # the third one's deadline itself passes
+            await clock.advance(60)
             gate.opened.set()
             assert (await end_of(first, running)).status == "completed"
             await cancelled(second, running)

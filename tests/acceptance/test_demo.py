@@ -145,7 +145,13 @@ def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
     """``--keep`` does not mix its files with others: the demo says so and starts nothing."""
     (tmp_path / "something").touch()
     demo = subprocess.run(
-        [*DEMO, "--keep", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [*DEMO, "--keep", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "400"},  # the message in one line, however long the name of the directory
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert demo.returncode == 2
     assert "is not empty" in demo.stderr

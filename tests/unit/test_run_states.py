@@ -10,7 +10,7 @@ from sagas.model.verbs import VERBS, Accept, Refuse, Repeat, judge
 
 PAIRS = list(itertools.product(RunStatus, repeat=2))
 
-GOING = {RunStatus.PENDING, RunStatus.RUNNING, RunStatus.WAITING}
+GOING = [RunStatus.PENDING, RunStatus.RUNNING, RunStatus.WAITING]
 PHASES = ["", "past-pivot", *(f"compensating/{cause}" for cause in CAUSES)]
 END_PHASES = [f"{word}/{cause}" for word in ("compensated", "resolved") for cause in CAUSES]
 REACHABLE = [

@@ -6,6 +6,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -172,10 +174,11 @@ def test_a_newer_format_is_refused(tmp_path: Path):
 
 
 def test_places_where_no_file_can_be(tmp_path: Path):
-    """No such directory, a directory, a file as directory, a pipe: each is a ``StoreNotFound`` that says so."""
+    """No such directory, a directory, a file as directory, a pipe, too long: each a ``StoreNotFound`` that says so."""
     (tmp_path / "file").write_text("x")
     os.mkfifo(tmp_path / "pipe")
     for path, word in (
+        (tmp_path / ("x" * 300), "name too long"),
         (tmp_path / "missing" / "x.db", "does not exist"),
         (tmp_path, "is a directory"),
         (tmp_path / "file" / "x.db", "does not exist"),
@@ -183,14 +186,22 @@ def test_places_where_no_file_can_be(tmp_path: Path):
     ):
         error = refusal(path)
         assert isinstance(error, StoreNotFound)
-        assert word in str(error)
+        assert word in str(error).lower()
         assert str(path) in str(error)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe"]
 
 
-def test_files_that_may_not_be_written(tmp_path: Path):
-    """A read-only file or directory is refused with what to do. In a process of its own: root may write everything."""
-    use(tmp_path / "x.db")
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A folder that every user may reach; those above ``tmp_path`` are for one user, and each new pytest sees to it."""
+    with tempfile.TemporaryDirectory(prefix="sagas-open-") as place:
+        Path(place).chmod(0o777)
+        yield Path(place)
+
+
+def test_files_that_may_not_be_written(open_place: Path):
+    """What this user may not write or enter is refused with what to do. In a process of its own: root may do all."""
+    use(open_place / "x.db")
     code = """
 import asyncio, os, sys
 from durable_core.errors import StoreNotFound
@@ -203,26 +214,29 @@ for path in sys.argv[1:]:
     except StoreNotFound as error:
         print(error)
 """
-    sealed = tmp_path / "sealed"
+    sealed = open_place / "sealed"
     sealed.mkdir()
     use(sealed / "x.db")
     (sealed / "x.db").chmod(0o444)
-    (tmp_path / "x.db").chmod(0o444)
-    paths = [str(tmp_path / "x.db"), str(sealed / "x.db"), str(sealed / "new.db")]
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.owner() == tmp_path.owner() and directory != Path("/tmp"):
-            directory.chmod(directory.stat().st_mode | 0o755)
-    tmp_path.chmod(0o777)
+    (open_place / "x.db").chmod(0o444)
+    closed = open_place / "closed"
+    (closed / "inner").mkdir(parents=True)
+    paths = [str(open_place / "x.db"), str(sealed / "x.db"), str(sealed / "new.db")]
+    paths += [str(closed / "x.db"), str(closed / "inner" / "x.db")]
     sealed.chmod(0o555)
+    closed.chmod(0o600)
     try:
         done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
     finally:
         sealed.chmod(0o755)
+        closed.chmod(0o755)
     said = done.stdout.splitlines()
-    assert len(said) == 3, done
+    assert len(said) == 5, done
     assert "cannot be read and written" in said[0]
     assert "directory" in said[1]
     assert "directory" in said[2]
+    for line, path in zip(said[3:], paths[3:], strict=True):
+        assert f"no database can be at {path}: Permission denied. Give this user access" in line
 
 
 def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
