@@ -14,14 +14,6 @@ others; this package knows nothing of compensation.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from durable_core.bodies.blocks import ChildBlock, ParallelBlock, in_lanes
-from durable_core.bodies.body import BodyContext
-from durable_core.bodies.callback import Callback
-from durable_core.bodies.context import Context
-from durable_core.bodies.operation import Operation
-from durable_core.bodies.parallel import Parallel
-from durable_core.dsl import durable, step
-from durable_core.engine import Engine
 from durable_core.errors import (
     CallbackAlreadyAnswered,
     CallbackClosed,
@@ -52,71 +44,78 @@ from durable_core.errors import (
     StoreNotFound,
     WrongState,
 )
-from durable_core.handle import RunHandle
-from durable_core.model.archive import read_line
-from durable_core.model.callback import Answer, Taken
-from durable_core.model.checkup import Checkup, Facts, Finding, Group, Level, WorkerSeen
 from durable_core.model.children import COMPLETED as CHILD_COMPLETED
 from durable_core.model.children import OPENED as CHILD_OPENED
-from durable_core.model.codec import Codec
-from durable_core.model.declared import (
-    DeclaredStep,
-    Span,
-    Step,
-    check_timeout,
-    check_version,
-    place_of,
-    positional,
-)
-from durable_core.model.durable import Durable
 from durable_core.model.entry import Entry as JournalEntry
 from durable_core.model.entry import EntryKind, held
-from durable_core.model.failure import FailureText, capture, describe, rebuild
-from durable_core.model.info import (
-    HistoryEntry,
-    RunInfo,
-    RunStep,
-    at,
-    error_text,
-    history_of,
-    maybe_at,
-    not_before,
-    ns_of,
-    plain_input,
-    read_or_plain,
-    step_of,
-    stuck_error,
-    waits_of,
-)
-from durable_core.model.keys import check_name, derived, idempotency_key, name_of, served
-from durable_core.model.outcome import DEFAULT_UNKNOWN, Outcome
-from durable_core.model.record import StepRecord, StepStatus, fold
-from durable_core.model.retry import Retry
-from durable_core.model.run import ENDS, RunQuery, RunRecord, RunRef, RunStatus
-from durable_core.model.shape import CallShape
-from durable_core.model.spec import DurableFunction, StepSpec, is_async
-from durable_core.model.startable import Takes0, Takes1, Takes2, Takes3
-from durable_core.model.verbs import faulted_on
-from durable_core.model.version import Announced, Offer, Tally
-from durable_core.ports import Clock, Ids, Store
-from durable_core.runs import Runs
-from durable_core.runtime.answers import Answers
-from durable_core.runtime.attempts import CURRENT, AttemptInfo, current
-from durable_core.runtime.blocks import Branches
-from durable_core.runtime.callbacks import PendingCallback
-from durable_core.runtime.clock import to_ns
-from durable_core.runtime.fibers import Branch
-from durable_core.runtime.ledger import End
-from durable_core.runtime.primitives import Primitives
-from durable_core.runtime.pulse import Pulse
-from durable_core.runtime.purge import PurgeReport
-from durable_core.runtime.settings import Settings
-from durable_core.runtime.steps import OutcomeUnknown
-from durable_core.runtime.waiters import RunOutcome
-from durable_core.stores import Migrated, migrate, open_store
-from durable_core.tracing.wanted import spans_wanted
 
 if TYPE_CHECKING:
+    from durable_core.bodies.blocks import ChildBlock, ParallelBlock, in_lanes
+    from durable_core.bodies.body import BodyContext
+    from durable_core.bodies.callback import Callback
+    from durable_core.bodies.context import Context
+    from durable_core.bodies.operation import Operation
+    from durable_core.bodies.parallel import Parallel
+    from durable_core.dsl import durable, step
+    from durable_core.engine import Engine
+    from durable_core.handle import RunHandle
+    from durable_core.model.archive import read_line
+    from durable_core.model.callback import Answer, Taken
+    from durable_core.model.checkup import Checkup, Facts, Finding, Group, Level, WorkerSeen
+    from durable_core.model.codec import Codec
+    from durable_core.model.declared import (
+        DeclaredStep,
+        Span,
+        Step,
+        check_timeout,
+        check_version,
+        place_of,
+        positional,
+    )
+    from durable_core.model.durable import Durable
+    from durable_core.model.failure import FailureText, capture, describe, rebuild
+    from durable_core.model.info import (
+        HistoryEntry,
+        RunInfo,
+        RunStep,
+        at,
+        error_text,
+        history_of,
+        maybe_at,
+        not_before,
+        ns_of,
+        plain_input,
+        read_or_plain,
+        step_of,
+        stuck_error,
+        waits_of,
+    )
+    from durable_core.model.keys import check_name, derived, idempotency_key, name_of, served
+    from durable_core.model.outcome import DEFAULT_UNKNOWN, Outcome
+    from durable_core.model.record import StepRecord, StepStatus, fold
+    from durable_core.model.retry import Retry
+    from durable_core.model.run import ENDS, RunQuery, RunRecord, RunRef, RunStatus
+    from durable_core.model.shape import CallShape
+    from durable_core.model.spec import DurableFunction, StepSpec, is_async
+    from durable_core.model.startable import Takes0, Takes1, Takes2, Takes3
+    from durable_core.model.verbs import faulted_on
+    from durable_core.model.version import Announced, Offer, Tally
+    from durable_core.ports import Clock, Ids, Store
+    from durable_core.runs import Runs
+    from durable_core.runtime.answers import Answers
+    from durable_core.runtime.attempts import CURRENT, AttemptInfo, current
+    from durable_core.runtime.blocks import Branches
+    from durable_core.runtime.callbacks import PendingCallback
+    from durable_core.runtime.clock import to_ns
+    from durable_core.runtime.fibers import Branch
+    from durable_core.runtime.ledger import End
+    from durable_core.runtime.primitives import Primitives
+    from durable_core.runtime.pulse import Pulse
+    from durable_core.runtime.purge import PurgeReport
+    from durable_core.runtime.settings import Settings
+    from durable_core.runtime.steps import OutcomeUnknown
+    from durable_core.runtime.waiters import RunOutcome
+    from durable_core.stores import Migrated, migrate, open_store
     from durable_core.tracing.counting import METRICS, Metric
     from durable_core.tracing.documents import jaeger_document, otlp_document
     from durable_core.tracing.fold import RunTrace, spans_of
@@ -130,17 +129,79 @@ if TYPE_CHECKING:
         StepWords,
         Vocabulary,
     )
+    from durable_core.tracing.wanted import spans_wanted
     from durable_core.tracing.wiring import Tracing, export_directly, export_failures, tracing_with
 
 LATER = {
-    "counting": ("METRICS", "Metric"),
-    "documents": ("jaeger_document", "otlp_document"),
-    "fold": ("RunTrace", "spans_of"),
-    "span": ("SpanEvent", "SpanLink", "SpanRecord"),
-    "vocabulary": ("Closes", "Ending", "Meaning", "Notes", "Opens", "StepWords", "Vocabulary"),
-    "wiring": ("Tracing", "export_directly", "export_failures", "tracing_with"),
+    "bodies.blocks": ("ChildBlock", "ParallelBlock", "in_lanes"),
+    "bodies.body": ("BodyContext",),
+    "bodies.callback": ("Callback",),
+    "bodies.context": ("Context",),
+    "bodies.operation": ("Operation",),
+    "bodies.parallel": ("Parallel",),
+    "dsl": ("durable", "step"),
+    "engine": ("Engine",),
+    "handle": ("RunHandle",),
+    "model.archive": ("read_line",),
+    "model.callback": ("Answer", "Taken"),
+    "model.checkup": ("Checkup", "Facts", "Finding", "Group", "Level", "WorkerSeen"),
+    "model.codec": ("Codec",),
+    "model.declared": ("DeclaredStep", "Span", "Step", "check_timeout", "check_version", "place_of", "positional"),
+    "model.durable": ("Durable",),
+    "model.failure": ("FailureText", "capture", "describe", "rebuild"),
+    "model.info": (
+        "HistoryEntry",
+        "RunInfo",
+        "RunStep",
+        "at",
+        "error_text",
+        "history_of",
+        "maybe_at",
+        "not_before",
+        "ns_of",
+        "plain_input",
+        "read_or_plain",
+        "step_of",
+        "stuck_error",
+        "waits_of",
+    ),
+    "model.keys": ("check_name", "derived", "idempotency_key", "name_of", "served"),
+    "model.outcome": ("DEFAULT_UNKNOWN", "Outcome"),
+    "model.record": ("StepRecord", "StepStatus", "fold"),
+    "model.retry": ("Retry",),
+    "model.run": ("ENDS", "RunQuery", "RunRecord", "RunRef", "RunStatus"),
+    "model.shape": ("CallShape",),
+    "model.spec": ("DurableFunction", "StepSpec", "is_async"),
+    "model.startable": ("Takes0", "Takes1", "Takes2", "Takes3"),
+    "model.verbs": ("faulted_on",),
+    "model.version": ("Announced", "Offer", "Tally"),
+    "ports": ("Clock", "Ids", "Store"),
+    "runs": ("Runs",),
+    "runtime.answers": ("Answers",),
+    "runtime.attempts": ("AttemptInfo", "CURRENT", "current"),
+    "runtime.blocks": ("Branches",),
+    "runtime.callbacks": ("PendingCallback",),
+    "runtime.clock": ("to_ns",),
+    "runtime.fibers": ("Branch",),
+    "runtime.ledger": ("End",),
+    "runtime.primitives": ("Primitives",),
+    "runtime.pulse": ("Pulse",),
+    "runtime.purge": ("PurgeReport",),
+    "runtime.settings": ("Settings",),
+    "runtime.steps": ("OutcomeUnknown",),
+    "runtime.waiters": ("RunOutcome",),
+    "stores": ("Migrated", "migrate", "open_store"),
+    "tracing.counting": ("METRICS", "Metric"),
+    "tracing.documents": ("jaeger_document", "otlp_document"),
+    "tracing.fold": ("RunTrace", "spans_of"),
+    "tracing.span": ("SpanEvent", "SpanLink", "SpanRecord"),
+    "tracing.vocabulary": ("Closes", "Ending", "Meaning", "Notes", "Opens", "StepWords", "Vocabulary"),
+    "tracing.wanted": ("spans_wanted",),
+    "tracing.wiring": ("Tracing", "export_directly", "export_failures", "tracing_with"),
 }
-"""What only those need who want spans: loaded when it is asked for, by the module of ``durable_core.tracing``."""
+"""The other names, by the module that they are loaded from once they are asked for: few programs need them all."""
+
+_HOMES = {name: module for module, names in LATER.items() for name in names}
 
 __all__ = [
     "CHILD_COMPLETED",
@@ -299,7 +360,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in LATER.items():
-        if name in names:
-            return getattr(import_module(f"durable_core.tracing.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return found

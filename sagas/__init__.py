@@ -1,5 +1,8 @@
 """Sagas in Python that survive anything: steps, compensations, and a durable core under them."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from durable_core import (
     Callback,
     CallbackAlreadyAnswered,
@@ -9,7 +12,6 @@ from durable_core import (
     CallbackTimeout,
     DefinitionError,
     PayloadError,
-    PurgeReport,
     RemoteError,
     Retry,
     StepInterrupted,
@@ -28,14 +30,27 @@ from sagas.errors import (
     SagasError,
     SagaStuck,
 )
-from sagas.handle import SagaHandle
 from sagas.model.definition import Lookup, Pivot, Retriable, SagaDef, Step
 from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState
 from sagas.model.outcome import DidNotHappen, Happened, StillUnknown, Unknown
 from sagas.model.resource import resource
-from sagas.model.versions import VersionInfo, VersionVerdict
-from sagas.orchestrator import Orchestrator
-from sagas.runtime.saga import Saga
+
+if TYPE_CHECKING:
+    from durable_core import PurgeReport
+    from sagas.handle import SagaHandle
+    from sagas.model.versions import VersionInfo, VersionVerdict
+    from sagas.orchestrator import Orchestrator
+    from sagas.runtime.saga import Saga
+
+LATER = {
+    "PurgeReport": "durable_core",
+    "Saga": "sagas.runtime.saga",
+    "SagaHandle": "sagas.handle",
+    "VersionInfo": "sagas.model.versions",
+    "VersionVerdict": "sagas.model.versions",
+    "Orchestrator": "sagas.orchestrator",
+}
+"""What runs sagas, by the module that it is loaded from once it is asked for: to declare them costs half of all."""
 
 __all__ = [
     "Callback",
@@ -87,3 +102,10 @@ __all__ = [
     "saga",
     "step",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(LATER[name]), name)
+    return found

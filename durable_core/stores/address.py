@@ -10,9 +10,9 @@ import attrs
 
 from durable_core.errors import StoreError
 from durable_core.ports import Store
-from durable_core.stores.memory import MemoryStore, shared
 from durable_core.stores.postgres.address import place_of
-from durable_core.stores.sqlite import SYNCHRONOUS, SqliteStore
+
+# ruff: noqa: PLC0415 - a store is loaded by those who use it: one of three
 
 ALLOWED = (
     "Give sqlite:///file.db (in the current directory), sqlite:////absolute/path/file.db, "
@@ -48,6 +48,8 @@ def open_store(url: str, *, lease_s: float = 15.0, patience_s: float = 30.0, **o
         case "sqlite":
             return _sqlite(place, given)
         case "memory":
+            from durable_core.stores.memory import MemoryStore, shared
+
             _refuse_options(given, allowed=())
             return MemoryStore(shared(place) if place else None)
         case "":
@@ -64,6 +66,9 @@ async def migrate(url: str) -> Migrated:
     Raises:
         StoreError: there can be no store, or its tables are another program's, or a newer release's.
     """
+    from durable_core.stores.memory import MemoryStore
+    from durable_core.stores.sqlite import SqliteStore
+
     store = open_store(url)
     if isinstance(store, MemoryStore):
         raise StoreError("a store in memory has no tables to migrate; name a file or a server")
@@ -72,13 +77,15 @@ async def migrate(url: str) -> Migrated:
         await store.open(worker=None)
         await store.close()
         return Migrated(before, 1)
-    from durable_core.stores.postgres import schema  # noqa: PLC0415 - only who uses it has its driver
+    from durable_core.stores.postgres import schema
 
     step = await schema.migrate(place_of(url, {}))
     return Migrated(step.before, step.after)
 
 
 def _sqlite(place: str, options: dict[str, str]) -> Store:
+    from durable_core.stores.sqlite import SYNCHRONOUS, SqliteStore
+
     host, slash, path = place.partition("/")
     if host or not slash:
         raise StoreError(
@@ -97,7 +104,7 @@ def _sqlite(place: str, options: dict[str, str]) -> Store:
 
 def _postgres(url: str, options: dict[str, str], *, lease_s: float, patience_s: float) -> Store:
     try:
-        from durable_core.stores.postgres.store import PostgresStore  # noqa: PLC0415 - only who uses it has its driver
+        from durable_core.stores.postgres.store import PostgresStore
     except ImportError as missing:
         raise StoreError(
             f"the driver for PostgreSQL is not installed ({missing}); run `pip install 'durable-sagas[postgres]'`"

@@ -1,0 +1,41 @@
+"""Public names that are loaded once they are asked for: all are there, and declaring sagas loads little."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def told_to_checkers(package: str) -> dict[str, str]:
+    """The names under ``if TYPE_CHECKING``, with their modules."""
+    tree = ast.parse((ROOT / package / "__init__.py").read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    return {
+        alias.name: str(node.module) for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+
+
+@pytest.mark.parametrize("package", ["sagas", "durable_core"])
+def test_checkers_and_programs_are_told_the_same(package: str) -> None:
+    """A name that is loaded later is the one that a type checker sees, and every public name is there."""
+    module = importlib.import_module(package)
+    for name, home in told_to_checkers(package).items():
+        assert getattr(module, name) is getattr(importlib.import_module(home), name)
+    assert all(hasattr(module, name) for name in module.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing_of_that_name'"):
+        _ = module.nothing_of_that_name
+
+
+def test_to_declare_sagas_loads_nothing_that_runs_them() -> None:
+    """``import sagas`` costs what declarations need: no engine, no store, no asyncio of ours is loaded for it."""
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, sagas; print(*sys.modules)"], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert {"sagas.dsl", "durable_core.model.shape"} <= set(loaded)
+    assert not [name for name in loaded if name.startswith(("durable_core.stores", "durable_core.runtime.worker"))]
+    assert not {"sagas.orchestrator", "durable_core.engine", "sqlite3", "asyncpg"} & set(loaded)
