@@ -25,6 +25,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Senders wait only a little for a worker to take their answer up: for tests in which there is none that could."""
+    monkeypatch.setattr("durable_core.runtime.answers.KEPT_AFTER_S", 0.05)
+
+
+@pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Where the sagas of one test are kept; outlives each of its orchestrators."""
     if request.param == "memory":
