@@ -8,9 +8,9 @@ import pytest
 from durable_core.stores.memory import MemoryData
 from tests.acceptance.parties import Place
 from tests.postgres_server import Server
-from tests.traces import sound_traces
+from tests.traces import sound
 
-__all__ = ["place", "sound_traces"]
+sound_traces = sound()
 
 ON_POSTGRES = frozenset(("test_child_sagas", "test_operators_and_restarts", "test_trip"))
 """What is most unlike on a server: restarts, and whole trees."""
