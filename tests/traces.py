@@ -31,11 +31,11 @@ def check_trace(record: RunRecord, entries: list[JournalEntry], *, prefixes: int
     about = "\n".join(f"{span.name}: {dict(span.attributes)}" for span in whole)
     assert not broken_rules(whole), f"{broken_rules(whole)}\n{about}\n{_told(entries)}"
     assert spans(record, entries) == whole, "exported twice, they differ"
-    for length in range(0, len(entries), max(1, len(entries) // prefixes)):
-        known = spans(record, entries[:length])
-        since = entries[length - 1].seq if length else 0
-        rest = spans(record, entries, since)
-        assert (known + rest if since else rest) == whole, f"another worker, from entry {since} on, exports others"
+    step = max(1, len(entries) // (prefixes + 1))
+    for length in range(step, len(entries), step):
+        since = entries[length - 1].seq
+        both = spans(record, entries[:length]) + spans(record, entries, since)
+        assert both == whole, f"another worker, from entry {since} on, exports others"
     return whole
 
 
@@ -43,28 +43,32 @@ def _told(entries: list[JournalEntry]) -> str:
     return "\n".join(f"  {entry.seq} {entry.kind} {entry.key} #{entry.attempt} {entry.label}" for entry in entries)
 
 
-async def _check_all(store: Any) -> None:
+async def _check_all(store: Any, prefixes: int) -> None:
     records = await store.select(RunQuery(limit=MANY))
     journals = await store.load([record.num for record in records])
     for record in records:
-        check_trace(record, journals[record.num])
+        check_trace(record, journals[record.num], prefixes=prefixes)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def sound_traces() -> Iterator[None]:
-    """Look through every store that a test closes in good order."""
-    patch = pytest.MonkeyPatch()
-    for store in (MemoryStore, SqliteStore):
-        patch.setattr(store, "close", _checking(store.close))
-    yield
-    patch.undo()
+def sound(*, prefixes: int = PREFIXES) -> Any:
+    """A fixture that looks through every store that a test closes in good order."""
+
+    @pytest.fixture(scope="module", autouse=True)
+    def sound_traces() -> Iterator[None]:
+        patch = pytest.MonkeyPatch()
+        for store in (MemoryStore, SqliteStore):
+            patch.setattr(store, "close", _checking(store.close, prefixes))
+        yield
+        patch.undo()
+
+    return sound_traces
 
 
-def _checking(close: Any) -> Any:
+def _checking(close: Any, prefixes: int) -> Any:
     async def checked(store: Any) -> None:
         try:
             if getattr(store, "_open", None) or getattr(store, "_opened", None) is not None:
-                await _check_all(store)
+                await _check_all(store, prefixes)
         finally:
             await close(store)
 

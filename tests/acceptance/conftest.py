@@ -8,9 +8,9 @@ import pytest
 from durable_core.stores.memory import MemoryData
 from tests.acceptance.parties import Place
 from tests.postgres_server import Server
-from tests.traces import sound_traces
+from tests.traces import sound
 
-__all__ = ["place", "sound_traces"]
+sound_traces = sound()
 
 ON_POSTGRES = frozenset(("test_child_sagas", "test_operators_and_restarts", "test_trip"))
 """What is most unlike on a server: restarts, and whole trees."""
@@ -22,6 +22,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         name = metafunc.module.__name__.rpartition(".")[2]
         more = ["postgres"] if name in ON_POSTGRES or "SAGAS_SOAK" in os.environ else []
         metafunc.parametrize("place", ["memory", "sqlite", *more], indirect=True)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Senders wait only a little for a worker to take their answer up: for tests in which there is none that could."""
+    monkeypatch.setattr("durable_core.runtime.answers.KEPT_AFTER_S", 0.05)
 
 
 @pytest.fixture

@@ -255,6 +255,7 @@ def test_it_takes_a_blocking_orchestrator(tmp_path: Path):
     play(url, whole)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_without_a_worker_it_says_that_the_answer_is_kept(url: str):
     """202: durable, and nobody has checked it yet."""
 

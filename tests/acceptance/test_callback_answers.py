@@ -133,6 +133,7 @@ def test_a_hundred_answers_at_once(url: str, *, same: bool, from_outside: bool):
     play(url, scene)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_answer_between_two_workers_is_kept(url: str):
     """Nobody works: the first answer is kept, another one is refused already, and the next worker takes it up."""
 
@@ -149,6 +150,7 @@ def test_an_answer_between_two_workers_is_kept(url: str):
     play(url, scene, worker=False)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_kept_answer_counts_although_its_time_has_passed_before_a_worker_came(url: str):
     """It was durable before the timeout was: the order of commits decides."""
 
@@ -163,6 +165,7 @@ def test_a_kept_answer_counts_although_its_time_has_passed_before_a_worker_came(
     play(url, scene, worker=False)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_kept_answer_of_the_wrong_type_leaves_the_saga_waiting(url: str):
     """The worker that comes refuses it, in the journal, and takes the next one."""
 

@@ -91,6 +91,7 @@ def asks(*, first: str, then: Any = str) -> Any:
     return changing
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_answer_to_a_saga_that_is_stuck_on_its_code_is_kept_and_delivered_once(url: str):
     """Another code's worker holds it back; once the code fits the saga has it, and no replay delivers it again."""
 

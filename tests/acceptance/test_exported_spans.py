@@ -484,7 +484,7 @@ def test_a_journal_that_cannot_be_told_keeps_no_other_from_it(place: Place, monk
         assert names.count("bad") == 2
         assert names.count("good") == 5
 
-    monkeypatch.setattr("tests.traces.check_trace", lambda *_: [])
+    monkeypatch.setattr("tests.traces.check_trace", lambda *_, **__: [])
     play(main)
 
 

@@ -17,6 +17,8 @@ from durable_core.stores.memory import MemoryStore
 from sagas import Retry, Saga, SagaDef, Unknown, current, lookup, pivot, resource, retriable, saga, step
 from tests.sagas_for_tests import BodyFailed, End, Flaky, Rejected, World, end_of, orchestrator
 
+pytestmark = pytest.mark.timeout(400)  # a machine with other work to do takes its time for so many sagas
+
 ATTEMPTS = 3
 AT_ONCE = Retry(attempts=ATTEMPTS, first=0, jitter=False)
 

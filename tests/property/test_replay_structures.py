@@ -30,6 +30,7 @@ from sagas import (
 )
 from tests.sagas_for_tests import End, Flaky, Rejected, World, end_of, orchestrator
 
+pytestmark = pytest.mark.timeout(400)  # a machine with other work to do takes its time for so many sagas
 AT_ONCE = Retry(attempts=2, first=0, jitter=False)
 KEPT = ("completed",)
 
