@@ -100,6 +100,10 @@ class PostgresSession:
             await self._ask("ask for the time", self._measure)
             if worker is not None:
                 await self._enter(worker)
+                # The driver looks up on each connection how arrays of these are sent: 10 ms, now and not amid a burst.
+                await self._ask(
+                    "learn types", lambda c: c.fetchval("SELECT $1::int8[], $2::bytea[]", [], []), link=self._commits
+                )
             self._opened = ready
         except BaseException as error:
             await self._shut()
