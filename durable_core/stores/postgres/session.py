@@ -102,7 +102,7 @@ class PostgresSession:
                 await self._enter(worker)
                 # The driver looks up on each connection how arrays of these are sent: 10 ms, now and not amid a burst.
                 await self._ask(
-                    "learn types", lambda c: c.fetchval("SELECT $1::int8[], $2::bytea[]", [], []), link=self._commits
+                    "look up types", lambda c: c.fetchval("SELECT $1::int8[], $2::bytea[]", [], []), link=self._commits
                 )
             self._opened = ready
         except BaseException as error:
