@@ -48,8 +48,9 @@ types: $(VENV)/.ready-test $(VENV)/.ready-types ## mypy --strict and pyright str
 soak: $(VENV)/.ready-test ## the fleet's tests with 2,000 sagas, and every acceptance test on PostgreSQL too; minutes
 	@SAGAS_SOAK=2000 $(PY) -m pytest --timeout 900 tests/crash/test_fleet.py tests/acceptance $(PYTEST_ARGS)
 
-bench: $(VENV)/.ready-demo $(VENV)/.ready-postgres ## measure this machine (BENCH_ARGS="--help" lists the choices)
-	@$(PY) -m benchmarks $(BENCH_ARGS)
+bench: $(VENV)/.ready-demo $(VENV)/.ready-postgres ## measure both databases and a fleet (BENCH_ARGS="--help" lists choices)
+	@$(if $(BENCH_ARGS),$(PY) -m benchmarks $(BENCH_ARGS),$(PY) -m benchmarks \
+		&& $(PY) -m benchmarks --postgres W1 W2 W3 W4 W5 && $(PY) -m benchmarks --postgres --workers 1,2,4)
 
 docs: $(VENV)/.ready-docs ## build the documentation into site/, strictly
 	@$(PY) -m mkdocs build --strict --quiet

@@ -33,6 +33,11 @@ TARGETS = {
     ("W4", "us_per_step_100"): ("W4 a saga of 100 steps", "us/step", "<= 350", "<= 700"),
     ("W4", "us_per_step_1000"): ("W4 of 1,000 steps", "us/step", "<= 350", "<= 700"),
     ("W4", "us_per_step_5000"): ("W4 of 5,000 steps", "us/step", "<= 350", "<= 700"),
+    ("W5", "left"): ("W5 kill -9 amid W2: left to end", "sagas", "", ""),
+    ("W5", "takeover_s"): ("W5 restart to the first step", "s", "", ""),
+    ("W5", "all_ended_s"): ("W5 restart to the last end", "s", "", ""),
+    ("W5", "sagas_s"): ("W5 from the first step on", "sagas/s", "", ""),
+    ("W5", "again"): ("W5 in flight at death, run again", "steps", "", ""),
     ("W6", "starts_s"): ("W6 start 100,000 that wait", "sagas/s", "", ""),
     ("W6", "starter_mib"): ("W6 peak memory meanwhile", "MiB", "<= 120", "<= 120"),
     ("W6", "leave_s"): ("W6 leave them", "s", "", ""),
@@ -75,7 +80,7 @@ def once(workload: str, *, freeze: bool, store: str | None) -> dict[str, float]:
 def main() -> int:
     """Run what was asked for and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("workloads", nargs="*", metavar="W", help="of W1 to W4 and W6; default all")
+    parser.add_argument("workloads", nargs="*", metavar="W", help="of W1 to W6; default all")
     parser.add_argument("--runs", type=int, help="runs of each workload, default 5; of W6 1. The median is printed")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--freeze", action="store_true", help="with the garbage collector settled as in `sagas worker`")

@@ -7,13 +7,17 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import asyncpg
+import attrs
 
 from benchmarks.workloads import w2
 
 SAGAS = 6000
 """Of each process: enough that all of them work at once for most of the time."""
+NEARLY = 0.85
+"""A share of a core from which on it is what limits; the rest of the time goes by at the beginning and the end."""
 _runs = itertools.count()
 
 
@@ -23,19 +27,46 @@ def fresh(store: str) -> str:
     return f"{store}{mark}schema=bench_{os.getpid()}_{next(_runs)}"
 
 
+@attrs.frozen
+class Load:
+    """What some processes did together; medians where it is of several runs."""
+
+    sagas_s: float
+    commits_s: float
+    worker: float
+    """The share of a core that each process took."""
+    machine: float | None
+    """The share of all cores that were busy, with whatever; None where the system does not tell."""
+
+    def limit(self) -> str:
+        """What kept it from being more."""
+        if self.worker >= NEARLY:
+            return "a worker's core"
+        if self.machine is None:
+            return "not known here"
+        return "all cores of this machine" if self.machine >= NEARLY else "waiting for the database"
+
+
 def measure(store: str | None, counts: list[int], *, runs: int) -> None:
-    """Print sagas, commits and processor time a second for each number of processes."""
+    """Print sagas, commits and processor time a second for each number of processes, and what limits them."""
     if store is None:
         raise SystemExit("several workers are measured on PostgreSQL: add --postgres or --store")
-    print(f"{'processes':>10}{'sagas/s':>12}{'commits/s':>12}{'a commit':>14}{'workers busy':>16}")
+    print(f"{'processes':>9}{'sagas/s':>9}{'commits/s':>11}{'a commit':>12}{'a worker':>15}{'machine':>9}  what limits")
     for count in counts:
         found = [_together(fresh(store), store, count) for _ in range(runs)]
-        sagas, commits, busy = (statistics.median(values) for values in zip(*found, strict=True))
-        print(f"{count:>10}{sagas:>12.0f}{commits:>12.0f}{sagas * 10 / commits:>9.1f} rows{busy:>15.0%}")
+        sagas, commits, worker = (
+            statistics.median(values) for values in zip(*[attrs.astuple(load)[:3] for load in found], strict=True)
+        )
+        machines = [load.machine for load in found if load.machine is not None]
+        load = Load(sagas, commits, worker, statistics.median(machines) if machines else None)
+        machine = "?" if load.machine is None else f"{load.machine:.0%}"
+        print(
+            f"{count:>9}{sagas:>9.0f}{commits:>11.0f}{sagas * 10 / commits:>7.0f} rows"
+            f"{worker:>5.0%} of a core{machine:>9}  {load.limit()}"
+        )
 
 
-def _together(url: str, store: str, count: int) -> tuple[float, float, float]:
-    """Sagas and commits a second, and how much of a core each process took."""
+def _together(url: str, store: str, count: int) -> Load:
     children = [
         subprocess.Popen(
             [sys.executable, "-m", "benchmarks.fleet", url, str(number)],
@@ -48,15 +79,28 @@ def _together(url: str, store: str, count: int) -> tuple[float, float, float]:
     for child in children:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-    commits, began = asyncio.run(_commits(store)), time.perf_counter()
+    commits, cores, began = asyncio.run(_commits(store)), _cores(), time.perf_counter()
     for child in children:
         assert child.stdin is not None
         child.stdin.write("go\n")
         child.stdin.flush()
     busy = [float(child.communicate()[0]) for child in children]
-    took = time.perf_counter() - began
+    took, worked = time.perf_counter() - began, _cores()
     commits = asyncio.run(_commits(store)) - commits
-    return SAGAS * count / took, commits / took, statistics.mean(busy)
+    machine = None
+    if cores is not None and worked is not None:
+        machine = (worked[0] - cores[0]) / max(worked[1] - cores[1], 1)
+    return Load(SAGAS * count / took, commits / took, statistics.mean(busy), machine)
+
+
+def _cores() -> tuple[int, int] | None:
+    """How long all cores together have been busy, and how long they have been there; in ticks."""
+    counters = Path("/proc/stat")
+    if not counters.exists():
+        return None
+    # user nice system idle iowait irq softirq steal: https://www.kernel.org/doc/html/latest/filesystems/proc.html
+    ticks = [int(number) for number in counters.read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
 
 
 async def _commits(store: str) -> int:

@@ -15,28 +15,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
-
+from benchmarks.killed import w5
+from benchmarks.orders import Order, Receipt, order, undo
 from benchmarks.waiting import w6
 from sagas import Orchestrator, Saga, SagaCompensated, saga, step, tracing
-
-
-@attrs.frozen
-class Order:
-    """A small, typical payload."""
-
-    id: str
-    sku: str
-    quantity: int
-    amount: int
-
-
-@attrs.frozen
-class Receipt:
-    """A small, typical result."""
-
-    id: str
-    amount: int
 
 
 class Refused(Exception):
@@ -46,10 +28,6 @@ class Refused(Exception):
 async def effect(order: Order) -> Receipt:
     """What a step does: nothing, so that only the engine is measured."""
     return Receipt(order.id, order.amount)
-
-
-async def undo(receipt: Receipt) -> None:
-    """What a compensation does: nothing."""
 
 
 def _step(name: str) -> Any:
@@ -101,11 +79,6 @@ def watch() -> Iterator[Callable[[], float]]:
     """Seconds since entry."""
     began = time.perf_counter()
     yield lambda: time.perf_counter() - began
-
-
-def order(number: int) -> Order:
-    """The order of a number."""
-    return Order(f"order-{number}", "sku-1", 2, 1999)
 
 
 async def w1(url: str, sagas: int = 300) -> dict[str, float]:
@@ -211,6 +184,7 @@ WORKLOADS: dict[str, Callable[[str], Awaitable[dict[str, float]]]] = {
     "W2-left-out": w2_left_out,
     "W3": w3,
     "W4": w4,
+    "W5": w5,
     "W6": w6,
 }
 

@@ -176,6 +176,47 @@ class CommitRules(Rules):
             runs = {run.num: run.phase for run in await store.find([f"r{num}" for num in nums])}
             assert runs == {num: str(num) if place % 2 == 0 else "" for place, num in enumerate(nums)}
 
+    @pytest.mark.parametrize("rows", ["alike", "mixed"])
+    @pytest.mark.parametrize("runs", [1, 2, 150])
+    @in_loop
+    async def test_each_row_of_a_batch_keeps_its_values(self, make_store: MakeStore, runs: int, rows: str) -> None:
+        """Few rows or many, alike in most columns or in none: each is read back as it was given."""
+        alike = rows == "alike"
+        async with opened(make_store, "w1") as (store,):
+            taken = store.next_num()
+            starts = [new_run(store.next_num(), f"r{place}", owner="w1", wake_at_ns=None) for place in range(runs)]
+            if not alike:
+                starts = [
+                    start._replace(
+                        name=f"order{place}",
+                        version=place,
+                        owner=f"w{place}",
+                        wake_at_ns=place or None,
+                        parent=place,
+                        traceparent=str(place),
+                    )
+                    for place, start in enumerate(starts)
+                ]
+            entries = [new_entry(start.num, seq) for start in starts for seq in (1, 2)]
+            assert await store.commit(new_batch(starts=starts, entries=entries)) == frozenset()
+            again = new_batch(starts=[new_run(taken, "r0")], entries=[new_entry(taken, 1), new_entry(starts[0].num, 3)])
+            assert await store.commit(again) == {taken}
+            updates = [
+                new_update(start.num, status=RunStatus.RUNNING, owner="w1", phase="" if alike else str(place))._replace(
+                    error=None if alike else str(place).encode(), output=str(place).encode()
+                )
+                for place, start in enumerate(starts)
+            ]
+            await store.commit(new_batch(updates=updates))
+            found = {run.num: run for run in await store.find([start.id for start in starts])}
+            for start, update in zip(starts, updates, strict=True):
+                wanted = start._asdict() | update._asdict()
+                assert {name: getattr(found[start.num], name) for name in wanted} == wanted
+            journals = await store.load([start.num for start in starts] + [taken])
+            assert journals.pop(taken) == []
+            assert journals.pop(starts[0].num) == [*entries[:2], new_entry(starts[0].num, 3)]
+            assert journals == {start.num: [new_entry(start.num, seq) for seq in (1, 2)] for start in starts[1:]}
+
     @in_loop
     async def test_load_and_find_give_what_there_is(self, make_store: MakeStore) -> None:
         """A number without entries has an empty journal; an unknown id is left out; asking twice gives one."""

@@ -8,10 +8,12 @@ import pytest
 
 from durable_core import RunQuery, RunStatus, open_store
 from durable_core.stores.postgres import columns
+from durable_core.stores.postgres.batch import OFTEN_ALIKE
 from durable_core.stores.postgres.doubt import _STRAY
 from durable_core.stores.postgres.reader import where
+from durable_core.stores.postgres.rows import Arrays, Form, Values
 from durable_core.stores.postgres.schema import connect
-from durable_core.stores.postgres.statement import statement
+from durable_core.stores.postgres.statement import Parts, statement
 from durable_core.stores.postgres.texts import RUN, Texts
 from tests.postgres_server import Server
 
@@ -48,8 +50,16 @@ class Filled:
     plan: Callable[..., str]
 
 
+class Typed(str):
+    """A value as SQL has it, with its type."""
+
+    __slots__ = ()
+
+
 def literal(value: object) -> str:
     """A value as SQL has it."""
+    if isinstance(value, Typed):
+        return value
     if value is None:
         return "NULL"
     if isinstance(value, list):
@@ -87,12 +97,17 @@ def filled(server: Server) -> Iterator[Filled]:
 
 NAMES = [f"saga{n}" for n in range(20)]
 DUE = (NAMES, [1] * 20, NOW_NS, 40)
-UPDATE = [["waiting"], [""], [None], [1], [0], [None], [None], [None], [None], [1], [None], [95]]
+ALIKE = frozenset(OFTEN_ALIKE & columns.UPDATE.keys())
+UPDATE = ["waiting", "", None, 1, 0, None, None, None, None, 1, None, 95]
 
 
-def update_values() -> list[str]:
-    """Values for an update, each typed as its parameter is."""
-    return [f"{literal(value)}::{type_}[]" for value, type_ in zip(UPDATE, columns.UPDATE.values(), strict=True)]
+def update_values(form: Form) -> list[Typed]:
+    """An update of one run, each value typed as its parameter is."""
+    alike = form.alike if isinstance(form, Arrays) else set(columns.UPDATE)
+    return [
+        Typed(f"{literal(value)}::{type_}" if name in alike else f"ARRAY[{literal(value)}]::{type_}[]")
+        for value, (name, type_) in zip(UPDATE, columns.UPDATE.items(), strict=True)
+    ]
 
 
 @pytest.mark.parametrize("mode", ["custom", "generic"])
@@ -128,15 +143,12 @@ def check(plan: str, indexes: list[str]) -> None:
         assert f" {index} " in plan
 
 
+@pytest.mark.parametrize("form", [Values(1), Arrays(), Arrays(ALIKE)], ids=["values", "arrays", "alike"])
 @pytest.mark.parametrize("mode", ["custom", "generic"])
-def test_a_batch_finds_its_runs_by_number(filled: Filled, mode: str):
-    """An update of one run among many is not a walk through all."""
-    text = statement(filled.texts.schema, frozenset(("worker", "updates", "consumed")))
-    for place, value in enumerate(update_values(), 3):
-        text = text.replace(f"${place}::", f"({value})::")
-    # What is left are the worker, the batch and the signals.
-    plan = filled.plan(text.replace("$15", "$3"), mode, "w1", 1, [7])
-    check(plan, ["runs_pkey"])
+def test_a_batch_finds_its_runs_by_number(filled: Filled, mode: str, form: Form):
+    """An update of one run among many is not a walk through all, however the rows are bound."""
+    text = statement(filled.texts.schema, Parts(worker=True, updates=form, consumed=True))
+    check(filled.plan(text, mode, "w1", 1, *update_values(form), [7]), ["runs_pkey"])
 
 
 @pytest.mark.parametrize(

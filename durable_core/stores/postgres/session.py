@@ -100,6 +100,11 @@ class PostgresSession:
             await self._ask("ask for the time", self._measure)
             if worker is not None:
                 await self._enter(worker)
+                # The driver looks up on each connection how arrays of these are sent: 10 ms, now and not amid a burst.
+                for link in (self._commits, self._questions):
+                    await self._ask(
+                        "look up types", lambda c: c.fetchval("SELECT $1::int8[], $2::bytea[]", [], []), link=link
+                    )
             self._opened = ready
         except BaseException as error:
             await self._shut()

@@ -7,12 +7,24 @@ and does nothing where that row is not as expected.
 import functools
 from collections.abc import Mapping
 
+import attrs
+
 from durable_core.stores.postgres import columns
+from durable_core.stores.postgres.rows import Form, Given
 
 # ruff: noqa: S608 - every statement here is put together from our own column names; values are bound
 
-PARTS = ("worker", "starts", "entries", "updates", "consumed", "notify")
-"""In the order of their parameters."""
+
+@attrs.frozen(kw_only=True)
+class Parts:
+    """What a statement writes, in the order of its parameters; of rows, the form in which they are given."""
+
+    worker: bool = False
+    starts: Form | None = None
+    entries: Form | None = None
+    updates: Form | None = None
+    consumed: bool = False
+    notify: bool = False
 
 
 class _Builder:
@@ -32,10 +44,10 @@ class _Builder:
         self._last += count
         return self._last - count + 1
 
-    def _rows(self, row: Mapping[str, str]) -> tuple[int, str]:
-        """The first parameter, and a table of one array parameter for each column."""
-        at = self._take(len(row))
-        return at, ", ".join(f"${at + place}::{type_}[]" for place, type_ in enumerate(row.values()))
+    def _rows(self, form: Form, row: Mapping[str, str], alias: str) -> Given:
+        given = form.given(row, at=self._last + 1, alias=alias)
+        self._take(given.parameters)
+        return given
 
     def worker(self) -> None:
         """Lock the worker's row, and count this batch in it."""
@@ -47,38 +59,36 @@ class _Builder:
         self.alive = " AND EXISTS (SELECT 1 FROM mine)"
         self.results["alive"] = "(SELECT count(*) FROM mine)"
 
-    def starts(self) -> None:
+    def starts(self, form: Form) -> None:
         """Begin runs; those whose id is taken, by a run or a tombstone, are left out, with their entries."""
-        at, rows = self._rows(columns.START)
-        names = ", ".join(columns.START)
+        rows = self._rows(form, columns.START, "b")
         self.tables.append(
-            f"begun AS (INSERT INTO {self.schema}.runs ({names}) "
-            f"SELECT {names} FROM unnest({rows}) WITH ORDINALITY AS b ({names}, place) "
+            f"begun AS (INSERT INTO {self.schema}.runs ({', '.join(columns.START)}) "
+            f"SELECT {', '.join(rows.values.values())} FROM {rows.table} "
             f"WHERE NOT EXISTS (SELECT 1 FROM {self.schema}.tombstones AS t WHERE t.id = b.id){self.alive} "
             "ORDER BY place ON CONFLICT DO NOTHING RETURNING num)"  # of two with one id the first wins
         )
-        self.taken = f" AND (run <> ALL(${at}::int8[]) OR run IN (SELECT num FROM begun))"
-        self.results["begun"] = "ARRAY(SELECT num FROM begun)"
+        self.taken = f" AND (run <> ALL({rows.nums}) OR run IN (SELECT num FROM begun))"
+        # As text, because the driver looks up the type of such an array on each new connection, for 10 ms and more.
+        self.results["begun"] = "array_to_string(ARRAY(SELECT num FROM begun), ',')"
 
-    def entries(self) -> None:
+    def entries(self, form: Form) -> None:
         """Append to journals."""
-        _, rows = self._rows(columns.ENTRY)
-        names = ", ".join(columns.ENTRY)
+        rows = self._rows(form, columns.ENTRY, "e")
         self.tables.append(
-            f"written AS (INSERT INTO {self.schema}.journal ({names}) SELECT * FROM unnest({rows}) AS e ({names}) "
-            f"WHERE true{self.alive}{self.taken})"
+            f"written AS (INSERT INTO {self.schema}.journal ({', '.join(columns.ENTRY)}) "
+            f"SELECT {', '.join(rows.values.values())} FROM {rows.table} WHERE true{self.alive}{self.taken})"
         )
 
-    def updates(self) -> None:
+    def updates(self, form: Form) -> None:
         """Change runs. Where one is not there, the statement undoes itself: by a division by zero."""
-        at, rows = self._rows(columns.UPDATE)
-        names = ", ".join(columns.UPDATE)
-        sets = ", ".join(f"{name} = u.{name}" for name in columns.UPDATE if name != "num")
+        rows = self._rows(form, columns.UPDATE, "u")
+        sets = ", ".join(f"{name} = {value}" for name, value in rows.values.items() if name != "num")
         self.tables.append(
-            f"changed AS (UPDATE {self.schema}.runs AS r SET {sets} FROM unnest({rows}) AS u ({names}) "
+            f"changed AS (UPDATE {self.schema}.runs AS r SET {sets} FROM {rows.table} "
             f"WHERE r.num = u.num{self.alive} RETURNING 1)"
         )
-        whole = f"(SELECT count(*) FROM changed) = cardinality(${at}::text[])"
+        whole = f"(SELECT count(*) FROM changed) = cardinality({rows.nums})"
         lost = "NOT EXISTS (SELECT 1 FROM mine) OR " if self.alive else ""
         self.results["whole"] = f"1 / (CASE WHEN {lost}{whole} THEN 1 ELSE 0 END)"
 
@@ -93,11 +103,21 @@ class _Builder:
         self.results["told"] = f"pg_notify(${at}, ${at + 1})"
 
 
-@functools.cache
-def statement(schema: str, parts: frozenset[str]) -> str:
-    """The statement for these of ``PARTS``; it gives one row: whether the worker is known, and the runs begun."""
+@functools.lru_cache(maxsize=1000)
+def statement(schema: str, parts: Parts) -> str:
+    """The statement for these parts; it gives one row: whether the worker is known, and which runs are begun."""
     builder = _Builder(schema)
-    for part in PARTS:
-        if part in parts:
-            getattr(builder, part)()
-    return f"WITH {', '.join(builder.tables)} SELECT {', '.join(builder.results.values())}"
+    if parts.worker:
+        builder.worker()
+    if parts.starts is not None:
+        builder.starts(parts.starts)
+    if parts.entries is not None:
+        builder.entries(parts.entries)
+    if parts.updates is not None:
+        builder.updates(parts.updates)
+    if parts.consumed:
+        builder.consumed()
+    if parts.notify:
+        builder.notify()
+    tables = f"WITH {', '.join(builder.tables)} " if builder.tables else ""
+    return f"{tables}SELECT {', '.join(builder.results.values())}"
