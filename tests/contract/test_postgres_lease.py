@@ -7,7 +7,7 @@ import pytest
 
 from durable_core import LeaseLost, RunQuery, open_store
 from durable_core.ports import Batch
-from durable_core.stores.postgres import link
+from durable_core.stores.postgres import dial, link
 from durable_core.stores.postgres.lease import steady_s
 from durable_core.stores.postgres.store import PostgresStore
 from durable_core.testing.store_rows import add, claimed, new_batch, new_entry, new_run, new_update, the
@@ -215,7 +215,7 @@ def test_a_worker_that_stops_amid_a_commit_holds_up_nobody(server: Server, monke
         await stopped.open(worker="w1")
         await other.open(worker="w2")
         num = await add(stopped, "a", owner="w1", wake_at_ns=None)
-        connection = await link.connect(stopped.place.dsn)
+        connection = await dial.connect(stopped.place.dsn)
         amid = link.in_transaction(connection)
         await amid.__aenter__()
         await connection.execute(f"UPDATE {stopped._ready.quoted}.workers SET batch = batch + 1 WHERE id = 'w1'")

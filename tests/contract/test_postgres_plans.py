@@ -8,9 +8,9 @@ import pytest
 
 from durable_core import RunQuery, RunStatus, open_store
 from durable_core.stores.postgres import columns
+from durable_core.stores.postgres.dial import connect
 from durable_core.stores.postgres.doubt import _STRAY
 from durable_core.stores.postgres.reader import where
-from durable_core.stores.postgres.schema import connect
 from durable_core.stores.postgres.statement import statement
 from durable_core.stores.postgres.texts import RUN, Texts
 from tests.postgres_server import Server

@@ -9,6 +9,7 @@ import logging
 import secrets
 
 from durable_core.stores.postgres.link import Connection
+from durable_core.stores.postgres.pooled import Pooled
 from durable_core.stores.postgres.texts import Texts
 
 log = logging.getLogger("durable_core")
@@ -38,20 +39,24 @@ class Listener:
     async def attach(self, connection: Connection) -> None:
         """Listen on a new connection, and find out whether that works. What came before it may have been missed."""
         self._changed = True
+        hears = not isinstance(connection, Pooled) and await self._listens(connection)
+        if not hears and not self._deaf:
+            log.warning(
+                "notifications do not arrive here, as behind a pooler of transactions; looking for work several "
+                "times a second instead. Let workers reach PostgreSQL directly, or pool sessions"
+            )
+        self._deaf = not hears
+
+    async def _listens(self, connection: Connection) -> bool:
+        """Whether our own first notification arrives."""
         self._heard.clear()
         await connection.add_listener(self.channel, self._hear)
         await connection.execute(self._notify, self.channel, f"probe {self.token}")
         try:
             await asyncio.wait_for(self._heard.wait(), PROBE_S)
         except TimeoutError:
-            if not self._deaf:
-                log.warning(
-                    "notifications do not arrive here, as behind a pooler of transactions; looking for work several "
-                    "times a second instead. Let workers reach PostgreSQL directly, or pool sessions"
-                )
-            self._deaf = True
-        else:
-            self._deaf = False
+            return False
+        return True
 
     def _hear(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
         if payload == f"probe {self.token}":

@@ -17,9 +17,10 @@ from durable_core.model.run import RunRecord, RunStatus
 from durable_core.stores.postgres import refusals, schema
 from durable_core.stores.postgres.address import Place
 from durable_core.stores.postgres.columns import NUMBERS
+from durable_core.stores.postgres.dial import Link
 from durable_core.stores.postgres.doubt import Doubt
 from durable_core.stores.postgres.lease import Lease, Offset, steady_s, wall_ns
-from durable_core.stores.postgres.link import CAUGHT, LONG_S, Connection, Link, in_transaction
+from durable_core.stores.postgres.link import CAUGHT, LONG_S, Connection, in_transaction
 from durable_core.stores.postgres.listen import Listener
 from durable_core.stores.postgres.purge import Purger
 from durable_core.stores.postgres.reader import Reader, to_run
