@@ -11,6 +11,7 @@ from durable_core.stores.postgres import columns
 from durable_core.stores.postgres.dial import connect
 from durable_core.stores.postgres.doubt import _STRAY
 from durable_core.stores.postgres.reader import where
+from durable_core.stores.postgres.spans import TEMPLATES as SPANS
 from durable_core.stores.postgres.statement import statement
 from durable_core.stores.postgres.texts import RUN, Texts
 from tests.postgres_server import Server
@@ -30,7 +31,7 @@ SELECT n, 'r' || n, '\\x00'::bytea, 'saga' || n % 20, 1,
     '\\x00'::bytea, n, n, CASE WHEN n % 100 < 80 THEN n END
 FROM generate_series(1, {RUNS}) AS n;
 INSERT INTO journal (run, seq, kind, key, attempt, label, at_ns, worker)
-SELECT n, seq, 'started', 'charge', 1, 'step', n, 'w1'
+SELECT n, seq, 'started', 'charge', 1, 'step', n, 'w' || n % 7
 FROM generate_series(1, {RUNS}) AS n, generate_series(1, 2) AS seq;
 INSERT INTO signals (run, name, payload, at_ns)
 SELECT n * 100, 'cancel', '\\x00'::bytea, 1 FROM generate_series(1, 50) AS n;
@@ -166,3 +167,11 @@ def test_lists_use_an_index(filled: Filled, query: RunQuery, index: str):
 def test_what_is_done_rarely_uses_an_index_too(filled: Filled):
     """Runs whose starter gave up are found by their numbers."""
     check(filled.plan(_STRAY.replace("{s}", filled.texts.schema), "custom", [1, 2], "w1"), ["runs_pkey"])
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("worker", ["w1", "w99"])
+def test_spans_are_read_from_a_position_on(filled: Filled, worker: str, mode: str):
+    """What a worker has written is found from where its spans were exported, also where it has hardly written since."""
+    text = SPANS["written"].replace("{s}", filled.texts.schema)
+    check(filled.plan(text, mode, worker, 2 * RUNS - 10_000, 2000), ["journal_pkey"])
