@@ -14,6 +14,7 @@ import attrs
 
 from durable_core.errors import LeaseLost, StoreError
 from durable_core.model.run import RunRecord, RunStatus
+from durable_core.stores.numbers import RunNumbers
 from durable_core.stores.postgres import refusals, schema
 from durable_core.stores.postgres.address import Place
 from durable_core.stores.postgres.columns import NUMBERS
@@ -62,9 +63,7 @@ class PostgresSession:
         self._claiming: list[int] = []
         """Runs that a claim was about to take: ours perhaps, until it is known how that claim ended."""
         self._blocks: list[range] = []
-        self._numbers = iter(range(0))
-        self._numbers_left = 0
-        self._spare = range(0)
+        self._numbers = RunNumbers(place.shown)
 
     @property
     def secret(self) -> bytes:
@@ -97,7 +96,7 @@ class PostgresSession:
             self._listener = Listener(self._texts, ready.schema)
             self._questions = Link(self.place.dsn, prepare=self._listener.attach)
             await self._ask("release dead workers", self._bury_workers)
-            self._take_numbers(await self._block())
+            self._numbers.begin(await self._block())
             await self._ask("ask for the time", self._measure)
             if worker is not None:
                 await self._enter(worker)
@@ -231,20 +230,7 @@ class PostgresSession:
     def next_num(self) -> int:
         """A run number that is this store's alone. Reserved ahead, by blocks; commits reserve the next block."""
         self._check_open()
-        if not self._numbers_left:
-            if not self._spare:
-                raise StoreError(
-                    f"all {NUMBERS} run numbers reserved at {self.place.shown} are handed out, and no commit came to "
-                    "reserve more; start fewer runs at a time",
-                    transient=True,
-                )
-            self._take_numbers(self._spare)
-            self._spare = range(0)
-        self._numbers_left -= 1
-        return next(self._numbers)
-
-    def _take_numbers(self, numbers: range) -> None:
-        self._numbers, self._numbers_left = iter(numbers), len(numbers)
+        return self._numbers.take()
 
     async def _block(self) -> range:
         first = int(await self._ask("reserve run numbers", lambda c: c.fetchval(self._texts["numbers"])))
@@ -255,7 +241,7 @@ class PostgresSession:
     async def _reserve(self) -> None:
         """Reserve the next block. Where that fails, the next commit tries again."""
         try:
-            self._spare = await self._block()
+            self._numbers.add(await self._block())
         except StoreError as error:
             log.warning("no run numbers could be reserved; trying again: %s", error)
 

@@ -22,7 +22,6 @@ from durable_core.ports import Batch, Signal
 from durable_core.stores.postgres import batch as batches
 from durable_core.stores.postgres import refusals
 from durable_core.stores.postgres.checkup import check_up
-from durable_core.stores.postgres.columns import NUMBERS
 from durable_core.stores.postgres.doubt import Doubt, let_stray_go
 from durable_core.stores.postgres.link import CAUGHT, Connection, in_transaction
 from durable_core.stores.postgres.session import PostgresSession
@@ -67,7 +66,7 @@ class PostgresStore(PostgresSession):
                 refused = await self._settled(batch)
                 if refused is None:
                     refused = await self._commit(batch)
-        if self._numbers_left < NUMBERS // 2 and not self._spare:
+        if self._numbers.low:
             await self._reserve()
         return refused
 
