@@ -11,6 +11,7 @@ from durable_core.stores.postgres import columns
 from durable_core.stores.postgres.dial import connect
 from durable_core.stores.postgres.doubt import _STRAY
 from durable_core.stores.postgres.reader import where
+from durable_core.stores.postgres.signals import MANY, ONE
 from durable_core.stores.postgres.spans import TEMPLATES as SPANS
 from durable_core.stores.postgres.statement import statement
 from durable_core.stores.postgres.texts import RUN, Texts
@@ -102,7 +103,6 @@ def update_values() -> list[str]:
     [
         ("load", ([1, 2, 3],), ["journal_run_seq"]),
         ("find", (["r1", "r2"],), ["runs_id_key"]),
-        ("find_num", (1,), ["runs_pkey"]),
         ("any_due", (*DUE[:3], 1), ["runs_due"]),
         ("due", (*DUE, 10), ["runs_due", "runs_pkey"]),
         ("claim", ("w1", [97, 98]), ["runs_pkey"]),
@@ -110,7 +110,6 @@ def update_values() -> list[str]:
         ("next_wake", (NOW_NS,), ["runs_open"]),
         ("release", (["w1"],), ["runs_open"]),
         ("wake", ([97, 98],), ["runs_pkey"]),
-        ("signal", (97, "cancel", "", 1, False, "c", "t"), ["runs_pkey"]),
     ],
 )
 def test_a_statement_uses_its_index(
@@ -167,6 +166,21 @@ def test_lists_use_an_index(filled: Filled, query: RunQuery, index: str):
 def test_what_is_done_rarely_uses_an_index_too(filled: Filled):
     """Runs whose starter gave up are found by their numbers."""
     check(filled.plan(_STRAY.replace("{s}", filled.texts.schema), "custom", [1, 2], "w1"), ["runs_pkey"])
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+def test_signals_find_their_runs_by_number(filled: Filled, mode: str):
+    """One signal, and many in one statement."""
+    one = (97, "cancel", "", 1, False, "c", "t")
+    check(filled.plan(filled.texts.of(ONE), mode, *one), ["runs_pkey"])
+    many = ([97, 98, 99], ["cancel"] * 3, "{a,b,c}", [1] * 3, [False] * 3, "c", "t")
+    check(filled.plan(filled.texts.of(MANY), mode, *many), ["runs_pkey"])
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+def test_runs_are_found_by_number(filled: Filled, mode: str):
+    """Some runs among many."""
+    check(filled.plan(filled.texts.of(SPANS["find_nums"]), mode, [97, 98]), ["runs_pkey"])
 
 
 @pytest.mark.parametrize("mode", ["custom", "generic"])

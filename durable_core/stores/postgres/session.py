@@ -25,6 +25,7 @@ from durable_core.stores.postgres.link import CAUGHT, LONG_S, Connection, in_tra
 from durable_core.stores.postgres.listen import Listener
 from durable_core.stores.postgres.purge import Purger
 from durable_core.stores.postgres.reader import Reader, to_run
+from durable_core.stores.postgres.signals import Post
 from durable_core.stores.postgres.spans import Spans
 from durable_core.stores.postgres.texts import Texts
 from durable_core.stores.postgres.versions import Versions
@@ -94,6 +95,7 @@ class PostgresSession:
             self._versions = Versions(self._texts)
             self._spans = Spans(self._texts)
             self._listener = Listener(self._texts, ready.schema)
+            self._post = Post(self._texts, self._listener.channel, self._listener.token)
             self._questions = Link(self.place.dsn, prepare=self._listener.attach)
             await self._ask("release dead workers", self._bury_workers)
             self._numbers.begin(await self._block())
