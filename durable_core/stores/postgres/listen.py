@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
+from collections.abc import Callable
 
 from durable_core.stores.postgres.link import Connection
 from durable_core.stores.postgres.pooled import Pooled
@@ -25,7 +26,8 @@ PROBE_S = 1.0
 class Listener:
     """The ear of one store in ``schema``."""
 
-    def __init__(self, texts: Texts, schema: str) -> None:
+    def __init__(self, texts: Texts, schema: str, *, tell: Callable[[], None]) -> None:
+        self._tell = tell
         digest = hashlib.blake2b(schema.encode(), digest_size=8).hexdigest()
         self.channel = f"sagas_{digest}"
         self.token = secrets.token_hex(8)
@@ -63,6 +65,7 @@ class Listener:
             self._heard.set()
         elif payload != self.token and not payload.startswith("probe "):
             self._changed = True
+            self._tell()
 
     def changed(self) -> bool:
         """Whether somebody else has written since the last call, as far as was heard; now and then without a reason."""

@@ -52,6 +52,7 @@ class PostgresSession:
         self._lease_s = lease_s
         self._patience_s = patience_s
         self._offset = Offset()
+        self._tell: Callable[[], None] = lambda: None
         self._lease: Lease | None = None
         self._worker: str | None = None
         self._opened: schema.Ready | None = None
@@ -94,7 +95,7 @@ class PostgresSession:
             self._purger = Purger(self._texts)
             self._versions = Versions(self._texts)
             self._spans = Spans(self._texts)
-            self._listener = Listener(self._texts, ready.schema)
+            self._listener = Listener(self._texts, ready.schema, tell=self._told)
             self._post = Post(self._texts, self._listener.channel, self._listener.token)
             self._questions = Link(self.place.dsn, prepare=self._listener.attach)
             await self._ask("release dead workers", self._bury_workers)
@@ -179,6 +180,13 @@ class PostgresSession:
             self._lease.stop()
         for link in (self._commits, self._questions, self._at_length):
             link.drop()
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Have ``call`` made when another store is heard; see ``Store.on_change``."""
+        self._tell = call
+
+    def _told(self) -> None:
+        self._tell()
 
     # -- lease and clock -------------------------------------------------------------------------------------------
 

@@ -83,7 +83,8 @@ class PostgresStore(PostgresSession):
 
     async def _commit(self, batch: Batch) -> frozenset[int]:
         ready, number, sent = self._ready, self._number + 1, False
-        notify = batches.concerns_others(batch, self._blocks)
+        # Whoever left a signal may wait to hear that it was taken up.
+        notify = bool(batch.consumed) or batches.concerns_others(batch, self._blocks)
         sender = batches.Sender(self._worker, number, self._listener.channel, self._listener.token, notify)
         try:
             async with self._commits.use() as connection:
