@@ -45,8 +45,8 @@ types: $(VENV)/.ready-test $(VENV)/.ready-types ## mypy --strict and pyright str
 	@$(PY) -m pyright --pythonpath $(PY)
 	@$(PY) -m pytest -q tests/typing
 
-soak: $(VENV)/.ready-test ## the fleet's tests with 2,000 sagas, and every acceptance test on PostgreSQL too; minutes
-	@SAGAS_SOAK=2000 $(PY) -m pytest --timeout 900 tests/crash/test_fleet.py tests/acceptance $(PYTEST_ARGS)
+soak: $(VENV)/.ready-test ## the fleet with 2,000 sagas, and behind PgBouncer; every acceptance test on PostgreSQL; minutes
+	@SAGAS_SOAK=2000 $(PY) -m pytest --timeout 900 tests/crash/test_fleet.py tests/crash/test_pooler.py tests/acceptance $(PYTEST_ARGS)
 
 bench: $(VENV)/.ready-demo $(VENV)/.ready-postgres ## measure both databases and a fleet (BENCH_ARGS="--help" lists choices)
 	@$(if $(BENCH_ARGS),$(PY) -m benchmarks $(BENCH_ARGS),$(PY) -m benchmarks \

@@ -21,6 +21,7 @@ from durable_core.runtime.clock import SystemClock, SystemIds
 from durable_core.runtime.housekeeper import Housekeeper
 from durable_core.runtime.lease import Keeper
 from durable_core.runtime.ledger import End
+from durable_core.runtime.news import News
 from durable_core.runtime.pulse import Pulse, Pulsometer
 from durable_core.runtime.registry import Registry
 from durable_core.runtime.run import Run
@@ -132,6 +133,9 @@ class Kernel:
             self._begin_work(self._writer)
             self.exporter = await self._exporting()
         self._seen = Pulsometer(loop.time())
+        self._poked = asyncio.Event() if self._worker is None else self._worker.poked
+        self.news = News(loop, self._poked.set)
+        self.store.on_change(self.news.heard)
         self._scout = loop.create_task(self._look_around())
         attach = getattr(self.clock, "attach", None)
         if attach is not None:  # a clock under a test's control waits for this engine to be idle
@@ -186,6 +190,7 @@ class Kernel:
         if self._scout is not None:
             self._scout.cancel()
             await asyncio.gather(self._scout, return_exceptions=True)
+            self.news.close()
             detach = getattr(self.clock, "detach", None)
             if detach is not None:
                 detach(self)
@@ -283,16 +288,13 @@ class Kernel:
         """Notice what other processes did, and claim what falls due."""
         loop = asyncio.get_running_loop()
         burial_at = loop.time() + BURIAL_S
-        poked = self._worker.poked if self._worker is not None else asyncio.Event()
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
-                    await poked.wait()
+            began_s = await self._until_poked()
             try:
                 if self._worker is not None and loop.time() >= burial_at:
                     burial_at = loop.time() + BURIAL_S
                     if await self.store.release_dead():
-                        poked.set()
+                        self._poked.set()
                 changed = await self.store.changed()
                 self._follow_clock()
                 if self._writer is not None:
@@ -302,15 +304,25 @@ class Kernel:
                     await self._look(self._worker, changed=changed)
                 if changed and self._waiters.watched:
                     await self._ask_for_watched()
+                self.news.looked(began_s)
             except LeaseLost as lost:
                 await self._lost(lost)
             except StoreError as error:
                 log.warning("the store could not be asked for work; trying again: %s", error)
-                poked.set()
+                self._poked.set()
                 await asyncio.sleep(POLL_S)
             except Exception:
                 log.exception("internal error while looking for work; trying again")
                 await asyncio.sleep(BURIAL_S)
+
+    async def _until_poked(self) -> float:
+        """Return once there may be something to do, and every now and then; the time by the loop's clock."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S):
+                await self._poked.wait()
+        if self._worker is None:
+            self._poked.clear()  # else the worker does, before it claims
+        return asyncio.get_running_loop().time()
 
     async def _look(self, worker: Worker, *, changed: bool) -> None:
         """Announce what is new, claim what is due, and watch over what nobody claims."""

@@ -206,6 +206,14 @@ class Store(SpanLedger, Protocol):
         """Whether another connection has committed since the last call: a cheap reason to look."""
         ...
 
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Have ``call`` made, on the event loop, as soon as this store hears that another one has written.
+
+        One that hears nothing by itself never makes it, and what is heard may be little: ``changed`` must be asked
+        all the same. May be said before ``open``.
+        """
+        ...
+
     async def check_up(self, *, now_ns: int, deep: bool) -> Checkup:
         """Look at the store from outside, as it stands at ``now_ns``; it need not be open, and nothing is changed.
 

@@ -153,7 +153,7 @@ class Server:
             cwd=self._folder,
             stdout=log,
             stderr=log,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - it calls nothing that a thread could hold a lock of
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - it calls nothing that a thread could hold a lock of
             **self._owner,
         )
         log.close()
@@ -183,6 +183,7 @@ def _free_port() -> int:
         return port
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """For a child process: end when the one that made it ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)

@@ -36,11 +36,12 @@ from durable_core.model.masking import revealed
 from durable_core.model.run import ENDS, RunRecord
 from durable_core.ports import Clock, Store
 from durable_core.runtime.callbacks import PendingCallback, misfit
+from durable_core.runtime.news import News
 
 KEPT_AFTER_S = 3.0
 """How long to wait for a worker to take an answer up. One that lives does so within milliseconds."""
 LOOK_S = 0.02
-"""How often to look whether it has."""
+"""How often to look whether it has, where the store does not hear of it."""
 
 
 class Served(Protocol):
@@ -49,6 +50,7 @@ class Served(Protocol):
     store: Store
     codec: Codec
     clock: Clock
+    news: News
 
     @property
     def secret(self) -> bytes:
@@ -214,7 +216,7 @@ class Answers:
             if loop.time() >= until_s:
                 await self._engine.withdraw([one.num for one in kept if one.answer == answer and one.num is not None])
                 raise _second(record, answer)
-            await asyncio.sleep(LOOK_S)
+            await self._engine.news.next(LOOK_S)
 
     async def _watch(self, record: RunRecord, answer: Answer) -> bool:
         """Whether the stored answer still waits for a worker, after a while; sooner where it need wait no longer."""
@@ -227,7 +229,7 @@ class Answers:
                 return False
             if loop.time() >= until_s:
                 return True
-            await asyncio.sleep(LOOK_S)
+            await self._engine.news.next(LOOK_S)
         return any(one.answer == answer for one in await self._kept(record, answer))
 
     async def _entries(self, record: RunRecord) -> list[Entry]:

@@ -1,5 +1,7 @@
 """A store on this machine: it knows who lives without leases, and tells this machine's time."""
 
+from collections.abc import Callable
+
 
 class Local:
     """What such a store says of leases and clocks."""
@@ -20,6 +22,9 @@ class Local:
         """Never needed here; see ``Store.rejoin``."""
         await self.close()
         await self.open(worker=worker)
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Nothing is heard here: to be asked costs less than to be told."""
 
     def ahead_ns(self) -> int:
         """It has this machine's clock."""

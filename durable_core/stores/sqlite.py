@@ -23,11 +23,11 @@ from durable_core.model.version import Announced, Offer, Tally, news
 from durable_core.ports import Batch, Signal
 from durable_core.stores import refusals
 from durable_core.stores.local import Local
+from durable_core.stores.numbers import RunNumbers
 from durable_core.stores.sqlite_checkup import check_up
 from durable_core.stores.sqlite_file import SqliteFile
 from durable_core.stores.sqlite_reader import Reader
 from durable_core.stores.sqlite_signals import Signals
-from durable_core.stores.sqlite_writer import NUMBERS
 
 log = logging.getLogger("durable_core")
 
@@ -58,9 +58,7 @@ class SqliteStore(Local):
         self._opened: SqliteFile | None = None
         self._turn = asyncio.Lock()
         self._commit_s = 0.0
-        self._numbers = iter(range(0))
-        self._numbers_left = 0
-        self._spare = range(0)
+        self._numbers = RunNumbers(path)
         self._version = 0
         self._signals = Signals(self._transact, lambda: self._file.writer)
 
@@ -91,7 +89,7 @@ class SqliteStore(Local):
                     opening.result().close()
                 raise
             self._opened = file
-            self._take_numbers(file.numbers)
+            self._numbers.begin(file.numbers)
             self._version = file.versions.data_version()
 
     async def close(self) -> None:
@@ -120,27 +118,14 @@ class SqliteStore(Local):
 
     def next_num(self) -> int:
         """A run number that is this store's alone. Reserved ahead, by blocks; commits reserve the next block."""
-        if not self._numbers_left:
-            if not self._spare:
-                raise StoreError(
-                    f"all {NUMBERS} run numbers reserved in {self.path} are handed out, and no commit came to reserve "
-                    "more; start fewer runs at a time",
-                    transient=True,
-                )
-            self._take_numbers(self._spare)
-            self._spare = range(0)
-        self._numbers_left -= 1
-        return next(self._numbers)
-
-    def _take_numbers(self, numbers: range) -> None:
-        self._numbers, self._numbers_left = iter(numbers), len(numbers)
+        return self._numbers.take()
 
     async def commit(self, batch: Batch) -> frozenset[int]:
         """Write ``batch``; see ``Store.commit``. With durability ``power`` it outlasts a power loss on return."""
         rows = len(batch)
         if not rows:
             return frozenset()
-        low = self._numbers_left < NUMBERS // 2 and not self._spare
+        low = self._numbers.low
         file = self._file
 
         def work() -> tuple[frozenset[int], range]:
@@ -148,7 +133,7 @@ class SqliteStore(Local):
 
         refused, numbers = await self._transact(f"write a batch of {rows} rows", work, rows)
         if low:
-            self._spare = numbers
+            self._numbers.add(numbers)
         return refused
 
     async def claim(

@@ -177,6 +177,10 @@ class FaultyStore:
         """The signals that wait."""
         return await self._call("question for signals", lambda: self.inner.signals(runs))
 
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Hear what the inner store hears."""
+        self.inner.on_change(call)
+
     async def changed(self) -> bool:
         """Whether somebody else has committed."""
         return await self._call("question for changes", self.inner.changed)

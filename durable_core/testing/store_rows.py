@@ -5,7 +5,7 @@ import asyncio
 import functools
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ParamSpec
 
 import pytest
 
@@ -14,18 +14,17 @@ from durable_core.model.run import NewRun, RunRecord, RunStatus, RunUpdate
 from durable_core.ports import Batch, Store
 
 P = ParamSpec("P")
-S = TypeVar("S")
 MakeStore = Callable[[], Store]
 
 SERVED = [("order", 1)]
 NOW_NS = 1_000
 
 
-def in_loop(test: Callable[Concatenate[S, P], Coroutine[Any, Any, None]]) -> Callable[Concatenate[S, P], None]:
+def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     """Make an async test one that pytest can call as it is."""
 
-    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(test(self, *args, **kwargs))
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(test(*args, **kwargs))
 
     functools.update_wrapper(run, test)
     return run

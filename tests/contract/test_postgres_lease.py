@@ -2,33 +2,40 @@
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
 from durable_core import LeaseLost, RunQuery, open_store
 from durable_core.ports import Batch
-from durable_core.stores.postgres import link
+from durable_core.stores.postgres import dial, link
 from durable_core.stores.postgres.lease import steady_s
 from durable_core.stores.postgres.store import PostgresStore
-from durable_core.testing.store_rows import add, claimed, new_batch, new_entry, new_run, new_update, the
+from durable_core.testing.store_rows import add, claimed, in_loop, new_batch, new_entry, new_run, new_update, the
 from tests.postgres_server import Server, execute, expire
 
 
-def store_at(url: str, *, lease_s: float = 60) -> PostgresStore:
-    """A store on the server."""
-    store = open_store(url, lease_s=lease_s)
-    assert isinstance(store, PostgresStore)
-    return store
+@asynccontextmanager
+async def opened(
+    url: str, *workers: str | None, leases: Mapping[str | None, float] | None = None
+) -> AsyncGenerator[list[PostgresStore]]:
+    """Open stores, one for each of ``workers``; ``leases`` in seconds by worker."""
+    async with AsyncExitStack() as stack:
+        stores: list[PostgresStore] = []
+        for worker in workers:
+            store = open_store(url, lease_s=(leases or {}).get(worker, 60))
+            assert isinstance(store, PostgresStore)
+            await store.open(worker=worker)
+            stack.push_async_callback(store.close)
+            stores.append(store)
+        yield stores
 
 
-def test_a_zombie_writes_nothing(server: Server):
+@in_loop
+async def test_a_zombie_writes_nothing(server: Server):
     """After a takeover every kind of write of the old worker is refused as a whole, and its runs are the other's."""
-
-    async def run() -> None:
-        url = server.fresh()
-        zombie, other = store_at(url), store_at(url)
-        await zombie.open(worker="w1")
-        await other.open(worker="w2")
+    async with opened(server.fresh(), "w1", "w2") as (zombie, other):
         num = await add(zombie, "a", owner="w1", wake_at_ns=None)
         await zombie.commit(new_batch(entries=[new_entry(num, 1)]))
         expire(zombie)
@@ -59,19 +66,12 @@ def test_a_zombie_writes_nothing(server: Server):
         assert await claimed(other, "w2") == ["a"]
         await zombie.close()
         assert (await the(other, "a")).owner == "w2"
-        await other.close()
-
-    asyncio.run(run())
 
 
-def test_who_lost_its_lease_comes_back_under_another_name(server: Server):
+@in_loop
+async def test_who_lost_its_lease_comes_back_under_another_name(server: Server):
     """It may write and claim again at once, and its lease is safe."""
-
-    async def run() -> None:
-        url = server.fresh()
-        zombie, other = store_at(url), store_at(url)
-        await zombie.open(worker="w1")
-        await other.open(worker=None)
+    async with opened(server.fresh(), "w1", None) as (zombie, other):
         num = await add(zombie, "a", owner="w1", wake_at_ns=None)
         expire(zombie)
         await other.release_dead()
@@ -82,53 +82,32 @@ def test_who_lost_its_lease_comes_back_under_another_name(server: Server):
         assert await claimed(zombie, "w1 again") == ["a"]
         await zombie.commit(new_batch(entries=[new_entry(num, 1)]))
         assert await other.release_dead() == 0
-        await zombie.close()
-        await other.close()
-
-    asyncio.run(run())
 
 
-def test_a_lease_that_nobody_has_taken_is_kept(server: Server):
+@in_loop
+async def test_a_lease_that_nobody_has_taken_is_kept(server: Server):
     """A worker that was silent for too long, and that nobody has missed, goes on as if nothing had been."""
-
-    async def run() -> None:
-        store = store_at(server.fresh())
-        await store.open(worker="w1")
+    async with opened(server.fresh(), "w1") as (store,):
         expire(store)
         await add(store, "a", owner="w1")
         assert await claimed(store, "w1") == []
-        await store.close()
-
-    asyncio.run(run())
 
 
-def test_the_lease_is_renewed_while_the_loop_is_busy(server: Server):
+@in_loop
+async def test_the_lease_is_renewed_while_the_loop_is_busy(server: Server):
     """A thread renews it, so that a step that blocks the event loop for longer than the lease costs nobody's runs."""
-
-    async def run() -> None:
-        url = server.fresh()
-        busy, other = store_at(url, lease_s=1), store_at(url)
-        await busy.open(worker="w1")
-        await other.open(worker=None)
+    async with opened(server.fresh(), "w1", None, leases={"w1": 1}) as (busy, other):
         await add(busy, "a", owner="w1", wake_at_ns=None)
         time.sleep(2.5)  # noqa: ASYNC251 - the claim: nothing else runs on this loop meanwhile
         assert await other.release_dead() == 0
         assert busy.lease_is_safe()
         await add(busy, "b", owner="w1")
-        await busy.close()
-        await other.close()
-
-    asyncio.run(run())
 
 
-def test_without_margin_it_is_not_safe(server: Server):
+@in_loop
+async def test_without_margin_it_is_not_safe(server: Server):
     """A worker that cannot renew knows by its own clock, before anybody takes it for dead, that it must not begin."""
-
-    async def run() -> None:
-        url = server.fresh()
-        cut, other = store_at(url, lease_s=1), store_at(url)
-        await cut.open(worker="w1")
-        await other.open(worker=None)
+    async with opened(server.fresh(), "w1", None, leases={"w1": 1}) as (cut, other):
         await add(cut, "a", owner="w1", wake_at_ns=None)
         assert cut.lease_is_safe()
         assert cut._lease is not None
@@ -139,20 +118,12 @@ def test_without_margin_it_is_not_safe(server: Server):
         async with asyncio.timeout(20):
             while not await other.release_dead():  # noqa: ASYNC110 - it is the database that is waited for
                 await asyncio.sleep(0.02)
-        await cut.close()
-        await other.close()
-
-    asyncio.run(run())
 
 
-def test_a_takeover_waits_for_the_commit_under_way(server: Server):
+@in_loop
+async def test_a_takeover_waits_for_the_commit_under_way(server: Server):
     """A batch that came first is whole and visible to whoever takes the run; one that comes later is refused."""
-
-    async def run() -> None:
-        url = server.fresh()
-        zombie, other = store_at(url), store_at(url)
-        await zombie.open(worker="w1")
-        await other.open(worker="w2")
+    async with opened(server.fresh(), "w1", "w2") as (zombie, other):
         num = await add(zombie, "a", owner="w1", wake_at_ns=None)
         expire(zombie)
         seen, some = 0, asyncio.Event()
@@ -173,22 +144,12 @@ def test_a_takeover_waits_for_the_commit_under_way(server: Server):
             await writing
         assert [entry.seq for entry in found] == list(range(1, seen + 1))
         assert await other.load([num]) == {num: found}
-        await zombie.close()
-        await other.close()
-
-    asyncio.run(run())
 
 
-def test_only_one_of_many_buries_a_worker(server: Server):
+@in_loop
+async def test_only_one_of_many_buries_a_worker(server: Server):
     """Its runs are freed once, and none of them is claimed twice."""
-
-    async def run() -> None:
-        url = server.fresh()
-        dying = store_at(url)
-        others = [store_at(url) for _ in range(4)]
-        await dying.open(worker="w0")
-        for place, store in enumerate(others, 1):
-            await store.open(worker=f"w{place}")
+    async with opened(server.fresh(), "w0", "w1", "w2", "w3", "w4") as (dying, *others):
         nums = [dying.next_num() for _ in range(40)]
         starts = [new_run(num, f"r{num}", owner="w0", wake_at_ns=None) for num in nums]
         await dying.commit(new_batch(starts=starts))
@@ -198,24 +159,15 @@ def test_only_one_of_many_buries_a_worker(server: Server):
         got = [id for share in shares for id in share]
         assert len(got) == len(set(got)) == 40
         assert await others[0].count(RunQuery()) == 40
-        await dying.close()
-        for store in others:
-            await store.close()
-
-    asyncio.run(run())
 
 
-def test_a_worker_that_stops_amid_a_commit_holds_up_nobody(server: Server, monkeypatch: pytest.MonkeyPatch):
+@in_loop
+async def test_a_worker_that_stops_amid_a_commit_holds_up_nobody(server: Server, monkeypatch: pytest.MonkeyPatch):
     """It holds the lock of its row; the server takes its transaction back, and others take over what it had."""
     monkeypatch.setattr(link, "IDLE_S", 1.0)
-
-    async def run() -> None:
-        url = server.fresh()
-        stopped, other = store_at(url), store_at(url)
-        await stopped.open(worker="w1")
-        await other.open(worker="w2")
+    async with opened(server.fresh(), "w1", "w2") as (stopped, other):
         num = await add(stopped, "a", owner="w1", wake_at_ns=None)
-        connection = await link.connect(stopped.place.dsn)
+        connection = await dial.connect(stopped.place.dsn)
         amid = link.in_transaction(connection)
         await amid.__aenter__()
         await connection.execute(f"UPDATE {stopped._ready.quoted}.workers SET batch = batch + 1 WHERE id = 'w1'")
@@ -226,22 +178,15 @@ def test_a_worker_that_stops_amid_a_commit_holds_up_nobody(server: Server, monke
             await amid.__aexit__(None, None, None)
         with pytest.raises(LeaseLost):
             await stopped.commit(new_batch(entries=[new_entry(num, 1)]))
-        await stopped.close()
-        await other.close()
-
-    asyncio.run(run())
 
 
-def test_the_roles_isolation_does_not_matter(server: Server):
+@in_loop
+async def test_the_roles_isolation_does_not_matter(server: Server):
     """Where a role reads a snapshot by default, runs are claimed and released all the same."""
-
-    async def run() -> None:
-        execute(server.url(), "CREATE ROLE serial LOGIN SUPERUSER")
-        execute(server.url(), "ALTER ROLE serial SET default_transaction_isolation = 'serializable'")
-        url = server.fresh().replace("//sagas@", "//serial@")
-        zombie, other = store_at(url), store_at(url)
-        await zombie.open(worker="w1")
-        await other.open(worker="w2")
+    execute(server.url(), "CREATE ROLE serial LOGIN SUPERUSER")
+    execute(server.url(), "ALTER ROLE serial SET default_transaction_isolation = 'serializable'")
+    url = server.fresh().replace("//sagas@", "//serial@")
+    async with opened(url, "w1", "w2") as (zombie, other):
         nums = [await add(zombie, f"r{n}", owner="w1", wake_at_ns=None) for n in range(5)]
         await zombie.commit(new_batch(entries=[new_entry(nums[0], seq) for seq in range(1, 300)]))
         expire(zombie)
@@ -249,20 +194,12 @@ def test_the_roles_isolation_does_not_matter(server: Server):
         assert len(await claimed(other, "w2")) == 5
         with pytest.raises(LeaseLost):
             await zombie.commit(new_batch(entries=[new_entry(nums[0], 300)]))
-        await zombie.close()
-        await other.close()
-
-    asyncio.run(run())
 
 
-def test_right_after_the_database_was_away_nobody_is_buried(server: Server):
+@in_loop
+async def test_right_after_the_database_was_away_nobody_is_buried(server: Server):
     """Whoever has just failed to renew its own lease gives the others time to renew theirs; then it looks again."""
-
-    async def run() -> None:
-        url = server.fresh()
-        late, early = store_at(url), store_at(url, lease_s=3)
-        await late.open(worker="w1")
-        await early.open(worker="w2")
+    async with opened(server.fresh(), "w1", "w2", leases={"w2": 3}) as (late, early):
         await add(late, "a", owner="w1", wake_at_ns=None)
         expire(late)
         assert early._lease is not None
@@ -272,7 +209,3 @@ def test_right_after_the_database_was_away_nobody_is_buried(server: Server):
             while not await early.release_dead():  # noqa: ASYNC110 - it is the time that is waited for
                 await asyncio.sleep(0.05)
         assert early._lease.calm()
-        await late.close()
-        await early.close()
-
-    asyncio.run(run())

@@ -9,10 +9,12 @@ import pytest
 from durable_core import RunQuery, RunStatus, open_store
 from durable_core.stores.postgres import columns
 from durable_core.stores.postgres.batch import OFTEN_ALIKE
+from durable_core.stores.postgres.dial import connect
 from durable_core.stores.postgres.doubt import _STRAY
 from durable_core.stores.postgres.reader import where
 from durable_core.stores.postgres.rows import Arrays, Form, Values
-from durable_core.stores.postgres.schema import connect
+from durable_core.stores.postgres.signals import MANY, ONE
+from durable_core.stores.postgres.spans import TEMPLATES as SPANS
 from durable_core.stores.postgres.statement import Parts, statement
 from durable_core.stores.postgres.texts import RUN, Texts
 from tests.postgres_server import Server
@@ -32,7 +34,7 @@ SELECT n, 'r' || n, '\\x00'::bytea, 'saga' || n % 20, 1,
     '\\x00'::bytea, n, n, CASE WHEN n % 100 < 80 THEN n END
 FROM generate_series(1, {RUNS}) AS n;
 INSERT INTO journal (run, seq, kind, key, attempt, label, at_ns, worker)
-SELECT n, seq, 'started', 'charge', 1, 'step', n, 'w1'
+SELECT n, seq, 'started', 'charge', 1, 'step', n, 'w' || n % 7
 FROM generate_series(1, {RUNS}) AS n, generate_series(1, 2) AS seq;
 INSERT INTO signals (run, name, payload, at_ns)
 SELECT n * 100, 'cancel', '\\x00'::bytea, 1 FROM generate_series(1, 50) AS n;
@@ -116,7 +118,6 @@ def update_values(form: Form) -> list[Typed]:
     [
         ("load", ([1, 2, 3],), ["journal_run_seq"]),
         ("find", (["r1", "r2"],), ["runs_id_key"]),
-        ("find_num", (1,), ["runs_pkey"]),
         ("any_due", (*DUE[:3], 1), ["runs_due"]),
         ("due", (*DUE, 10), ["runs_due", "runs_pkey"]),
         ("claim", ("w1", [97, 98]), ["runs_pkey"]),
@@ -124,7 +125,6 @@ def update_values(form: Form) -> list[Typed]:
         ("next_wake", (NOW_NS,), ["runs_open"]),
         ("release", (["w1"],), ["runs_open"]),
         ("wake", ([97, 98],), ["runs_pkey"]),
-        ("signal", (97, "cancel", "", 1, False, "c", "t"), ["runs_pkey"]),
     ],
 )
 def test_a_statement_uses_its_index(
@@ -178,3 +178,26 @@ def test_lists_use_an_index(filled: Filled, query: RunQuery, index: str):
 def test_what_is_done_rarely_uses_an_index_too(filled: Filled):
     """Runs whose starter gave up are found by their numbers."""
     check(filled.plan(_STRAY.replace("{s}", filled.texts.schema), "custom", [1, 2], "w1"), ["runs_pkey"])
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+def test_signals_find_their_runs_by_number(filled: Filled, mode: str):
+    """One signal, and many in one statement."""
+    one = (97, "cancel", "", 1, False, "c", "t")
+    check(filled.plan(filled.texts.of(ONE), mode, *one), ["runs_pkey"])
+    many = ([97, 98, 99], ["cancel"] * 3, "{a,b,c}", [1] * 3, [False] * 3, "c", "t")
+    check(filled.plan(filled.texts.of(MANY), mode, *many), ["runs_pkey"])
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+def test_runs_are_found_by_number(filled: Filled, mode: str):
+    """Some runs among many."""
+    check(filled.plan(filled.texts.of(SPANS["find_nums"]), mode, [97, 98]), ["runs_pkey"])
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("worker", ["w1", "w99"])
+def test_spans_are_read_from_a_position_on(filled: Filled, worker: str, mode: str):
+    """What a worker has written is found from where its spans were exported, also where it has hardly written since."""
+    text = SPANS["written"].replace("{s}", filled.texts.schema)
+    check(filled.plan(text, mode, worker, 2 * RUNS - 10_000, 2000), ["journal_pkey"])

@@ -11,6 +11,8 @@ import pytest
 
 from durable_core import StoreError, open_store
 from durable_core.ports import Batch
+from durable_core.stores.postgres.dial import connect
+from durable_core.stores.postgres.link import in_transaction
 from durable_core.stores.postgres.store import PostgresStore
 from durable_core.testing.store_rows import SERVED, add, new_batch, new_entry, new_run, new_update, the
 from tests.crash.proxy import Direction, Proxy, proxy
@@ -179,6 +181,45 @@ def test_a_signal_is_left_once_or_said_to_be_unknown(server: Server):
                     assert len(await at.observer.signals([num])) == 1
 
             await at_each_message(at, act)
+
+    asyncio.run(run())
+
+
+def test_signals_that_go_together_are_left_once_or_said_to_be_unknown(server: Server):
+    """Whoever is told that his was left finds it; nobody's is there twice."""
+
+    async def run() -> None:
+        async with scene(server) as at:
+
+            async def act(number: int) -> None:
+                nums = [await add(at.observer, f"r{number}.{part}", owner="w2", wake_at_ns=None) for part in range(5)]
+                told = await asyncio.gather(
+                    *(at.store.signal(num, "cancel", b"1", now_ns=1) for num in nums), return_exceptions=True
+                )
+                for num, answer in zip(nums, told, strict=True):
+                    found = len(await at.observer.signals([num]))
+                    assert found == 1 if answer is True else "not known" in str(answer) and found <= 1
+
+            assert await at_each_message(at, act) > 4
+
+    asyncio.run(run())
+
+
+def test_a_signal_for_a_run_that_is_being_written_holds_up_no_other(server: Server):
+    """It waits for that commit by itself; those that came with it are left at once, and wait for no row together."""
+
+    async def run() -> None:
+        async with scene(server) as at:
+            nums = [await add(at.observer, f"r{part}", owner="w2", wake_at_ns=None) for part in range(5)]
+            writing = await connect(at.observer.place.dsn)
+            async with in_transaction(writing):
+                schema = at.observer._ready.quoted
+                await writing.execute(f"UPDATE {schema}.runs SET updated_at_ns = 5 WHERE num = $1", nums[2])
+                asked = [asyncio.create_task(at.store.signal(num, "cancel", b"1", now_ns=1)) for num in nums]
+                await asyncio.wait([task for task in asked if task is not asked[2]])
+                assert [task.done() for task in asked] == [True, True, False, True, True]
+            assert await asyncio.gather(*asked) == [True] * 5
+            await writing.close()
 
     asyncio.run(run())
 

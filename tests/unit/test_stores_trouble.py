@@ -288,13 +288,12 @@ def test_slow_commits_move_to_a_thread_and_back(tmp_path: Path, monkeypatch: pyt
 def test_numbers_are_reserved_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A commit reserves the next block in time; without commits the block ends with an error worth asking again."""
     monkeypatch.setattr(sqlite_writer, "NUMBERS", 10)
-    monkeypatch.setattr(sqlite, "NUMBERS", 10)
 
     async def run() -> None:
         async with opened(tmp_path / "x.db") as one, opened(tmp_path / "x.db", None) as two:
             seen = [await add(store, f"{store.path} {turn} {id(store)}") for turn in range(60) for store in (one, two)]
             assert len(set(seen)) == 120
-            seen.extend(one.next_num() for _ in range(one._numbers_left + len(one._spare)))
+            seen.extend(one.next_num() for _ in range(one._numbers.left))
             with pytest.raises(StoreError, match="handed out") as caught:
                 one.next_num()
             assert caught.value.transient
@@ -309,7 +308,6 @@ def test_numbers_are_reserved_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_refused_commit_does_not_use_up_numbers_it_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A block counts once its transaction is committed: otherwise another store would get the same numbers."""
     monkeypatch.setattr(sqlite_writer, "NUMBERS", 4)
-    monkeypatch.setattr(sqlite, "NUMBERS", 4)
 
     async def run() -> None:
         async with opened(tmp_path / "x.db") as store:

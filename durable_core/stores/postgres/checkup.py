@@ -10,7 +10,8 @@ from durable_core.model.checkup import GRACE_NS, SHOWN, Checkup, Facts, Finding,
 from durable_core.model.run import OPEN
 from durable_core.stores.postgres import refusals, schema
 from durable_core.stores.postgres.address import Place
-from durable_core.stores.postgres.link import CAUGHT, Connection, connect
+from durable_core.stores.postgres.dial import connect
+from durable_core.stores.postgres.link import CAUGHT, Connection
 from durable_core.stores.postgres.nul import plain
 from durable_core.stores.postgres.texts import NOW_NS
 

@@ -10,7 +10,8 @@ import math
 import threading
 import time
 
-from durable_core.stores.postgres.link import CAUGHT, Connection, connect
+from durable_core.stores.postgres.dial import connect
+from durable_core.stores.postgres.link import CAUGHT, Connection
 
 log = logging.getLogger("durable_core")
 

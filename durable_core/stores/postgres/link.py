@@ -1,11 +1,6 @@
-"""One connection to PostgreSQL, made when it is first needed, and anew once it was lost. The driver is imported here.
+"""What a connection to PostgreSQL is, and a transaction on it. The driver is imported here, and nowhere else."""
 
-Invariant: a link is used by one caller at a time, and whoever gets its connection gets one that has not been lost as
-far as is known.
-"""
-
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, cast
 
@@ -18,6 +13,8 @@ COMMAND_S = 30.0
 
 LONG_S = 600.0
 """How long one that reads at length may take."""
+KEPT = 100
+"""Statements that stay prepared on one connection."""
 IDLE_S = 5.0
 """How long the server waits for the next statement of a transaction."""
 
@@ -69,6 +66,14 @@ class Connection(Protocol):
         """Call back on each notification."""
         ...
 
+    def get_server_pid(self) -> int:
+        """Of the server's process, as it was told at the start of this connection."""
+        ...
+
+    def is_in_transaction(self) -> bool:
+        """Whether one is open."""
+        ...
+
     def is_closed(self) -> bool:
         """Whether it was lost or closed."""
         ...
@@ -82,9 +87,11 @@ class Connection(Protocol):
         ...
 
 
-async def connect(dsn: str, *, command_s: float = COMMAND_S) -> Connection:
-    """A connection of its own; no statement on it may take longer than ``command_s``."""
-    made = await asyncpg.connect(dsn, timeout=CONNECT_S, command_timeout=command_s)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+async def opened(dsn: str, *, command_s: float, prepared: bool = True) -> Connection:
+    """A connection as the driver makes it; with ``prepared`` its statements stay prepared on the server."""
+    made = await asyncpg.connect(  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        dsn, timeout=CONNECT_S, command_timeout=command_s, statement_cache_size=KEPT if prepared else 0
+    )
     return cast("Connection", made)
 
 
@@ -107,62 +114,3 @@ async def in_transaction(connection: Connection) -> AsyncGenerator[None]:
         connection.terminate()  # cancelled amid a statement: nobody knows what it is doing now
         raise
     await connection.execute("COMMIT")
-
-
-class Link:
-    """A connection to ``dsn`` for one caller at a time; ``prepare`` is called on each that is made."""
-
-    def __init__(
-        self,
-        dsn: str,
-        *,
-        prepare: Callable[[Connection], Awaitable[None]] | None = None,
-        command_s: float = COMMAND_S,
-    ) -> None:
-        self._dsn = dsn
-        self._command_s = command_s
-        self._prepare = prepare
-        self._connection: Connection | None = None
-        self._turn = asyncio.Lock()
-
-    @property
-    def lost(self) -> bool:
-        """Whether there is no connection that could be used as it stands."""
-        return self._connection is None or self._connection.is_closed()
-
-    @asynccontextmanager
-    async def use(self) -> AsyncGenerator[Connection]:
-        """The connection, for this caller alone. Raises what ``CAUGHT`` names where it cannot be had."""
-        async with self._turn:
-            connection = self._connection
-            if connection is None or connection.is_closed():
-                connection = await connect(self._dsn, command_s=self._command_s)
-                try:
-                    if self._prepare is not None:
-                        await self._prepare(connection)
-                except BaseException:
-                    connection.terminate()
-                    raise
-                self._connection = connection
-            try:
-                yield connection
-            except TimeoutError:
-                connection.terminate()  # nobody knows what it is doing now
-                raise
-
-    async def close(self) -> None:
-        """Close it, once its caller is done."""
-        async with self._turn:
-            connection, self._connection = self._connection, None
-            if connection is None or connection.is_closed():
-                return
-            try:
-                await connection.close(timeout=2)
-            except CAUGHT:
-                connection.terminate()
-
-    def drop(self) -> None:
-        """Drop it as the end of the process would."""
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None

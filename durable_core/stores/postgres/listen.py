@@ -7,8 +7,10 @@ import asyncio
 import hashlib
 import logging
 import secrets
+from collections.abc import Callable
 
 from durable_core.stores.postgres.link import Connection
+from durable_core.stores.postgres.pooled import Pooled
 from durable_core.stores.postgres.texts import Texts
 
 log = logging.getLogger("durable_core")
@@ -24,7 +26,8 @@ PROBE_S = 1.0
 class Listener:
     """The ear of one store in ``schema``."""
 
-    def __init__(self, texts: Texts, schema: str) -> None:
+    def __init__(self, texts: Texts, schema: str, *, tell: Callable[[], None]) -> None:
+        self._tell = tell
         digest = hashlib.blake2b(schema.encode(), digest_size=8).hexdigest()
         self.channel = f"sagas_{digest}"
         self.token = secrets.token_hex(8)
@@ -38,26 +41,31 @@ class Listener:
     async def attach(self, connection: Connection) -> None:
         """Listen on a new connection, and find out whether that works. What came before it may have been missed."""
         self._changed = True
+        hears = not isinstance(connection, Pooled) and await self._listens(connection)
+        if not hears and not self._deaf:
+            log.warning(
+                "notifications do not arrive here, as behind a pooler of transactions; looking for work several "
+                "times a second instead. Let workers reach PostgreSQL directly, or pool sessions"
+            )
+        self._deaf = not hears
+
+    async def _listens(self, connection: Connection) -> bool:
+        """Whether our own first notification arrives."""
         self._heard.clear()
         await connection.add_listener(self.channel, self._hear)
         await connection.execute(self._notify, self.channel, f"probe {self.token}")
         try:
             await asyncio.wait_for(self._heard.wait(), PROBE_S)
         except TimeoutError:
-            if not self._deaf:
-                log.warning(
-                    "notifications do not arrive here, as behind a pooler of transactions; looking for work several "
-                    "times a second instead. Let workers reach PostgreSQL directly, or pool sessions"
-                )
-            self._deaf = True
-        else:
-            self._deaf = False
+            return False
+        return True
 
     def _hear(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
         if payload == f"probe {self.token}":
             self._heard.set()
         elif payload != self.token and not payload.startswith("probe "):
             self._changed = True
+            self._tell()
 
     def changed(self) -> bool:
         """Whether somebody else has written since the last call, as far as was heard; now and then without a reason."""

@@ -66,22 +66,17 @@ class Reader:
     def __init__(self, texts: Texts) -> None:
         self._texts = texts
 
-    async def load(self, connection: Connection, nums: Sequence[int]) -> dict[int, list[Entry]]:
+    async def load(self, connection: Connection, nums: Collection[int]) -> dict[int, list[Entry]]:
         """The journals of ``nums``, each by ``seq``."""
         journals: dict[int, list[Entry]] = {num: [] for num in nums}
         for row in await connection.fetch(self._texts["load"], list(journals)):
             journals[row[0]].append(Entry._make(row))
         return journals
 
-    async def find(self, connection: Connection, ids: Sequence[str]) -> list[RunRecord]:
+    async def find(self, connection: Connection, ids: Collection[str]) -> list[RunRecord]:
         """The runs of ``ids`` that exist."""
         asked = [escaped(id_) for id_ in dict.fromkeys(ids)]
         return list(map(to_run, await connection.fetch(self._texts["find"], asked)))
-
-    async def find_num(self, connection: Connection, num: int) -> RunRecord | None:
-        """The run of this number."""
-        row = await connection.fetchrow(self._texts["find_num"], num)
-        return None if row is None else to_run(row)
 
     async def select(self, connection: Connection, query: RunQuery) -> list[RunRecord]:
         """The runs that ``query`` describes, the largest number first."""

@@ -28,9 +28,15 @@ _GONE = Advice("the connection to {place} was lost", "see whether the server run
 _AWAY = Advice("{place} cannot be reached", "start the server, or correct the host and port", True)  # noqa: FBT003
 _BUSY = Advice("{place} made this wait too long or gave way to another transaction", "try again", True)  # noqa: FBT003
 _POOLED = Advice(
-    "the statements prepared on {place} are gone, as behind a pooler that does not keep them",
-    "in PgBouncer 1.21 or newer set max_prepared_statements = 200, or let it pool sessions",
+    "the statements prepared on {place} are gone, as behind a pooler of transactions that does not show itself",
+    "let it pool sessions, or reach PostgreSQL directly",
 )
+_SPLIT = Advice(
+    "{place} is behind a pooler of statements, which makes transactions impossible",
+    "let it pool transactions or sessions (in PgBouncer: pool_mode), or reach PostgreSQL directly",
+)
+_SPLITS = "not allowed in statement pooling mode"
+"""PgBouncer's words; it has no code for that."""
 _TWICE = Advice(
     "{place} already holds a row that this one contradicts",
     "two writers drove one run, or one batch was written twice: report it as a bug",
@@ -85,6 +91,8 @@ _UNLISTED = Advice("{place} refused it", "see PostgreSQL's own words below")
 def advice_for(error: BaseException) -> Advice:
     """What to tell about ``error``."""
     state = getattr(error, "sqlstate", None)
+    if _SPLITS in str(error):
+        return _SPLIT
     if state:
         return ADVICE.get(state) or ADVICE.get(state[:2]) or _UNLISTED
     if isinstance(error, OSError):

@@ -14,15 +14,18 @@ import attrs
 
 from durable_core.errors import LeaseLost, StoreError
 from durable_core.model.run import RunRecord, RunStatus
+from durable_core.stores.numbers import RunNumbers
 from durable_core.stores.postgres import refusals, schema
 from durable_core.stores.postgres.address import Place
 from durable_core.stores.postgres.columns import NUMBERS
+from durable_core.stores.postgres.dial import Link
 from durable_core.stores.postgres.doubt import Doubt
 from durable_core.stores.postgres.lease import Lease, Offset, steady_s, wall_ns
-from durable_core.stores.postgres.link import CAUGHT, LONG_S, Connection, Link, in_transaction
+from durable_core.stores.postgres.link import CAUGHT, LONG_S, Connection, in_transaction
 from durable_core.stores.postgres.listen import Listener
 from durable_core.stores.postgres.purge import Purger
 from durable_core.stores.postgres.reader import Reader, to_run
+from durable_core.stores.postgres.signals import Post
 from durable_core.stores.postgres.spans import Spans
 from durable_core.stores.postgres.texts import Texts
 from durable_core.stores.postgres.versions import Versions
@@ -49,6 +52,7 @@ class PostgresSession:
         self._lease_s = lease_s
         self._patience_s = patience_s
         self._offset = Offset()
+        self._tell: Callable[[], None] = lambda: None
         self._lease: Lease | None = None
         self._worker: str | None = None
         self._opened: schema.Ready | None = None
@@ -61,9 +65,7 @@ class PostgresSession:
         self._claiming: list[int] = []
         """Runs that a claim was about to take: ours perhaps, until it is known how that claim ended."""
         self._blocks: list[range] = []
-        self._numbers = iter(range(0))
-        self._numbers_left = 0
-        self._spare = range(0)
+        self._numbers = RunNumbers(place.shown)
 
     @property
     def secret(self) -> bytes:
@@ -93,10 +95,11 @@ class PostgresSession:
             self._purger = Purger(self._texts)
             self._versions = Versions(self._texts)
             self._spans = Spans(self._texts)
-            self._listener = Listener(self._texts, ready.schema)
+            self._listener = Listener(self._texts, ready.schema, tell=self._told)
+            self._post = Post(self._texts, self._listener.channel, self._listener.token)
             self._questions = Link(self.place.dsn, prepare=self._listener.attach)
             await self._ask("release dead workers", self._bury_workers)
-            self._take_numbers(await self._block())
+            self._numbers.begin(await self._block())
             await self._ask("ask for the time", self._measure)
             if worker is not None:
                 await self._enter(worker)
@@ -183,6 +186,13 @@ class PostgresSession:
         for link in (self._commits, self._questions, self._at_length):
             link.drop()
 
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Have ``call`` made when another store is heard; see ``Store.on_change``."""
+        self._tell = call
+
+    def _told(self) -> None:
+        self._tell()
+
     # -- lease and clock -------------------------------------------------------------------------------------------
 
     def lease_is_safe(self) -> bool:
@@ -235,20 +245,7 @@ class PostgresSession:
     def next_num(self) -> int:
         """A run number that is this store's alone. Reserved ahead, by blocks; commits reserve the next block."""
         self._check_open()
-        if not self._numbers_left:
-            if not self._spare:
-                raise StoreError(
-                    f"all {NUMBERS} run numbers reserved at {self.place.shown} are handed out, and no commit came to "
-                    "reserve more; start fewer runs at a time",
-                    transient=True,
-                )
-            self._take_numbers(self._spare)
-            self._spare = range(0)
-        self._numbers_left -= 1
-        return next(self._numbers)
-
-    def _take_numbers(self, numbers: range) -> None:
-        self._numbers, self._numbers_left = iter(numbers), len(numbers)
+        return self._numbers.take()
 
     async def _block(self) -> range:
         first = int(await self._ask("reserve run numbers", lambda c: c.fetchval(self._texts["numbers"])))
@@ -259,7 +256,7 @@ class PostgresSession:
     async def _reserve(self) -> None:
         """Reserve the next block. Where that fails, the next commit tries again."""
         try:
-            self._spare = await self._block()
+            self._numbers.add(await self._block())
         except StoreError as error:
             log.warning("no run numbers could be reserved; trying again: %s", error)
 

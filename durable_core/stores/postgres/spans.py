@@ -3,7 +3,7 @@
 Invariant: positions are those of the journal's own number, which is never given out again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from durable_core.model.entry import Entry
 from durable_core.model.run import RunRecord
@@ -58,6 +58,6 @@ class Spans:
         rows = await connection.fetch(self._texts["written"], worker, after, limit)
         return [(int(row[0]), Entry._make(tuple(row)[1:])) for row in rows]
 
-    async def find_nums(self, connection: Connection, nums: Sequence[int]) -> list[RunRecord]:
+    async def find_nums(self, connection: Connection, nums: Collection[int]) -> list[RunRecord]:
         """The runs of these numbers."""
         return list(map(to_run, await connection.fetch(self._texts["find_nums"], list(nums))))

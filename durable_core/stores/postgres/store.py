@@ -21,11 +21,13 @@ from durable_core.model.version import Announced, Offer, Tally, news, replaced
 from durable_core.ports import Batch, Signal
 from durable_core.stores.postgres import batch as batches
 from durable_core.stores.postgres import refusals
+from durable_core.stores.postgres.address import Place
 from durable_core.stores.postgres.checkup import check_up
-from durable_core.stores.postgres.columns import NUMBERS
 from durable_core.stores.postgres.doubt import Doubt, let_stray_go
+from durable_core.stores.postgres.gathered import Gathered
 from durable_core.stores.postgres.link import CAUGHT, Connection, in_transaction
-from durable_core.stores.postgres.session import PostgresSession
+from durable_core.stores.postgres.session import LEASE_S, PATIENCE_S, PostgresSession
+from durable_core.stores.postgres.signals import Letter, Letterbox
 from durable_core.stores.postgres.texts import CANDIDATES
 
 log = logging.getLogger("durable_core")
@@ -42,6 +44,14 @@ class PostgresStore(PostgresSession):
         lease_s: how long a silent worker keeps its runs.
         patience_s: how long a question waits while the database cannot be reached.
     """
+
+    def __init__(self, place: Place, *, lease_s: float = LEASE_S, patience_s: float = PATIENCE_S) -> None:
+        super().__init__(place, lease_s=lease_s, patience_s=patience_s)
+        self._journals = Gathered[int, dict[int, list[Entry]]](self._load)
+        self._by_id = Gathered[str, list[RunRecord]](self._find)
+        self._by_num = Gathered[int, list[RunRecord]](self._find_nums)
+        self._waiting = Gathered[int, list[Signal]](self._signals)
+        self._letterbox = Letterbox(self._ask, lambda: self._post)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -67,13 +77,14 @@ class PostgresStore(PostgresSession):
                 refused = await self._settled(batch)
                 if refused is None:
                     refused = await self._commit(batch)
-        if self._numbers_left < NUMBERS // 2 and not self._spare:
+        if self._numbers.low:
             await self._reserve()
         return refused
 
     async def _commit(self, batch: Batch) -> frozenset[int]:
         ready, number, sent = self._ready, self._number + 1, False
-        notify = batches.concerns_others(batch, self._blocks)
+        # Whoever left a signal may wait to hear that it was taken up.
+        notify = bool(batch.consumed) or batches.concerns_others(batch, self._blocks)
         sender = batches.Sender(self._worker, number, self._listener.channel, self._listener.token, notify)
         try:
             async with self._commits.use() as connection:
@@ -139,21 +150,15 @@ class PostgresStore(PostgresSession):
     async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool = False) -> bool:
         """Leave a signal for ``run``; durable on return. See ``Store.signal``."""
         self._check_open()
-        to = (self._listener.channel, self._listener.token)
-        row = await self._ask(
-            f"leave the signal {name!r}",
-            lambda c: c.fetchrow(self._texts["signal"], run, name, payload, now_ns, ended, *to),
-            outcome="whether it was left is not known, and repeating it does no harm",
-            repeat=False,
-        )
-        if (row is None or not row[0]) and await self._ask("find a run", lambda c: self._purger.is_buried(c, run)):
-            return False
-        if row is None or not row[0]:
+        left = await self._letterbox.leave(Letter(run, name, payload, now_ns, ended))
+        if left is None:
+            if await self._ask("find a run", lambda c: self._purger.is_buried(c, run)):
+                return False
             raise StoreError(
                 f"there is no run of number {run} in {self.place.shown}, so the signal {name!r} was not stored; "
                 "look the run up by its id first"
             )
-        return bool(row[1])
+        return left
 
     async def announce(self, offers: Collection[Offer], *, now_ns: int) -> list[Offer]:
         """Note what this worker serves; see ``Store.announce``. Writes nothing where all of it is known."""
@@ -247,6 +252,10 @@ class PostgresStore(PostgresSession):
     async def load(self, nums: Sequence[int]) -> dict[int, list[Entry]]:
         """The journals of these runs; see ``Store.load``."""
         self._check_open()
+        journals = await self._journals.about(nums)
+        return {num: journals[num] for num in nums}
+
+    async def _load(self, nums: Collection[int]) -> dict[int, list[Entry]]:
         return await self._ask("read journals", lambda c: self._reader.load(c, nums))
 
     async def announced(self) -> list[Announced]:
@@ -267,6 +276,10 @@ class PostgresStore(PostgresSession):
     async def find(self, ids: Sequence[str]) -> list[RunRecord]:
         """The runs of these ids; see ``Store.find``."""
         self._check_open()
+        asked = frozenset(ids)
+        return [run for run in await self._by_id.about(asked) if run.id in asked]
+
+    async def _find(self, ids: Collection[str]) -> list[RunRecord]:
         return await self._ask("find runs", lambda c: self._reader.find(c, ids))
 
     async def find_num(self, num: int) -> RunRecord | None:
@@ -274,7 +287,7 @@ class PostgresStore(PostgresSession):
         self._check_open()
         if not -(2**63) <= num < 2**63:  # no number of ours, and none that could be bound
             return None
-        return await self._ask("find a run", lambda c: self._reader.find_num(c, num))
+        return next((run for run in await self._by_num.about([num]) if run.num == num), None)
 
     async def select(self, query: RunQuery) -> list[RunRecord]:
         """The runs that ``query`` describes; see ``Store.select``."""
@@ -289,7 +302,13 @@ class PostgresStore(PostgresSession):
     async def signals(self, runs: Collection[int]) -> list[Signal]:
         """The signals that wait for these runs; see ``Store.signals``."""
         self._check_open()
-        return await self._ask("read signals", lambda c: self._reader.signals(c, runs)) if runs else []
+        if not runs:
+            return []
+        asked = frozenset(runs)
+        return [signal for signal in await self._waiting.about(asked) if signal.run in asked]
+
+    async def _signals(self, runs: Collection[int]) -> list[Signal]:
+        return await self._ask("read signals", lambda c: self._reader.signals(c, runs))
 
     # -- purging and looking from outside --------------------------------------------------------------------------
 
@@ -366,4 +385,8 @@ class PostgresStore(PostgresSession):
     async def find_nums(self, nums: Sequence[int]) -> list[RunRecord]:
         """The runs of these numbers; see ``SpanLedger.find_nums``."""
         self._check_open()
+        asked = frozenset(nums)
+        return [run for run in await self._by_num.about(asked) if run.num in asked]
+
+    async def _find_nums(self, nums: Collection[int]) -> list[RunRecord]:
         return await self._ask("find runs", lambda c: self._spans.find_nums(c, nums))

@@ -35,7 +35,6 @@ WHERE owner = ANY($1::text[]) AND ended_at_ns IS NULL RETURNING num"""
 TEMPLATES = {
     "load": f"SELECT {ENTRY} FROM {{s}}.journal WHERE run = ANY($1::int8[]) ORDER BY run, seq",
     "find": f"SELECT {RUN} FROM {{s}}.runs WHERE id = ANY($1::text[])",
-    "find_num": f"SELECT {RUN} FROM {{s}}.runs WHERE num = $1",
     "signals": "SELECT num, run, name, payload FROM {s}.signals WHERE run = ANY($1::int8[]) ORDER BY num",
     "any_due": f"""
 SELECT EXISTS (SELECT 1 FROM {_SERVED}, LATERAL ({_DUE_NOW}) AS d)
@@ -78,18 +77,6 @@ VALUES ($1, $2, $3, {NOW_NS}, {NOW_NS} + $4) ON CONFLICT DO NOTHING RETURNING 1"
     "count": "SELECT batch FROM {s}.workers WHERE id = $1",
     "clock": f"SELECT {NOW_NS}",
     "numbers": "SELECT nextval('{s}.run_numbers')",
-    # The row's lock makes an owner that lets the run go wait, or is waited for; so one of the two sees the other.
-    "signal": """
-WITH told AS (
-    SELECT owner, ended_at_ns FROM {s}.runs WHERE num = $1 FOR NO KEY UPDATE
-), left_here AS (
-    INSERT INTO {s}.signals (run, name, payload, at_ns)
-    SELECT $1, $2, $3, $4 FROM told WHERE ended_at_ns IS NULL OR $5::bool RETURNING 1
-), woken AS (
-    UPDATE {s}.runs SET wake_at_ns = 0, status = CASE WHEN status = 'stuck' THEN 'pending' ELSE status END
-    WHERE num = $1 AND owner IS NULL AND ended_at_ns IS NULL AND EXISTS (SELECT 1 FROM left_here)
-)
-SELECT (SELECT count(*) FROM told), (SELECT count(*) FROM left_here), pg_notify($6, $7)""",
     "notify": "SELECT pg_notify($1, $2)",
 }
 
@@ -102,4 +89,8 @@ class Texts:
 
     def __getitem__(self, name: str) -> str:
         """The statement of this name."""
-        return TEMPLATES[name].replace("{s}", self.schema)
+        return self.of(TEMPLATES[name])
+
+    def of(self, template: str) -> str:
+        """A statement for this schema."""
+        return template.replace("{s}", self.schema)

@@ -1,0 +1,83 @@
+"""A process that waits for another one: how it is woken."""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from durable_core import kernel
+from durable_core.runtime import answers
+from sagas import Orchestrator, Saga, SagaHandle, lookup, saga
+from tests.postgres_server import Server
+from tests.sagas_for_tests import until
+
+NEVER_S = 600.0
+
+
+@lookup
+async def double(number: int) -> int:
+    return 2 * number
+
+
+@saga("doubling", version=1)
+async def doubling(s: Saga, number: int) -> int:
+    doubled = await s.run(double, number)
+    asked = await s.callback("more", int)
+    return doubled + await asked.result()
+
+
+async def asks(handle: SagaHandle[int]) -> bool:
+    """Whether it waits for its callback."""
+    return "more" in [step.name for step in (await handle.info()).steps]
+
+
+def test_on_postgresql_everybody_is_told(server: Server, monkeypatch: pytest.MonkeyPatch):
+    """A start, an answer and a result reach the process that waits for them, though nobody looks by himself."""
+    monkeypatch.setattr(kernel, "POLL_S", NEVER_S)
+    monkeypatch.setattr(answers, "LOOK_S", NEVER_S)
+    monkeypatch.setattr(answers, "KEPT_AFTER_S", NEVER_S)
+
+    async def main() -> None:
+        url = server.fresh()
+        async with (
+            Orchestrator(url, sagas=[doubling]),
+            Orchestrator(url, worker=False) as starter,
+            Orchestrator(url, worker=False) as observer,
+        ):
+            for number in range(5):
+                handle = await starter.start("doubling", number, id=f"d{number}")
+                waiting = asyncio.create_task((await observer.get(handle.id)).result())
+                await until(partial(asks, handle), starter)
+                await starter.complete_callback(saga_id=handle.id, name="more", value=1)
+                assert await waiting == await handle.result() == 2 * number + 1
+
+    asyncio.run(main())
+
+
+def test_on_one_file_others_look_twenty_times_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What another process has committed is seen by the second look after it: within 100 ms on an idle machine."""
+    assert 2 * kernel.POLL_S <= 0.1
+
+    async def main() -> None:
+        url = f"sqlite:///{tmp_path / 'sagas.db'}"
+        async with Orchestrator(url, sagas=[doubling]) as worker, Orchestrator(url, worker=False) as starter:
+            store = worker.engine.store
+            looks, right = 0, store.changed
+
+            async def changed() -> bool:
+                nonlocal looks
+                looks += 1
+                return await right()
+
+            monkeypatch.setattr(store, "changed", changed)
+            for number in range(5):
+                handle = await starter.start("doubling", number, id=f"d{number}")
+                since = looks
+                while not await worker.engine.journal((await worker.engine.find(handle.id)).num):
+                    assert looks <= since + 2
+                    await asyncio.sleep(0)
+                await starter.complete_callback(saga_id=handle.id, name="more", value=1)
+                assert await handle.result() == 2 * number + 1
+
+    asyncio.run(main())
