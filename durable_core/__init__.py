@@ -130,7 +130,14 @@ if TYPE_CHECKING:
         StepWords,
         Vocabulary,
     )
-    from durable_core.tracing.wiring import Tracing, export_directly, export_failures, tracing_with
+    from durable_core.tracing.wiring import (
+        Tracing,
+        bring_spans,
+        collector_at,
+        export_directly,
+        export_failures,
+        tracing_with,
+    )
 
 LATER = {
     "counting": ("METRICS", "Metric"),
@@ -138,7 +145,7 @@ LATER = {
     "fold": ("RunTrace", "spans_of"),
     "span": ("SpanEvent", "SpanLink", "SpanRecord"),
     "vocabulary": ("Closes", "Ending", "Meaning", "Notes", "Opens", "StepWords", "Vocabulary"),
-    "wiring": ("Tracing", "export_directly", "export_failures", "tracing_with"),
+    "wiring": ("Tracing", "bring_spans", "collector_at", "export_directly", "export_failures", "tracing_with"),
 }
 """What only those need who want spans: loaded when it is asked for, by the module of ``durable_core.tracing``."""
 
@@ -254,10 +261,12 @@ __all__ = [
     "WorkerSeen",
     "WrongState",
     "at",
+    "bring_spans",
     "capture",
     "check_name",
     "check_timeout",
     "check_version",
+    "collector_at",
     "current",
     "derived",
     "describe",

@@ -254,14 +254,6 @@ class Store(SpanLedger, Protocol):
         ...
 
 
-class SpanSink(Protocol):
-    """Takes spans out of the process."""
-
-    def send(self, spans: Sequence[Any]) -> bool:
-        """Send them; False where they have to be sent again. Called on a thread of its own: it may block."""
-        ...
-
-
 class MeasureSink(Protocol):
     """Takes measurements out of the process."""
 

@@ -12,14 +12,14 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import attrs
-
 from durable_core.errors import StoreError
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.run import OPEN, RunQuery, RunRecord
 from durable_core.model.trace import origin_of
-from durable_core.ports import MeasureSink, SpanLedger, SpanSink, Store
+from durable_core.ports import MeasureSink, SpanLedger, Store
+from durable_core.tracing.answers import SpanSink
 from durable_core.tracing.counting import Counting, Measure
+from durable_core.tracing.delivery import FIRST_DELAY_S, Delivery, Tally
 from durable_core.tracing.fold import RunTrace
 from durable_core.tracing.following import Followed
 from durable_core.tracing.hand import Hand, breathing
@@ -36,25 +36,9 @@ NOTE_S = 0.5
 """How often to note what has been exported: after a crash, so much is sent again."""
 DEBTS_S = 2.0
 """How often to look for what dead workers owe."""
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
-"""How long to wait after the sink has refused."""
 MOST_FOLLOWED = 10_000
 """Runs whose traces are kept in memory; others are read again when they go on."""
 TROUBLE = frozenset({EntryKind.PARKED.value, EntryKind.FAULTED.value})
-
-
-@attrs.define
-class Tally:
-    """What an exporter has done so far."""
-
-    sent: int = 0
-    """Spans that the sink has taken."""
-    refused: int = 0
-    """How often the sink has refused a batch, which was kept and offered again."""
-    broken: int = 0
-    """Runs whose journal could not be told in spans, and that are left out from there on."""
-    owing: bool = False
-    """Whether the process was left before all spans were taken: the next one that exports sends the rest."""
 
 
 class Exporter:
@@ -86,6 +70,7 @@ class Exporter:
         self._note_at = 0.0
         self._leaving = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._delivery: Delivery | None = None
         self.tally = Tally()
 
     async def start(self) -> None:
@@ -97,6 +82,8 @@ class Exporter:
         if self._sink is None:
             await self._ledger.pay(self._worker, None)
         self._hand = Hand("spans")
+        if self._sink is not None:
+            self._delivery = Delivery(self._sink, self._hand, self.tally)
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
     async def close(self, *, within_s: float) -> None:
@@ -111,6 +98,8 @@ class Exporter:
             log.warning("%s is left before all spans were taken: the next worker that exports sends them", self._worker)
         self._task = None
         self._hand.stop()
+        if self.tally.dropped:
+            log.warning("%s has left out %d spans that were refused for good", self._worker, self.tally.dropped)
         with contextlib.suppress(StoreError):  # then a little more is sent again
             await self._ledger.pay(self._worker, self._pos if self.tally.owing and self._sink is not None else None)
 
@@ -193,8 +182,8 @@ class Exporter:
             if failed:
                 await self._take_up(failed, runs, whole=True)
         spans = await self._hand.do(partial(self._spans, entries, runs))
-        if spans and self._sink is not None:
-            await self._deliver(spans, self._sink)
+        if spans and self._delivery is not None:
+            await self._delivery.bring(spans)
         if self._meters is not None and runs is self._runs:
             await self._hand.do(partial(self._count, self._meters, entries))
         for entry in entries:
@@ -246,17 +235,6 @@ class Exporter:
                 self.tally.broken += 1
                 runs[entry.run] = Followed(None, seq=entry.seq)
         return found
-
-    async def _deliver(self, spans: list[SpanRecord], sink: SpanSink) -> None:
-        """Offer them to the sink until it takes them."""
-        delay_s = FIRST_DELAY_S
-        while not await self._hand.do(partial(sink.send, spans)):
-            if not self.tally.refused:
-                log.warning("spans are not taken; they stay in the journal and are offered again until they are")
-            self.tally.refused += 1
-            await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 2, LONGEST_DELAY_S)
-        self.tally.sent += len(spans)
 
 
 def _lost(entries: Sequence[Entry], runs: dict[int, Followed]) -> dict[int, bool]:

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from durable_core import JournalEntry, RunTrace, SpanRecord, kernel
+from durable_core.tracing import delivery
 from durable_core.tracing import exporter as exporting
+from durable_core.tracing.answers import Accepted
+from durable_core.tracing.collector import Collector as OtlpCollector
 from durable_core.tracing.otel import Converter, OtelSink, export_directly, export_failures
 from sagas import DefinitionError, Orchestrator, Retry, Saga, current, resource, saga, step
 from sagas.blocking import Orchestrator as BlockingOrchestrator
@@ -107,7 +109,7 @@ async def debts_paid(running: Orchestrator) -> None:
 @pytest.fixture(autouse=True)
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long here."""
-    monkeypatch.setattr(exporting, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(delivery, "FIRST_DELAY_S", 0.01)
     monkeypatch.setattr(exporting, "POLL_S", 0.01)
     monkeypatch.setattr(exporting, "DEBTS_S", 0.05)
 
@@ -455,9 +457,11 @@ def test_a_span_that_cannot_be_written_keeps_no_other_from_it(caplog: pytest.Log
     good = SpanRecord("good", 1, 2, None, 3, 4, {})
     with collector_of() as found:
         provider = TracerProvider(shutdown_on_exit=False)
-        export_directly(provider, OTLPSpanExporter(f"{found.url}/v1/traces"))
+        export_directly(provider, OtlpCollector(f"{found.url}/v1/traces"))
         bad = [good._replace(name="float", start_ns=3.5), good._replace(name="early", start_ns=-1)]  # type: ignore[arg-type]
-        assert OtelSink(provider, "sagas", "saga").send([good, *bad, good._replace(name="also", span_id=5)])
+        assert (
+            OtelSink(provider, "sagas", "saga").send([good, *bad, good._replace(name="also", span_id=5)]) == Accepted()
+        )
         assert [span.name for span in found.spans] == ["good", "also"]
     assert [record.getMessage().split("'")[1] for record in caplog.records] == ["float", "early"]
 
