@@ -117,9 +117,9 @@ from durable_core.stores import Migrated, migrate, open_store
 from durable_core.tracing.wanted import spans_wanted
 
 if TYPE_CHECKING:
-    from durable_core.tracing.counting import METRICS, Metric
     from durable_core.tracing.documents import jaeger_document, otlp_document
     from durable_core.tracing.fold import RunTrace, spans_of
+    from durable_core.tracing.metrics import METRICS, Metric
     from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord
     from durable_core.tracing.vocabulary import (
         Closes,
@@ -140,9 +140,9 @@ if TYPE_CHECKING:
     )
 
 LATER = {
-    "counting": ("METRICS", "Metric"),
     "documents": ("jaeger_document", "otlp_document"),
     "fold": ("RunTrace", "spans_of"),
+    "metrics": ("METRICS", "Metric"),
     "span": ("SpanEvent", "SpanLink", "SpanRecord"),
     "vocabulary": ("Closes", "Ending", "Meaning", "Notes", "Opens", "StepWords", "Vocabulary"),
     "wiring": ("Tracing", "bring_spans", "collector_at", "export_directly", "export_failures", "tracing_with"),

@@ -14,15 +14,16 @@ from functools import partial
 
 from durable_core.errors import StoreError
 from durable_core.model.entry import Entry, EntryKind
-from durable_core.model.run import OPEN, RunQuery, RunRecord
+from durable_core.model.run import RunRecord
 from durable_core.model.trace import origin_of
 from durable_core.ports import MeasureSink, SpanLedger, Store
 from durable_core.tracing.answers import SpanSink
-from durable_core.tracing.counting import Counting, Measure
+from durable_core.tracing.counting import NS, Counting
 from durable_core.tracing.delivery import FIRST_DELAY_S, Delivery, Tally
 from durable_core.tracing.fold import RunTrace
 from durable_core.tracing.following import Followed
 from durable_core.tracing.hand import Hand, breathing
+from durable_core.tracing.metrics import Measure
 from durable_core.tracing.span import SpanRecord
 from durable_core.tracing.vocabulary import Vocabulary
 
@@ -36,6 +37,8 @@ NOTE_S = 0.5
 """How often to note what has been exported: after a crash, so much is sent again."""
 DEBTS_S = 2.0
 """How often to look for what dead workers owe."""
+GAUGE_S = 10.0
+"""How often to look how all runs of the store stand: it takes 50 ms where a hundred thousand wait."""
 MOST_FOLLOWED = 10_000
 """Runs whose traces are kept in memory; others are read again when they go on."""
 TROUBLE = frozenset({EntryKind.PARKED.value, EntryKind.FAULTED.value})
@@ -52,6 +55,7 @@ class Exporter:
         vocabulary: Vocabulary,
         *,
         progress: Callable[[], int],
+        now_ns: Callable[[], int],
         failures: bool = False,
         meters: MeasureSink | None = None,
     ) -> None:
@@ -61,13 +65,14 @@ class Exporter:
         self._sink = sink
         self._vocabulary = vocabulary
         self._progress = progress
+        self._now_ns = now_ns
         self._failures = failures
         self._meters = meters
         self._runs: dict[int, Followed] = {}
         self._counting: dict[int, Counting] = {}
         self._pos: int = 0
         self._noted: int = 0
-        self._note_at = 0.0
+        self._note_at = self._gauge_at = 0.0
         self._leaving = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._delivery: Delivery | None = None
@@ -164,12 +169,17 @@ class Exporter:
             await self._ledger.pay(debtor, None)
 
     async def _gauge(self) -> None:
-        """Tell how many runs of the whole store have not ended, by how they stand."""
-        if self._meters is None:
+        """Tell of the whole store how many runs stand how that have not ended, and how long one waits for a worker."""
+        loop = asyncio.get_running_loop()
+        if self._meters is None or loop.time() < self._gauge_at:
             return
-        for status in sorted(OPEN):
-            count = await self._store.count(RunQuery(statuses=frozenset({status})))
-            self._meters.record(Measure("active", count, {"status": status.value}))
+        self._gauge_at = loop.time() + GAUGE_S
+        for status, query in self._vocabulary.standings().items():
+            self._meters.record(Measure("active", await self._store.count(query), {"status": status}))
+        now_ns = self._now_ns()
+        waiting = [await self._store.next_wake_ns(after_ns=0), await self._ledger.unbegun_since_ns()]
+        age_ns = max((now_ns - since_ns for since_ns in waiting if since_ns is not None), default=0)
+        self._meters.record(Measure("oldest_runnable.age", max(0, age_ns) / NS, {}))
 
     async def _export(self, entries: Sequence[Entry], runs: dict[int, Followed]) -> None:
         """Send the spans of these entries; returns once they have been taken."""

@@ -1,13 +1,14 @@
 """What an engine is given so that its runs are traced; nothing of OpenTelemetry is loaded unless spans are wanted."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
 from durable_core.ports import MeasureSink, TraceContext
 from durable_core.tracing.answers import SpanSink
+from durable_core.tracing.metrics import Measure
 from durable_core.tracing.vocabulary import CORE, Vocabulary
 from durable_core.tracing.wanted import spans_wanted
 
@@ -33,6 +34,11 @@ class Tracing:
     """Whether a run that was not sampled is exported in full once it fails."""
     meters: MeasureSink | None = None
     """Where measurements go."""
+
+    def commit_timer(self) -> Callable[[float], None] | None:
+        """Who is to be told how many seconds each commit has taken; None where nobody measures."""
+        meters = self.meters
+        return None if meters is None else lambda took_s: meters.record(Measure("commit.duration", took_s, {}))
 
 
 def tracing_with(tracer_provider: object = None, *, vocabulary: Vocabulary = CORE) -> Tracing | None:
@@ -63,7 +69,7 @@ def _meters(vocabulary: Vocabulary) -> MeasureSink | None:
         return None
     from durable_core.tracing import meters  # noqa: PLC0415 - as above
 
-    return meters.meters_in_use(scope=vocabulary.scope, prefix=vocabulary.prefix)
+    return meters.meters_in_use(vocabulary)
 
 
 def export_directly(provider: "TracerProvider", exporter: "SpanExporter | Posting") -> None:
