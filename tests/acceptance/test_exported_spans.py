@@ -196,6 +196,34 @@ def test_a_saga_that_goes_from_worker_to_worker_is_one_trace(place: Place):
     play(main)
 
 
+def test_what_was_begun_untraced_and_is_undone_traced_has_no_loose_end(place: Place):
+    """A traced worker takes up what an untraced one began: all that its spans are under or link to is sent before."""
+
+    async def main() -> None:
+        world = World().plan("hotel", "broken", "ok").plan("flight", "refused")
+        gate = world.gate("flight")
+        async with place.dying(trip, world=world) as first:
+            assert first.engine.exporter is None
+            await first.start(trip, "ann", id="trip")
+            await entered(gate, first)
+        gate.opened.set()
+        provider, collector = collecting()
+        async with place.orchestrator(trip, world=world, tracer_provider=provider) as second:
+            assert (await end_of(await second.get("trip"), second)).status == "compensated"
+            want = await expected(second, "trip")
+        sent: set[int] = set()
+        for span in collector.taken:
+            parent = [] if span.parent is None else [span.parent.span_id]
+            assert {*parent, *(link.context.span_id for link in span.links)} <= sent, f"{span.name} comes too early"
+            sent.add(_id(span))
+        assert sent <= {span.span_id for span in want}
+        names = [span.name for span in collector.taken]
+        assert names.index("hotel #2") < names.index("undo hotel"), "what it undoes, though another worker did it"
+        assert names.index("car") < names.index("undo car")
+
+    play(main)
+
+
 def test_spans_that_are_refused_are_offered_until_they_are_taken(place: Place):
     """An exporter that is down delays no saga; once it is up it gets every span."""
 
@@ -413,6 +441,7 @@ def test_a_run_that_was_not_traced_at_first_has_no_orphans(place: Place):
             "wait go",
             "flight",
             "compensate",
+            "car",
             "undo car",
             "compensate done",
             "outcome compensated",
