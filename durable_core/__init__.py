@@ -116,9 +116,9 @@ if TYPE_CHECKING:
     from durable_core.runtime.steps import OutcomeUnknown
     from durable_core.runtime.waiters import RunOutcome
     from durable_core.stores import Migrated, migrate, open_store
-    from durable_core.tracing.counting import METRICS, Metric
     from durable_core.tracing.documents import jaeger_document, otlp_document
     from durable_core.tracing.fold import RunTrace, spans_of
+    from durable_core.tracing.metrics import METRICS, Metric
     from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord
     from durable_core.tracing.vocabulary import (
         Closes,
@@ -130,7 +130,15 @@ if TYPE_CHECKING:
         Vocabulary,
     )
     from durable_core.tracing.wanted import spans_wanted
-    from durable_core.tracing.wiring import Tracing, export_directly, export_failures, tracing_with
+    from durable_core.tracing.wiring import (
+        Tracing,
+        bring_spans,
+        collector_at,
+        export_directly,
+        export_failures,
+        tracing_with,
+    )
+
 
 LATER = {
     "bodies.blocks": ("ChildBlock", "ParallelBlock", "in_lanes"),
@@ -191,13 +199,13 @@ LATER = {
     "runtime.steps": ("OutcomeUnknown",),
     "runtime.waiters": ("RunOutcome",),
     "stores": ("Migrated", "migrate", "open_store"),
-    "tracing.counting": ("METRICS", "Metric"),
     "tracing.documents": ("jaeger_document", "otlp_document"),
     "tracing.fold": ("RunTrace", "spans_of"),
+    "tracing.metrics": ("METRICS", "Metric"),
     "tracing.span": ("SpanEvent", "SpanLink", "SpanRecord"),
     "tracing.vocabulary": ("Closes", "Ending", "Meaning", "Notes", "Opens", "StepWords", "Vocabulary"),
     "tracing.wanted": ("spans_wanted",),
-    "tracing.wiring": ("Tracing", "export_directly", "export_failures", "tracing_with"),
+    "tracing.wiring": ("Tracing", "bring_spans", "collector_at", "export_directly", "export_failures", "tracing_with"),
 }
 """The other names, by the module that they are loaded from once they are asked for: few programs need them all."""
 
@@ -315,10 +323,12 @@ __all__ = [
     "WorkerSeen",
     "WrongState",
     "at",
+    "bring_spans",
     "capture",
     "check_name",
     "check_timeout",
     "check_version",
+    "collector_at",
     "current",
     "derived",
     "describe",

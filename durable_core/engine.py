@@ -6,7 +6,7 @@ Invariant: what a call reports has been committed before it returns.
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from durable_core.bodies.binding import Binder
 from durable_core.errors import DefinitionError
@@ -20,6 +20,10 @@ from durable_core.operators import Operators
 from durable_core.ports import Clock
 from durable_core.runs import Runs
 from durable_core.runtime.settings import Settings
+from durable_core.tracing.wanted import spans_wanted
+
+if TYPE_CHECKING:
+    from durable_core.tracing.wiring import Tracing
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,6 +45,8 @@ class Engine(Operators):
         store_timeout: how long a call waits for a store that fails before it raises ``StoreError``.
         max_crashes: after so many deaths of the process within one step its run is stuck.
         on_attention: called, at least once, when a run gets stuck, or a step of it has failed ten times and goes on.
+        tracer_provider: where spans go: a provider of OpenTelemetry's SDK. By default the global one, where the program
+            has set one; else nothing is traced.
 
     Raises:
         DefinitionError: an argument makes no sense; the message names it.
@@ -58,12 +64,14 @@ class Engine(Operators):
         store_timeout: Span = timedelta(seconds=30),
         max_crashes: int = 5,
         on_attention: Callable[[RunInfo], Awaitable[None]] | None = None,
+        tracer_provider: object = None,
     ) -> None:
         settings = Settings.of(
             worker=worker, concurrency=concurrency, grace=grace, store_timeout=store_timeout, max_crashes=max_crashes
         )
         self._on_attention = on_attention
-        self.runs = Runs(url, settings=settings, clock=clock, on_attention=self._attend if on_attention else None)
+        attend = self._attend if on_attention else None
+        self.runs = Runs(url, settings=settings, clock=clock, on_attention=attend, tracing=_tracing(tracer_provider))
         self._binder = Binder(self.runs.codec)
         self._registered: dict[tuple[str, int], Durable[..., Any]] = {}
         for function in functions:
@@ -159,3 +167,15 @@ class Engine(Operators):
         """
         record = await self.runs.find(id)
         return RunHandle(self, RunRef(record.num, record.id, record.name, record.version))
+
+
+def _tracing(tracer_provider: object) -> "Tracing | None":
+    """Where spans go; None, and nothing is loaded for it, where nobody wants them."""
+    if not spans_wanted(tracer_provider):
+        return None
+    from durable_core.tracing.wiring import tracing_with  # noqa: PLC0415 - only for those who want spans
+
+    try:
+        return tracing_with(tracer_provider)
+    except TypeError as error:
+        raise DefinitionError(f"{error}; give one of its SDK, or none") from None

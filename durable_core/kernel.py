@@ -129,6 +129,8 @@ class Kernel:
             on_lost=self._lost,
             patience_s=self.settings.store_timeout_s,
         )
+        if self.tracing is not None:
+            self._writer.timed = self.tracing.commit_timer()
         if self.settings.worker:
             self._begin_work(self._writer)
             self.exporter = await self._exporting()
@@ -231,6 +233,7 @@ class Kernel:
             tracing.sink,
             tracing.vocabulary,
             progress=self.progress,
+            now_ns=self.clock.now_ns,
             failures=tracing.failures,
             meters=tracing.meters,
         )

@@ -80,6 +80,10 @@ class SpanLedger(Protocol):
         """The first entries of ``worker`` after a position, each with its own, in the order of its commits."""
         ...
 
+    async def unbegun_since_ns(self) -> int | None:
+        """When the oldest run was made that no worker has begun; None where there is none. Paused ones do not count."""
+        ...
+
     async def find_nums(self, nums: Sequence[int]) -> list[RunRecord]:
         """The runs of these numbers, in no order; unknown ones are left out."""
         ...
@@ -259,14 +263,6 @@ class Store(SpanLedger, Protocol):
 
     async def forget(self, *, now_ns: int, limit: int) -> int:
         """Drop up to ``limit`` tombstones whose time has come; their ids are free again. Returns how many."""
-        ...
-
-
-class SpanSink(Protocol):
-    """Takes spans out of the process."""
-
-    def send(self, spans: Sequence[Any]) -> bool:
-        """Send them; False where they have to be sent again. Called on a thread of its own: it may block."""
         ...
 
 

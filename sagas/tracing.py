@@ -1,10 +1,11 @@
-"""Traces: ``configure`` sends them, called first in a program; ``document`` writes one.
+"""Traces: ``configure`` sends them, called first in a program; ``document`` writes one, ``send`` sends one again.
 
 Sending needs the extra ``otlp`` (``pip install 'durable-sagas[otlp]'``). Jaeger takes what is sent, at port 4318.
 
 Invariant: what is sent says nothing of the process that sends it, so that every worker sends the same.
 """
 
+import asyncio
 import logging
 import os
 import threading
@@ -16,6 +17,9 @@ from durable_core import (
     DefinitionError,
     RunNotFound,
     RunRecord,
+    SpanRecord,
+    bring_spans,
+    collector_at,
     export_directly,
     export_failures,
     jaeger_document,
@@ -30,13 +34,14 @@ if TYPE_CHECKING:
 
     from sagas.orchestrator import Orchestrator
 
-__all__ = ["StepLogs", "configure", "document", "flush", "wanted"]
+__all__ = ["StepLogs", "configure", "document", "flush", "send", "wanted"]
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 QUEUE = 20_000
 """Spans that steps' own instrumentation may have waiting; the sagas' own wait in the journal."""
 TRACES = "/v1/traces"
 SERVICE = "sagas"
+NOT_INSTALLED = "traces need the exporter of OTLP to be sent; install it: pip install 'durable-sagas[otlp]'"
 WRITERS = {"jaeger": jaeger_document, "otlp": otlp_document}
 
 _configured: "list[tuple[str | None, str, bool, TracerProvider]]" = []
@@ -76,9 +81,7 @@ def configure(endpoint: str | None = None, service_name: str = SERVICE, *, failu
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     except ImportError as error:
-        raise DefinitionError(
-            "sagas.tracing.configure() needs the exporter of OTLP; install it: pip install 'durable-sagas[otlp]'"
-        ) from error
+        raise DefinitionError(NOT_INSTALLED) from error
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         raise DefinitionError(
             "this program has set a tracer provider already, so sagas.tracing.configure() would not be heard; call it "
@@ -89,7 +92,7 @@ def configure(endpoint: str | None = None, service_name: str = SERVICE, *, failu
     if not _disabled():
         size = None if os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") else QUEUE
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(url), max_queue_size=size))
-        export_directly(provider, OTLPSpanExporter(url))
+        _direct(provider, url)
     if failures:
         export_failures(provider)
     trace.set_tracer_provider(provider)
@@ -108,10 +111,51 @@ async def document(
     Raises:
         SagaNotFound: no saga has this id.
     """
+    spans = await _spans(orchestrator, id)
+    return WRITERS[form](spans, service=service_name, scope=VOCABULARY.scope)
+
+
+async def send(
+    orchestrator: "Orchestrator",
+    id: str,
+    *,
+    endpoint: str | None = None,
+    service_name: str = SERVICE,
+    within_s: float = 30.0,
+) -> tuple[int, int]:
+    """Send a saga's whole trace once more, as far as it is durable: the same spans, to the byte, as its workers send.
+
+    For what a collector has lost or has refused, and for sagas that ran untraced or unsampled.
+
+    Args:
+        orchestrator: on the saga's store; it needs neither tracing nor a worker.
+        id: the saga's; of a child the whole trace of its root is sent.
+        endpoint: where to, as for ``configure``.
+        service_name: as for ``configure``.
+        within_s: how long to offer them to a collector that does not take them.
+
+    Returns:
+        How many spans were taken, and how many were refused for good.
+
+    Raises:
+        SagaNotFound: no saga has this id.
+        TimeoutError: not all of them were settled in time; they may be sent again.
+        DefinitionError: the extra is not installed, or the endpoint is no address.
+    """
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - only for those who send spans
+
+    provider = TracerProvider(resource=_resource(service_name), shutdown_on_exit=False)
+    _direct(provider, None if endpoint is None else _url(endpoint))
+    spans = await _spans(orchestrator, id)
+    async with asyncio.timeout(within_s):
+        tally = await bring_spans(spans, provider, VOCABULARY)
+    return tally.sent, tally.dropped
+
+
+async def _spans(orchestrator: "Orchestrator", id: str) -> list[SpanRecord]:
     await orchestrator.get(id)
     record = await _root(orchestrator, id)
-    spans = spans_of(record, await orchestrator.engine.journal(record.num), vocabulary=VOCABULARY)
-    return WRITERS[form](spans, service=service_name, scope=VOCABULARY.scope)
+    return spans_of(record, await orchestrator.engine.journal(record.num), vocabulary=VOCABULARY)
 
 
 async def _root(orchestrator: "Orchestrator", id: str) -> RunRecord:
@@ -162,6 +206,18 @@ def flush(within_s: float = 3.0) -> None:
 
 def _disabled() -> bool:
     return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def _direct(provider: "TracerProvider", url: str | None) -> None:
+    """Have the spans of sagas sent there, past the provider's queue."""
+    try:
+        export_directly(provider, collector_at(url))
+    except ImportError as error:
+        raise DefinitionError(NOT_INSTALLED) from error
+    except ValueError as error:
+        raise DefinitionError(
+            f"the environment's OTEL_EXPORTER_OTLP_TIMEOUT is no number of seconds: {error}; set one, or unset it"
+        ) from error
 
 
 def _url(endpoint: str) -> str:

@@ -1,7 +1,9 @@
 """A collector for tests: takes OTLP over HTTP on the loopback, decodes it, and keeps it in the order of its arrival."""
 
+import gzip
 import threading
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -33,6 +35,14 @@ class Collector:
     requests: int = 0
     answers: list[int] = attrs.field(factory=list[int])
     """Statuses of the next requests; 200 after them."""
+    headers: dict[str, str] = attrs.field(factory=dict[str, str])
+    """Sent with every answer that is no success."""
+    body: bytes = b""
+    """What it says with a success."""
+    minds: Callable[[Taken], bool] | None = None
+    """A request with such a span is refused with 400."""
+    asked: list[dict[str, str]] = attrs.field(factory=list[dict[str, str]])
+    """The headers of each request."""
     hold: threading.Event = attrs.field(factory=threading.Event)
     """Unset while requests are not answered at all."""
 
@@ -58,6 +68,10 @@ def _decoded(body: bytes) -> Iterator[Taken]:
                 )
 
 
+def _unpacked(body: bytes, how: str | None) -> bytes:
+    return {"gzip": gzip.decompress, "deflate": zlib.decompress}.get(how or "", bytes)(body)
+
+
 @contextmanager
 def collector() -> Iterator[Collector]:
     """A collector that listens until the block is left."""
@@ -68,11 +82,19 @@ def collector() -> Iterator[Collector]:
             found.requests += 1
             found.hold.wait()
             status = found.answers.pop(0) if found.answers else 200
+            spans = list(_decoded(_unpacked(body, self.headers["Content-Encoding"])))
+            found.asked.append(dict(self.headers.items()))
+            if found.minds is not None and any(map(found.minds, spans)):
+                status = 400
             if status == 200:
-                found.spans += _decoded(body)
+                found.spans += spans
             self.send_response(status)
-            self.send_header("Content-Length", "0")
+            told = found.body if status == 200 else b"no"
+            for name, value in ({} if status == 200 else found.headers).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(told)))
             self.end_headers()
+            self.wfile.write(told)
 
         def log_message(self, *_about: Any) -> None:
             """Say nothing."""

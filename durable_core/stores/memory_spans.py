@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from durable_core.model.entry import Entry
-from durable_core.model.run import RunRecord
+from durable_core.model.run import RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from durable_core.stores.memory import MemoryData
@@ -22,6 +22,21 @@ class Owing:
         """The runs of these numbers; see ``SpanLedger.find_nums``."""
         self._check_open()
         return [self.data.runs[num] for num in dict.fromkeys(nums) if num in self.data.runs]
+
+    async def unbegun_since_ns(self) -> int | None:
+        """Since when a run has waited to be begun; see ``SpanLedger.unbegun_since_ns``."""
+        self._check_open()
+        return min(
+            (
+                run.created_at_ns
+                for run in self.data.runs.values()
+                if run.status is RunStatus.PENDING
+                and run.owner is None
+                and not run.paused
+                and not self.data.journals.get(run.num)
+            ),
+            default=None,
+        )
 
     async def owe(self, worker: str) -> int:
         """Let ``worker`` owe the spans of what it writes; see ``SpanLedger.owe``."""

@@ -220,6 +220,10 @@ class SqliteStore(Local):
         """Note what has been exported; see ``SpanLedger.pay``."""
         await self._transact("note what was exported", partial(self._file.writer.pay, worker, pos), rows=1)
 
+    async def unbegun_since_ns(self) -> int | None:
+        """Since when a run has waited to be begun; see ``SpanLedger.unbegun_since_ns``."""
+        return await self._ask_at_length(lambda reader: reader.unbegun_since_ns())
+
     async def written(self, worker: str, *, after: int, limit: int) -> list[tuple[int, Entry]]:
         """What ``worker`` has written; see ``SpanLedger.written``. Read on the thread of the long questions."""
         return await self._ask_at_length(lambda reader: reader.written(worker, after=after, limit=limit))

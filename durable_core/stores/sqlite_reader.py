@@ -50,6 +50,12 @@ SELECT wake_at_ns FROM runs
 WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns > ? AND paused = 0
 ORDER BY wake_at_ns LIMIT 1
 """
+UNBEGUN = """
+SELECT created_at_ns FROM runs
+WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns = 0 AND paused = 0 AND status = 'pending'
+    AND NOT EXISTS (SELECT 1 FROM journal WHERE run = runs.num)
+ORDER BY num LIMIT 1
+"""
 UNSERVED = """
 ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns <= ?
     AND (paused = 0 OR EXISTS (SELECT 1 FROM signals WHERE run = runs.num))
@@ -247,6 +253,11 @@ class Reader:
     def next_wake_ns(self, *, after_ns: int) -> int | None:
         """When the next run after that time could be claimed."""
         row = self._connection.execute(NEXT_WAKE, (after_ns,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def unbegun_since_ns(self) -> int | None:
+        """When the oldest run was made that nobody has begun."""
+        row = self._connection.execute(UNBEGUN).fetchone()
         return None if row is None else int(row[0])
 
     def other_workers(self, worker: str | None) -> list[str]:

@@ -108,6 +108,10 @@ class FaultyStore:
         """The runs that wait in vain."""
         return await self._call("question for the unserved", partial(self.inner.unserved, now_ns=now_ns))
 
+    async def unbegun_since_ns(self) -> int | None:
+        """Since when a run has waited to be begun."""
+        return await self._call("question for the unbegun", self.inner.unbegun_since_ns)
+
     async def tally(self, name: str | None = None) -> list[Tally]:
         """How many runs stand how."""
         return await self._call("tally", partial(self.inner.tally, name))

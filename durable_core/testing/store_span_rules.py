@@ -1,5 +1,5 @@
 """What a store must know of the spans that are still to be exported; a part of ``StoreContract``."""
-# ruff: noqa: S101 - a test suite asserts, and its numbers are examples
+# ruff: noqa: S101, PLR2004 - a test suite asserts, and its numbers are examples
 
 from durable_core.model.run import RunStatus
 from durable_core.ports import Store
@@ -32,6 +32,23 @@ class SpanRules(Rules):
                 assert await _read(store, "w1", after=places[-1]) == []
                 assert await _read(store, "w2") == [(two, 1)]
                 assert await _read(store, "nobody") == []
+
+    @in_loop
+    async def test_the_oldest_run_that_nobody_has_begun_is_known(self, make_store: MakeStore) -> None:
+        """Since when a run waits to be begun: one with an owner, with an entry, or that is paused does not count."""
+        async with opened(make_store, "w1") as (store,):
+            assert await store.unbegun_since_ns() is None
+            await add(store, "owned", owner="w1", wake_at_ns=None, created_at_ns=10)
+            begun = await add(store, "begun", created_at_ns=20)
+            await store.commit(new_batch(entries=[new_entry(begun, 1)]))
+            paused = await add(store, "paused", created_at_ns=30)
+            await store.commit(
+                new_batch(updates=[new_update(paused, status=RunStatus.PENDING, wake_at_ns=0, paused=True)])
+            )
+            assert await store.unbegun_since_ns() is None
+            await add(store, "first", created_at_ns=40)
+            await add(store, "second", created_at_ns=50)
+            assert await store.unbegun_since_ns() == 40
 
     @in_loop
     async def test_a_worker_owes_from_when_it_says_so(self, make_store: MakeStore) -> None:

@@ -4,57 +4,15 @@ Invariant: no id is in an attribute, so that a store of measurements does not gr
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
-
-import attrs
+from collections.abc import Iterator, Sequence
 
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.keys import name_of
 from durable_core.model.run import RunRecord
-from durable_core.tracing.vocabulary import Vocabulary
+from durable_core.tracing.metrics import Attribute, Measure
+from durable_core.tracing.vocabulary import PLAIN, Vocabulary
 
 NS = 1_000_000_000
-Attribute = str | int
-
-
-class Measure(NamedTuple):
-    """One thing to count or to record."""
-
-    name: str
-    """Of ``METRICS``, without the prefix."""
-    value: float
-    attributes: Mapping[str, Attribute]
-    """Names without the prefix."""
-
-
-@attrs.frozen
-class Metric:
-    """One instrument."""
-
-    name: str
-    kind: Literal["counter", "histogram", "gauge"]
-    unit: str
-    attributes: tuple[str, ...]
-    description: str
-
-
-METRICS = (
-    Metric("started", "counter", "1", ("name", "version"), "Those that have begun"),
-    Metric("ended", "counter", "1", ("name", "version", "status"), "Those that have ended, by how"),
-    Metric(
-        "step.attempts",
-        "counter",
-        "1",
-        ("name", "step.name", "step.kind", "step.outcome"),
-        "Attempts of steps that have ended, by outcome; compensations and probes by their kind",
-    ),
-    Metric("duration", "histogram", "s", ("name", "status"), "From start to end"),
-    Metric("step.duration", "histogram", "s", ("name", "step.name", "step.kind", "step.outcome"), "Of one attempt"),
-    Metric("start.lag", "histogram", "s", ("name",), "From start to the first thing that was done for it"),
-    Metric("timer.lag", "histogram", "s", ("name",), "By how much a sleep, a timeout or a retry came late"),
-    Metric("active", "gauge", "1", ("status",), "Those that have not ended, by how they stand; of the whole store"),
-)
 
 
 class Counting:
@@ -100,8 +58,11 @@ class Counting:
                 due_ns = self._due.pop(entry.key, None)
                 if due_ns is not None:
                     yield Measure("timer.lag", _seconds(due_ns, entry.at_ns), {"name": self._name})
-            case EntryKind.ANSWERED | EntryKind.CLOSED | EntryKind.GAVE_UP:
+            case EntryKind.ANSWERED | EntryKind.CLOSED:
                 self._due.pop(entry.key, None)
+            case EntryKind.GAVE_UP:
+                self._due.pop(entry.key, None)
+                yield from self._over(entry, str(entry.label))
             case EntryKind.SUCCEEDED | EntryKind.FAILED:
                 self._await(entry)
                 yield from self._attempt(entry)
@@ -126,7 +87,13 @@ class Counting:
         if entry.started_at_ns is not None:
             yield Measure("step.duration", _seconds(entry.started_at_ns, entry.at_ns), told)
         if entry.due_at_ns is None:
-            self._kinds.pop(entry.key, None)
+            yield from self._over(entry, outcome)
+
+    def _over(self, entry: Entry, outcome: str) -> Iterator[Measure]:
+        """A step has ended, with all its attempts: some kinds of them are counted by themselves."""
+        counts = self._vocabulary.kinds.get(self._kinds.pop(entry.key, ""), PLAIN).counts
+        if counts is not None:
+            yield Measure(counts, 1, {"name": self._name, "step.name": name_of(entry.key), "step.outcome": outcome})
 
     def _ended(self, entry: Entry) -> Iterator[Measure]:
         status = self._vocabulary.ending(entry).status

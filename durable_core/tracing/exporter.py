@@ -12,17 +12,18 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import attrs
-
 from durable_core.errors import StoreError
 from durable_core.model.entry import Entry, EntryKind
-from durable_core.model.run import OPEN, RunQuery, RunRecord
+from durable_core.model.run import RunRecord
 from durable_core.model.trace import origin_of
-from durable_core.ports import MeasureSink, SpanLedger, SpanSink, Store
-from durable_core.tracing.counting import Counting, Measure
+from durable_core.ports import MeasureSink, SpanLedger, Store
+from durable_core.tracing.answers import SpanSink
+from durable_core.tracing.counting import NS, Counting
+from durable_core.tracing.delivery import FIRST_DELAY_S, Delivery, Tally
 from durable_core.tracing.fold import RunTrace
 from durable_core.tracing.following import Followed
 from durable_core.tracing.hand import Hand, breathing
+from durable_core.tracing.metrics import Measure
 from durable_core.tracing.span import SpanRecord
 from durable_core.tracing.vocabulary import Vocabulary
 
@@ -36,25 +37,11 @@ NOTE_S = 0.5
 """How often to note what has been exported: after a crash, so much is sent again."""
 DEBTS_S = 2.0
 """How often to look for what dead workers owe."""
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
-"""How long to wait after the sink has refused."""
+GAUGE_S = 10.0
+"""How often to look how all runs of the store stand: it takes 50 ms where a hundred thousand wait."""
 MOST_FOLLOWED = 10_000
 """Runs whose traces are kept in memory; others are read again when they go on."""
 TROUBLE = frozenset({EntryKind.PARKED.value, EntryKind.FAULTED.value})
-
-
-@attrs.define
-class Tally:
-    """What an exporter has done so far."""
-
-    sent: int = 0
-    """Spans that the sink has taken."""
-    refused: int = 0
-    """How often the sink has refused a batch, which was kept and offered again."""
-    broken: int = 0
-    """Runs whose journal could not be told in spans, and that are left out from there on."""
-    owing: bool = False
-    """Whether the process was left before all spans were taken: the next one that exports sends the rest."""
 
 
 class Exporter:
@@ -68,6 +55,7 @@ class Exporter:
         vocabulary: Vocabulary,
         *,
         progress: Callable[[], int],
+        now_ns: Callable[[], int],
         failures: bool = False,
         meters: MeasureSink | None = None,
     ) -> None:
@@ -77,15 +65,17 @@ class Exporter:
         self._sink = sink
         self._vocabulary = vocabulary
         self._progress = progress
+        self._now_ns = now_ns
         self._failures = failures
         self._meters = meters
         self._runs: dict[int, Followed] = {}
         self._counting: dict[int, Counting] = {}
         self._pos: int = 0
         self._noted: int = 0
-        self._note_at = 0.0
+        self._note_at = self._gauge_at = 0.0
         self._leaving = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._delivery: Delivery | None = None
         self.tally = Tally()
 
     async def start(self) -> None:
@@ -97,6 +87,8 @@ class Exporter:
         if self._sink is None:
             await self._ledger.pay(self._worker, None)
         self._hand = Hand("spans")
+        if self._sink is not None:
+            self._delivery = Delivery(self._sink, self._hand, self.tally)
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
     async def close(self, *, within_s: float) -> None:
@@ -111,6 +103,8 @@ class Exporter:
             log.warning("%s is left before all spans were taken: the next worker that exports sends them", self._worker)
         self._task = None
         self._hand.stop()
+        if self.tally.dropped:
+            log.warning("%s has left out %d spans that were refused for good", self._worker, self.tally.dropped)
         with contextlib.suppress(StoreError):  # then a little more is sent again
             await self._ledger.pay(self._worker, self._pos if self.tally.owing and self._sink is not None else None)
 
@@ -175,12 +169,17 @@ class Exporter:
             await self._ledger.pay(debtor, None)
 
     async def _gauge(self) -> None:
-        """Tell how many runs of the whole store have not ended, by how they stand."""
-        if self._meters is None:
+        """Tell of the whole store how many runs stand how that have not ended, and how long one waits for a worker."""
+        loop = asyncio.get_running_loop()
+        if self._meters is None or loop.time() < self._gauge_at:
             return
-        for status in sorted(OPEN):
-            count = await self._store.count(RunQuery(statuses=frozenset({status})))
-            self._meters.record(Measure("active", count, {"status": status.value}))
+        self._gauge_at = loop.time() + GAUGE_S
+        for status, query in self._vocabulary.standings().items():
+            self._meters.record(Measure("active", await self._store.count(query), {"status": status}))
+        now_ns = self._now_ns()
+        waiting = [await self._store.next_wake_ns(after_ns=0), await self._ledger.unbegun_since_ns()]
+        age_ns = max((now_ns - since_ns for since_ns in waiting if since_ns is not None), default=0)
+        self._meters.record(Measure("oldest_runnable.age", max(0, age_ns) / NS, {}))
 
     async def _export(self, entries: Sequence[Entry], runs: dict[int, Followed]) -> None:
         """Send the spans of these entries; returns once they have been taken."""
@@ -193,8 +192,8 @@ class Exporter:
             if failed:
                 await self._take_up(failed, runs, whole=True)
         spans = await self._hand.do(partial(self._spans, entries, runs))
-        if spans and self._sink is not None:
-            await self._deliver(spans, self._sink)
+        if spans and self._delivery is not None:
+            await self._delivery.bring(spans)
         if self._meters is not None and runs is self._runs:
             await self._hand.do(partial(self._count, self._meters, entries))
         for entry in entries:
@@ -246,17 +245,6 @@ class Exporter:
                 self.tally.broken += 1
                 runs[entry.run] = Followed(None, seq=entry.seq)
         return found
-
-    async def _deliver(self, spans: list[SpanRecord], sink: SpanSink) -> None:
-        """Offer them to the sink until it takes them."""
-        delay_s = FIRST_DELAY_S
-        while not await self._hand.do(partial(sink.send, spans)):
-            if not self.tally.refused:
-                log.warning("spans are not taken; they stay in the journal and are offered again until they are")
-            self.tally.refused += 1
-            await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 2, LONGEST_DELAY_S)
-        self.tally.sent += len(spans)
 
 
 def _lost(entries: Sequence[Entry], runs: dict[int, Followed]) -> dict[int, bool]:

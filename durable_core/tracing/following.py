@@ -1,7 +1,8 @@
 """A run as one process follows it: which of its spans this process has to export.
 
-Invariant: no span leaves before its parent has left by the same hand. Where a run is taken up in its midst, because
-another worker began it or it was not followed for long, the spans that hold later ones are sent again, the same.
+Invariant: no span leaves before its parent, and what it links to in its trace, have left by the same hand. Where a run
+is taken up in its midst, because another worker began it, traced or not, or it was not followed for long, the spans
+that later ones stand on are sent again, the same.
 """
 
 from collections import deque
@@ -9,13 +10,13 @@ from collections.abc import Sequence
 
 from durable_core.model.entry import Entry
 from durable_core.tracing.fold import RunTrace
-from durable_core.tracing.span import SHORT_NS, SpanRecord
+from durable_core.tracing.span import SpanRecord
 
 
 class Followed:
     """One run. Without a trace it is not exported: that was decided at its start."""
 
-    __slots__ = ("_holders", "_journal", "_repeat", "_rooted", "_trace", "seq")
+    __slots__ = ("_journal", "_repeat", "_rooted", "_trace", "_unsent", "seq")
 
     def __init__(
         self, trace: RunTrace | None, journal: Sequence[Entry] = (), *, repeat: bool = False, seq: int = 0
@@ -25,8 +26,8 @@ class Followed:
         """Entries of which some are other workers' business: they are taken up on the way, and not exported."""
         self._repeat = repeat
         """Whether they are exported nevertheless."""
-        self._holders: dict[int, SpanRecord] = {}
-        """Spans that this process has not sent and that may hold others."""
+        self._unsent: dict[int, SpanRecord] = {}
+        """Spans that this process has not sent, and that others may be under or link to."""
         self._rooted = False
         self.seq = seq
         """The last entry taken up."""
@@ -46,8 +47,8 @@ class Followed:
         if self._journal or not self._rooted:
             before = self._up_to(trace, entry)
         spans = trace.feed(entry)
-        if self._holders:
-            spans = [found for span in spans for found in (*self._above(span), span)]
+        if self._unsent:
+            spans = [found for span in spans for found in (*self._before(span), span)]
         return before + spans if before else spans
 
     def _up_to(self, trace: RunTrace, entry: Entry) -> list[SpanRecord]:
@@ -64,14 +65,14 @@ class Followed:
                 spans += trace.feed(other)
         if own:
             return spans
-        self._holders.update((span.span_id, span) for span in spans if span.end_ns - span.start_ns == SHORT_NS)
+        self._unsent.update((span.span_id, span) for span in spans)
         return []
 
-    def _above(self, span: SpanRecord) -> list[SpanRecord]:
-        """The unsent spans around ``span``, the outermost first."""
+    def _before(self, span: SpanRecord) -> list[SpanRecord]:
+        """The unsent spans that ``span`` stands on, each after those that it stands on itself."""
         found: list[SpanRecord] = []
-        around = self._holders.pop(span.parent_id or 0, None)
-        while around is not None:
-            found.append(around)
-            around = self._holders.pop(around.parent_id or 0, None)
-        return found[::-1]
+        for span_id in (span.parent_id, *(link.span_id for link in span.links)):
+            other = None if span_id is None else self._unsent.pop(span_id, None)
+            if other is not None:
+                found += (*self._before(other), other)
+        return found

@@ -7,21 +7,22 @@ generator of the library has a say in it.
 import logging
 import struct
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import Token
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import Event, ReadableSpan, Tracer, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace.status import Status, StatusCode
 
 from durable_core.model.trace import Mode, Origin, span_id_of, trace_id_of
+from durable_core.tracing.answers import Accepted, Answer, Later
 from durable_core.tracing.hand import breathing
 from durable_core.tracing.otlp import Encoder, keep
 from durable_core.tracing.span import SpanRecord, Value
@@ -31,8 +32,6 @@ log = logging.getLogger("durable_core.tracing")
 PER_PROCESS = ("process.", "host.", "os.", "container.", "thread.", "k8s.pod.", "service.instance.id")
 """Parts of a resource that would differ between the workers which export one saga."""
 FLUSH_MS = 30_000
-REQUEST = 500
-"""Spans of one request: collectors refuse what is too long, and stack traces are. A provider's queue holds as many."""
 FEW_VALUES = (
     "step.name",
     "step.kind",
@@ -47,11 +46,19 @@ FEW_VALUES = (
 
 _SAMPLED, _DROPPED = trace.TraceFlags(trace.TraceFlags.SAMPLED), trace.TraceFlags(trace.TraceFlags.DEFAULT)
 _ERROR, _UNSET = Status(StatusCode.ERROR), Status(StatusCode.UNSET)
-_DIRECT: "weakref.WeakKeyDictionary[TracerProvider, SpanExporter]" = weakref.WeakKeyDictionary()
+_DIRECT: "weakref.WeakKeyDictionary[TracerProvider, SpanExporter | Posting]" = weakref.WeakKeyDictionary()
 _FAILURES: "weakref.WeakSet[TracerProvider]" = weakref.WeakSet()
 
 
-def export_directly(provider: TracerProvider, exporter: SpanExporter) -> None:
+class Posting(Protocol):
+    """Takes a request of OTLP as bytes; see ``durable_core.tracing.collector``."""
+
+    def post(self, data: bytes) -> Answer:
+        """Send it. Called on a thread of its own: it may block."""
+        ...
+
+
+def export_directly(provider: TracerProvider, exporter: "SpanExporter | Posting") -> None:
     """Have the spans of runs go to ``exporter`` where ``provider`` is in use.
 
     An exporter says what was taken, and so nothing is lost; a provider's queue does not.
@@ -142,33 +149,41 @@ def version_here() -> str:
 
 
 class OtelSink:
-    """Sends spans by a provider's own processors, or by an exporter that was named for it."""
+    """Sends spans by a provider's own processors, or by what was named for it: a collector, or an exporter."""
 
     def __init__(self, provider: TracerProvider, scope: str, prefix: str) -> None:
         self._convert = Converter(provider.resource, scope)
-        self._processor = provider._active_span_processor  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-        self._exporter = _DIRECT.get(provider)
-        self._post = None if self._exporter is None else _posting(self._exporter)
+        tracer = provider.get_tracer(scope)
+        self._processor = tracer.span_processor if isinstance(tracer, Tracer) else None
+        self._direct = _DIRECT.get(provider)
         self._encode = self._convert.encoder()
         keep([f"{prefix}.{name}" for name in FEW_VALUES])
 
-    def send(self, spans: Sequence[SpanRecord]) -> bool:
-        """Send them; False where they have to be sent again."""
+    def send(self, spans: Sequence[SpanRecord]) -> Answer:
+        """Send them; see ``SpanSink.send``."""
         try:
-            return all(self._sent(spans[place : place + REQUEST]) for place in range(0, len(spans), REQUEST))
-        except Exception:
+            return self._sent(spans)
+        except Exception as error:
             log.exception("%d spans could not be exported; they are offered again", len(spans))
-            return False
+            return Later(f"{type(error).__name__}: {error}")
 
-    def _sent(self, spans: Sequence[SpanRecord]) -> bool:
-        if self._post is not None:
-            return self._post(self._written(spans))
+    def _sent(self, spans: Sequence[SpanRecord]) -> Answer:
+        direct = self._direct
+        if direct is not None and not isinstance(direct, SpanExporter):
+            return direct.post(self._written(spans))
         converted = [self._convert(span) for span in breathing(spans)]
-        if self._exporter is not None:
-            return self._exporter.export(converted) is SpanExportResult.SUCCESS
+        if direct is not None:
+            took = direct.export(converted) is SpanExportResult.SUCCESS
+            return Accepted() if took else Later(f"{type(direct).__name__} has failed")
+        if self._processor is None:
+            return Accepted()  # the provider has been switched off
         for span in converted:
             self._processor.on_end(span)
-        return self._processor.force_flush(FLUSH_MS)
+        return (
+            Accepted()
+            if self._processor.force_flush(FLUSH_MS)
+            else Later("the provider's processors have not sent them")
+        )
 
     def _written(self, spans: Sequence[SpanRecord]) -> bytes:
         """One request. A span that cannot be written must not keep the others from it."""
@@ -184,17 +199,6 @@ class OtelSink:
             log.exception("span %r cannot be written, and is left out", span.name)
             return False
         return True
-
-
-def _posting(exporter: SpanExporter) -> Callable[[bytes], bool] | None:
-    """How ``exporter`` sends bytes, where it is the one for OTLP over HTTP: its own messages cost five times as much.
-
-    None where this release of it keeps that elsewhere: then it is given spans, as any exporter.
-    """
-    post: Any = getattr(getattr(exporter, "_client", None), "export", None)
-    if post is None or not type(exporter).__module__.startswith("opentelemetry.exporter.otlp.proto.http"):
-        return None
-    return lambda data: bool(post(data).success)
 
 
 class OtelContext:

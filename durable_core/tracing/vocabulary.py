@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 
 from durable_core.model.entry import Entry
+from durable_core.model.run import OPEN, RunQuery
+from durable_core.tracing.metrics import Metric
 from durable_core.tracing.span import Value
 
 Attributes = Mapping[str, Value]
@@ -59,6 +61,8 @@ class StepWords:
     name: str = "{step}"
     serves: str | None = None
     """The attribute that names the step which it serves."""
+    counts: str | None = None
+    """The metric that counts those that have ended, by outcome; one of the vocabulary's own."""
 
 
 @attrs.frozen(kw_only=True)
@@ -82,6 +86,10 @@ def _no_facts(_entry: Entry) -> Attributes:
     return NOTHING
 
 
+def _standings() -> Mapping[str, RunQuery]:
+    return {status.value: RunQuery(statuses=frozenset({status})) for status in sorted(OPEN)}
+
+
 @attrs.frozen(kw_only=True)
 class Vocabulary:
     """One layer's words. The defaults are those of the core alone."""
@@ -97,6 +105,10 @@ class Vocabulary:
     signal: Callable[[Entry], Attributes] = _no_facts
     """What a signal's span says besides its name."""
     ending: Callable[[Entry], Ending] = _ending
+    standings: Callable[[], Mapping[str, RunQuery]] = _standings
+    """How a run may stand that has not ended, and which runs those are: each in one of them."""
+    metrics: tuple[Metric, ...] = ()
+    """Instruments besides ``METRICS``."""
 
 
 CORE = Vocabulary()

@@ -1,17 +1,25 @@
 """What an engine is given so that its runs are traced; nothing of OpenTelemetry is loaded unless spans are wanted."""
 
 import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
-from durable_core.ports import MeasureSink, SpanSink, TraceContext
+from durable_core.ports import MeasureSink, TraceContext
+from durable_core.tracing.answers import SpanSink
+from durable_core.tracing.metrics import Measure
 from durable_core.tracing.vocabulary import CORE, Vocabulary
 from durable_core.tracing.wanted import spans_wanted
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
+
+    from durable_core.tracing.collector import Collector
+    from durable_core.tracing.delivery import Tally
+    from durable_core.tracing.otel import Posting
+    from durable_core.tracing.span import SpanRecord
 
 
 @attrs.frozen
@@ -26,6 +34,11 @@ class Tracing:
     """Whether a run that was not sampled is exported in full once it fails."""
     meters: MeasureSink | None = None
     """Where measurements go."""
+
+    def commit_timer(self) -> Callable[[float], None] | None:
+        """Who is to be told how many seconds each commit has taken; None where nobody measures."""
+        meters = self.meters
+        return None if meters is None else lambda took_s: meters.record(Measure("commit.duration", took_s, {}))
 
 
 def tracing_with(tracer_provider: object = None, *, vocabulary: Vocabulary = CORE) -> Tracing | None:
@@ -56,10 +69,10 @@ def _meters(vocabulary: Vocabulary) -> MeasureSink | None:
         return None
     from durable_core.tracing import meters  # noqa: PLC0415 - as above
 
-    return meters.meters_in_use(scope=vocabulary.scope, prefix=vocabulary.prefix)
+    return meters.meters_in_use(vocabulary)
 
 
-def export_directly(provider: "TracerProvider", exporter: "SpanExporter") -> None:
+def export_directly(provider: "TracerProvider", exporter: "SpanExporter | Posting") -> None:
     """Where ``provider`` is in use, have the spans of runs go to ``exporter``, past the provider's processors.
 
     An exporter says what was taken: what was not stays in the journal and is offered again. A processor's queue drops.
@@ -74,3 +87,33 @@ def export_failures(provider: "TracerProvider") -> None:
     from durable_core.tracing import otel  # noqa: PLC0415 - as above
 
     otel.export_failures(provider)
+
+
+def collector_at(url: str | None = None) -> "Collector":
+    """Where OTLP over HTTP is sent, for ``export_directly``; default as the environment says.
+
+    Raises:
+        ImportError: the extra ``otlp`` is not installed.
+        ValueError: the environment's timeout is no number.
+    """
+    from durable_core.tracing.collector import Collector  # noqa: PLC0415 - as above
+
+    return Collector(url)
+
+
+async def bring_spans(
+    spans: "Sequence[SpanRecord]", provider: "TracerProvider", vocabulary: Vocabulary = CORE
+) -> "Tally":
+    """Send spans as a worker with this provider does, outside of any worker; returns once each is settled.
+
+    Waits for a collector that is down for as long as it is: bound it with ``asyncio.timeout``.
+    """
+    from durable_core.tracing import delivery, hand, otel  # noqa: PLC0415 - as above
+
+    tally, by = delivery.Tally(), hand.Hand("spans")
+    try:
+        sink = otel.OtelSink(provider, vocabulary.scope, vocabulary.prefix)
+        await delivery.Delivery(sink, by, tally).bring(spans)
+    finally:
+        by.stop()
+    return tally

@@ -1,4 +1,4 @@
-"""Commands about traces: ``trace export``. They read the journal, so they need no collector and no worker."""
+"""Commands about traces: ``trace export`` and ``trace send``. They read the journal, so they need no worker."""
 
 import asyncio
 import sys
@@ -14,7 +14,10 @@ from sagas.cli.address import Address, orchestrator_at
 from sagas.cli.exits import CommandError
 from sagas.cli.layout import Piece, clean
 from sagas.cli.options import Common, Json, SagaId, Store, common
-from sagas.tracing import document
+from sagas.tracing import SERVICE, document, send
+
+PATIENCE_S = 15.0
+"""How long a person waits for a collector."""
 
 
 class Format(StrEnum):
@@ -26,14 +29,15 @@ class Format(StrEnum):
 
 def attach(app: typer.Typer) -> None:
     """Add this group's commands."""
-    group = typer.Typer(help="A saga's trace, as a file.", no_args_is_help=True, rich_markup_mode=None)
+    group = typer.Typer(help="A saga's trace: as a file, or sent again.", no_args_is_help=True, rich_markup_mode=None)
     group.callback()(_about)
     group.command("export")(export)
+    group.command("send")(resend)
     app.add_typer(group, name="trace")
 
 
 def _about() -> None:
-    """A saga's trace, as a file."""
+    """A saga's trace: as a file, or sent again."""
 
 
 def export(
@@ -71,6 +75,46 @@ def _told(given: Common, saga_id: str, count: int, output: Path) -> None:
         screen.document({"saga": saga_id, "spans": count, "file": str(output)})
         return
     screen.show([(Piece(clean(f"{count} spans of {saga_id} are in {output}; drop it on Jaeger's page to see them")),)])
+
+
+def resend(
+    ctx: typer.Context,
+    saga_id: SagaId,
+    *,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Where to. [default: as OTEL_EXPORTER_OTLP_ENDPOINT says, else localhost:4318]"
+        ),
+    ] = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Send a saga's whole trace again, for a collector that has lost or refused spans of it.
+
+    It is the same trace, to the byte, as its workers send, so that what is there already is not there twice. A child
+    saga is part of its root's trace. OTEL_SERVICE_NAME and the other variables count as for a worker.
+    """
+    given = common(ctx, store, as_json=as_json)
+    try:
+        taken, refused = asyncio.run(_sent(given.address, saga_id, endpoint))
+    except TimeoutError as error:
+        raise CommandError(
+            f"the trace of {saga_id} was not taken within {PATIENCE_S:.0f} s: the collector is down, or refuses it, "
+            f"as the warning above says; send it again later"
+        ) from error
+    if given.json:
+        screen.document({"saga": saga_id, "taken": taken, "refused": refused})
+    else:
+        told = f", {refused} were refused" if refused else ""
+        screen.show([(Piece(clean(f"{taken} spans of {saga_id} have been taken{told}")),)])
+    if refused:
+        raise typer.Exit(1)
+
+
+async def _sent(address: Address, saga_id: str, endpoint: str | None) -> tuple[int, int]:
+    async with orchestrator_at(address, worker=False) as orchestrator:
+        return await send(orchestrator, saga_id, endpoint=endpoint, service_name=SERVICE, within_s=PATIENCE_S)
 
 
 async def _trace(address: Address, saga_id: str, form: Format) -> dict[str, Any]:

@@ -10,7 +10,20 @@ import attrs
 import msgspec
 
 from durable_core import CHILD_OPENED as OPENED
-from durable_core import Closes, Ending, JournalEntry, Meaning, Notes, Opens, StepWords, Vocabulary, name_of
+from durable_core import (
+    Closes,
+    Ending,
+    JournalEntry,
+    Meaning,
+    Metric,
+    Notes,
+    Opens,
+    RunQuery,
+    StepWords,
+    Vocabulary,
+    name_of,
+)
+from sagas.model.info import SAGA_ENDS, SagaStatus, query_of
 
 UNDOING = "undoing:"
 TOO_LATE = "too-late:"
@@ -73,16 +86,35 @@ def _data(entry: JournalEntry) -> dict[str, Any]:
     return data
 
 
+def standings() -> dict[str, RunQuery]:
+    """How a saga may stand that has not ended, and which runs those are."""
+    found: dict[str, RunQuery] = {}
+    for status in SagaStatus:
+        if status not in SAGA_ENDS:
+            statuses, phases = query_of(status)
+            found[status.value] = RunQuery(statuses=statuses, phases=phases)
+    return found
+
+
+COMPENSATIONS = Metric(
+    "compensations",
+    "counter",
+    "{compensation}",
+    ("name", "step.name", "step.outcome"),
+    "Compensations that have ended, with all their attempts, by outcome",
+)
 VOCABULARY = Vocabulary(
     prefix="saga",
     scope="sagas",
     kinds={
-        "compensation": StepWords(name="undo {step}", serves="compensates"),
+        "compensation": StepWords(name="undo {step}", serves="compensates", counts=COMPENSATIONS.name),
         "probe": StepWords(name="probe {step}", serves="probes"),
     },
     mark=mark,
     signal=signal,
     ending=ending,
+    standings=standings,
+    metrics=(COMPENSATIONS,),
 )
 
 

@@ -25,11 +25,16 @@ Trace ids are the BLAKE2b hash of the saga's random uid in 128 bits; span ids ar
 over the span's kind, key, attempt and journal entry. `sagas.current().traceparent` tells a step its own.
 """
 
-MEASURED = """\
+ABOUT_METRICS = """\
 They go to the program's own provider of meters (`opentelemetry.metrics.set_meter_provider`), where it has set one of
 the SDK before its orchestrator is made. Each worker counts what it has written, from the journal, after the commit,
-sampled or not; what it was about to count when its process died is not counted. No id is among the attributes.
+sampled or not; what it was about to count when its process died is not counted. No id is among the attributes. The
+gauges are those of the whole store, looked up every ten seconds by every worker, which all tell the same: show the
+largest, not the sum.
 """
+
+
+MEASURED = METRICS + VOCABULARY.metrics
 
 
 def page() -> str:
@@ -42,8 +47,12 @@ def page() -> str:
             *_table("Attributes", ("Attribute", "On", "Meaning"), _rows(ATTRIBUTES)),
             *_table("Events", ("Event", "On", "Meaning"), _rows(EVENTS)),
             FOOT,
-            *_table("Measurements", ("Metric", "Instrument", "Attributes", "What"), [_metric(one) for one in METRICS]),
-            MEASURED,
+            *_table(
+                "Measurements",
+                ("Metric", "Instrument", "Unit", "Attributes", "What"),
+                [_metric(one) for one in METRICS + VOCABULARY.metrics],
+            ),
+            ABOUT_METRICS,
         ]
     )
 
@@ -59,8 +68,8 @@ def _rows(docs: tuple[AttributeDoc, ...]) -> list[str]:
 def _metric(metric: Metric) -> str:
     prefix = VOCABULARY.prefix
     attributes = ", ".join(f"`{prefix}.{name}`" for name in metric.attributes)
-    kind = metric.kind if metric.unit == "1" else f"{metric.kind}, {metric.unit}"
-    return f"| `{prefix}.{metric.name}` | {kind} | {attributes} | {metric.description} |"
+    columns = (f"`{prefix}.{metric.name}`", metric.kind, f"`{metric.unit_of(prefix)}`", attributes, metric.description)
+    return f"| {' | '.join(columns)} |"
 
 
 def _code(parent: str) -> str:

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from durable_core import JournalEntry, RunTrace, SpanRecord, kernel
+from durable_core.tracing import delivery
 from durable_core.tracing import exporter as exporting
+from durable_core.tracing.answers import Accepted
+from durable_core.tracing.collector import Collector as OtlpCollector
 from durable_core.tracing.otel import Converter, OtelSink, export_directly, export_failures
 from sagas import DefinitionError, Orchestrator, Retry, Saga, current, resource, saga, step
 from sagas.blocking import Orchestrator as BlockingOrchestrator
@@ -107,7 +109,7 @@ async def debts_paid(running: Orchestrator) -> None:
 @pytest.fixture(autouse=True)
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long here."""
-    monkeypatch.setattr(exporting, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(delivery, "FIRST_DELAY_S", 0.01)
     monkeypatch.setattr(exporting, "POLL_S", 0.01)
     monkeypatch.setattr(exporting, "DEBTS_S", 0.05)
 
@@ -190,6 +192,34 @@ def test_a_saga_that_goes_from_worker_to_worker_is_one_trace(place: Place):
         assert [span.name for span in second[1].taken] == ["saga patient", "wait go", "flight", "outcome completed"]
         assert_sound([*first[1].taken, *second[1].taken], want)
         assert_sound(second[1].taken, [span for span in want if span.span_id in second[1].ids()])
+
+    play(main)
+
+
+def test_what_was_begun_untraced_and_is_undone_traced_has_no_loose_end(place: Place):
+    """A traced worker takes up what an untraced one began: all that its spans are under or link to is sent before."""
+
+    async def main() -> None:
+        world = World().plan("hotel", "broken", "ok").plan("flight", "refused")
+        gate = world.gate("flight")
+        async with place.dying(trip, world=world) as first:
+            assert first.engine.exporter is None
+            await first.start(trip, "ann", id="trip")
+            await entered(gate, first)
+        gate.opened.set()
+        provider, collector = collecting()
+        async with place.orchestrator(trip, world=world, tracer_provider=provider) as second:
+            assert (await end_of(await second.get("trip"), second)).status == "compensated"
+            want = await expected(second, "trip")
+        sent: set[int] = set()
+        for span in collector.taken:
+            parent = [] if span.parent is None else [span.parent.span_id]
+            assert {*parent, *(link.context.span_id for link in span.links)} <= sent, f"{span.name} comes too early"
+            sent.add(_id(span))
+        assert sent <= {span.span_id for span in want}
+        names = [span.name for span in collector.taken]
+        assert names.index("hotel #2") < names.index("undo hotel"), "what it undoes, though another worker did it"
+        assert names.index("car") < names.index("undo car")
 
     play(main)
 
@@ -411,6 +441,7 @@ def test_a_run_that_was_not_traced_at_first_has_no_orphans(place: Place):
             "wait go",
             "flight",
             "compensate",
+            "car",
             "undo car",
             "compensate done",
             "outcome compensated",
@@ -455,9 +486,11 @@ def test_a_span_that_cannot_be_written_keeps_no_other_from_it(caplog: pytest.Log
     good = SpanRecord("good", 1, 2, None, 3, 4, {})
     with collector_of() as found:
         provider = TracerProvider(shutdown_on_exit=False)
-        export_directly(provider, OTLPSpanExporter(f"{found.url}/v1/traces"))
+        export_directly(provider, OtlpCollector(f"{found.url}/v1/traces"))
         bad = [good._replace(name="float", start_ns=3.5), good._replace(name="early", start_ns=-1)]  # type: ignore[arg-type]
-        assert OtelSink(provider, "sagas", "saga").send([good, *bad, good._replace(name="also", span_id=5)])
+        assert (
+            OtelSink(provider, "sagas", "saga").send([good, *bad, good._replace(name="also", span_id=5)]) == Accepted()
+        )
         assert [span.name for span in found.spans] == ["good", "also"]
     assert [record.getMessage().split("'")[1] for record in caplog.records] == ["float", "early"]
 

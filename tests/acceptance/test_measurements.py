@@ -10,13 +10,14 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from durable_core import METRICS
 from durable_core.tracing import exporter as exporting
 from sagas import Retry, Saga, saga
+from sagas.model.spans_page import MEASURED
 from tests.acceptance.parties import Place, World, begun, entered, party, play
 from tests.sagas_for_tests import end_of, until
 
 car, hotel = party("car"), party("hotel", retry=Retry(attempts=3, first=0.001))
+flight = party("flight")
 
 
 @saga("trip", version=2)
@@ -30,6 +31,12 @@ async def trip(s: Saga, who: str) -> None:
 async def patient(s: Saga, who: str) -> None:
     await s.run(car, who)
     await (await s.callback("go", bool)).result()
+
+
+@saga("undone", version=1)
+async def undone(s: Saga, who: str) -> None:
+    await s.run(car, who)
+    await s.run(flight, who)
 
 
 class Readings:
@@ -64,6 +71,7 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
     monkeypatch.setattr(metrics, "get_meter_provider", lambda: found.provider)
     monkeypatch.setattr(exporting, "POLL_S", 0.01)
     monkeypatch.setattr(exporting, "DEBTS_S", 0.01)
+    monkeypatch.setattr(exporting, "GAUGE_S", 0.0)
     return found
 
 
@@ -90,7 +98,12 @@ def test_sagas_and_attempts_are_counted_by_how_they_went(place: Place, readings:
         assert readings.counted("saga.duration", "saga.status") == {("completed",): 2, ("compensated",): 1}
         assert readings.counted("saga.start.lag", "saga.name") == {("trip",): 3}
         assert readings.counted("saga.timer.lag", "saga.name") == {("trip",): 4}, "three sleeps, one retry"
-        known = {f"saga.{metric.name}": {f"saga.{name}" for name in metric.attributes} for metric in METRICS}
+        assert readings.counted("saga.compensations", "saga.step.name", "saga.step.outcome") == {
+            ("car", "succeeded"): 1
+        }
+        assert readings.counted("saga.commit.duration")[()] >= 3
+        known = {f"saga.{metric.name}": {f"saga.{name}" for name in metric.attributes} for metric in MEASURED}
+        assert {name for name, *_ in readings.points()} == set(known), "all of them, and no others"
         for name, attributes, _ in readings.points():
             assert attributes.keys() == known[name], "as the page says"
             assert not [value for value in attributes.values() if "trip-" in str(value)]
@@ -127,20 +140,26 @@ def test_two_workers_count_each_its_own(place: Place, readings: Readings):
 
 
 def test_what_is_open_is_told_by_how_it_stands(place: Place, readings: Readings):
-    """The gauge tells how many sagas of the whole store run, wait or are stuck."""
+    """The gauge tells how many sagas of the whole store run, wait, compensate or are stuck, each in one of these."""
 
     async def main() -> None:
-        world = World().plan("hotel", "lost")
-        async with place.orchestrator(trip, patient, world=world) as running:
+        world = World().plan("hotel", "lost").plan("flight", "refused")
+        gate = world.gate("undo car")
+        async with place.orchestrator(trip, patient, undone, world=world) as running:
             await end_of(await running.start(trip, "ann", id="stuck"), running)
             await begun(await running.start(patient, "ann", id="waiting"), running, "go")
+
+            await running.start(undone, "ann", id="undoing")
+            await entered(gate, running)
+            want = {"stuck": 1, "waiting": 1, "compensating": 1, "running": 0, "pending": 0}
 
             async def told() -> bool:
                 await asyncio.sleep(0.01)
                 counts = readings.counted("saga.active", "saga.status")
-                return (counts["stuck",], counts["waiting",], counts["running",], counts["pending",]) == (1, 1, 0, 0)
+                return counts == {(status,): count for status, count in want.items()}
 
             await until(told, running)
+            gate.opened.set()
 
     play(main)
 
@@ -160,3 +179,38 @@ def test_measuring_alone_owes_no_spans_and_pays_no_debts(place: Place, readings:
         assert readings.counted("saga.ended", "saga.status") == {("completed",): 1}
 
     play(main)
+
+
+def test_the_oldest_that_waits_for_a_worker_is_told(place: Place, readings: Readings):
+    """Runs that no worker here may take age the gauge: one that was never begun, and one that has fallen due since."""
+
+    async def main() -> None:
+        world = World()
+        async with place.orchestrator(trip, world=world) as running:
+            await end_of(await running.start(trip, "ann"), running)
+
+            async def none_waits() -> bool:
+                await asyncio.sleep(0.01)
+                return readings.counted("saga.oldest_runnable.age") == {(): 0}
+
+            await until(none_waits, running)
+        async with place.orchestrator(patient, world=world, worker=False) as elsewhere:
+            await elsewhere.start(patient, "ann", id="unserved")
+        async with place.orchestrator(trip, world=world) as running:
+
+            async def one_waits() -> bool:
+                await asyncio.sleep(0.01)
+                return readings.counted("saga.oldest_runnable.age")[()] > 0.05
+
+            await until(one_waits, running)
+
+    play(main)
+
+
+def test_each_metric_has_a_unit_and_bounds_that_fit():
+    """By OpenTelemetry's conventions: seconds for times, braces around what is counted, bounds for seconds."""
+    for metric in MEASURED:
+        unit = metric.unit_of("saga")
+        assert unit == "s" or (unit[0], unit[-1]) == ("{", "}"), metric
+        assert (metric.bounds_s is not None) == (metric.kind == "histogram"), metric
+        assert metric.bounds_s is None or list(metric.bounds_s) == sorted(set(metric.bounds_s))

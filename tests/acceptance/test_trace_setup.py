@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.sdk.trace import TracerProvider
 
-from durable_core.tracing import exporter as exporting
-from durable_core.tracing.otel import export_directly
+from durable_core import SpanRecord
+from durable_core.tracing import delivery
+from durable_core.tracing.answers import Accepted, Later, Refused
+from durable_core.tracing.collector import Collector
+from durable_core.tracing.otel import OtelSink, export_directly
 from sagas import DefinitionError, Saga, saga, tracing
 from sagas.cli import main as program
 from tests.acceptance.parties import Place, World, party, play
@@ -33,7 +38,7 @@ async def trip(s: Saga, who: str) -> None:
 def sending(url: str, **options: Any) -> TracerProvider:
     """A provider that sends the spans of sagas to a collector."""
     provider = TracerProvider(shutdown_on_exit=False)
-    export_directly(provider, OTLPSpanExporter(f"{url}/v1/traces", **options))
+    export_directly(provider, Collector(f"{url}/v1/traces", **options))
     return provider
 
 
@@ -42,7 +47,7 @@ def test_a_collector_in_trouble_gets_every_span_in_the_end(
     place: Place, answers: list[int], monkeypatch: pytest.MonkeyPatch
 ):
     """A collector that answers with errors is offered the spans again, until it has each of them once."""
-    monkeypatch.setattr(exporting, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(delivery, "FIRST_DELAY_S", 0.01)
 
     async def main() -> None:
         with collector() as found:
@@ -86,6 +91,87 @@ def test_a_collector_that_is_not_there_holds_up_no_saga(place: Place, monkeypatc
         assert running.engine.exporter.tally.owing
 
     play(main)
+
+
+def test_one_span_that_is_refused_holds_up_no_other(place: Place, caplog: pytest.LogCaptureFixture):
+    """A collector that minds one step's name for ever gets every other span; it is counted, and told once."""
+
+    async def main() -> None:
+        with collector() as found:
+            found.minds = lambda span: span.name == "hotel"
+            async with place.orchestrator(trip, world=World(), tracer_provider=sending(found.url)) as running:
+                for number in range(3):
+                    await end_of(await running.start(trip, "ann", id=f"trip-{number}"), running)
+            assert running.engine.exporter is not None
+            assert running.engine.exporter.tally.dropped == 3
+            assert [span.name for span in found.spans] == ["saga trip", "car", "outcome completed"] * 3
+
+    play(main)
+    told = [record.getMessage() for record in caplog.records if record.name == "durable_core.tracing"]
+    assert sum("refused for good and left out" in text for text in told) == 1
+    assert "3 spans that were refused" in told[-1]
+
+
+def test_what_the_standard_variables_say_is_sent(monkeypatch: pytest.MonkeyPatch):
+    """Endpoint, headers and packing are those of the OTEL_ variables, the ones for traces before the others."""
+    for how, packed in (("gzip", "gzip"), ("deflate", "deflate"), ("none", None)):
+        with collector() as found:
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"{found.url}/")
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-team=a%20b,authorization=Bearer%20t")
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", how)
+            provider = TracerProvider(shutdown_on_exit=False)
+            sink = Collector()
+            assert sink.url == f"{found.url}/v1/traces"
+            export_directly(provider, sink)
+            assert OtelSink(provider, "sagas", "saga").send([SpanRecord("x", 1, 2, None, 3, 4, {})]) == Accepted()
+            (asked,) = found.asked
+            assert (asked["x-team"], asked["authorization"]) == ("a b", "Bearer t")
+            assert asked.get("Content-Encoding") == packed
+            assert [span.name for span in found.spans] == ["x"]
+
+
+PARTIAL = ExportTraceServiceResponse(partial_success={"rejected_spans": 2, "error_message": "long"})
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        (b"", Accepted()),
+        (b"OK, thanks", Accepted()),
+        (
+            ExportTraceServiceResponse(
+                partial_success={"rejected_spans": 2, "error_message": "long"}
+            ).SerializeToString(),
+            Accepted(2, "long"),
+        ),
+    ],
+)
+def test_a_success_may_be_partial(body: bytes, answer: Accepted):
+    """A partial success says how many were rejected; an answer that is no message of OTLP is a plain yes."""
+    with collector() as found:
+        found.body = body
+        assert Collector(f"{found.url}/v1/traces").post(b"") == answer
+
+
+def test_an_answer_that_asks_for_patience_is_heard():
+    """503 with Retry-After is told with its pause; a redirect is no success; nobody there is for later."""
+    with collector() as found:
+        found.answers += [503, 307]
+        found.headers = {"Retry-After": "4", "Location": "/elsewhere"}
+        there = Collector(f"{found.url}/v1/traces")
+        assert there.post(b"") == Later(f"{found.url}/v1/traces answered 503", 4.0)
+        assert there.post(b"") == Refused(f"{found.url}/v1/traces answered 307", certain=False)
+    assert isinstance(there.post(b""), Later)
+
+
+def test_a_collector_that_does_not_answer_in_time_is_for_later():
+    """A request that is not answered in time is given up, and its spans offered again."""
+    with collector() as found:
+        found.hold.clear()
+        answer = Collector(f"{found.url}/v1/traces", timeout_s=0.05).post(b"")
+        assert isinstance(answer, Later)
+        assert "Timeout" in answer.why
 
 
 NAMES = ["plain", "ünï cödé 🎈", "quote \" and ' and \\", "<b>&amp;", "n" * 200]
@@ -280,3 +366,32 @@ def test_what_was_written_is_told(store: str, tmp_path: Path, capsys: pytest.Cap
     assert f"7 spans of one are in {target}" in capsys.readouterr().out
     assert run("--json", "trace", "export", "one", "--store", store, "-o", target) == 0
     assert json.loads(capsys.readouterr().out) == {"saga": "one", "spans": 7, "file": target}
+
+
+def test_a_saga_is_sent_again_by_hand(store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """``sagas trace send`` sends the whole trace of a saga that ran untraced; again, and it is the same to the byte."""
+    with collector() as found:
+        assert run("trace", "send", "one", "--store", store, "--endpoint", found.url) == 0
+        assert "7 spans of one have been taken" in capsys.readouterr().out
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", found.url)
+        assert run("--json", "trace", "send", "one", "--store", store) == 0
+        assert json.loads(capsys.readouterr().out) == {"saga": "one", "taken": 7, "refused": 0}
+        assert [span.data for span in found.spans[:7]] == [span.data for span in found.spans[7:]]
+        assert [span.name for span in found.spans[:2]] == ["saga trip", "car"]
+
+
+def test_a_saga_that_cannot_be_sent_is_told(
+    store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """A collector that is down: exit code 2 after a while. One that refuses a span: 1, and how many it refused."""
+    monkeypatch.setattr("sagas.cli.traces.PATIENCE_S", 0.1)
+    with collector() as found:
+        found.minds = lambda span: span.name == "hotel"
+        assert run("trace", "send", "one", "--store", store, "--endpoint", found.url) == 1
+        assert "6 spans of one have been taken, 1 were refused" in capsys.readouterr().out
+    assert run("trace", "send", "one", "--store", store, "--endpoint", found.url) == 2
+    assert "was not taken within" in capsys.readouterr().err
+    assert run("trace", "send", "one", "--store", store, "--endpoint", "jaeger:4318") == 2
+    assert "http://localhost:4318" in capsys.readouterr().err
+    assert run("trace", "send", "two", "--store", store, "--endpoint", found.url) == 2
+    assert "no saga has the id 'two'" in capsys.readouterr().err

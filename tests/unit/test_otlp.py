@@ -4,12 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
 
-from durable_core.tracing.otel import Converter, OtelSink, export_directly
+from durable_core.tracing.otel import Converter
 from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord
 
 texts = st.text(max_size=300)
@@ -55,10 +53,3 @@ def test_a_time_that_is_no_whole_number_is_refused(bad: dict[str, float]):
     span = SpanRecord("x", 1, 2, None, 3, 4, {})._replace(**bad)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="whole nanoseconds"):
         Converter(RESOURCE, "sagas").encoder()([span])
-
-
-def test_the_exporter_for_http_is_given_bytes():
-    """The pinned release of the exporter takes bytes; where that changes, spans go the slow way, and this tells."""
-    provider = TracerProvider(shutdown_on_exit=False)
-    export_directly(provider, OTLPSpanExporter("http://127.0.0.1:9/v1/traces"))
-    assert OtelSink(provider, "sagas", "saga")._post is not None

@@ -23,6 +23,10 @@ WHERE worker = $1 AND (payer IS NULL OR payer = $2 OR payer NOT IN (SELECT id FR
     "paid": "UPDATE {s}.traced SET pos = $2 WHERE worker = $1",
     "paid_in_full": "DELETE FROM {s}.traced WHERE worker = $1",
     "written": f"SELECT pos, {ENTRY} FROM {{s}}.journal WHERE pos > $2 AND worker = $1 ORDER BY pos LIMIT $3",
+    "unbegun": """
+SELECT min(created_at_ns) FROM {s}.runs AS r
+WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns = 0 AND paused = 0 AND status = 'pending'
+    AND NOT EXISTS (SELECT 1 FROM {s}.journal WHERE run = r.num)""",
     "find_nums": f"SELECT {RUN} FROM {{s}}.runs WHERE num = ANY($1::int8[])",
 }
 
@@ -57,6 +61,11 @@ class Spans:
         """What ``worker`` has written after a position, each with its own."""
         rows = await connection.fetch(self._texts["written"], worker, after, limit)
         return [(int(row[0]), Entry._make(tuple(row)[1:])) for row in rows]
+
+    async def unbegun_since_ns(self, connection: Connection) -> int | None:
+        """When the oldest run was made that nobody has begun."""
+        found = await connection.fetchval(self._texts["unbegun"])
+        return None if found is None else int(found)
 
     async def find_nums(self, connection: Connection, nums: Collection[int]) -> list[RunRecord]:
         """The runs of these numbers."""

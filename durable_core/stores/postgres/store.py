@@ -382,6 +382,10 @@ class PostgresStore(PostgresSession):
         how = partial(self._spans.written, worker=worker, after=after, limit=limit)
         return await self._ask("read what was written", how, link=self._at_length)
 
+    async def unbegun_since_ns(self) -> int | None:
+        """Since when a run has waited to be begun; see ``SpanLedger.unbegun_since_ns``."""
+        return await self._ask("look for the unbegun", self._spans.unbegun_since_ns, link=self._at_length)
+
     async def find_nums(self, nums: Sequence[int]) -> list[RunRecord]:
         """The runs of these numbers; see ``SpanLedger.find_nums``."""
         self._check_open()
