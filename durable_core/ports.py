@@ -281,8 +281,12 @@ class TraceContext(Protocol):
         """What a run that begins here stores of its trace; see ``NewRun.traceparent``."""
         ...
 
-    def enter(self, trace_id: int, span_id: int, *, sampled: bool) -> Any:
-        """Make a step's span the current one for the code that runs in this context; returns what ``leave`` wants."""
+    def enter(self, told: Callable[[], tuple[int, int, bool]]) -> Any:
+        """Make a step's span the current one for the code that runs in this context; returns what ``leave`` wants.
+
+        ``told`` says its trace id, its span id and whether it is exported. It is called once the code asks: most steps
+        do not, and the ids cost as much as all else that is done here.
+        """
         ...
 
     def leave(self, token: Any) -> None:

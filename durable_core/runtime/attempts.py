@@ -151,8 +151,7 @@ class Attempts:
         token = CURRENT.set(info)
         if self.tracing is None:
             return token, None
-        trace_id, span_id, sampled = info.span()
-        return token, self.tracing.enter(trace_id, span_id, sampled=sampled)
+        return token, self.tracing.enter(info.span)
 
     def _leave(self, token: contextvars.Token[AttemptInfo], traced: Any) -> None:
         CURRENT.reset(token)

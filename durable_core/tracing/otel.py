@@ -7,7 +7,7 @@ generator of the library has a say in it.
 import logging
 import struct
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Token
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, Protocol, cast
@@ -45,6 +45,7 @@ FEW_VALUES = (
 )
 
 _SAMPLED, _DROPPED = trace.TraceFlags(trace.TraceFlags.SAMPLED), trace.TraceFlags(trace.TraceFlags.DEFAULT)
+_NOWHERE = otel_context.Context()
 _ERROR, _UNSET = Status(StatusCode.ERROR), Status(StatusCode.UNSET)
 _DIRECT: "weakref.WeakKeyDictionary[TracerProvider, SpanExporter | Posting]" = weakref.WeakKeyDictionary()
 _FAILURES: "weakref.WeakSet[TracerProvider]" = weakref.WeakSet()
@@ -201,6 +202,25 @@ class OtelSink:
         return True
 
 
+class _AttemptSpan(trace.NonRecordingSpan):
+    """The span of an attempt for the code that runs in it; recorded it is elsewhere, from the journal."""
+
+    def __init__(self, told: Callable[[], tuple[int, int, bool]]) -> None:
+        super().__init__(trace.INVALID_SPAN_CONTEXT)
+        self._told: Callable[[], tuple[int, int, bool]] | None = told
+
+    def get_span_context(self) -> trace.SpanContext:
+        """Its ids; worked out when they are first asked for."""
+        if self._told is not None:
+            trace_id, span_id, sampled = self._told()
+            self._told = None
+            self._context = trace.SpanContext(trace_id, span_id, False, _SAMPLED if sampled else _DROPPED)  # noqa: FBT003
+        return self._context
+
+    def __repr__(self) -> str:
+        return f"<the span of an attempt, {self.get_span_context()!r}>"
+
+
 class OtelContext:
     """What runs and the code of their steps know of tracing."""
 
@@ -220,10 +240,9 @@ class OtelContext:
         own: Mode = "self"
         return None if sampled else Origin(own, trace_id, span_id_of(uid, "run"), sampled).stored()
 
-    def enter(self, trace_id: int, span_id: int, *, sampled: bool) -> Token[otel_context.Context]:
+    def enter(self, told: Callable[[], tuple[int, int, bool]]) -> Token[otel_context.Context]:
         """Make an attempt's span the current one: what its code begins is under it."""
-        within = trace.SpanContext(trace_id, span_id, False, _SAMPLED if sampled else _DROPPED)  # noqa: FBT003
-        return otel_context.attach(trace.set_span_in_context(trace.NonRecordingSpan(within), otel_context.Context()))
+        return otel_context.attach(trace.set_span_in_context(_AttemptSpan(told), _NOWHERE))
 
     def leave(self, token: Token[otel_context.Context]) -> None:
         """The attempt is over."""
