@@ -61,12 +61,10 @@ class Runs(Kernel):
             version = await announced_version(self.store, self.registry, name, version)
         if id is not None:
             check_id(id)
-        what = f"starting {name}: the arguments"
-        payload = encoded_call(definition, args, dict(kwargs or {}), codec=self.codec, what=what)
-        if writer.crowded:
-            await writer.room()
-        here = definition is not None and self._worker is not None and not self._worker.leaving
-        worker = self._worker if here else None
+        given = dict(kwargs or {})
+        payload = encoded_call(definition, args, given, codec=self.codec, what=f"starting {name}: the arguments")
+        await writer.room()
+        worker = self._worker if definition is not None and self._worker and not self._worker.leaving else None
         span_ns = definition.deadline_ns if deadline_ns is None and definition is not None else deadline_ns
         uid = self.ids.uid()
         row = new_run(
@@ -81,8 +79,10 @@ class Runs(Kernel):
             now_ns=self.clock.now_ns(),
             traceparent=None if self.context is None else self.context.origin(uid, name, trace),
         )
-        if not await self._begin(row, definition, worker):
-            return await self._existing(row)
+        while not await self._begin(row, definition, worker):
+            if existing := await self._existing(row):
+                return existing
+            row = row._replace(num=self.store.next_num())
         return RunRef(row.num, row.id, row.name, row.version)
 
     async def _begin(self, row: NewRun, definition: DurableFunction | None, worker: Worker | None) -> bool:
@@ -108,8 +108,13 @@ class Runs(Kernel):
             self._vigil.stir()  # the store does not tell this process of what it has written itself
         return accepted
 
-    async def _existing(self, row: NewRun) -> RunRef:
-        """The run that has this id already; it must be the same function on the same input."""
+    async def _existing(self, row: NewRun) -> RunRef | None:
+        """The run that has this id already; it must be the same function on the same input. None: the id is free again.
+
+        Asked in this order, because a purge may turn the run into a tombstone meanwhile, and never the other way round.
+        """
+        if found := await self.store.find([row.id]):
+            return _same(row, found[0])
         for stone in await self.store.tombstones([row.id]):
             free = "" if stone.until_ns is None else f", or wait until {moment(stone.until_ns)}, when it is free again"
             raise RunExists(
@@ -118,17 +123,7 @@ class Runs(Kernel):
                 run_id=row.id,
                 purged_at_ns=stone.purged_at_ns,
             )
-        record = await self.find(row.id)
-        if record.name != row.name or record.input != row.input:
-            other = (
-                f"{record.name} v{record.version}" if record.name != row.name else "the same function with other input"
-            )
-            raise RunExists(
-                f"the id {row.id!r} is taken by {other}, begun before; nothing was started. "
-                "Use another id, or start it with the same input to get that run",
-                run_id=row.id,
-            )
-        return RunRef(record.num, record.id, record.name, record.version)
+        return None
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -322,6 +317,18 @@ class Runs(Kernel):
     def serves(self, record: RunRecord) -> bool:
         """Whether this process drives runs of that function and version."""
         return self._worker is not None and (record.name, record.version) in self.registry.served()
+
+
+def _same(row: NewRun, record: RunRecord) -> RunRef:
+    """The run that has the id of ``row``, where it is the same function on the same input."""
+    if record.name != row.name or record.input != row.input:
+        other = f"{record.name} v{record.version}" if record.name != row.name else "the same function with other input"
+        raise RunExists(
+            f"the id {row.id!r} is taken by {other}, begun before; nothing was started. "
+            "Use another id, or start it with the same input to get that run",
+            run_id=row.id,
+        )
+    return RunRef(record.num, record.id, record.name, record.version)
 
 
 def refused(error: StoreError, what: str) -> StoreError:

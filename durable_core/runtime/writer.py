@@ -64,11 +64,6 @@ class Writer:
         """Whether anything is queued or being written."""
         return self._scheduled or self._flushing is not None
 
-    @property
-    def crowded(self) -> bool:
-        """Whether starters must wait for room."""
-        return self.backlog >= BOUND
-
     def append(self, entry: Entry) -> None:
         """Queue a journal entry."""
         self._batch.entries.append(entry)
