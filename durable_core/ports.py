@@ -243,6 +243,7 @@ class Store(SpanLedger, Protocol):
     async def bury(self, runs: Sequence[EndedRun], *, now_ns: int, until_ns: int | None) -> list[int]:
         """Put tombstones in the place of these runs and of the signals left for them; durable on return.
 
+        An id is at every moment that of a run or of a tombstone: a start beside this gets the run, or is refused.
         Returns the numbers of those that were buried: a run that no longer stands as it was found is left alone, and
         where it would take long, the rest of ``runs`` is. Their journals are left to ``sweep``.
 

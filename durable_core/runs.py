@@ -56,15 +56,12 @@ class Runs(Kernel):
             StoreError: the store did not take it; nothing was started.
         """
         definition = self.registry.find(name, version)
-        if definition is None:
-            version = await announced_version(self.store, self.registry, name, version)
+        version = version if definition else await announced_version(self.store, self.registry, name, version)
         if id is not None:
             check_id(id)
         payload = encoded_call(name, definition, args, dict(kwargs or {}), codec=self.codec)
-        if self.writer.crowded:
-            await self.writer.room()
+        await self.writer.room()
         worker = None if definition is None or self._worker is None or self._worker.leaving else self._worker
-        span_ns = definition.deadline_ns if deadline_ns is None and definition is not None else deadline_ns
         uid = self.ids.uid()
         row = new_run(
             self.store.next_num(),
@@ -73,17 +70,20 @@ class Runs(Kernel):
             name=name,
             version=definition.version if definition is not None else version or 1,
             owner=None if worker is None else worker.worker,
-            span_ns=span_ns,
+            span_ns=definition.deadline_ns if deadline_ns is None and definition is not None else deadline_ns,
             input=payload,
             now_ns=self.clock.now_ns(),
             traceparent=None if self.context is None else self.context.origin(uid, name, trace),
         )
         if self.registry.fresh and self._announcer is not None:
             await self._announcer.announce()
-        accepted = await self._put(row, definition, worker)
+        while not await self._put(row, definition, worker):
+            if existing := await self._existing(row):
+                return existing
+            row = row._replace(num=self.store.next_num())
         if definition is None and self._vigil is not None:
             self._vigil.stir()  # the store does not tell this process of what it has written itself
-        return RunRef(row.num, row.id, row.name, row.version) if accepted else await self._existing(row)
+        return RunRef(row.num, row.id, row.name, row.version)
 
     def _put(self, row: NewRun, definition: DurableFunction | None, worker: Worker | None) -> "asyncio.Future[bool]":
         """Queue the start; the answer comes once it is durable, and is False where its id is taken."""
@@ -94,8 +94,13 @@ class Runs(Kernel):
             self.writer.start(row, starting)
         return starting.told
 
-    async def _existing(self, row: NewRun) -> RunRef:
-        """The run that has this id already; it must be the same function on the same input."""
+    async def _existing(self, row: NewRun) -> RunRef | None:
+        """The run that has this id already; it must be the same function on the same input. None: the id is free again.
+
+        Asked in this order, because a purge may turn the run into a tombstone meanwhile, and never the other way round.
+        """
+        if found := await self.store.find([row.id]):
+            return _same(row, found[0])
         for stone in await self.store.tombstones([row.id]):
             free = "" if stone.until_ns is None else f", or wait until {moment(stone.until_ns)}, when it is free again"
             raise RunExists(
@@ -104,17 +109,7 @@ class Runs(Kernel):
                 run_id=row.id,
                 purged_at_ns=stone.purged_at_ns,
             )
-        record = await self.find(row.id)
-        if record.name != row.name or record.input != row.input:
-            other = (
-                f"{record.name} v{record.version}" if record.name != row.name else "the same function with other input"
-            )
-            raise RunExists(
-                f"the id {row.id!r} is taken by {other}, begun before; nothing was started. "
-                "Use another id, or start it with the same input to get that run",
-                run_id=row.id,
-            )
-        return RunRef(record.num, record.id, record.name, record.version)
+        return None
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -308,3 +303,15 @@ class Runs(Kernel):
     def serves(self, record: RunRecord) -> bool:
         """Whether this process drives runs of that function and version."""
         return self._worker is not None and (record.name, record.version) in self.registry.served()
+
+
+def _same(row: NewRun, record: RunRecord) -> RunRef:
+    """The run that has the id of ``row``, where it is the same function on the same input."""
+    if record.name != row.name or record.input != row.input:
+        other = f"{record.name} v{record.version}" if record.name != row.name else "the same function with other input"
+        raise RunExists(
+            f"the id {row.id!r} is taken by {other}, begun before; nothing was started. "
+            "Use another id, or start it with the same input to get that run",
+            run_id=row.id,
+        )
+    return RunRef(record.num, record.id, record.name, record.version)

@@ -45,16 +45,20 @@ class Keeper:
             name = self._new_name()
             _drop_runs(self._worker, name)
             self._writer.drop(lost)
-            await self._rejoin(name)
-            await self._on_rejoined()
+            self._writer.hold()  # nothing is written under the new name before it is known who owes its spans
+            try:
+                await self._until_done(name, lambda: self._store.rejoin(name))
+                await self._until_done(name, self._on_rejoined)
+            finally:
+                self._writer.go_on()
             log.warning("worker %s goes on as %s", lost.worker, name)
             self._worker.poked.set()
 
-    async def _rejoin(self, name: str) -> None:
+    async def _until_done(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                await self._store.rejoin(name)
+                await step()
             except StoreError as error:
                 log.warning("worker %s could not be announced; trying again: %s", name, error)
                 await asyncio.sleep(pause_s)

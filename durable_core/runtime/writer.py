@@ -50,6 +50,11 @@ class Writer:
         self._in_flight = 0
         self.timed: Callable[[float], None] | None = None
         """Told how many seconds each commit has taken, where somebody measures."""
+        self._writing: Batch | None = None
+        """What is being written, as long as it may still be."""
+        self._dropped: LeaseLost
+        """Why nothing of it may be repeated, once it may not."""
+        self._held: asyncio.Future[None] | None = None
         self.written = 0
         """Rows written so far."""
         self._room: list[asyncio.Future[None]] = []
@@ -65,11 +70,6 @@ class Writer:
     def busy(self) -> bool:
         """Whether anything is queued or being written."""
         return self._scheduled or self._flushing is not None
-
-    @property
-    def crowded(self) -> bool:
-        """Whether starters must wait for room."""
-        return self.backlog >= BOUND
 
     def append(self, entry: Entry) -> None:
         """Queue a journal entry."""
@@ -130,12 +130,24 @@ class Writer:
             self._flushing.cancel()
             await asyncio.gather(self._flushing, return_exceptions=True)
 
+    def hold(self) -> None:
+        """Write nothing more until ``go_on``: the worker is between two names."""
+        if self._held is None:
+            self._held = self.loop.create_future()
+
+    def go_on(self) -> None:
+        """Write again."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.set_result(None)
+
     def drop(self, lost: LeaseLost) -> None:
-        """Forget all that is queued: others drive these runs now. Nothing of it has been or will be written."""
+        """Forget all that is queued, and do not repeat what is being written: others drive these runs now."""
+        self._writing, self._dropped = None, lost
         starts, self._starts = self._starts, {}
         flushes, self._flushes = self._flushes, []
         self._batch, self._calls = Batch(), []
-        _fail(starts, flushes, lost)
+        _fail(starts, flushes, lost, known=True)
 
     def _schedule(self) -> None:
         self._scheduled = True
@@ -149,6 +161,8 @@ class Writer:
     async def _flush(self) -> None:
         try:
             while self._scheduled:
+                if self._held is not None:
+                    await self._held
                 self._scheduled = False
                 batch, self._batch = self._batch, Batch()
                 calls, self._calls = self._calls, []
@@ -159,7 +173,7 @@ class Writer:
                     refused = await self._commit(batch, starts) if self._in_flight else frozenset[int]()
                 except LeaseLost as lost:
                     self._in_flight = 0
-                    _fail(starts, flushes, lost)
+                    _fail(starts, flushes, lost, known=self._writing is batch)
                     await self._on_lost(lost)
                     self._let_in()
                     continue
@@ -190,10 +204,11 @@ class Writer:
         their starters have waited long enough, or at once where waiting cannot help.
         """
         delay_s, waited_s = 0.05, 0.0
+        self._writing = batch
         while True:
             began_s = self.loop.time()
             try:
-                refused = await self._store.commit(batch)
+                refused = await self._write(batch, batch)
             except LeaseLost:
                 raise
             except StoreError as error:
@@ -214,6 +229,12 @@ class Writer:
                 if self.timed is not None:
                     self.timed(self.loop.time() - began_s)
                 return refused
+
+    async def _write(self, part: Batch, batch: Batch) -> frozenset[int]:
+        """Write ``part`` of ``batch``, unless the worker's loss was met elsewhere: then it has another name now."""
+        if self._writing is not batch:
+            raise self._dropped
+        return await self._store.commit(part)
 
     def _refuse(self, batch: Batch, starts: dict[int, Settled], error: StoreError) -> None:
         """Tell the starters that nothing of their runs has been written or will be."""
@@ -239,21 +260,26 @@ class Writer:
             if num in batch.updates:
                 part.updates[num] = batch.updates[num]
             try:
-                await self._store.commit(part)
+                await self._write(part, batch)
             except LeaseLost:
                 raise
             except StoreError as guilty:
                 self._on_guilty(num, guilty)
 
 
-def _fail(starts: Mapping[int, Settled], flushes: Iterable["asyncio.Future[None]"], lost: LeaseLost) -> None:
-    """Tell those who wait for what was dropped."""
-    nothing = StoreError(
-        f"worker {lost.worker} was taken for dead before this was written; nothing was started. Start it again",
+def _fail(
+    starts: Mapping[int, Settled], flushes: Iterable["asyncio.Future[None]"], lost: LeaseLost, *, known: bool
+) -> None:
+    """Tell those who wait for what was dropped; ``known``: that none of it was written."""
+    told = StoreError(
+        f"worker {lost.worker} was taken for dead before this was written; nothing was started. Start it again"
+        if known
+        else f"worker {lost.worker} was taken for dead while this was being written, and whether it was started is not "
+        "known. Start it again under the same id: that gives the run that is there, or a new one",
         transient=True,
     )
     for settled in starts.values():
-        settled(False, nothing)  # noqa: FBT003
+        settled(False, told)  # noqa: FBT003
     for done in flushes:
         if not done.done():
             done.set_exception(lost)

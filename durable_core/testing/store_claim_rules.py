@@ -209,6 +209,18 @@ class ClaimRules(Rules):
             assert len(await claimed(store, "w1")) == 19
 
     @in_loop
+    async def test_a_signal_left_while_a_run_is_let_go_wakes_it(self, make_store: MakeStore) -> None:
+        """Whichever of the two comes first, and also where they come together: the run is due at once."""
+        async with opened(make_store, "w1", None) as (store, observer):
+            for turn in range(40):
+                nums = [await add(store, f"r{turn}.{n}", owner="w1", wake_at_ns=None) for n in range(2)]
+                await asyncio.gather(
+                    store.commit(new_batch(updates=[new_update(num, wake_at_ns=10**18) for num in nums])),
+                    *(observer.signal(num, "cancel", b"", now_ns=1) for num in nums),
+                )
+                assert len(await claimed(store, "w1")) == 2, turn
+
+    @in_loop
     async def test_no_signal_is_lost_when_a_run_is_let_go(self, make_store: MakeStore) -> None:
         """A signal that its owner had not seen makes the run due: whether the owner evicts it, leaves or dies."""
         async with opened(make_store, "w1") as (store,):

@@ -2,6 +2,7 @@
 # ruff: noqa: S101, PLR2004 - a test suite asserts, and its numbers are examples
 
 import asyncio
+import itertools
 
 from durable_core.model.run import RunQuery, RunStatus
 from durable_core.model.tombstone import EndedRun, Swept, Tombstone
@@ -134,6 +135,37 @@ class PurgeRules(Rules):
             assert await add(store, "a")
             assert await store.tombstones(["a"]) == []
             assert len(await store.tombstones(["for ever"])) == 1
+
+    @in_loop
+    async def test_a_start_beside_a_purge_is_refused(self, make_store: MakeStore) -> None:
+        """A taken id stays taken while its run turns into a tombstone: no start slips in between."""
+        async with opened(make_store, "w1", None, None) as (store, *starters):
+            ids = [f"r{number}" for number in range(60)]
+            for id in ids:
+                await end(store, id, 10)
+            found = await ended(store)
+            begun: list[str] = []
+            over = asyncio.Event()
+
+            async def start_all(starter: Store) -> None:
+                for id in itertools.cycle(ids):
+                    if over.is_set():
+                        return
+                    start = new_run(starter.next_num(), id)
+                    if start.num not in await starter.commit(new_batch(starts=[start])):
+                        begun.append(id)
+
+            starting = [asyncio.create_task(start_all(starter)) for starter in starters]
+            for place in range(0, len(found), 2):
+                left = found[place : place + 2]
+                while left:  # what somebody else is writing is left to the next piece
+                    gone = await store.bury(left, now_ns=100, until_ns=None)
+                    left = [run for run in left if run.num not in gone]
+            over.set()
+            await asyncio.gather(*starting)
+            assert begun == []
+            assert len(await store.tombstones(ids)) == len(ids)
+            assert await store.find(ids) == []
 
     @in_loop
     async def test_a_half_purged_run_is_finished_by_the_next(self, make_store: MakeStore) -> None:

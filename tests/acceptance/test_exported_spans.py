@@ -2,14 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
@@ -22,9 +21,9 @@ from durable_core.tracing.otel import Converter, OtelSink, export_directly, expo
 from sagas import DefinitionError, Orchestrator, Retry, Saga, current, resource, saga, step
 from sagas.blocking import Orchestrator as BlockingOrchestrator
 from tests.acceptance.parties import Place, World, begun, entered, party, play
+from tests.collecting import Collector, assert_sound, collecting, debts_paid, expected, id_of
 from tests.otlp import collector as collector_of
-from tests.sagas_for_tests import end_of, until
-from tests.traces import spans
+from tests.sagas_for_tests import end_of
 
 car, hotel, flight = party("car"), party("hotel", retry=Retry(attempts=2, first=0)), party("flight")
 
@@ -40,70 +39,6 @@ async def patient(s: Saga, who: str) -> str:
     go = await s.callback("go", bool)
     await go.result()
     return await s.run(flight, who)
-
-
-class Collector(SpanExporter):
-    """Keeps what it is given, unless it was told to refuse or to hang."""
-
-    def __init__(self) -> None:
-        self.taken: list[ReadableSpan] = []
-        self.refusals = 0
-        """How many batches it refuses from now on."""
-        self.offered = 0
-        self.hanging: threading.Event | None = None
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self.offered += 1
-        if self.hanging is not None:
-            self.hanging.wait()
-        if self.refusals:
-            self.refusals -= 1
-            return SpanExportResult.FAILURE
-        self.taken += spans
-        return SpanExportResult.SUCCESS
-
-    def ids(self) -> list[int]:
-        """What it has taken, in order."""
-        return [_id(span) for span in self.taken]
-
-
-def _id(span: ReadableSpan) -> int:
-    assert span.context is not None
-    return span.context.span_id
-
-
-def collecting(**options: Any) -> tuple[TracerProvider, Collector]:
-    """A provider whose spans of sagas go to a collector, which says what it takes."""
-    provider, collector = TracerProvider(shutdown_on_exit=False, **options), Collector()
-    export_directly(provider, collector)
-    return provider, collector
-
-
-async def expected(running: Orchestrator, id: str) -> list[SpanRecord]:
-    """The spans that the saga's journal makes."""
-    (record,) = await running.engine.store.find([id])
-    return spans(record, await running.engine.journal(record.num))
-
-
-def assert_sound(taken: Sequence[ReadableSpan], want: Sequence[SpanRecord]) -> None:
-    """Exactly the wanted spans, the same whenever repeated, each after its parent, in one trace."""
-    told: dict[int, str] = {}
-    for span in taken:
-        assert span.context is not None
-        assert span.parent is None or span.parent.span_id in told, f"{span.name} comes before its parent"
-        text = span.to_json()
-        assert told.setdefault(span.context.span_id, text) == text, f"{span.name} differs when it is repeated"
-        assert span.context.trace_id == want[0].trace_id
-    assert set(told) == {span.span_id for span in want}
-
-
-async def debts_paid(running: Orchestrator) -> None:
-    """Wait until nobody but this process owes spans."""
-
-    async def paid() -> bool:
-        return set(await running.engine.store.owed(running.engine.name)) == {running.engine.name}
-
-    await until(paid, running)
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +61,7 @@ def test_a_provider_gets_every_span_with_our_ids_and_times(place: Place, process
             await end_of(await running.start(trip, "ann", id="trip"), running)
             want = await expected(running, "trip")
         got = memory.get_finished_spans()
-        assert [(_id(span), span.name, span.start_time, span.end_time) for span in got] == [
+        assert [(id_of(span), span.name, span.start_time, span.end_time) for span in got] == [
             (span.span_id, span.name, span.start_ns, span.end_ns) for span in want
         ]
         assert [dict(span.attributes or {}) for span in got] == [dict(span.attributes) for span in want]
@@ -215,7 +150,8 @@ def test_what_was_begun_untraced_and_is_undone_traced_has_no_loose_end(place: Pl
         for span in collector.taken:
             parent = [] if span.parent is None else [span.parent.span_id]
             assert {*parent, *(link.context.span_id for link in span.links)} <= sent, f"{span.name} comes too early"
-            sent.add(_id(span))
+            assert span.context is not None
+            sent.add(span.context.span_id)
         assert sent <= {span.span_id for span in want}
         names = [span.name for span in collector.taken]
         assert names.index("hotel #2") < names.index("undo hotel"), "what it undoes, though another worker did it"
@@ -312,7 +248,7 @@ def test_the_attempt_under_way_is_the_current_span(place: Place):
         seen = Seen()
         async with place.orchestrator(looking, world=World(), resources=[seen], tracer_provider=provider) as running:
             await end_of(await running.start(looking, id="one"), running)
-        found = {_id(span): span for span in collector.taken}
+        found = {id_of(span): span for span in collector.taken}
         assert [who for who, *_ in seen] == ["loop", "loop", "thread", "thread"]
         assert [found[span_id].name for _, _, span_id, _ in seen] == [
             "on_the_loop #1",
@@ -446,11 +382,11 @@ def test_a_run_that_was_not_traced_at_first_has_no_orphans(place: Place):
             "compensate done",
             "outcome compensated",
         ]
-        assert want.items() >= {_id(span): span.name for span in collector.taken}.items()
+        assert want.items() >= {id_of(span): span.name for span in collector.taken}.items()
         known: set[int] = set()
         for span in collector.taken:
             assert span.parent is None or span.parent.span_id in known
-            known.add(_id(span))
+            known.add(id_of(span))
 
     play(main)
 

@@ -13,6 +13,7 @@ import pytest
 from durable_core import JournalEntry, RunRecord, read_line, to_ns
 from durable_core.errors import StoreError
 from durable_core.model.archive import line_of
+from durable_core.ports import Batch
 from durable_core.runtime import archive_file
 from durable_core.runtime import purge as purging
 from durable_core.testing import FaultyStore, ManualClock
@@ -265,6 +266,41 @@ def test_an_age_that_makes_no_sense_is_refused(age: object):
 
 
 # -- what stays of a purged saga ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_a_start_that_meets_a_purge_knows_what_became_of_the_id(
+    place: Place, monkeypatch: pytest.MonkeyPatch, *, free: bool
+):
+    """Purged right after the start was refused, the saga is told to have been; and where its id is free, it begins."""
+
+    async def main() -> None:
+        clock, world = ManualClock(), World()
+        async with place.orchestrator(*SAGAS, world=world, clock=clock) as running:
+            await ended(running, "a")
+            await clock.advance(DAY)
+            store = running.engine.store
+            commit = store.commit
+
+            async def then_purge(batch: Batch) -> frozenset[int]:
+                refused = await commit(batch)
+                if refused:
+                    monkeypatch.undo()
+                    await purging.purge(store, clock, plan)
+                    await store.forget(now_ns=clock.now_ns(), limit=10)
+                return refused
+
+            plan = purging.Purging(before_ns=clock.now_ns(), id_retention_ns=0 if free else None)
+            monkeypatch.setattr(store, "commit", then_purge)
+            if not free:
+                with pytest.raises(SagaExists) as refused:
+                    await running.start(trip, "about a", id="a")
+                assert refused.value.purged_at_ns == clock.now_ns()
+            else:
+                await (await running.start(trip, "about a", id="a")).result()
+            assert world.count("book") == (2 if free else 1)
+
+    asyncio.run(main())
 
 
 def test_a_purged_id_is_known_and_refused_until_its_retention_is_over(place: Place):

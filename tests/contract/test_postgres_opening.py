@@ -191,6 +191,36 @@ def test_what_cannot_be_opened_is_told(server: Server, caplog: pytest.LogCapture
     use(server.url(user="sagas", schema="guarded"))
 
 
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("postgresql://u:12?secret=b@127.0.0.1/db", "cannot be read"),
+        ("postgresql://u:12#secret@127.0.0.1/db", "cannot be read"),
+        ("postgresql://u:12/secret@127.0.0.1/db", "cannot be read"),
+        ("postgresql://u:secret@127.0.0.1/db?sslmode=sometimes", "sslmode is one of disable, .* given 'sometimes'"),
+        ("postgresql://u:secret@127.0.0.1/db?target_session_attrs=quick", "is one of any, primary"),
+        ("postgresql://u:secret@127.0.0.1/db?port=abc", "port is a number"),
+        ("postgresql://u:secret@127.0.0.1/db?colour=red", "unknown options: colour"),
+    ],
+)
+def test_an_address_that_is_wrong_is_told_without_its_password(address: str, words: str):
+    """Also where a special sign in the password makes it pass for something else."""
+    with pytest.raises(StoreError, match=words) as caught:
+        open_store(address)
+    assert "secret" not in str(caught.value)
+
+
+def test_files_and_encryption_that_are_not_there(server: Server):
+    """Each is told for what it is, and not as a server that cannot be reached."""
+    for option, words in (
+        ("sslmode=verify-full&sslrootcert=/nowhere/root.pem", "sslrootcert"),
+        ("sslmode=require", "offers no encryption"),
+    ):
+        with pytest.raises(StoreError, match=words) as caught:
+            use(f"{server.url()}?{option}")
+        assert not caught.value.transient
+
+
 def test_a_schema_may_have_any_name(server: Server):
     """Quotes, blanks and capitals are as good as any; two of them do not meet."""
 

@@ -252,6 +252,59 @@ def test_a_start_that_its_starter_gave_up_is_driven_all_the_same(server: Server)
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("many", [1, 4])
+def test_a_signal_that_meets_its_run_being_let_go_wakes_it(server: Server, many: int):
+    """It waited for the commit that left the run without an owner until much later: the run is due now all the same."""
+
+    async def run() -> None:
+        async with scene(server) as at:
+            names = [f"r{part}" for part in range(many)]
+            nums = [await add(at.observer, name, owner="w2", wake_at_ns=None) for name in names]
+            schema = at.observer._ready.quoted
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%left_here%'"
+            letting_go = await connect(at.observer.place.dsn)
+            async with in_transaction(letting_go):
+                await letting_go.execute(f"UPDATE {schema}.runs SET owner = NULL, wake_at_ns = {10**18}")
+                asked = [asyncio.create_task(at.store.signal(num, "cancel", b"1", now_ns=1)) for num in nums]
+                async with asyncio.timeout(20):
+                    while not await at.observer._ask("look", lambda c: c.fetchval(waits)):  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+            assert await asyncio.gather(*asked) == [True] * many
+            claimed = await at.store.claim("w1", SERVED, now_ns=1000, limit=9)
+            assert [run.id for run in claimed] == names
+            await letting_go.close()
+
+    asyncio.run(run())
+
+
+def test_a_start_that_is_under_way_when_it_is_repeated_is_no_conflict(server: Server):
+    """An observer's commit still waits in the server when its connection is cut: the one that begins it is its own."""
+
+    async def run() -> None:
+        async with scene(server, worker=None) as at:
+            blocking = await connect(at.observer.place.dsn)
+            schema, num = at.observer._ready.quoted, at.store.next_num()
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%begun%'"
+            await blocking.execute("BEGIN")
+            await blocking.execute(
+                f"INSERT INTO {schema}.runs (num, id, uid, name, version, status, input, created_at_ns, updated_at_ns) "
+                "VALUES (-1, 'a', '', 'x', 1, 'pending', '', 1, 1)"
+            )
+            starting = asyncio.create_task(commit(at.store, new_batch(starts=[new_run(num, "a")])))
+            for waiting in (1, 2):
+                async with asyncio.timeout(20):
+                    while await at.observer._ask("look", lambda c: c.fetchval(waits)) < waiting:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+                if waiting == 1:
+                    at.store._commits.drop()
+            await blocking.execute("ROLLBACK")
+            assert await starting == frozenset()
+            assert (await the(at.observer, "a")).num == num
+            await blocking.close()
+
+    asyncio.run(run())
+
+
 def test_a_silent_connection_is_given_up(server: Server):
     """Its commit is an echo by then: it is refused wherever it still arrives, and the repetition is written once."""
 

@@ -28,6 +28,11 @@ PASSED = frozenset(
     )
 )
 """Options of the address that the driver takes."""
+VALUES: Mapping[str, tuple[str, ...]] = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
+}
+"""What such an option may be."""
 LONGEST_SCHEMA = 63
 """Bytes of a name in PostgreSQL; a longer one is cut there, silently."""
 FORM = "Give postgresql://user:password@host:5432/database, with %XX for what is special in a password"
@@ -56,6 +61,9 @@ def place_of(url: str, options: Mapping[str, str]) -> Place:
         host, port = parts.hostname or "", parts.port
     except ValueError:  # its text would repeat a part of what may be the password
         raise StoreError(f"the PostgreSQL address cannot be read. {FORM}") from None
+    if "@" not in parts.netloc and "@" in parts.path + parts.query + parts.fragment:
+        # A special sign in the password: what follows it would pass for something that may be shown.
+        raise StoreError(f"the PostgreSQL address cannot be read. {FORM}")
     given = dict(parse_qsl(parts.query, keep_blank_values=True)) | dict(options)
     schema = given.pop("schema", None)
     unknown = sorted(given.keys() - PASSED)
@@ -64,6 +72,11 @@ def place_of(url: str, options: Mapping[str, str]) -> Place:
             f"the PostgreSQL address has unknown options: {', '.join(unknown) or '#'}. Known here: schema, "
             f"{', '.join(sorted(PASSED))}. {FORM}"
         )
+    for option, allowed in VALUES.items():
+        if given.get(option, allowed[0]) not in allowed:
+            raise StoreError(f"the option {option} is one of {', '.join(allowed)}; it was given {given[option]!r}")
+    if not all(each.isdecimal() for each in given.get("port", "1").split(",")):
+        raise StoreError(f"the option port is a number; it was given {given['port']!r}")
     if schema is not None and (not schema or "\0" in schema or len(schema.encode()) > LONGEST_SCHEMA):
         raise StoreError(f"the option schema is a name of 1 to {LONGEST_SCHEMA} bytes; it was given {schema!r}")
     shown = given.get("host", host) or "the local server"

@@ -1,6 +1,7 @@
 """Purging a schema of PostgreSQL: what is asked and written, each method the inside of one short transaction.
 
-Invariant: rows that another transaction holds are left to the next piece, so that nobody waits for a purge.
+Invariants: rows that another transaction holds are left to the next piece, so that only starts wait for a purge, for as
+long as a piece takes. An id is at every moment that of a run or of a tombstone: no start slips in between.
 """
 
 from collections.abc import Sequence
@@ -10,15 +11,20 @@ from durable_core.stores.postgres.link import Connection, in_transaction
 from durable_core.stores.postgres.nul import escaped, plain
 from durable_core.stores.postgres.texts import Texts
 
-MOST = 200
-"""Runs buried in one transaction; and tombstones that are looked at in one."""
+MOST = 100
+"""Runs buried in one transaction, which takes some milliseconds; and tombstones that are looked at in one."""
+WAIT = "250ms"
+"""How long a piece waits for starts under way; other starts wait behind it meanwhile. It is tried again."""
 
 TEMPLATES = {
+    # A start looks at the tombstones as they were when its statement began, and may then wait at the unique index for
+    # the run to be gone: it would begin a second one. With this lock a start either is over before a run is buried, or
+    # begins to look after that: the locks of a statement are taken before it sees anything.
+    "alone": "SET LOCAL lock_timeout = '{wait}'; LOCK TABLE {s}.tombstones IN ACCESS EXCLUSIVE MODE",
     "ended": """
 SELECT num, id, ended_at_ns, coalesce((SELECT max(seq) FROM {s}.journal WHERE run = r.num), 0) FROM {s}.runs AS r
 WHERE ended_at_ns IS NOT NULL AND (ended_at_ns, num) > ($1, $2) AND ended_at_ns < $3 AND ($4::text IS NULL OR name = $4)
 ORDER BY ended_at_ns, num LIMIT $5""",
-    # A start that came between the look at tombstones and this may have taken the id anew: then its stone is replaced.
     "bury": """
 WITH found AS (
     SELECT r.* FROM unnest($1::int8[], $2::int8[], $3::int8[]) AS f (num, at_ns, last)
@@ -29,7 +35,6 @@ WITH found AS (
     INSERT INTO {s}.tombstones
         (num, id, name, version, status, phase, created_at_ns, ended_at_ns, purged_at_ns, until_ns)
     SELECT num, id, name, version, status, phase, created_at_ns, ended_at_ns, $4, $5 FROM found
-    ON CONFLICT (id) DO UPDATE SET num = excluded.num, purged_at_ns = $4, until_ns = $5, unswept = 1
 ), gone AS (
     DELETE FROM {s}.runs WHERE num IN (SELECT num FROM found)
 ), unsignalled AS (
@@ -69,7 +74,9 @@ class Purger:
     """Questions and transactions' insides, in one schema."""
 
     def __init__(self, texts: Texts) -> None:
-        self._texts = {name: text.replace("{s}", texts.schema) for name, text in TEMPLATES.items()}
+        self._texts = {
+            name: text.replace("{s}", texts.schema).replace("{wait}", WAIT) for name, text in TEMPLATES.items()
+        }
 
     async def ended(
         self, connection: Connection, *, before_ns: int, name: str | None, after: EndedRun | None, limit: int
@@ -92,7 +99,9 @@ class Purger:
         """Put tombstones in the place of those that stand as they were found."""
         some = runs[:MOST]
         found = [run.num for run in some], [run.ended_at_ns for run in some], [run.last_seq for run in some]
-        rows = await connection.fetch(self._texts["bury"], *found, now_ns, until_ns, channel, token)
+        async with in_transaction(connection):
+            await connection.execute(self._texts["alone"])
+            rows = await connection.fetch(self._texts["bury"], *found, now_ns, until_ns, channel, token)
         return [int(row[0]) for row in rows]
 
     async def sweep(self, connection: Connection, *, limit: int) -> Swept:

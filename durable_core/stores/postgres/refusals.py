@@ -26,6 +26,11 @@ class Advice(NamedTuple):
 
 _GONE = Advice("the connection to {place} was lost", "see whether the server runs; workers go on once it does", True)  # noqa: FBT003
 _AWAY = Advice("{place} cannot be reached", "start the server, or correct the host and port", True)  # noqa: FBT003
+_NO_FILE = Advice(
+    "a file that the address of {place} names cannot be read",
+    "correct sslrootcert, sslcert, sslkey, sslcrl or passfile",
+)
+_UNENCRYPTED = Advice("{place} offers no encryption", "set it up there, or give ?sslmode=prefer")
 _BUSY = Advice("{place} made this wait too long or gave way to another transaction", "try again", True)  # noqa: FBT003
 _POOLED = Advice(
     "the statements prepared on {place} are gone, as behind a pooler of transactions that does not show itself",
@@ -95,6 +100,10 @@ def advice_for(error: BaseException) -> Advice:
         return _SPLIT
     if state:
         return ADVICE.get(state) or ADVICE.get(state[:2]) or _UNLISTED
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return _NO_FILE
+    if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
+        return _UNENCRYPTED
     if isinstance(error, OSError):
         return _AWAY
     return _UNLISTED

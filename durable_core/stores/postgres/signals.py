@@ -20,19 +20,22 @@ SEVERAL = 3
 """Signals that are worth a transaction together."""
 PERHAPS_LEFT = "whether it was left is not known, and repeating it does no harm"
 
-_WOKEN = "wake_at_ns = 0, status = CASE WHEN status = 'stuck' THEN 'pending' ELSE status END"
+_WOKEN = "wake_at_ns = 0, status = CASE WHEN r.status = 'stuck' THEN 'pending' ELSE r.status END"
 
 # ruff: noqa: S608 - every statement here is put together from our own column names; values are bound
-# The row's lock makes an owner that lets the run go wait, or is waited for; so one of the two sees the other.
+# The row's lock makes an owner that lets the run go wait, or is waited for; so one of the two sees the other. Only what
+# is read under the lock tells how the run stands: a condition on the table itself would be judged on the row as it was
+# when the statement began, and a run that was let go since would not be woken.
 ONE = f"""
 WITH told AS (
-    SELECT owner, ended_at_ns FROM {{s}}.runs WHERE num = $1 FOR NO KEY UPDATE
+    SELECT num, owner, ended_at_ns FROM {{s}}.runs WHERE num = $1 FOR NO KEY UPDATE
 ), left_here AS (
     INSERT INTO {{s}}.signals (run, name, payload, at_ns)
     SELECT $1, $2, $3, $4 FROM told WHERE ended_at_ns IS NULL OR $5::bool RETURNING 1
 ), woken AS (
-    UPDATE {{s}}.runs SET {_WOKEN}
-    WHERE num = $1 AND owner IS NULL AND ended_at_ns IS NULL AND EXISTS (SELECT 1 FROM left_here)
+    UPDATE {{s}}.runs AS r SET {_WOKEN} FROM told AS t
+    WHERE r.num = $1 AND r.num = t.num AND t.owner IS NULL AND t.ended_at_ns IS NULL
+        AND EXISTS (SELECT 1 FROM left_here)
 )
 SELECT (SELECT count(*) FROM told), (SELECT count(*) FROM left_here), pg_notify($6, $7)"""
 MANY = f"""
@@ -40,14 +43,15 @@ WITH asked AS (
     SELECT * FROM unnest($1::int8[], $2::text[], $3::bytea[], $4::int8[], $5::bool[])
     WITH ORDINALITY AS a (run, name, payload, at_ns, ended, place)
 ), told AS (
-    SELECT num, ended_at_ns FROM {{s}}.runs WHERE num = ANY($1::int8[]) FOR NO KEY UPDATE SKIP LOCKED
+    SELECT num, owner, ended_at_ns FROM {{s}}.runs WHERE num = ANY($1::int8[]) FOR NO KEY UPDATE SKIP LOCKED
 ), left_here AS (
     INSERT INTO {{s}}.signals (run, name, payload, at_ns)
     SELECT run, name, payload, at_ns FROM asked JOIN told ON num = run WHERE ended_at_ns IS NULL OR ended
     ORDER BY place RETURNING run
 ), woken AS (
-    UPDATE {{s}}.runs SET {_WOKEN}
-    WHERE num = ANY($1::int8[]) AND owner IS NULL AND ended_at_ns IS NULL AND num IN (SELECT run FROM left_here)
+    UPDATE {{s}}.runs AS r SET {_WOKEN} FROM told AS t
+    WHERE r.num = ANY($1::int8[]) AND r.num = t.num AND t.owner IS NULL AND t.ended_at_ns IS NULL
+        AND r.num IN (SELECT run FROM left_here)
 )
 SELECT place - 1, ended_at_ns IS NULL OR ended, pg_notify($6, $7) FROM asked JOIN told ON num = run"""
 

@@ -111,6 +111,8 @@ class PostgresStore(PostgresSession):
             self._doubt = Doubt.about(batch, number) if sent else None
             raise
         self._number = number
+        if refused and self._worker is None:  # no count fences its echoes: one may have begun these
+            refused -= {run.num for run in await self._find_nums(refused)}
         return refused
 
     async def _settled(self, batch: Batch) -> frozenset[int] | None:
