@@ -31,7 +31,7 @@ log = logging.getLogger("durable_core.tracing")
 
 PAGE = 2_000
 """Entries read at a time."""
-POLL_S = 0.1
+POLL_S = 0.05
 """How often to look whether this process has written."""
 NOTE_S = 0.5
 """How often to note what has been exported: after a crash, so much is sent again."""
