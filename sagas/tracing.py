@@ -39,6 +39,8 @@ __all__ = ["StepLogs", "configure", "document", "flush", "send", "wanted"]
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 QUEUE = 20_000
 """Spans that steps' own instrumentation may have waiting; the sagas' own wait in the journal."""
+DELAY_MS = 500
+"""For how long such spans may wait: so much of them is lost at kill -9, where the library's own 5 s would lose most."""
 TRACES = "/v1/traces"
 SERVICE = "sagas"
 NOT_INSTALLED = "traces need the exporter of OTLP to be sent; install it: pip install 'durable-sagas[otlp]'"
@@ -91,7 +93,9 @@ def configure(endpoint: str | None = None, service_name: str = SERVICE, *, failu
     provider = TracerProvider(resource=_resource(service_name))
     if not _disabled():
         size = None if os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") else QUEUE
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(url), max_queue_size=size))
+        delay_ms = None if os.environ.get("OTEL_BSP_SCHEDULE_DELAY") else DELAY_MS
+        exporter = OTLPSpanExporter(url)
+        provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=size, schedule_delay_millis=delay_ms))
         _direct(provider, url)
     if failures:
         export_failures(provider)
