@@ -44,6 +44,7 @@ DELAY_MS = 500
 TRACES = "/v1/traces"
 SERVICE = "sagas"
 NOT_INSTALLED = "traces need the exporter of OTLP to be sent; install it: pip install 'durable-sagas[otlp]'"
+STEP_FIELDS = ("saga_id", "saga_step", "saga_attempt", "trace_id", "span_id")
 WRITERS = {"jaeger": jaeger_document, "otlp": otlp_document}
 
 _configured: "list[tuple[str | None, str, bool, TracerProvider]]" = []
@@ -188,7 +189,7 @@ class StepLogs(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Add to ``record`` what is known of its step."""
         attempt = CURRENT.get(None)
-        told: dict[str, str | int] = dict.fromkeys(("saga_id", "saga_step", "saga_attempt", "trace_id", "span_id"), "")
+        told: dict[str, str | int] = dict.fromkeys(STEP_FIELDS, "")
         if attempt is not None:
             trace_id, span_id, _ = attempt.span()
             values = (attempt.run_id, attempt.key, attempt.attempt, f"{trace_id:032x}", f"{span_id:016x}")
