@@ -38,7 +38,7 @@ NOTE_S = 0.5
 DEBTS_S = 2.0
 """How often to look for what dead workers owe."""
 GAUGE_S = 10.0
-"""How often to look how all runs of the store stand: it takes 50 ms where a hundred thousand wait."""
+"""How often to look how all runs of the store stand: it takes 80 ms where a hundred thousand wait."""
 MOST_FOLLOWED = 10_000
 """Runs whose traces are kept in memory; others are read again when they go on."""
 TROUBLE = frozenset({EntryKind.PARKED.value, EntryKind.FAULTED.value})
