@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-BREATH, DEEP_BREATH = 25, 200
+BREATH, DEEP_BREATH = 25, 500
 """Pieces of work, some microseconds each, after which others get their turn: when there are few of them, and many."""
 MANY = 400
 PAUSE_S = 5e-5
