@@ -129,7 +129,7 @@ async def w2_exported(url: str, sagas: int = 2000) -> dict[str, float]:
                 await asyncio.gather(*[_whole(orchestrator, number) for number in range(sagas)])
                 ended = seconds()
                 while exporter.tally.sent < 6 * (sagas + 20):  # noqa: ASYNC110 - it is a counter
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0.005)
                 took = seconds()
     return {"sagas_s": sagas / ended, "exported_s": sagas / took}
 

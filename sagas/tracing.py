@@ -39,9 +39,12 @@ __all__ = ["StepLogs", "configure", "document", "flush", "send", "wanted"]
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 QUEUE = 20_000
 """Spans that steps' own instrumentation may have waiting; the sagas' own wait in the journal."""
+DELAY_MS = 500
+"""For how long such spans may wait: so much of them is lost at kill -9, where the library's own 5 s would lose most."""
 TRACES = "/v1/traces"
 SERVICE = "sagas"
 NOT_INSTALLED = "traces need the exporter of OTLP to be sent; install it: pip install 'durable-sagas[otlp]'"
+STEP_FIELDS = ("saga_id", "saga_step", "saga_attempt", "trace_id", "span_id")
 WRITERS = {"jaeger": jaeger_document, "otlp": otlp_document}
 
 _configured: "list[tuple[str | None, str, bool, TracerProvider]]" = []
@@ -91,7 +94,9 @@ def configure(endpoint: str | None = None, service_name: str = SERVICE, *, failu
     provider = TracerProvider(resource=_resource(service_name))
     if not _disabled():
         size = None if os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") else QUEUE
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(url), max_queue_size=size))
+        delay_ms = None if os.environ.get("OTEL_BSP_SCHEDULE_DELAY") else DELAY_MS
+        exporter = OTLPSpanExporter(url)
+        provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=size, schedule_delay_millis=delay_ms))
         _direct(provider, url)
     if failures:
         export_failures(provider)
@@ -184,7 +189,7 @@ class StepLogs(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Add to ``record`` what is known of its step."""
         attempt = CURRENT.get(None)
-        told: dict[str, str | int] = dict.fromkeys(("saga_id", "saga_step", "saga_attempt", "trace_id", "span_id"), "")
+        told: dict[str, str | int] = dict.fromkeys(STEP_FIELDS, "")
         if attempt is not None:
             trace_id, span_id, _ = attempt.span()
             values = (attempt.run_id, attempt.key, attempt.attempt, f"{trace_id:032x}", f"{span_id:016x}")

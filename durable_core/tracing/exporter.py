@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import attrs
+
 from durable_core.errors import StoreError
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.run import RunRecord
@@ -31,14 +33,14 @@ log = logging.getLogger("durable_core.tracing")
 
 PAGE = 2_000
 """Entries read at a time."""
-POLL_S = 0.1
+POLL_S = 0.05
 """How often to look whether this process has written."""
 NOTE_S = 0.5
 """How often to note what has been exported: after a crash, so much is sent again."""
 DEBTS_S = 2.0
 """How often to look for what dead workers owe."""
 GAUGE_S = 10.0
-"""How often to look how all runs of the store stand: it takes 50 ms where a hundred thousand wait."""
+"""How often to look how all runs of the store stand: it takes 80 ms where a hundred thousand wait."""
 MOST_FOLLOWED = 10_000
 """Runs whose traces are kept in memory; others are read again when they go on."""
 TROUBLE = frozenset({EntryKind.PARKED.value, EntryKind.FAULTED.value})
@@ -77,6 +79,8 @@ class Exporter:
         self._task: asyncio.Task[None] | None = None
         self._delivery: Delivery | None = None
         self.tally = Tally()
+        self._told = Tally()
+        """How it stood when it was last measured."""
 
     async def start(self) -> None:
         """Note that this worker's spans are owed from here on, and begin to follow; durable on return.
@@ -103,6 +107,7 @@ class Exporter:
             log.warning("%s is left before all spans were taken: the next worker that exports sends them", self._worker)
         self._task = None
         self._hand.stop()
+        self._tell_tally()
         if self.tally.dropped:
             log.warning("%s has left out %d spans that were refused for good", self._worker, self.tally.dropped)
         with contextlib.suppress(StoreError):  # then a little more is sent again
@@ -174,12 +179,21 @@ class Exporter:
         if self._meters is None or loop.time() < self._gauge_at:
             return
         self._gauge_at = loop.time() + GAUGE_S
+        self._tell_tally()
         for status, query in self._vocabulary.standings().items():
             self._meters.record(Measure("active", await self._store.count(query), {"status": status}))
         now_ns = self._now_ns()
         waiting = [await self._store.next_wake_ns(after_ns=0), await self._ledger.unbegun_since_ns()]
         age_ns = max((now_ns - since_ns for since_ns in waiting if since_ns is not None), default=0)
         self._meters.record(Measure("oldest_runnable.age", max(0, age_ns) / NS, {}))
+
+    def _tell_tally(self) -> None:
+        """Count what has become of spans since it was told last."""
+        if self._meters is None:
+            return
+        known, self._told = self._told, attrs.evolve(self.tally)
+        self._meters.record(Measure("spans.sent", self._told.sent - known.sent, {}))
+        self._meters.record(Measure("spans.dropped", self._told.dropped - known.dropped, {}))
 
     async def _export(self, entries: Sequence[Entry], runs: dict[int, Followed]) -> None:
         """Send the spans of these entries; returns once they have been taken."""

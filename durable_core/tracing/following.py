@@ -12,6 +12,9 @@ from durable_core.model.entry import Entry
 from durable_core.tracing.fold import RunTrace
 from durable_core.tracing.span import SpanRecord
 
+NOTHING: deque[Entry] = deque()
+"""Never added to: most runs are followed from their start, and an empty deque takes 700 bytes."""
+
 
 class Followed:
     """One run. Without a trace it is not exported: that was decided at its start."""
@@ -22,11 +25,11 @@ class Followed:
         self, trace: RunTrace | None, journal: Sequence[Entry] = (), *, repeat: bool = False, seq: int = 0
     ) -> None:
         self._trace = trace
-        self._journal = deque(journal)
+        self._journal = deque(journal) if journal else NOTHING
         """Entries of which some are other workers' business: they are taken up on the way, and not exported."""
         self._repeat = repeat
         """Whether they are exported nevertheless."""
-        self._unsent: dict[int, SpanRecord] = {}
+        self._unsent: dict[int, SpanRecord] | None = None
         """Spans that this process has not sent, and that others may be under or link to."""
         self._rooted = False
         self.seq = seq
@@ -65,14 +68,14 @@ class Followed:
                 spans += trace.feed(other)
         if own:
             return spans
-        self._unsent.update((span.span_id, span) for span in spans)
+        self._unsent = (self._unsent or {}) | {span.span_id: span for span in spans}
         return []
 
     def _before(self, span: SpanRecord) -> list[SpanRecord]:
         """The unsent spans that ``span`` stands on, each after those that it stands on itself."""
         found: list[SpanRecord] = []
         for span_id in (span.parent_id, *(link.span_id for link in span.links)):
-            other = None if span_id is None else self._unsent.pop(span_id, None)
+            other = None if span_id is None or not self._unsent else self._unsent.pop(span_id, None)
             if other is not None:
                 found += (*self._before(other), other)
         return found

@@ -12,6 +12,8 @@ from durable_core.tracing.hand import breathing
 from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord, Value
 
 _FIXED64 = Struct("<Q").pack
+_TIMES = Struct("<2scQcQ").pack
+_IDS, _OWN_ID = b"\x0a\x10", b"\x12\x08"
 _SPAN, _ATTRIBUTE, _EVENT, _LINK = b"\x12", b"\x4a", b"\x5a", b"\x6a"
 _KIND_INTERNAL = b"\x30\x01"
 _OK, _ERROR = b"\x7a\x00", b"\x7a\x02\x18\x02"
@@ -19,6 +21,8 @@ _FLAGS_LOCAL, _FLAGS_REMOTE = b"\x85\x01\x00\x01\x00\x00", b"\x85\x01\x00\x03\x0
 """Whether the parent is remote is known, and whether it is."""
 _LINK_FLAGS = b"\x35\x00\x01\x00\x00"
 _ONE_BYTE = 0x80
+_BRIEF = 64
+"""Texts up to this length have a head that is kept for each length."""
 _MASK = (1 << 64) - 1
 
 
@@ -38,7 +42,7 @@ class Encoder:
         Raises:
             TypeError: a time is not a whole number.
         """
-        scoped = self._scope + b"".join([_part(_SPAN, _span(span)) for span in breathing(spans)])
+        scoped = self._scope + b"".join([_span(span) for span in breathing(spans)])
         return _part(b"\x0a", self._resource + _part(b"\x12", scoped) + self._schema)
 
 
@@ -46,27 +50,26 @@ def _span(span: SpanRecord) -> bytes:
     if type(span.start_ns) is not int or type(span.end_ns) is not int:
         raise TypeError(f"span {span.name!r}: its times must be whole nanoseconds")
     parts = [
-        b"\x0a\x10",
-        span.trace_id.to_bytes(16, "big"),
-        b"\x12\x08",
-        span.span_id.to_bytes(8, "big"),
+        _IDS + span.trace_id.to_bytes(16, "big") + _OWN_ID + span.span_id.to_bytes(8, "big"),
         b"" if span.parent_id is None else b"\x22\x08" + span.parent_id.to_bytes(8, "big"),
         _known_text(b"\x2a", span.name),
-        _KIND_INTERNAL,
-        b"\x39",
-        _FIXED64(span.start_ns),
-        b"\x41",
-        _FIXED64(span.end_ns),
+        _TIMES(_KIND_INTERNAL, b"\x39", span.start_ns, b"\x41", span.end_ns),
     ]
+    kept = _KEPT
     for key, value in span.attributes.items():
-        pair = _KEPT.get(key, _pair)(key, value)
-        parts += (_ATTRIBUTE, _length(len(pair)), pair)
+        write = kept.get(key)
+        if write is not None:
+            parts.append(write(key, value))
+        elif type(value) is str and len(value) < _BRIEF and value.isascii():
+            parts += (_head(key, len(value)), value.encode())
+        else:
+            parts.append(_attribute(key, value))
     if span.events:
         parts += [_part(_EVENT, _event(event)) for event in span.events]
     if span.links:
         parts += [_part(_LINK, _link(link)) for link in span.links]
     parts += (_ERROR if span.failed else _OK, _FLAGS_REMOTE if span.remote_parent else _FLAGS_LOCAL)
-    return b"".join(parts)
+    return _part(_SPAN, b"".join(parts))
 
 
 def _event(event: SpanEvent) -> bytes:
@@ -121,11 +124,25 @@ def _varint(number: int) -> bytes:
 
 _SHORT = tuple(bytes((number,)) for number in range(_ONE_BYTE))
 _known_text = lru_cache(1_000)(_text)
-_known_pair: Callable[[str, Value], bytes] = lru_cache(4_000)(_pair)
+
+
+def _attribute(key: str, value: Value) -> bytes:
+    """A span's attribute, as a field of the span."""
+    return _part(_ATTRIBUTE, _pair(key, value))
+
+
+@lru_cache(1_000)
+def _head(key: str, size: int) -> bytes:
+    """What comes before the value of an attribute that is a brief text of so many bytes."""
+    written = _attribute(key, "x" * size)
+    return written[: len(written) - size]
+
+
+_known_attribute: Callable[[str, Value], bytes] = lru_cache(8_000)(_attribute)
 _KEPT: dict[str, Callable[[str, Value], bytes]] = {}
 """Attributes that have few values: what was written for one is kept. By the attribute's name."""
 
 
 def keep(names: Sequence[str]) -> None:
     """Note that these attributes have few values."""
-    _KEPT.update(dict.fromkeys(names, _known_pair))
+    _KEPT.update(dict.fromkeys(names, _known_attribute))

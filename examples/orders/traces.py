@@ -5,6 +5,7 @@ Sent where ``OTEL_EXPORTER_OTLP_ENDPOINT`` says. By hand, to show all there is t
 """
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ NO_ANSWER = 500
 def begin(service: str) -> None:
     """Have this process send its spans as those of ``service``, if somebody wants them."""
     if tracing.wanted():
+        os.environ.setdefault("OTEL_BSP_SCHEDULE_DELAY", "50")  # milliseconds: some of these processes are killed soon
         tracing.configure(service_name=service)
 
 

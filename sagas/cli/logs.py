@@ -6,22 +6,29 @@ from datetime import UTC, datetime
 
 import typer
 
-from sagas.tracing import StepLogs
+from sagas.tracing import STEP_FIELDS, StepLogs
 
 LINES = "%(asctime)s %(levelname)s %(name)s: %(message)s%(saga)s"
 
 
 class Objects(logging.Formatter):
-    """One object a line: ``{"at", "level", "logger", "message"}``, and ``"error"`` where there is a traceback."""
+    """One object a line: ``{"at", "level", "logger", "message"}``, and ``"error"`` where there is a traceback.
+
+    What was logged within a step has ``saga_id``, ``saga_step``, ``saga_attempt``, ``trace_id``, ``span_id`` besides.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        told = {
+        told: dict[str, str | int] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
+        for name in STEP_FIELDS:
+            value = getattr(record, name, "")
+            if value:
+                told[name] = value
         if record.exc_info:
             told["error"] = self.formatException(record.exc_info)
         return json.dumps(told, ensure_ascii=False)

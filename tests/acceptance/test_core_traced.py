@@ -74,7 +74,7 @@ def test_an_engine_is_measured(monkeypatch: pytest.MonkeyPatch):
     assert {metric.name: metric.unit for metric in found} == {
         f"run.{metric.name}": metric.unit_of("run") for metric in METRICS
     }
-    assert {metric.unit for metric in found} == {"{run}", "{attempt}", "s"}
+    assert {metric.unit for metric in found} == {"{run}", "{attempt}", "{span}", "s"}
 
 
 def test_what_is_no_provider_is_refused_by_an_engine():

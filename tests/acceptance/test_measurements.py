@@ -9,11 +9,15 @@ import pytest
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
 
 from durable_core.tracing import exporter as exporting
+from durable_core.tracing.collector import Collector
+from durable_core.tracing.otel import export_directly
 from sagas import Retry, Saga, saga
 from sagas.model.spans_page import MEASURED
 from tests.acceptance.parties import Place, World, begun, entered, party, play
+from tests.otlp import collector
 from tests.sagas_for_tests import end_of, until
 
 car, hotel = party("car"), party("hotel", retry=Retry(attempts=3, first=0.001))
@@ -203,6 +207,22 @@ def test_the_oldest_that_waits_for_a_worker_is_told(place: Place, readings: Read
                 return readings.counted("saga.oldest_runnable.age")[()] > 0.05
 
             await until(one_waits, running)
+
+    play(main)
+
+
+def test_spans_are_counted_by_what_became_of_them(place: Place, readings: Readings):
+    """What a collector has taken and what it refuses for good is counted, also what is settled as the worker leaves."""
+
+    async def main() -> None:
+        with collector() as found:
+            found.minds = lambda span: span.name == "car"
+            provider = TracerProvider(shutdown_on_exit=False)
+            export_directly(provider, Collector(f"{found.url}/v1/traces"))
+            async with place.orchestrator(trip, world=World(), tracer_provider=provider) as running:
+                await end_of(await running.start(trip, "ann"), running)
+            assert readings.counted("saga.spans.dropped") == {(): 1}
+            assert readings.counted("saga.spans.sent") == {(): len(found.spans)}
 
     play(main)
 

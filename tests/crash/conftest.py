@@ -1,0 +1,5 @@
+"""Whatever has been killed, every saga that a test leaves behind has a sound trace."""
+
+from tests.traces import sound_traces
+
+__all__ = ["sound_traces"]
