@@ -1,5 +1,5 @@
 """Whatever has been killed, every saga that a test leaves behind has a sound trace."""
 
-from tests.traces import sound_traces
+from tests.traces import sound
 
-__all__ = ["sound_traces"]
+sound_traces = sound()
