@@ -18,7 +18,7 @@ NS = 1_000_000_000
 class Counting:
     """One run."""
 
-    __slots__ = ("_created_ns", "_due", "_journal", "_kinds", "_name", "_seq", "_version", "_vocabulary")
+    __slots__ = ("_created_ns", "_due", "_journal", "_kinds", "_name", "_version", "_vocabulary", "seq")
 
     def __init__(self, record: RunRecord, vocabulary: Vocabulary, journal: Sequence[Entry] = ()) -> None:
         self._journal = deque(journal)
@@ -30,19 +30,19 @@ class Counting:
         """The kind of each step under way."""
         self._due: dict[str, int] = {}
         """When what waits falls due."""
-        self._seq = 0
+        self.seq = 0
         """The last entry taken up."""
 
     def feed(self, entry: Entry) -> list[Measure]:
         """What an entry adds that this worker has written."""
         while self._journal and self._journal[0].seq <= entry.seq:
             other = self._journal.popleft()
-            if self._seq < other.seq < entry.seq:
+            if self.seq < other.seq < entry.seq:
                 self._take(other)
         return self._take(entry)
 
     def _take(self, entry: Entry) -> list[Measure]:
-        self._seq = entry.seq
+        self.seq = entry.seq
         return list(self._measures(entry))
 
     def _measures(self, entry: Entry) -> Iterator[Measure]:
