@@ -27,7 +27,7 @@ class Counting:
         self._created_ns = record.created_at_ns
         self._vocabulary = vocabulary
         self._kinds: dict[str, str] = {}
-        """The kind of each step under way."""
+        """The kind of each step that has begun and not succeeded: one that was given up may be tried again."""
         self._due: dict[str, int] = {}
         """When what waits falls due."""
         self.seq = 0
@@ -88,10 +88,12 @@ class Counting:
             yield Measure("step.duration", _seconds(entry.started_at_ns, entry.at_ns), told)
         if entry.due_at_ns is None:
             yield from self._over(entry, outcome)
+        if entry.kind == EntryKind.SUCCEEDED:
+            self._kinds.pop(entry.key, None)
 
     def _over(self, entry: Entry, outcome: str) -> Iterator[Measure]:
         """A step has ended, with all its attempts: some kinds of them are counted by themselves."""
-        counts = self._vocabulary.kinds.get(self._kinds.pop(entry.key, ""), PLAIN).counts
+        counts = self._vocabulary.kinds.get(self._kinds.get(entry.key, ""), PLAIN).counts
         if counts is not None:
             yield Measure(counts, 1, {"name": self._name, "step.name": name_of(entry.key), "step.outcome": outcome})
 

@@ -117,6 +117,26 @@ def test_sagas_and_attempts_are_counted_by_how_they_went(place: Place, readings:
     play(main)
 
 
+def test_a_compensation_that_an_operator_has_tried_again_is_counted_as_one(place: Place, readings: Readings):
+    """A given-up compensation that succeeds after `retry` is counted as a compensation, and not as a step."""
+
+    async def main() -> None:
+        world = World().plan("flight", "refused").plan("undo car", "broken")
+        async with place.orchestrator(undone, world=world) as running:
+            handle = await running.start(undone, "ann", id="trip")
+            await end_of(handle, running)
+            world.plan("undo car", "ok")
+            await running.retry("trip")
+            await end_of(handle, running)
+        kinds = readings.counted("saga.step.attempts", "saga.step.name", "saga.step.kind", "saga.step.outcome")
+        assert kinds["car", "step", "succeeded"] == 1
+        assert kinds["car", "compensation", "succeeded"] == 1
+        assert kinds["car", "compensation", "failed"] == world.count("undo car") - 1
+        assert readings.counted("saga.compensations", "saga.step.outcome") == {("failed",): 1, ("succeeded",): 1}
+
+    play(main)
+
+
 def test_two_workers_count_each_its_own(place: Place, readings: Readings):
     """Where a worker dies and another goes on, each attempt and end is counted once, by whoever wrote it."""
 
