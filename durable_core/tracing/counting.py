@@ -18,7 +18,7 @@ NS = 1_000_000_000
 class Counting:
     """One run."""
 
-    __slots__ = ("_created_ns", "_due", "_journal", "_kinds", "_name", "_seq", "_version", "_vocabulary")
+    __slots__ = ("_created_ns", "_due", "_journal", "_kinds", "_name", "_version", "_vocabulary", "seq")
 
     def __init__(self, record: RunRecord, vocabulary: Vocabulary, journal: Sequence[Entry] = ()) -> None:
         self._journal = deque(journal)
@@ -27,22 +27,22 @@ class Counting:
         self._created_ns = record.created_at_ns
         self._vocabulary = vocabulary
         self._kinds: dict[str, str] = {}
-        """The kind of each step under way."""
+        """The kind of each step that has begun and not succeeded: one that was given up may be tried again."""
         self._due: dict[str, int] = {}
         """When what waits falls due."""
-        self._seq = 0
+        self.seq = 0
         """The last entry taken up."""
 
     def feed(self, entry: Entry) -> list[Measure]:
         """What an entry adds that this worker has written."""
         while self._journal and self._journal[0].seq <= entry.seq:
             other = self._journal.popleft()
-            if self._seq < other.seq < entry.seq:
+            if self.seq < other.seq < entry.seq:
                 self._take(other)
         return self._take(entry)
 
     def _take(self, entry: Entry) -> list[Measure]:
-        self._seq = entry.seq
+        self.seq = entry.seq
         return list(self._measures(entry))
 
     def _measures(self, entry: Entry) -> Iterator[Measure]:
@@ -88,10 +88,12 @@ class Counting:
             yield Measure("step.duration", _seconds(entry.started_at_ns, entry.at_ns), told)
         if entry.due_at_ns is None:
             yield from self._over(entry, outcome)
+        if entry.kind == EntryKind.SUCCEEDED:
+            self._kinds.pop(entry.key, None)
 
     def _over(self, entry: Entry, outcome: str) -> Iterator[Measure]:
         """A step has ended, with all its attempts: some kinds of them are counted by themselves."""
-        counts = self._vocabulary.kinds.get(self._kinds.pop(entry.key, ""), PLAIN).counts
+        counts = self._vocabulary.kinds.get(self._kinds.get(entry.key, ""), PLAIN).counts
         if counts is not None:
             yield Measure(counts, 1, {"name": self._name, "step.name": name_of(entry.key), "step.outcome": outcome})
 

@@ -12,20 +12,17 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import attrs
-
 from durable_core.errors import StoreError
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.run import RunRecord
 from durable_core.model.trace import origin_of
 from durable_core.ports import MeasureSink, SpanLedger, Store
 from durable_core.tracing.answers import SpanSink
-from durable_core.tracing.counting import NS, Counting
 from durable_core.tracing.delivery import FIRST_DELAY_S, Delivery, Tally
 from durable_core.tracing.fold import RunTrace
-from durable_core.tracing.following import Followed
+from durable_core.tracing.following import Followed, lost_track
 from durable_core.tracing.hand import Hand, breathing
-from durable_core.tracing.metrics import Measure
+from durable_core.tracing.measuring import Measuring
 from durable_core.tracing.span import SpanRecord
 from durable_core.tracing.vocabulary import Vocabulary
 
@@ -39,8 +36,6 @@ NOTE_S = 0.5
 """How often to note what has been exported: after a crash, so much is sent again."""
 DEBTS_S = 2.0
 """How often to look for what dead workers owe."""
-GAUGE_S = 10.0
-"""How often to look how all runs of the store stand: it takes 80 ms where a hundred thousand wait."""
 MOST_FOLLOWED = 10_000
 """Runs whose traces are kept in memory; others are read again when they go on."""
 TROUBLE = frozenset({EntryKind.PARKED.value, EntryKind.FAULTED.value})
@@ -67,20 +62,20 @@ class Exporter:
         self._sink = sink
         self._vocabulary = vocabulary
         self._progress = progress
-        self._now_ns = now_ns
         self._failures = failures
-        self._meters = meters
         self._runs: dict[int, Followed] = {}
-        self._counting: dict[int, Counting] = {}
         self._pos: int = 0
         self._noted: int = 0
-        self._note_at = self._gauge_at = 0.0
+        self._note_at = 0.0
         self._leaving = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._delivery: Delivery | None = None
         self.tally = Tally()
-        self._told = Tally()
-        """How it stood when it was last measured."""
+        self._measuring: Measuring | None = None
+        if meters is not None:
+            self._measuring = Measuring(
+                store, worker, meters, vocabulary, progress=progress, now_ns=now_ns, tally=self.tally
+            )
 
     async def start(self) -> None:
         """Note that this worker's spans are owed from here on, and begin to follow; durable on return.
@@ -88,30 +83,35 @@ class Exporter:
         Without a sink nothing is owed, by this worker or to it: it only measures.
         """
         self._pos = self._noted = await self._ledger.owe(self._worker)
+        if self._measuring is not None:
+            self._measuring.start(self._pos)
         if self._sink is None:
             await self._ledger.pay(self._worker, None)
+            return
         self._hand = Hand("spans")
-        if self._sink is not None:
-            self._delivery = Delivery(self._sink, self._hand, self.tally)
+        self._delivery = Delivery(self._sink, self._hand, self.tally)
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
     async def close(self, *, within_s: float) -> None:
         """Export what is left, for ``within_s``; what then remains is owed, and sent by another process."""
-        if self._task is None:
-            return
+        if self._task is not None:
+            await self._leave(self._task, within_s)
+            self._task = None
+        if self._measuring is not None:
+            await self._measuring.close(within_s=within_s)
+
+    async def _leave(self, task: asyncio.Task[None], within_s: float) -> None:
         self._leaving.set()
         try:
-            await asyncio.wait_for(self._task, within_s)
+            await asyncio.wait_for(task, within_s)
         except TimeoutError:
             self.tally.owing = True
             log.warning("%s is left before all spans were taken: the next worker that exports sends them", self._worker)
-        self._task = None
         self._hand.stop()
-        self._tell_tally()
         if self.tally.dropped:
             log.warning("%s has left out %d spans that were refused for good", self._worker, self.tally.dropped)
         with contextlib.suppress(StoreError):  # then a little more is sent again
-            await self._ledger.pay(self._worker, self._pos if self.tally.owing and self._sink is not None else None)
+            await self._ledger.pay(self._worker, self._pos if self.tally.owing else None)
 
     async def _follow(self) -> None:
         """The exporter's life: it ends when it is told to leave and nothing is left."""
@@ -126,7 +126,6 @@ class Exporter:
                     seen = progress
                 if loop.time() >= debts_at and not leaving:
                     await self._pay_for_the_dead()
-                    await self._gauge()
                     debts_at = loop.time() + DEBTS_S
             except StoreError as error:
                 log.warning("the journal could not be read for its spans; trying again: %s", error)
@@ -150,7 +149,7 @@ class Exporter:
                 return  # what comes meanwhile waits for its turn: a batch costs little more than a span
 
     async def _note(self) -> None:
-        if self._pos != self._noted and self._sink is not None:
+        if self._pos != self._noted:
             await self._ledger.pay(self._worker, self._pos)
             self._noted = self._pos
             self._note_at = asyncio.get_running_loop().time() + NOTE_S
@@ -158,8 +157,6 @@ class Exporter:
     async def _pay_for_the_dead(self) -> None:
         """Export what workers have left owing that live no more, and note how far this one is."""
         await self._note()
-        if self._sink is None:
-            return
         owed = await self._ledger.owed(self._worker)
         owed.pop(self._worker, None)
         for debtor, since in owed.items():
@@ -173,31 +170,9 @@ class Exporter:
                 await self._ledger.pay(debtor, pos)
             await self._ledger.pay(debtor, None)
 
-    async def _gauge(self) -> None:
-        """Tell of the whole store how many runs stand how that have not ended, and how long one waits for a worker."""
-        loop = asyncio.get_running_loop()
-        if self._meters is None or loop.time() < self._gauge_at:
-            return
-        self._gauge_at = loop.time() + GAUGE_S
-        self._tell_tally()
-        for status, query in self._vocabulary.standings().items():
-            self._meters.record(Measure("active", await self._store.count(query), {"status": status}))
-        now_ns = self._now_ns()
-        waiting = [await self._store.next_wake_ns(after_ns=0), await self._ledger.unbegun_since_ns()]
-        age_ns = max((now_ns - since_ns for since_ns in waiting if since_ns is not None), default=0)
-        self._meters.record(Measure("oldest_runnable.age", max(0, age_ns) / NS, {}))
-
-    def _tell_tally(self) -> None:
-        """Count what has become of spans since it was told last."""
-        if self._meters is None:
-            return
-        known, self._told = self._told, attrs.evolve(self.tally)
-        self._meters.record(Measure("spans.sent", self._told.sent - known.sent, {}))
-        self._meters.record(Measure("spans.dropped", self._told.dropped - known.dropped, {}))
-
     async def _export(self, entries: Sequence[Entry], runs: dict[int, Followed]) -> None:
         """Send the spans of these entries; returns once they have been taken."""
-        lost = _lost(entries, runs)
+        lost = lost_track(entries, runs)
         if lost:
             await self._take_up(lost, runs)
         if self._failures:
@@ -208,25 +183,11 @@ class Exporter:
         spans = await self._hand.do(partial(self._spans, entries, runs))
         if spans and self._delivery is not None:
             await self._delivery.bring(spans)
-        if self._meters is not None and runs is self._runs:
-            await self._hand.do(partial(self._count, self._meters, entries))
         for entry in entries:
             if entry.kind == EntryKind.ENDED:
-                self._forget(runs, entry.run)
+                runs.pop(entry.run, None)
         while len(runs) > MOST_FOLLOWED:
-            self._forget(runs, next(iter(runs)))
-
-    def _forget(self, runs: dict[int, Followed], num: int) -> None:
-        runs.pop(num, None)
-        if runs is self._runs:
-            self._counting.pop(num, None)
-
-    def _count(self, meters: MeasureSink, entries: Sequence[Entry]) -> None:
-        """On the thread: measure what this worker has written; what a dead one wrote, that may have counted itself."""
-        for entry in breathing(entries):
-            counting = self._counting.get(entry.run)
-            for measure in counting.feed(entry) if counting is not None else ():
-                meters.record(measure)
+            runs.pop(next(iter(runs)))
 
     async def _take_up(self, lost: dict[int, bool], runs: dict[int, Followed], *, whole: bool = False) -> None:
         """Follow these runs from here on; with ``whole`` all that was before is exported too."""
@@ -236,8 +197,6 @@ class Exporter:
         for num in lost:
             record, journal = records.get(num), journals.get(num, [])
             runs[num] = self._followed(record, journal, whole=whole)
-            if self._meters is not None and record is not None and not whole and runs is self._runs:
-                self._counting[num] = Counting(record, self._vocabulary, journal)
 
     def _followed(self, record: RunRecord | None, journal: Sequence[Entry], *, whole: bool) -> Followed:
         origin = None if record is None else origin_of(record.traceparent)
@@ -259,22 +218,3 @@ class Exporter:
                 self.tally.broken += 1
                 runs[entry.run] = Followed(None, seq=entry.seq)
         return found
-
-
-def _lost(entries: Sequence[Entry], runs: dict[int, Followed]) -> dict[int, bool]:
-    """The runs that are not followed up to here, and whether they are amid their journal rather than at its start."""
-    last: dict[int, int] = {}
-    found: dict[int, bool] = {}
-    for entry in entries:
-        run, seq = entry.run, entry.seq
-        before = last.get(run)
-        if before is None:
-            followed = runs.get(run)
-            if followed is None:
-                found[run] = seq > 1
-            elif seq != followed.seq + 1:
-                found[run] = True
-        elif seq != before + 1:
-            found[run] = True  # another worker has written in between
-        last[run] = seq
-    return found

@@ -6,7 +6,8 @@ that later ones stand on are sent again, the same.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from durable_core.model.entry import Entry
 from durable_core.tracing.fold import RunTrace
@@ -14,6 +15,13 @@ from durable_core.tracing.span import SpanRecord
 
 NOTHING: deque[Entry] = deque()
 """Never added to: most runs are followed from their start, and an empty deque takes 700 bytes."""
+
+
+class Following(Protocol):
+    """Whatever takes up a run entry by entry."""
+
+    seq: int
+    """The last entry taken up."""
 
 
 class Followed:
@@ -79,3 +87,22 @@ class Followed:
             if other is not None:
                 found += (*self._before(other), other)
         return found
+
+
+def lost_track(entries: Sequence[Entry], runs: Mapping[int, Following]) -> dict[int, bool]:
+    """The runs that are not followed up to here, and whether they are amid their journal rather than at its start."""
+    last: dict[int, int] = {}
+    found: dict[int, bool] = {}
+    for entry in entries:
+        run, seq = entry.run, entry.seq
+        before = last.get(run)
+        if before is None:
+            followed = runs.get(run)
+            if followed is None:
+                found[run] = seq > 1
+            elif seq != followed.seq + 1:
+                found[run] = True
+        elif seq != before + 1:
+            found[run] = True  # another worker has written in between
+        last[run] = seq
+    return found

@@ -28,9 +28,9 @@ over the span's kind, key, attempt and journal entry. `sagas.current().tracepare
 ABOUT_METRICS = """\
 They go to the program's own provider of meters (`opentelemetry.metrics.set_meter_provider`), where it has set one of
 the SDK before its orchestrator is made. Each worker counts what it has written, from the journal, after the commit,
-sampled or not; what it was about to count when its process died is not counted. No id is among the attributes. The
-gauges are those of the whole store, looked up every ten seconds by every worker, which all tell the same: show the
-largest, not the sum.
+sampled or not, and also while the collector of spans is down; what it was about to count when its process died is not
+counted. No id is among the attributes. The gauges are those of the whole store, looked up every ten seconds by every
+worker, which all tell the same: show the largest, not the sum.
 """
 
 

@@ -12,6 +12,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
 from durable_core.tracing import exporter as exporting
+from durable_core.tracing import measuring
 from durable_core.tracing.collector import Collector
 from durable_core.tracing.otel import export_directly
 from sagas import Retry, Saga, saga
@@ -75,7 +76,8 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
     monkeypatch.setattr(metrics, "get_meter_provider", lambda: found.provider)
     monkeypatch.setattr(exporting, "POLL_S", 0.01)
     monkeypatch.setattr(exporting, "DEBTS_S", 0.01)
-    monkeypatch.setattr(exporting, "GAUGE_S", 0.0)
+    monkeypatch.setattr(measuring, "POLL_S", 0.01)
+    monkeypatch.setattr(measuring, "GAUGE_S", 0.0)
     return found
 
 
@@ -111,6 +113,26 @@ def test_sagas_and_attempts_are_counted_by_how_they_went(place: Place, readings:
         for name, attributes, _ in readings.points():
             assert attributes.keys() == known[name], "as the page says"
             assert not [value for value in attributes.values() if "trip-" in str(value)]
+
+    play(main)
+
+
+def test_a_compensation_that_an_operator_has_tried_again_is_counted_as_one(place: Place, readings: Readings):
+    """A given-up compensation that succeeds after `retry` is counted as a compensation, and not as a step."""
+
+    async def main() -> None:
+        world = World().plan("flight", "refused").plan("undo car", "broken")
+        async with place.orchestrator(undone, world=world) as running:
+            handle = await running.start(undone, "ann", id="trip")
+            await end_of(handle, running)
+            world.plan("undo car", "ok")
+            await running.retry("trip")
+            await end_of(handle, running)
+        kinds = readings.counted("saga.step.attempts", "saga.step.name", "saga.step.kind", "saga.step.outcome")
+        assert kinds["car", "step", "succeeded"] == 1
+        assert kinds["car", "compensation", "succeeded"] == 1
+        assert kinds["car", "compensation", "failed"] == world.count("undo car") - 1
+        assert readings.counted("saga.compensations", "saga.step.outcome") == {("failed",): 1, ("succeeded",): 1}
 
     play(main)
 
@@ -223,6 +245,38 @@ def test_spans_are_counted_by_what_became_of_them(place: Place, readings: Readin
                 await end_of(await running.start(trip, "ann"), running)
             assert readings.counted("saga.spans.dropped") == {(): 1}
             assert readings.counted("saga.spans.sent") == {(): len(found.spans)}
+
+    play(main)
+
+
+def test_a_collector_of_spans_that_is_down_holds_up_no_measurement(place: Place, readings: Readings):
+    """While no span can be sent, sagas are counted nevertheless, and one that is stuck is told of."""
+
+    async def main() -> None:
+        with collector() as found:
+            found.hold.clear()
+            provider = TracerProvider(shutdown_on_exit=False)
+            export_directly(provider, Collector(f"{found.url}/v1/traces"))
+            world = World().plan("flight", "lost")
+            async with place.orchestrator(trip, undone, world=world, tracer_provider=provider) as running:
+                await end_of(await running.start(trip, "ann", id="first"), running)
+
+                async def sending() -> bool:
+                    await asyncio.sleep(0.01)
+                    return found.requests > 0
+
+                await until(sending, running)
+                await end_of(await running.start(undone, "ann", id="stuck"), running)
+
+                async def told() -> bool:
+                    await asyncio.sleep(0.01)
+                    stuck = readings.counted("saga.active", "saga.status")[("stuck",)]
+                    ended = readings.counted("saga.ended", "saga.status")
+                    return stuck == 1 and ended == {("completed",): 1}
+
+                await until(told, running)
+                assert not found.spans
+                found.hold.set()
 
     play(main)
 

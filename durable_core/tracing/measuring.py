@@ -1,0 +1,158 @@
+"""Measures what one worker writes, from the journal and after the commit, by itself.
+
+Invariant: no measurement waits for a collector of spans. Whoever watches for stuck runs must see them also while that
+one is down; so this reads the journal for itself, and has a thread of its own.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import attrs
+
+from durable_core.errors import StoreError
+from durable_core.model.entry import Entry, EntryKind
+from durable_core.ports import MeasureSink, SpanLedger, Store
+from durable_core.tracing.counting import NS, Counting
+from durable_core.tracing.delivery import Tally
+from durable_core.tracing.following import lost_track
+from durable_core.tracing.hand import Hand, breathing
+from durable_core.tracing.metrics import Measure
+from durable_core.tracing.vocabulary import Vocabulary
+
+log = logging.getLogger("durable_core.tracing")
+
+PAGE = 2_000
+"""Entries read at a time."""
+POLL_S = 0.05
+"""How often to look whether this process has written."""
+AGAIN_S = 0.5
+"""How long to wait after something went wrong."""
+GAUGE_S = 10.0
+"""How often to look how all runs of the store stand: it takes 80 ms where a hundred thousand wait."""
+MOST_FOLLOWED = 10_000
+"""Runs that are kept in memory; others are read again when they go on."""
+
+
+class Measuring:
+    """Follows the journal for one worker, and counts."""
+
+    def __init__(
+        self,
+        store: Store,
+        worker: str,
+        meters: MeasureSink,
+        vocabulary: Vocabulary,
+        *,
+        progress: Callable[[], int],
+        now_ns: Callable[[], int],
+        tally: Tally,
+    ) -> None:
+        self._store = store
+        self._ledger: SpanLedger = store
+        self._worker = worker
+        self._meters = meters
+        self._vocabulary = vocabulary
+        self._progress = progress
+        self._now_ns = now_ns
+        self._tally = tally
+        self._told = Tally()
+        """How it stood when it was last measured."""
+        self._runs: dict[int, Counting] = {}
+        self._pos = 0
+        self._gauge_at = 0.0
+        self._leaving = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, pos: int) -> None:
+        """Begin to follow, behind this position."""
+        self._pos = pos
+        self._hand = Hand("measurements")
+        self._task = asyncio.get_running_loop().create_task(self._follow())
+
+    async def close(self, *, within_s: float) -> None:
+        """Count what is left, for ``within_s``; what then remains is not counted."""
+        if self._task is None:
+            return
+        self._leaving.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._task, within_s)
+        self._task = None
+        self._hand.stop()
+        self._tell_tally()
+
+    async def _follow(self) -> None:
+        """Its life: it ends when it is told to leave and nothing is left."""
+        loop = asyncio.get_running_loop()
+        seen = 0
+        while True:
+            leaving = self._leaving.is_set()
+            try:
+                progress = self._progress()
+                if progress != seen or leaving:
+                    await self._catch_up()
+                    seen = progress
+                if loop.time() >= self._gauge_at and not leaving:
+                    await self._gauge()
+            except StoreError as error:
+                log.warning("the journal could not be read for its measurements; trying again: %s", error)
+                leaving = False
+                await asyncio.sleep(AGAIN_S)
+            except Exception:
+                log.exception("internal error while measuring; trying again")
+                await asyncio.sleep(AGAIN_S)
+            if leaving:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._leaving.wait(), POLL_S)
+
+    async def _catch_up(self) -> None:
+        """Count all that this worker has written; what a dead one wrote, that may have counted itself."""
+        while rows := await self._ledger.written(self._worker, after=self._pos, limit=PAGE):
+            entries = [entry for _, entry in rows]
+            await self._take_up(lost_track(entries, self._runs))
+            self._pos = rows[-1][0]  # once, whatever comes of it
+            await self._hand.do(partial(self._count, entries))
+            for entry in entries:
+                if entry.kind == EntryKind.ENDED:
+                    self._runs.pop(entry.run, None)
+            while len(self._runs) > MOST_FOLLOWED:
+                self._runs.pop(next(iter(self._runs)))
+            if len(rows) < PAGE and not self._leaving.is_set():
+                return
+
+    async def _take_up(self, lost: dict[int, bool]) -> None:
+        """Follow these runs from here on; those that are amid their journal need what was before."""
+        if not lost:
+            return
+        records = {record.num: record for record in await self._store.find_nums(list(lost))}
+        begun = [num for num, amid in lost.items() if amid and num in records]
+        journals = await self._store.load(begun) if begun else {}
+        for num, record in records.items():  # others were purged meanwhile
+            self._runs[num] = Counting(record, self._vocabulary, journals.get(num, []))
+
+    def _count(self, entries: Sequence[Entry]) -> None:
+        """On the thread."""
+        for entry in breathing(entries):
+            counting = self._runs.get(entry.run)
+            for measure in counting.feed(entry) if counting is not None else ():
+                self._meters.record(measure)
+
+    async def _gauge(self) -> None:
+        """Tell of the whole store how many runs stand how that have not ended, and how long one waits for a worker."""
+        self._gauge_at = asyncio.get_running_loop().time() + GAUGE_S
+        self._tell_tally()
+        for status, query in self._vocabulary.standings().items():
+            self._meters.record(Measure("active", await self._store.count(query), {"status": status}))
+        now_ns = self._now_ns()
+        waiting = [await self._store.next_wake_ns(after_ns=0), await self._ledger.unbegun_since_ns()]
+        age_ns = max((now_ns - since_ns for since_ns in waiting if since_ns is not None), default=0)
+        self._meters.record(Measure("oldest_runnable.age", max(0, age_ns) / NS, {}))
+
+    def _tell_tally(self) -> None:
+        """Count what has become of spans since it was told last."""
+        known, self._told = self._told, attrs.evolve(self._tally)
+        self._meters.record(Measure("spans.sent", self._told.sent - known.sent, {}))
+        self._meters.record(Measure("spans.dropped", self._told.dropped - known.dropped, {}))
