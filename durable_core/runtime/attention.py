@@ -14,16 +14,19 @@ log = logging.getLogger("durable_core")
 class Attention:
     """The calls under way to one listener; without a listener nothing happens."""
 
-    __slots__ = ("_leaving", "_listener", "_telling")
+    __slots__ = ("_asked", "_leaving", "_listener", "_telling")
 
     def __init__(self, listener: Callable[[str], Awaitable[None]] | None) -> None:
         self._listener = listener
         self._leaving = False
+        self._asked: set[str] = set()
+        """The runs whose call has not begun: it tells also of what comes until then."""
         self._telling: set[asyncio.Task[None]] = set()
 
     def ask_for(self, run_id: str) -> None:
         """The run of this id needs a person."""
-        if self._listener is not None:
+        if self._listener is not None and run_id not in self._asked:
+            self._asked.add(run_id)
             self._begin(self._tell(run_id, self._listener))
 
     def ask_for_each(self, run_ids: Sequence[str]) -> None:
@@ -40,6 +43,7 @@ class Attention:
         task.add_done_callback(self._telling.discard)
 
     async def _tell(self, run_id: str, told: Callable[[str], Awaitable[None]]) -> None:
+        self._asked.discard(run_id)
         try:
             await told(run_id)
         except Exception:

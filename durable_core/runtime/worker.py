@@ -358,9 +358,10 @@ class Worker:
             self._looking = False
 
     async def _take_signals(self) -> None:
+        taken = self.writer.consuming()  # as of before the question, so that what it still shows is among them
         for signal in await self.store.signals(list(self.runs)):
             run = self.runs.get(signal.run)
-            if run is not None and not run.dead:
+            if run is not None and not run.dead and signal.num not in taken:
                 self.deliver(run, signal.name, signal.payload)
                 self.writer.consume(signal.num)
 

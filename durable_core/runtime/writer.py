@@ -94,6 +94,11 @@ class Writer:
         """Queue the removal of a signal that the queued entries take up."""
         self._batch.consumed.append(signal)
 
+    def consuming(self) -> frozenset[int]:
+        """The signals whose removal is queued or being written: the store still shows them to whoever asks."""
+        written = self._writing.consumed if self._writing is not None and self._in_flight else ()
+        return frozenset((*self._batch.consumed, *written))
+
     def after(self, call: Callable[[], None]) -> None:
         """Make ``call`` once all that is queued so far is on disk."""
         self._calls.append(call)

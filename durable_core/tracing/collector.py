@@ -6,6 +6,7 @@ keeps to itself what a collector has answered. What it reads from the environmen
 
 import gzip
 import os
+import re
 import zlib
 from collections.abc import Callable, Mapping
 
@@ -22,6 +23,8 @@ PATH = "v1/traces"
 TIMEOUT_S = 10.0
 PACKED: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 LONGEST_ANSWER = 64 << 10
+_WHO = re.compile(r"(?<=//)[^/\s]*@|[^\s/'\"]+:[^\s/]+@")
+"""A user and a password before a host: the library's own texts repeat them."""
 
 
 def variable(name: str) -> str:
@@ -72,11 +75,16 @@ class Collector:
             # Not redirected: the second request would be a GET, and a collector would be happy with it.
             answer = self._session.post(self.url, body, timeout=self._timeout_s, allow_redirects=False)
         except (requests.RequestException, OSError) as error:
-            return Later(f"{self.url} cannot be reached: {type(error).__name__}: {error}")
+            return Later(_shown(f"{self.url} cannot be reached: {type(error).__name__}: {error}"))
         if answer.ok and not answer.is_redirect:
             return taken(answer.content[:LONGEST_ANSWER])
         headers = {name.lower(): value for name, value in answer.headers.items()}
-        return answer_to(answer.status_code, headers)._replace(why=f"{self.url} answered {answer.status_code}")
+        return answer_to(answer.status_code, headers)._replace(why=_shown(f"{self.url} answered {answer.status_code}"))
+
+
+def _shown(text: str) -> str:
+    """What may be logged of it."""
+    return _WHO.sub("***@", text)
 
 
 def taken(body: bytes) -> Accepted:

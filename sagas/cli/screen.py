@@ -47,9 +47,9 @@ def show(lines: Sequence[Line]) -> None:
     _write(caught.get())
 
 
-def document(content: Any) -> None:
-    """Write one JSON document, in ASCII."""
-    _write(json.dumps(msgspec.to_builtins(content, str_keys=True), indent=2) + "\n")
+def document(content: Any, *, indent: int | None = 2) -> None:
+    """Write one JSON document, in ASCII; without ``indent`` on one line, for who reads on meanwhile."""
+    _write(json.dumps(msgspec.to_builtins(content, str_keys=True), indent=indent) + "\n")
 
 
 def _write(text: str) -> None:

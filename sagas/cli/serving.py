@@ -10,11 +10,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from types import ModuleType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 import typer
@@ -24,11 +24,17 @@ from sagas.cli import collector, logs, screen
 from sagas.cli.address import orchestrator_at
 from sagas.cli.exits import DONE, INTERRUPTED, CommandError, tell
 from sagas.cli.layout import Piece, clean
+from sagas.cli.lists import reason_of
 from sagas.cli.modules import load, resources_of, sagas_of
 from sagas.cli.options import Common, Json, Store, common
 from sagas.cli.pulse import Endpoint, endpoint_of, lost, shown
 from sagas.cli.spans import retention_of
 from sagas.tracing import configure, flush, wanted
+
+if TYPE_CHECKING:
+    from sagas.model.info import SagaInfo
+
+log = logging.getLogger("sagas")
 
 
 @attrs.frozen
@@ -110,12 +116,22 @@ def _run(modules: Sequence[ModuleType], given: Common, limits: Limits, watch: Wa
     """Serve until asked to stop; spans are sent where the environment says so."""
     if wanted():
         configure()
-    asyncio.run(_serve(modules, given, limits, watch))
+    say = log.info if given.json else tell  # a log that is an object a line has no other lines in it
+    asyncio.run(_serve(modules, given, limits, watch, say))
     flush()
-    _leave()
+    _leave(say)
 
 
-async def _serve(modules: Sequence[ModuleType], given: Common, limits: Limits, watch: Watch) -> None:
+async def _needs_a_person(info: "SagaInfo") -> None:
+    """Tell the log, the one place where whoever runs workers looks of himself."""
+    level = logging.ERROR if info.status == "stuck" else logging.WARNING
+    told = f"saga {info.id!r} ({info.saga} v{info.version}) is {info.status} and needs a person: {reason_of(info)}"
+    log.log(level, "%s", clean(told), extra={"run_id": info.id})
+
+
+async def _serve(
+    modules: Sequence[ModuleType], given: Common, limits: Limits, watch: Watch, say: Callable[[str], None]
+) -> None:
     sagas = sagas_of(modules)
     async with AsyncExitStack() as stack:
         resources: list[object] = []
@@ -126,16 +142,17 @@ async def _serve(modules: Sequence[ModuleType], given: Common, limits: Limits, w
             create=True,
             sagas=sagas,
             resources=resources,
+            on_attention=_needs_a_person,
             **attrs.asdict(limits),
         )
-        stop = _stop_on_signals()
+        stop = _stop_on_signals(say)
         await stack.enter_async_context(orchestrator)
         collector.settle()
         served = sorted((saga.name, saga.version) for saga in sagas)
         port = await stack.enter_async_context(shown(watch.health, orchestrator.engine))
         _ready(orchestrator.engine.name, served, given, port)
         await _until_asked(stop, orchestrator.engine, watch.store_limit)
-    tell("stopped; its sagas are left for other workers")
+    say("stopped; its sagas are left for other workers")
 
 
 async def _until_asked(stop: asyncio.Event, engine: Runs, limit_s: float) -> None:
@@ -155,18 +172,18 @@ async def _until_asked(stop: asyncio.Event, engine: Runs, limit_s: float) -> Non
         )
 
 
-def _stop_on_signals() -> asyncio.Event:
+def _stop_on_signals(say: Callable[[str], None]) -> asyncio.Event:
     """Set on SIGTERM or SIGINT; a SIGINT after that ends the process."""
     stop = asyncio.Event()
 
     def asked(number: int) -> None:
         if stop.is_set():
             if number == signal.SIGINT:
-                tell("stopped at once; the next worker goes on from what was recorded")
+                say("stopped at once; the next worker goes on from what was recorded")
                 os._exit(INTERRUPTED)  # nothing may hold it up now, and the store is made for the death of a process
             return
         stop.set()
-        tell("stopping: attempts under way may end first; Ctrl-C (again) stops at once")
+        say("stopping: attempts under way may end first; Ctrl-C (again) stops at once")
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -183,17 +200,17 @@ def _ready(name: str, served: Sequence[tuple[str, int]], given: Common, port: in
             "health": port,
             "sagas": [{"saga": saga, "version": version} for saga, version in served],
         }
-        screen.document(facts)
+        screen.document(facts, indent=None)
         return
     told = ", ".join(f"{saga} v{version}" for saga, version in served)
     screen.show([(Piece(clean(f"worker {name} (pid {os.getpid()}) is ready: {told} on {given.address.shown}")),)])
 
 
-def _leave() -> None:
+def _leave(say: Callable[[str], None]) -> None:
     """End even if the thread of a step that nothing can stop still runs: its attempt counts as cut."""
     held = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
     if held:
-        tell(f"{len(held)} threads of steps did not end in time and are cut")
+        say(f"{len(held)} threads of steps did not end in time and are cut")
         logging.shutdown()
         sys.stdout.flush()
         os._exit(DONE)

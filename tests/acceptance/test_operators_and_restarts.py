@@ -376,6 +376,7 @@ def test_somebody_is_told_of_what_is_stuck(place: Place):
             await running.retry("o")
             await end_of(handle, running)
             assert await running.list(attention=True) == []
+        assert len(told) == 1, "nobody is woken twice"
 
     play(main)
 

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from durable_core.ports import Batch
 from sagas import PayloadError, Retry, Saga, SagaStuck, WrongState, pivot, resource, retriable, saga, step
-from tests.acceptance.parties import Place, World
+from tests.acceptance.parties import Place, World, entered, play
 from tests.sagas_for_tests import BodyFailed, end_of, reaches
 
 ONCE = Retry(attempts=1)
@@ -180,3 +181,46 @@ def test_a_time_beyond_all_time_is_answered(place: Place):
             assert await desk.count(since=datetime(1, 1, 1, tzinfo=UTC)) == 1
 
     asyncio.run(main())
+
+
+@saga("held-up", version=1)
+async def held_up(s: Saga) -> None:
+    await s.run(enter)
+
+
+@step(compensation=None, because="a test")
+async def enter(*, world: World = resource()) -> None:
+    await world.act("enter")
+
+
+def test_a_verb_is_taken_up_once_however_long_that_takes_to_write(place: Place):
+    """While the batch that takes a verb up is being written, a worker that looks again does not take it up again."""
+
+    async def main() -> None:
+        world = World()
+        gate = world.gate("enter")
+        async with place.orchestrator(held_up, world=world) as running:
+            handle = await running.start(held_up, id="o")
+            await entered(gate, running)
+            store, worker = running.engine.store, running.engine._worker
+            assert worker is not None
+            commit, writing, go = store.commit, asyncio.Event(), asyncio.Event()
+
+            async def slowly(batch: Batch) -> frozenset[int]:
+                if batch.consumed:
+                    writing.set()
+                    await go.wait()
+                return await commit(batch)
+
+            vars(store)["commit"] = slowly
+            async with place.orchestrator(held_up, world=world, worker=False) as elsewhere:
+                await elsewhere.cancel("o")
+                await writing.wait()
+                await worker.look(changed=True)
+            go.set()
+            gate.opened.set()
+            await end_of(handle, running)
+            history = await handle.history()
+        assert [entry.key for entry in history if entry.kind == "signalled"] == ["cancel"]
+
+    play(main)

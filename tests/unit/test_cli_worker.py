@@ -146,6 +146,13 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def logged(err: str) -> list[dict[str, Any]]:
+    """The records of a log in JSON; what the module itself prints comes first."""
+    printed, *lines = err.splitlines()
+    assert printed == "imported"
+    return [json.loads(line) for line in lines]
+
+
 def test_a_worker_says_that_it_is_ready_and_ends_on_sigterm(place: Place):
     """One line on stdout tells worker, sagas and store; SIGTERM ends it with 0, and its resources are closed."""
     worker, ready = place.work("shop")
@@ -158,13 +165,9 @@ def test_a_worker_says_that_it_is_ready_and_ends_on_sigterm(place: Place):
 
 
 def test_a_worker_is_ready_in_json(place: Place):
-    """With `--json` the line is a document; what the module prints on import is not in it."""
-    worker, first = place.work("shop.py", "--json")
-    assert worker.stdout is not None
-    text = first
-    while not text.endswith("}\n") or text.count("{") != text.count("}"):
-        text += worker.stdout.readline()
-    facts = json.loads(text)
+    """With `--json` the line is a document, on one line too, for it has no end to wait for; modules print elsewhere."""
+    worker, ready = place.work("shop.py", "--json")
+    facts = json.loads(ready)
     assert facts["pid"] == worker.pid
     assert facts["sagas"] == [{"saga": name, "version": 1} for name in ("hung", "order", "slow")]
 
@@ -181,6 +184,31 @@ def test_a_stuck_saga_is_mended_from_the_command_line(place: Place):
     place.touch("mended")
     assert place.run("retry", "o-1", "--note", "the holiday is over").returncode == 0
     until(lambda: place.status("o-1") == "compensated")
+
+
+def test_a_worker_says_in_its_log_that_a_saga_needs_a_person(place: Place):
+    """A saga that gets stuck is an error in the log of the worker that drove it: which, why, and what mends it."""
+    worker, _ = place.work("shop", "--json")
+    assert place.run("start", "order", "99", "--id", "o-1", "--module", "shop", "--wait").returncode == 1
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=LONGEST_S)
+    records = logged(err)
+    (told,) = [record for record in records if record["level"] == "error"]
+    assert (told["logger"], told["saga_id"]) == ("sagas", "o-1")
+    assert told["message"].startswith("saga 'o-1' (order v1) is stuck and needs a person: ")
+    assert "the bank is on holiday" in told["message"]
+    assert "sagas retry o-1" in told["message"]
+
+
+def test_a_log_in_json_has_no_other_lines(place: Place):
+    """With `--json` each line on stderr is an object, also while it is asked to stop and has to cut a thread."""
+    place.run("start", "hung", "--id", "h-1", "--module", "shop")
+    worker, _ = place.work("shop", "--grace", "0", "--json")
+    until(lambda: place.has("hanging"))
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=LONGEST_S)
+    messages = [record["message"] for record in logged(err)]
+    assert [any(word in message for message in messages) for word in ("stopping", "stopped", "threads")] == [True] * 3
 
 
 def test_a_worker_purges_after_the_retention_that_it_was_given(place: Place):
