@@ -103,10 +103,10 @@ if TYPE_CHECKING:
     from durable_core.ports import Clock, Ids, Store
     from durable_core.runs import Runs
     from durable_core.runtime.answers import Answers
-    from durable_core.runtime.attempts import CURRENT, AttemptInfo, current
     from durable_core.runtime.blocks import Branches
     from durable_core.runtime.callbacks import PendingCallback
     from durable_core.runtime.clock import to_ns
+    from durable_core.runtime.current import CURRENT, AttemptInfo, current
     from durable_core.runtime.fibers import Branch
     from durable_core.runtime.ledger import End
     from durable_core.runtime.primitives import Primitives
@@ -186,10 +186,10 @@ LATER = {
     "ports": ("Clock", "Ids", "Store"),
     "runs": ("Runs",),
     "runtime.answers": ("Answers",),
-    "runtime.attempts": ("AttemptInfo", "CURRENT", "current"),
     "runtime.blocks": ("Branches",),
     "runtime.callbacks": ("PendingCallback",),
     "runtime.clock": ("to_ns",),
+    "runtime.current": ("AttemptInfo", "CURRENT", "current"),
     "runtime.fibers": ("Branch",),
     "runtime.ledger": ("End",),
     "runtime.primitives": ("Primitives",),

@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from durable_core import (
-    Callback,
     CallbackAlreadyAnswered,
     CallbackClosed,
     CallbackFailed,
@@ -36,13 +35,14 @@ from sagas.model.outcome import DidNotHappen, Happened, StillUnknown, Unknown
 from sagas.model.resource import resource
 
 if TYPE_CHECKING:
-    from durable_core import PurgeReport
+    from durable_core import Callback, PurgeReport
     from sagas.handle import SagaHandle
     from sagas.model.versions import VersionInfo, VersionVerdict
     from sagas.orchestrator import Orchestrator
     from sagas.runtime.saga import Saga
 
 LATER = {
+    "Callback": "durable_core",
     "PurgeReport": "durable_core",
     "Saga": "sagas.runtime.saga",
     "SagaHandle": "sagas.handle",

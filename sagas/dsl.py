@@ -1,11 +1,13 @@
 """The decorators: how a developer declares steps and sagas."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from durable_core import DEFAULT_UNKNOWN, DefinitionError, Retry, Span
 from sagas.model.definition import FOREVER, Lookup, Pivot, Retriable, SagaDef, Step
-from sagas.runtime.saga import Saga
+
+if TYPE_CHECKING:
+    from sagas.runtime.saga import Saga
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -232,7 +234,7 @@ def saga(
     deadline: Span | None = None,
     parallel_compensation: bool = False,
     on_compensation_failure: Literal["continue", "halt"] = "continue",
-) -> Callable[[Callable[Concatenate[Saga, P], Awaitable[R]]], SagaDef[P, R]]:
+) -> "Callable[[Callable[Concatenate[Saga, P], Awaitable[R]]], SagaDef[P, R]]":
     """Declare a saga: an ``async def`` whose first parameter is the ``Saga``.
 
     Args:
@@ -243,7 +245,7 @@ def saga(
         on_compensation_failure: ``continue`` with the other compensations where one is given up, or ``halt`` at it.
     """
 
-    def declare(body: Callable[Concatenate[Saga, P], Awaitable[R]]) -> SagaDef[P, R]:
+    def declare(body: "Callable[Concatenate[Saga, P], Awaitable[R]]") -> SagaDef[P, R]:
         return SagaDef(
             name=name,
             version=version,

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import sagas.errors
+import sagas.orchestrator
 from durable_core import DurableError, Fault
 from tests.docs.readme import BLOCK, ROOT
 
