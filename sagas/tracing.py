@@ -77,6 +77,7 @@ def configure(endpoint: str | None = None, service_name: str = SERVICE, *, failu
     for known_endpoint, known_name, known_failures, provider in _configured:
         if (known_endpoint, known_name, known_failures) == (endpoint, service_name, failures):
             return provider
+    url = _checked(endpoint)
     from opentelemetry import trace  # noqa: PLC0415 - only for those who want spans
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
@@ -90,7 +91,6 @@ def configure(endpoint: str | None = None, service_name: str = SERVICE, *, failu
             "this program has set a tracer provider already, so sagas.tracing.configure() would not be heard; call it "
             "once and first, or leave it out: an Orchestrator uses the program's own provider"
         )
-    url = None if endpoint is None else _url(endpoint)
     provider = TracerProvider(resource=_resource(service_name))
     if not _disabled():
         size = None if os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") else QUEUE
@@ -225,11 +225,21 @@ def _direct(provider: "TracerProvider", url: str | None) -> None:
         ) from error
 
 
-def _url(endpoint: str) -> str:
+def _checked(endpoint: str | None) -> str | None:
+    """Where to send to; None where that is for the environment to say, of which what it says is looked at too."""
+    if endpoint is not None:
+        return _url(endpoint)
+    for name in ENDPOINTS:
+        if wanted() and os.environ.get(name):
+            _url(os.environ[name], said=name)
+    return None
+
+
+def _url(endpoint: str, *, said: str = "the endpoint given to sagas.tracing.configure()") -> str:
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise DefinitionError(
-            f"sagas.tracing.configure({endpoint!r}): give the address of a collector, such as http://localhost:4318"
+            f"{said} is no address of a collector: it wants http:// or https:// and a host, as in http://localhost:4318"
         )
     return urlunsplit(parts._replace(path=TRACES)) if parts.path in ("", "/") else endpoint
 

@@ -39,19 +39,19 @@ def endpoint_of(text: str | None) -> Endpoint | None:
     return Endpoint(host.strip("[]") or "127.0.0.1", int(port))
 
 
-def told(name: str, pulse: Pulse) -> dict[str, Any]:
-    """What the endpoint says."""
-    return {"worker": name, "well": pulse.silent_s < WELL_S, **attrs.asdict(pulse)}
+def told(name: str, pulse: Pulse, *, limit_s: float) -> dict[str, Any]:
+    """What the endpoint says of a worker that ends once its store has been silent for ``limit_s``."""
+    return {"worker": name, "well": pulse.silent_s < min(WELL_S, limit_s), **attrs.asdict(pulse)}
 
 
 @asynccontextmanager
-async def shown(endpoint: Endpoint | None, engine: Runs) -> AsyncGenerator[int | None]:
+async def shown(endpoint: Endpoint | None, engine: Runs, limit_s: float) -> AsyncGenerator[int | None]:
     """Answer at ``endpoint`` for as long as the block lasts; the port is given, for one that was asked as 0."""
     if endpoint is None:
         yield None
         return
     server = await asyncio.start_server(
-        _answering(lambda: told(engine.name, engine.pulse())), endpoint.host, endpoint.port
+        _answering(lambda: told(engine.name, engine.pulse(), limit_s=limit_s)), endpoint.host, endpoint.port
     )
     try:
         yield server.sockets[0].getsockname()[1]

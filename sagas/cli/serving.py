@@ -149,7 +149,7 @@ async def _serve(
         await stack.enter_async_context(orchestrator)
         collector.settle()
         served = sorted((saga.name, saga.version) for saga in sagas)
-        port = await stack.enter_async_context(shown(watch.health, orchestrator.engine))
+        port = await stack.enter_async_context(shown(watch.health, orchestrator.engine, watch.store_limit))
         _ready(orchestrator.engine.name, served, given, port)
         await _until_asked(stop, orchestrator.engine, watch.store_limit)
     say("stopped; its sagas are left for other workers")

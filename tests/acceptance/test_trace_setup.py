@@ -266,6 +266,17 @@ def test_a_wrong_endpoint_is_told_at_once():
             tracing.configure(endpoint)
 
 
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+def test_a_wrong_endpoint_of_the_environment_is_told_at_once_without_its_password(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A worker with a mistyped variable says which it is and ends, instead of offering its spans for ever."""
+    monkeypatch.setenv(name, "ftp://shop:hush@collector")
+    with pytest.raises(DefinitionError, match=name) as told:
+        tracing.configure()
+    assert "hush" not in str(told.value)
+
+
 def test_what_is_not_traced_does_not_load_opentelemetry():
     """A program that wants no spans loads nothing of OpenTelemetry, whatever it does."""
     program = CONFIGURED.replace("from opentelemetry import trace\n", "").replace(

@@ -1,6 +1,7 @@
 """Leases of the PostgreSQL store: who holds one writes, who has lost it does not, whatever it believes."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,8 +10,8 @@ import pytest
 
 from durable_core import LeaseLost, RunQuery, open_store
 from durable_core.ports import Batch
-from durable_core.stores.postgres import dial, link
-from durable_core.stores.postgres.lease import steady_s
+from durable_core.stores.postgres import dial, lease, link
+from durable_core.stores.postgres.lease import Lease, Offset, steady_s
 from durable_core.stores.postgres.store import PostgresStore
 from durable_core.testing.store_rows import add, claimed, in_loop, new_batch, new_entry, new_run, new_update, the
 from tests.postgres_server import Server, execute, expire
@@ -209,3 +210,21 @@ async def test_right_after_the_database_was_away_nobody_is_buried(server: Server
             while not await early.release_dead():  # noqa: ASYNC110 - it is the time that is waited for
                 await asyncio.sleep(0.05)
         assert early._lease.calm()
+
+
+def test_a_lease_that_cannot_be_renewed_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    """It is tried several times a second while the database is away; the log has one line of it, not thousands."""
+    tries = threading.Semaphore(0)
+
+    async def connect(_dsn: str) -> None:
+        tries.release()
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(lease, "connect", connect)
+    monkeypatch.setattr(lease, "PAUSE_S", 0.001)
+    held = Lease("nowhere", "", worker="w1", lease_s=60, granted_at_s=steady_s(), offset=Offset())
+    for _ in range(20):
+        assert tries.acquire(timeout=20)
+    held.stop()
+    assert [record.levelname for record in caplog.records if "lease of worker w1" in record.message] == ["WARNING"]
+    assert not held.calm()

@@ -19,6 +19,8 @@ RENEWALS = 3
 """How often a lease is renewed in its time."""
 PAUSE_S = 0.25
 """Between attempts to renew while the database cannot be reached."""
+TELL_S = 60.0
+"""Between two lines of the log about that."""
 
 
 def steady_s() -> float:
@@ -55,7 +57,7 @@ class Lease:
         self.worker = worker
         self.lost = False
         """The database knows this worker no more."""
-        self._troubled_s = -math.inf
+        self._troubled_s = self._told_s = -math.inf
         self.renewed = 0
         """How often it was renewed."""
         self._dsn = dsn
@@ -105,9 +107,7 @@ class Lease:
                 await asyncio.wait_for(self._renew(connection), self._lease_s)
             except CAUGHT as error:
                 self._troubled_s = steady_s()
-                log.warning(
-                    "the lease of worker %s could not be renewed; trying again: %s", self.worker, type(error).__name__
-                )
+                self._tell(error)
                 pause_s = min(PAUSE_S, pause_s)
                 if isinstance(error, TimeoutError) and connection is not None:
                     connection.terminate()
@@ -117,6 +117,16 @@ class Lease:
             with contextlib.suppress(*CAUGHT):
                 await connection.close(timeout=1)
 
+    def _tell(self, error: BaseException) -> None:
+        """Once when it begins, and now and then while it lasts: it is tried several times a second."""
+        if steady_s() - self._told_s >= TELL_S:
+            self._told_s = steady_s()
+            log.warning(
+                "the lease of worker %s could not be renewed; trying again until it can be: %s",
+                self.worker,
+                type(error).__name__,
+            )
+
     async def _renew(self, connection: Connection) -> None:
         began_s, sent_ns = steady_s(), wall_ns()
         theirs_ns = await connection.fetchval(self._text, self.worker, round(self._lease_s * 1e9))
@@ -125,4 +135,5 @@ class Lease:
             return
         self._until_s = began_s + self._lease_s
         self.renewed += 1
+        self._told_s = -math.inf
         self._offset.measured(int(theirs_ns), sent_ns=sent_ns, got_ns=wall_ns())
