@@ -18,6 +18,9 @@ others is therefore a span of 1 µs that comes first, and what tells the whole c
 A name in `<...>` stands for one of yours. A step's name in a span has no scope and no occurrence; its key has both.
 """
 FOOT = """\
+The `outcome` of a child saga is provisional, as its end is: where its root is undone later, the child's steps have
+their `undo` spans, and the outcome that counts is the root's.
+
 Arguments, results, notes of operators and reasons are in no span. The texts of exceptions are in `exception` events
 only.
 
@@ -29,8 +32,9 @@ ABOUT_METRICS = """\
 They go to the program's own provider of meters (`opentelemetry.metrics.set_meter_provider`), where it has set one of
 the SDK before its orchestrator is made. Each worker counts what it has written, from the journal, after the commit,
 sampled or not, and also while the collector of spans is down; what it was about to count when its process died is not
-counted. No id is among the attributes. The gauges are those of the whole store, looked up every ten seconds by every
-worker, which all tell the same: show the largest, not the sum.
+counted, and of `saga.spans.sent` and `saga.spans.dropped` up to ten seconds. No id is among the attributes. The gauges
+are those of the whole store, looked up every ten seconds by every worker, which all tell the same: show the largest,
+not the sum.
 """
 
 
