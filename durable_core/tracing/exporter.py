@@ -18,11 +18,12 @@ from durable_core.model.run import RunRecord
 from durable_core.model.trace import origin_of
 from durable_core.ports import MeasureSink, SpanLedger, Store
 from durable_core.tracing.answers import SpanSink
-from durable_core.tracing.delivery import FIRST_DELAY_S, Delivery, Tally
+from durable_core.tracing.delivery import Delivery, Tally
 from durable_core.tracing.fold import RunTrace
 from durable_core.tracing.following import Followed, lost_track
 from durable_core.tracing.hand import Hand, breathing
 from durable_core.tracing.measuring import Measuring
+from durable_core.tracing.pursuit import Pursuit
 from durable_core.tracing.span import SpanRecord
 from durable_core.tracing.vocabulary import Vocabulary
 
@@ -30,8 +31,6 @@ log = logging.getLogger("durable_core.tracing")
 
 PAGE = 2_000
 """Entries read at a time."""
-POLL_S = 0.05
-"""How often to look whether this process has written."""
 NOTE_S = 0.5
 """How often to note what has been exported: after a crash, so much is sent again."""
 DEBTS_S = 2.0
@@ -67,8 +66,7 @@ class Exporter:
         self._pos: int = 0
         self._noted: int = 0
         self._note_at = 0.0
-        self._leaving = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._pursuit: Pursuit | None = None
         self._delivery: Delivery | None = None
         self.tally = Tally()
         self._measuring: Measuring | None = None
@@ -90,21 +88,20 @@ class Exporter:
             return
         self._hand = Hand("spans")
         self._delivery = Delivery(self._sink, self._hand, self.tally)
-        self._task = asyncio.get_running_loop().create_task(self._follow())
+        self._pursuit = Pursuit(
+            what="spans", progress=self._progress, catch_up=self._catch_up, besides=self._pay_for_the_dead
+        )
 
     async def close(self, *, within_s: float) -> None:
         """Export what is left, for ``within_s``; what then remains is owed, and sent by another process."""
-        if self._task is not None:
-            await self._leave(self._task, within_s)
-            self._task = None
+        if self._pursuit is not None:
+            await self._leave(self._pursuit, within_s)
+            self._pursuit = None
         if self._measuring is not None:
             await self._measuring.close(within_s=within_s)
 
-    async def _leave(self, task: asyncio.Task[None], within_s: float) -> None:
-        self._leaving.set()
-        try:
-            await asyncio.wait_for(task, within_s)
-        except TimeoutError:
+    async def _leave(self, pursuit: Pursuit, within_s: float) -> None:
+        if not await pursuit.leave(within_s=within_s):
             self.tally.owing = True
             log.warning("%s is left before all spans were taken: the next worker that exports sends them", self._worker)
         self._hand.stop()
@@ -113,31 +110,6 @@ class Exporter:
         with contextlib.suppress(StoreError):  # then a little more is sent again
             await self._ledger.pay(self._worker, self._pos if self.tally.owing else None)
 
-    async def _follow(self) -> None:
-        """The exporter's life: it ends when it is told to leave and nothing is left."""
-        loop = asyncio.get_running_loop()
-        seen, debts_at = 0, loop.time()
-        while True:
-            leaving = self._leaving.is_set()
-            try:
-                progress = self._progress()
-                if progress != seen or leaving:
-                    await self._catch_up()
-                    seen = progress
-                if loop.time() >= debts_at and not leaving:
-                    await self._pay_for_the_dead()
-                    debts_at = loop.time() + DEBTS_S
-            except StoreError as error:
-                log.warning("the journal could not be read for its spans; trying again: %s", error)
-                leaving = False
-            except Exception:
-                log.exception("internal error while exporting spans; trying again")
-                await asyncio.sleep(FIRST_DELAY_S)
-            if leaving:
-                return
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._leaving.wait(), POLL_S)
-
     async def _catch_up(self) -> None:
         """Export all that this worker has written."""
         while rows := await self._ledger.written(self._worker, after=self._pos, limit=PAGE):
@@ -145,7 +117,7 @@ class Exporter:
             self._pos = rows[-1][0]
             if asyncio.get_running_loop().time() >= self._note_at:
                 await self._note()
-            if len(rows) < PAGE and not self._leaving.is_set():
+            if len(rows) < PAGE and not (self._pursuit is not None and self._pursuit.leaving):
                 return  # what comes meanwhile waits for its turn: a batch costs little more than a span
 
     async def _note(self) -> None:
@@ -154,7 +126,7 @@ class Exporter:
             self._noted = self._pos
             self._note_at = asyncio.get_running_loop().time() + NOTE_S
 
-    async def _pay_for_the_dead(self) -> None:
+    async def _pay_for_the_dead(self) -> float:
         """Export what workers have left owing that live no more, and note how far this one is."""
         await self._note()
         owed = await self._ledger.owed(self._worker)
@@ -169,6 +141,7 @@ class Exporter:
                 pos = rows[-1][0]
                 await self._ledger.pay(debtor, pos)
             await self._ledger.pay(debtor, None)
+        return DEBTS_S
 
     async def _export(self, entries: Sequence[Entry], runs: dict[int, Followed]) -> None:
         """Send the spans of these entries; returns once they have been taken."""

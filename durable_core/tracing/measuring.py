@@ -4,15 +4,12 @@ Invariant: no measurement waits for a collector of spans. Whoever watches for st
 one is down; so this reads the journal for itself, and has a thread of its own.
 """
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import attrs
 
-from durable_core.errors import StoreError
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.ports import MeasureSink, SpanLedger, Store
 from durable_core.tracing.counting import NS, Counting
@@ -20,16 +17,13 @@ from durable_core.tracing.delivery import Tally
 from durable_core.tracing.following import lost_track
 from durable_core.tracing.hand import Hand, breathing
 from durable_core.tracing.metrics import Measure
+from durable_core.tracing.pursuit import Pursuit
 from durable_core.tracing.vocabulary import Vocabulary
 
 log = logging.getLogger("durable_core.tracing")
 
 PAGE = 2_000
 """Entries read at a time."""
-POLL_S = 0.05
-"""How often to look whether this process has written."""
-AGAIN_S = 0.5
-"""How long to wait after something went wrong."""
 GAUGE_S = 10.0
 """How often to look how all runs of the store stand: it takes 80 ms where a hundred thousand wait."""
 MOST_FOLLOWED = 10_000
@@ -62,51 +56,24 @@ class Measuring:
         """How it stood when it was last measured."""
         self._runs: dict[int, Counting] = {}
         self._pos = 0
-        self._gauge_at = 0.0
-        self._leaving = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._pursuit: Pursuit | None = None
 
     def start(self, pos: int) -> None:
         """Begin to follow, behind this position."""
         self._pos = pos
         self._hand = Hand("measurements")
-        self._task = asyncio.get_running_loop().create_task(self._follow())
+        self._pursuit = Pursuit(
+            what="measurements", progress=self._progress, catch_up=self._catch_up, besides=self._gauge
+        )
 
     async def close(self, *, within_s: float) -> None:
         """Count what is left, for ``within_s``; what then remains is not counted."""
-        if self._task is None:
+        if self._pursuit is None:
             return
-        self._leaving.set()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._task, within_s)
-        self._task = None
+        await self._pursuit.leave(within_s=within_s)
+        self._pursuit = None
         self._hand.stop()
         self._tell_tally()
-
-    async def _follow(self) -> None:
-        """Its life: it ends when it is told to leave and nothing is left."""
-        loop = asyncio.get_running_loop()
-        seen = 0
-        while True:
-            leaving = self._leaving.is_set()
-            try:
-                progress = self._progress()
-                if progress != seen or leaving:
-                    await self._catch_up()
-                    seen = progress
-                if loop.time() >= self._gauge_at and not leaving:
-                    await self._gauge()
-            except StoreError as error:
-                log.warning("the journal could not be read for its measurements; trying again: %s", error)
-                leaving = False
-                await asyncio.sleep(AGAIN_S)
-            except Exception:
-                log.exception("internal error while measuring; trying again")
-                await asyncio.sleep(AGAIN_S)
-            if leaving:
-                return
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._leaving.wait(), POLL_S)
 
     async def _catch_up(self) -> None:
         """Count all that this worker has written; what a dead one wrote, that may have counted itself."""
@@ -120,7 +87,7 @@ class Measuring:
                     self._runs.pop(entry.run, None)
             while len(self._runs) > MOST_FOLLOWED:
                 self._runs.pop(next(iter(self._runs)))
-            if len(rows) < PAGE and not self._leaving.is_set():
+            if len(rows) < PAGE and not (self._pursuit is not None and self._pursuit.leaving):
                 return
 
     async def _take_up(self, lost: dict[int, bool]) -> None:
@@ -140,9 +107,8 @@ class Measuring:
             for measure in counting.feed(entry) if counting is not None else ():
                 self._meters.record(measure)
 
-    async def _gauge(self) -> None:
+    async def _gauge(self) -> float:
         """Tell of the whole store how many runs stand how that have not ended, and how long one waits for a worker."""
-        self._gauge_at = asyncio.get_running_loop().time() + GAUGE_S
         self._tell_tally()
         for status, query in self._vocabulary.standings().items():
             self._meters.record(Measure("active", await self._store.count(query), {"status": status}))
@@ -150,6 +116,7 @@ class Measuring:
         waiting = [await self._store.next_wake_ns(after_ns=0), await self._ledger.unbegun_since_ns()]
         age_ns = max((now_ns - since_ns for since_ns in waiting if since_ns is not None), default=0)
         self._meters.record(Measure("oldest_runnable.age", max(0, age_ns) / NS, {}))
+        return GAUGE_S
 
     def _tell_tally(self) -> None:
         """Count what has become of spans since it was told last."""

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from durable_core import JournalEntry, RunTrace, SpanRecord, kernel
-from durable_core.tracing import delivery
+from durable_core.tracing import delivery, pursuit
 from durable_core.tracing import exporter as exporting
 from durable_core.tracing.answers import Accepted
 from durable_core.tracing.collector import Collector as OtlpCollector
@@ -45,7 +45,7 @@ async def patient(s: Saga, who: str) -> str:
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long here."""
     monkeypatch.setattr(delivery, "FIRST_DELAY_S", 0.01)
-    monkeypatch.setattr(exporting, "POLL_S", 0.01)
+    monkeypatch.setattr(pursuit, "POLL_S", 0.01)
     monkeypatch.setattr(exporting, "DEBTS_S", 0.05)
 
 
