@@ -6,7 +6,6 @@ that the id is known while the attempt runs.
 
 import hashlib
 import re
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 Mode = Literal["link", "join", "self"]
@@ -45,7 +44,6 @@ def traceparent(trace_id: int, span_id: int, *, sampled: bool) -> str:
     return f"00-{trace_id:032x}-{span_id:016x}-{int(sampled):02x}"
 
 
-@lru_cache(10_000)
 def trace_id_of(uid: bytes, origin: Origin | None = None) -> int:
     """The trace of the run with this uid: its own, or its caller's where it joins that."""
     if origin is not None and origin.mode == "join":
@@ -67,7 +65,6 @@ def span_id_of(uid: bytes, kind: str, key: str = "", attempt: int = 0, seq: int 
     return int.from_bytes(hashlib.blake2b(about, key=uid, digest_size=8).digest(), "big") or 1
 
 
-@lru_cache(10_000)
 def attempt_span_id(uid: bytes, key: str, attempt: int, intent: int) -> int:
     """The id of the span of one attempt; ``intent`` is the seq of its step's ``started`` entry."""
     return span_id_of(uid, "attempt", key, attempt, intent)

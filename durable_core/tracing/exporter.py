@@ -110,14 +110,14 @@ class Exporter:
         with contextlib.suppress(StoreError):  # then a little more is sent again
             await self._ledger.pay(self._worker, self._pos if self.tally.owing else None)
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, to_the_end: bool) -> None:  # noqa: FBT001 - said by the pursuit alone
         """Export all that this worker has written."""
         while rows := await self._ledger.written(self._worker, after=self._pos, limit=PAGE):
             await self._export([entry for _, entry in rows], self._runs)
             self._pos = rows[-1][0]
             if asyncio.get_running_loop().time() >= self._note_at:
                 await self._note()
-            if len(rows) < PAGE and not (self._pursuit is not None and self._pursuit.leaving):
+            if len(rows) < PAGE and not to_the_end:
                 return  # what comes meanwhile waits for its turn: a batch costs little more than a span
 
     async def _note(self) -> None:

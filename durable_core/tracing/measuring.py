@@ -75,7 +75,7 @@ class Measuring:
         self._hand.stop()
         self._tell_tally()
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, to_the_end: bool) -> None:  # noqa: FBT001 - said by the pursuit alone
         """Count all that this worker has written; what a dead one wrote, that may have counted itself."""
         while rows := await self._ledger.written(self._worker, after=self._pos, limit=PAGE):
             entries = [entry for _, entry in rows]
@@ -87,7 +87,7 @@ class Measuring:
                     self._runs.pop(entry.run, None)
             while len(self._runs) > MOST_FOLLOWED:
                 self._runs.pop(next(iter(self._runs)))
-            if len(rows) < PAGE and not (self._pursuit is not None and self._pursuit.leaving):
+            if len(rows) < PAGE and not to_the_end:
                 return
 
     async def _take_up(self, lost: dict[int, bool]) -> None:

@@ -29,7 +29,7 @@ class Pursuit:
         *,
         what: str,
         progress: Callable[[], int],
-        catch_up: Callable[[], Awaitable[None]],
+        catch_up: Callable[[bool], Awaitable[None]],
         besides: Callable[[], Awaitable[float]],
     ) -> None:
         """Follow with these.
@@ -37,7 +37,7 @@ class Pursuit:
         Args:
             what: for the log: what is made of the journal.
             progress: another number than before once this process has written.
-            catch_up: looks at all that is new.
+            catch_up: looks at what is new; at all of it where it is told True, for then it is the last time.
             besides: what is done now and then; tells in how many seconds again.
         """
         self._what = what
@@ -47,11 +47,6 @@ class Pursuit:
         self._besides_at_s = 0.0
         self._leaving = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._follow())
-
-    @property
-    def leaving(self) -> bool:
-        """Whether it was told to leave."""
-        return self._leaving.is_set()
 
     async def leave(self, *, within_s: float) -> bool:
         """Look at what is left, for ``within_s``; False where that was not enough."""
@@ -65,11 +60,11 @@ class Pursuit:
     async def _follow(self) -> None:
         seen = 0
         while True:
-            leaving = self.leaving
+            leaving = self._leaving.is_set()
             try:
                 progress = self._progress()
                 if progress != seen or leaving:
-                    await self._catch_up()
+                    await self._catch_up(leaving)
                     seen = progress
                 if not leaving:
                     await self._look_besides()

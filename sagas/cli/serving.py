@@ -20,7 +20,7 @@ import attrs
 import typer
 
 from durable_core import Runs
-from sagas.cli import collector, logs, screen
+from sagas.cli import garbage, logs, screen
 from sagas.cli.address import orchestrator_at
 from sagas.cli.exits import DONE, INTERRUPTED, CommandError, tell
 from sagas.cli.layout import Piece, clean
@@ -147,7 +147,7 @@ async def _serve(
         )
         stop = _stop_on_signals(say)
         await stack.enter_async_context(orchestrator)
-        collector.settle()
+        garbage.settle()
         served = sorted((saga.name, saga.version) for saga in sagas)
         port = await stack.enter_async_context(shown(watch.health, orchestrator.engine, watch.store_limit))
         _ready(orchestrator.engine.name, served, given, port)
