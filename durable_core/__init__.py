@@ -36,6 +36,7 @@ from durable_core.errors import (
     RunStuck,
     SiblingFailed,
     StepCrashed,
+    StepExited,
     StepInterrupted,
     StepTimeout,
     StoreError,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from durable_core.bodies.body import BodyContext
     from durable_core.bodies.callback import Callback
     from durable_core.bodies.context import Context
-    from durable_core.bodies.operation import Operation
+    from durable_core.bodies.operation import Operation, watched
     from durable_core.bodies.parallel import Parallel
     from durable_core.dsl import durable, step
     from durable_core.engine import Engine
@@ -113,7 +114,7 @@ if TYPE_CHECKING:
     from durable_core.runtime.pulse import Pulse
     from durable_core.runtime.purge import PurgeReport
     from durable_core.runtime.settings import Settings
-    from durable_core.runtime.steps import OutcomeUnknown
+    from durable_core.runtime.steps import OutcomeUnknown, Perform
     from durable_core.runtime.waiters import RunOutcome
     from durable_core.stores import Migrated, migrate, open_store
     from durable_core.tracing.documents import jaeger_document, otlp_document
@@ -145,7 +146,7 @@ LATER = {
     "bodies.body": ("BodyContext",),
     "bodies.callback": ("Callback",),
     "bodies.context": ("Context",),
-    "bodies.operation": ("Operation",),
+    "bodies.operation": ("Operation", "watched"),
     "bodies.parallel": ("Parallel",),
     "dsl": ("durable", "step"),
     "engine": ("Engine",),
@@ -196,7 +197,7 @@ LATER = {
     "runtime.pulse": ("Pulse",),
     "runtime.purge": ("PurgeReport",),
     "runtime.settings": ("Settings",),
-    "runtime.steps": ("OutcomeUnknown",),
+    "runtime.steps": ("OutcomeUnknown", "Perform"),
     "runtime.waiters": ("RunOutcome",),
     "stores": ("Migrated", "migrate", "open_store"),
     "tracing.documents": ("jaeger_document", "otlp_document"),
@@ -274,6 +275,7 @@ __all__ = [
     "ParallelBlock",
     "PayloadError",
     "PendingCallback",
+    "Perform",
     "Primitives",
     "Pulse",
     "PurgeReport",
@@ -301,6 +303,7 @@ __all__ = [
     "SpanRecord",
     "Step",
     "StepCrashed",
+    "StepExited",
     "StepInterrupted",
     "StepRecord",
     "StepSpec",
@@ -366,6 +369,7 @@ __all__ = [
     "to_ns",
     "tracing_with",
     "waits_of",
+    "watched",
 ]
 
 

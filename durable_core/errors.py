@@ -16,6 +16,7 @@
     ├── StepTimeout            (also TimeoutError) an attempt passed its timeout
     ├── StepInterrupted        the process died in an ``at_most_once`` step
     ├── StepCrashed            a step took its process down too often
+    ├── StepExited             a step raised something that is no Exception, such as ``SystemExit``
     ├── CallbackError          about a callback: its run goes on or has gone on
     │   ├── CallbackTimeout    (also TimeoutError) nobody answered in time
     │   ├── CallbackFailed     somebody answered with a failure
@@ -174,6 +175,12 @@ class StepCrashed(DurableError):
     """The process died in this step more often than ``max_crashes`` allows."""
 
     code = "DC032"
+
+
+class StepExited(DurableError):
+    """A step raised something that is no Exception, such as ``SystemExit`` (``__cause__``): that attempt has failed."""
+
+    code = "DC035"
 
 
 class RemoteError(DurableError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from durable_core.errors import LeaseLost, RunNotFound, StoreError
 from durable_core.model.codec import Codec
+from durable_core.model.entry import Entry
 from durable_core.model.run import ENDS, RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store
@@ -97,6 +98,7 @@ class Kernel:
         self.exporter: Exporter | None = None
         """Follows the journal and exports spans, in a worker that is traced; what it did is told after it is left."""
         self._scout: asyncio.Task[None] | None = None
+        self._left = False
         self._announcer: Announcer | None = None
         self._vigil: Vigil | None = None
         self._housekeeper: Housekeeper | None = None
@@ -126,6 +128,7 @@ class Kernel:
             self.store,
             loop,
             on_guilty=self._guilty,
+            on_overtaken=self._overtaken,
             on_lost=self._lost,
             patience_s=self.settings.store_timeout_s,
         )
@@ -138,11 +141,23 @@ class Kernel:
         self._poked = asyncio.Event() if self._worker is None else self._worker.poked
         self.news = News(loop, self._poked.set)
         self.store.on_change(self.news.heard)
-        self._scout = loop.create_task(self._look_around())
+        self._left = False
+        self._send_scout()
         attach = getattr(self.clock, "attach", None)
         if attach is not None:  # a clock under a test's control waits for this engine to be idle
             attach(self)
         return self
+
+    def _send_scout(self, *, again: bool = False) -> None:
+        """Begin to look for work."""
+        self._scout = asyncio.get_running_loop().create_task(self._look_around(sent_again=again))
+        self._scout.add_done_callback(self._scout_ended)
+
+    def _scout_ended(self, scout: "asyncio.Task[None]") -> None:
+        """Where the program has cancelled all its tasks, its sagas are untouched: look again, unless its loop ends."""
+        if scout.cancelled() and not self._left:
+            loop = scout.get_loop()
+            loop.call_later(POLL_S, lambda: None if self._left else self._send_scout(again=True))
 
     def _begin_work(self, writer: Writer) -> None:
         """Make the worker, and who looks after it."""
@@ -176,6 +191,7 @@ class Kernel:
             clock=self.clock,
             ids=self.ids,
             concurrency=self.settings.concurrency,
+            threads_at_once=self.settings.threads,
             max_crashes=self.settings.max_crashes,
             codec=self.codec,
             on_outcome=self._told,
@@ -186,6 +202,9 @@ class Kernel:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._left = True
+        if self._worker is not None:
+            self._worker.stop()
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             await asyncio.gather(self._housekeeping, return_exceptions=True)
@@ -281,13 +300,13 @@ class Kernel:
 
     def under_way(self) -> int:
         """Attempts that have been called and have not ended."""
-        return 0 if self._worker is None else sum(run.in_flight for run in self._worker.runs.values())
+        return 0 if self._worker is None else self._worker.under_way()
 
     def progress(self) -> int:
         """A number that rises with every row that is written."""
         return 0 if self._writer is None else self._writer.written
 
-    async def _look_around(self) -> None:
+    async def _look_around(self, *, sent_again: bool) -> None:
         """Notice what other processes did, and claim what falls due."""
         loop = asyncio.get_running_loop()
         burial_at = loop.time() + BURIAL_S
@@ -300,9 +319,7 @@ class Kernel:
                         self._poked.set()
                 changed = await self.store.changed()
                 self._follow_clock()
-                if self._writer is not None:
-                    troubled = self._writer.trouble is not None
-                    self._seen.answered(loop.time(), written=self._writer.written, troubled=troubled)
+                self._note_pulse(loop.time())
                 if self._worker is not None:
                     await self._look(self._worker, changed=changed)
                 if changed and self._waiters.watched:
@@ -311,12 +328,19 @@ class Kernel:
             except LeaseLost as lost:
                 await self._lost(lost)
             except StoreError as error:
+                if sent_again and not error.transient:
+                    return  # it was closed meanwhile: this process counts as dead
                 log.warning("the store could not be asked for work; trying again: %s", error)
                 self._poked.set()
                 await asyncio.sleep(POLL_S)
             except Exception:
                 log.exception("internal error while looking for work; trying again")
                 await asyncio.sleep(BURIAL_S)
+
+    def _note_pulse(self, now_s: float) -> None:
+        """The store has answered: whoever watches over this process may hear of it."""
+        if self._writer is not None:
+            self._seen.answered(now_s, written=self._writer.written, troubled=self._writer.trouble is not None)
 
     async def _until_poked(self) -> float:
         """Return once there may be something to do, and every now and then; the time by the loop's clock."""
@@ -385,3 +409,7 @@ class Kernel:
     def _guilty(self, num: int, error: StoreError) -> None:
         if self._worker is not None:
             self._worker.guilty(num, error)
+
+    def _overtaken(self, num: int, lost: Sequence[Entry]) -> None:
+        if self._worker is not None:
+            self._worker.overtaken(num, lost)

@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 import attrs
 
 from durable_core.model.checkup import Checkup
-from durable_core.model.entry import Entry
+from durable_core.model.entry import ROLES, Entry, EntryKind, Role
 from durable_core.model.run import NewRun, RunQuery, RunRecord, RunRef, RunUpdate
 from durable_core.model.tombstone import EndedRun, Swept, Tombstone
 from durable_core.model.version import Announced, Offer, Tally
@@ -21,14 +21,21 @@ class Signal:
     run: int
     name: str
     payload: bytes
+    at_ns: int = 0
+    """When it was left, in ns since the epoch, by its sender's clock."""
+
+
+BEGINNINGS = frozenset({EntryKind.STARTED.value, EntryKind.RETRIED.value, EntryKind.REOPENED.value})
+"""Entries after whose commit a step is called: intents."""
 
 
 @attrs.define
 class Batch:
-    """What one commit writes: all of it or nothing.
+    """What one commit writes: all of it or nothing, but for two exceptions that the commit reports.
 
     The rows of a start whose id is already taken, by a run or by a tombstone, are left out, together with the entries
-    and updates of its number; the commit reports them as conflicts.
+    and updates of its number. And where a signal waits in the store for a run that would begin an attempt or end, what
+    that run decided without it is left out: see ``yielding``.
     """
 
     starts: list[NewRun] = attrs.field(factory=list[NewRun])
@@ -37,6 +44,8 @@ class Batch:
     """By run number; applied after the starts."""
     consumed: list[int] = attrs.field(factory=list[int])
     """Numbers of signals that these entries take up."""
+    taken: dict[int, tuple[int, int]] = attrs.field(factory=dict[int, tuple[int, int]])
+    """Of consumed signals that entries of this batch take up: the run, and the last of these entries."""
 
     def __len__(self) -> int:
         return len(self.starts) + len(self.entries) + len(self.updates) + len(self.consumed)
@@ -48,7 +57,49 @@ class Batch:
             entries=[entry for entry in self.entries if entry.run not in refused],
             updates={num: update for num, update in self.updates.items() if num not in refused},
             consumed=self.consumed,
+            taken=self.taken,
         )
+
+    def deciding(self) -> set[int]:
+        """The runs that begin an attempt or end with this batch: a signal that waits for one of them comes first."""
+        begun = {entry.run for entry in self.entries if entry.kind in BEGINNINGS}
+        return begun | {num for num, update in self.updates.items() if update.ended_at_ns is not None}
+
+    def yielding(self, signalled: Collection[int]) -> "tuple[Batch, frozenset[int]]":
+        """This batch without what the runs in ``signalled`` decided before they heard the signal that waits for them.
+
+        Kept of such a run is everything up to the last input that it had not yet answered with a beginning or an end:
+        what happened in the world is never left out on its account. Its row is left as it is.
+
+        Returns:
+            The batch, and the runs of which something was left out.
+        """
+        overtaken = self.deciding().intersection(signalled) if signalled else None
+        if not overtaken:
+            return self, frozenset()
+        until = {num: _undecided_until(self.entries, num) for num in overtaken}
+        late = {num for num, (run, seq) in self.taken.items() if run in until and seq > until[run]}
+        kept = Batch(
+            starts=self.starts,
+            entries=[entry for entry in self.entries if entry.run not in until or entry.seq <= until[entry.run]],
+            updates={num: update for num, update in self.updates.items() if num not in overtaken},
+            consumed=[num for num in self.consumed if num not in late],
+            taken={num: place for num, place in self.taken.items() if num not in late},
+        )
+        return kept, frozenset(overtaken)
+
+
+def _undecided_until(entries: Sequence[Entry], num: int) -> int:
+    """The last of the run's entries before its first beginning or end, and before the outputs that come with that."""
+    until = 0
+    for entry in entries:
+        if entry.run != num:
+            continue
+        if entry.kind in BEGINNINGS or entry.kind == EntryKind.ENDED:
+            break
+        if ROLES[EntryKind(entry.kind)] is Role.INPUT:
+            until = entry.seq
+    return until
 
 
 class SpanLedger(Protocol):
@@ -131,7 +182,12 @@ class Store(SpanLedger, Protocol):
         ...
 
     async def commit(self, batch: Batch) -> frozenset[int]:
-        """Write ``batch`` in one transaction; it is on disk on return. Returns the numbers of refused starts."""
+        """Write ``batch`` in one transaction; it is on disk on return.
+
+        Returns the numbers of the runs of which something was left out: starts whose id is taken, and runs that a
+        signal has overtaken. In the same transaction: no beginning and no end of a run commits over a signal that
+        waits for it and is not consumed by this batch; see ``Batch.yielding``.
+        """
         ...
 
     async def claim(
@@ -197,8 +253,9 @@ class Store(SpanLedger, Protocol):
     async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool = False) -> bool:
         """Leave a signal for ``run``; durable on return. An unowned run becomes due at once.
 
-        False, and nothing is left, where the run has ended, unless ``ended`` says that it is meant for an ended one;
-        and where it was purged.
+        False, and nothing is left, where the run has ended, unless ``ended`` says that it is meant for an ended one,
+        which it then opens again in the same commit; and where it was purged. An opened run stays with its owner where
+        that worker lives: an attempt of it has not returned there.
         """
         ...
 

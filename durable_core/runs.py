@@ -15,7 +15,7 @@ from durable_core.kernel import POLL_S, Kernel
 from durable_core.model.entry import Entry
 from durable_core.model.keys import check_id
 from durable_core.model.moment import moment
-from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunRef, RunStatus, reopened
+from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunRef, RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.model.version import Announced, Tally
 from durable_core.runtime.archive_file import ArchiveFile
@@ -238,7 +238,7 @@ class Runs(Kernel):
         """
         worker = self._worker
         run = worker.runs.get(record.num) if worker is not None else None
-        if worker is not None and run is not None and not run.dead and not worker.leaving:
+        if worker is not None and run is not None and not run.dead and not worker.leaving and not label:
             run.settle()
             if run.phase != record.phase or run.dead:
                 await self.writer.flushed()
@@ -248,7 +248,7 @@ class Runs(Kernel):
                 await self.writer.flushed()
             except LeaseLost:
                 return False  # another worker drives it now
-            return True
+            return not run.void
         await self.writer.flushed()  # the run has left memory: what it leaves behind must be on disk before it is told
         stored = f"{name} {since} {label}" if label else name
         ended = record.ended_at_ns is not None
@@ -256,13 +256,8 @@ class Runs(Kernel):
             return False
         if self._vigil is not None:
             self._vigil.stir()
-        if ended:
-            self.writer.update(reopened(record, now_ns=self.clock.now_ns()))
-            await self.writer.flushed()
-            if await self.store.find_num(record.num) is None:
-                return False  # it was purged in between
         if worker is not None and self.serves(record) and not worker.leaving:
-            worker.poked.set()
+            worker.signalled(record.num, name)
             await self._taken_up(record)
         return True
 
@@ -287,6 +282,8 @@ class Runs(Kernel):
         until = loop.time() + TAKEN_S
         patience_s = POLL_S
         while loop.time() < until and await self.store.signals([record.num]):
+            if self._worker is not None and self._worker.waits_for_attempts(record.num):
+                return  # it is taken up once what is under way has returned, however long that takes
             if self._worker is None or (await self.find(record.id)).owner not in (None, self._worker.worker):
                 return  # its own worker will take it up
             with contextlib.suppress(TimeoutError):

@@ -186,7 +186,8 @@ class Operators(Observer):
                 if verdict.happened and verdict.step is not None:
                     self._check_result(record, verdict.step, bytes(verdict.result))
                 label, since = _reopening(verb, entries)
-                if verb == "rollback" and record.phase.startswith("compensating") and record.ended_at_ns is None:
+                undoing = record.phase.startswith("compensating") and record.ended_at_ns is None
+                if verb == "rollback" and undoing and await self._told_last(record) != "kill":
                     verb, label = "retry", ""  # it is being undone already: go on with that
                 return await self.engine.signal(record, verb, msgspec.json.encode(verdict), label=label, since=since)
 
@@ -197,14 +198,26 @@ class Operators(Observer):
         info = self._whole(record, entries)
         if verb in ("pause", "resume"):
             info = attrs.evolve(info, paused=await self.engine.will_pause(record))
-        signalled = record.status is RunStatus.PENDING and bool(parked(entries))
-        if signalled:  # and no worker has taken that up: until then it is stuck on what it was
+        going = record.status in {RunStatus.PENDING, RunStatus.RUNNING, RunStatus.WAITING}
+        signalled = going and bool(parked(entries))
+        if signalled:  # the journal tells: until a worker has taken a verb up it is stuck on what it was
             info = attrs.evolve(info, status=SagaStatus.STUCK)
-        found = judge(verb, info, record.phase, verdict.step)
+        phase = record.phase
+        match await self._told_last(record):
+            case "kill":
+                info, signalled = attrs.evolve(info, status=SagaStatus.KILLED), False
+            case "rollback":
+                info, signalled = attrs.evolve(info, status=SagaStatus.COMPENSATING), False
+        found = judge(verb, info, phase, verdict.step)
         doubtful = isinstance(found, Accept) if signalled else isinstance(found, Refuse) and not found.past_pivot
         if doubtful and await self._is_repeated(record, entries, verb, verdict):
             return Repeat()
         return found
+
+    async def _told_last(self, record: RunRecord) -> str | None:
+        """Which verb waits to be taken up that says, by itself, how the saga will stand: ``kill`` or ``rollback``."""
+        names = [signal.name.partition(" ")[0] for signal in await self.engine.store.signals([record.num])]
+        return next((name for name in reversed(names) if name in ("kill", "rollback")), None)
 
     async def _is_repeated(self, record: RunRecord, entries: list[JournalEntry], verb: str, verdict: Verdict) -> bool:
         """Whether the last that anybody asked for is just this: then it has been done, whoever asks again."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from durable_core.bodies.callback import Callback
-from durable_core.bodies.operation import Operation
+from durable_core.bodies.operation import Operation, watched
 from durable_core.errors import Fault
 from durable_core.model.declared import Span
 from durable_core.runtime.primitives import Primitives
@@ -40,18 +40,22 @@ class BodyContext:
         """A logger that is silent while replaying."""
         return self._core.log
 
+    @watched
     def now(self) -> datetime:
         """The time of the last checkpoint (aware, UTC), the same on every replay."""
         return self._core.now()
 
+    @watched
     def uuid(self) -> UUID:
         """A random UUID, the same on every replay."""
         return self._core.uuid()
 
+    @watched
     def random(self) -> float:
         """A number in [0, 1), the same on every replay."""
         return self._core.random()
 
+    @watched
     def patched(self, name: str) -> bool:
         """True for runs that begin, or first come here, with the changed code; False for those that passed before."""
         return self._core.patched(name)

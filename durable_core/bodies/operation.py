@@ -4,14 +4,40 @@ Invariant: one that is dropped without having been awaited is a fault, found at 
 forgotten ``await`` would silently leave a step out.
 """
 
+import functools
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import GeneratorType
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
 from durable_core.errors import Fault
 from durable_core.runtime.primitives import Primitives
 
 R_co = TypeVar("R_co", covariant=True)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _HasCore(Protocol):
+    _core: Primitives
+
+
+Self = TypeVar("Self", bound=_HasCore)
+
+
+def watched(method: "Callable[Concatenate[Self, P], R]") -> "Callable[Concatenate[Self, P], R]":
+    """A plain call of the body's whose own errors are faults: the body must not take them for a failure of its step."""
+
+    @functools.wraps(method)
+    def called(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            self._core.refuse_own(error)  # pyright: ignore[reportPrivateUsage]
+            raise
+
+    return called
 
 
 class Operation(Coroutine[Any, Any, R_co]):
@@ -41,9 +67,23 @@ class Operation(Coroutine[Any, Any, R_co]):
         begin, self._begin = self._begin, None
         if begin is None:
             raise RuntimeError(f"{self._what} was awaited twice; call it again for another occurrence")
-        begun = begin(*self._args)
+        try:
+            begun = begin(*self._args)
+        except Exception as error:
+            self._core.refuse_own(error)
+            raise
         # A generator is an object less than a coroutine with its iterator: worth it where it is made for every step.
-        return begun if isinstance(begun, GeneratorType) else cast("Awaitable[R_co]", begun).__await__()
+        if isinstance(begun, GeneratorType):
+            return begun  # which refuses errors of our own by itself
+        return self._watched(cast("Awaitable[R_co]", begun))
+
+    def _watched(self, begun: Awaitable[R_co]) -> Generator[Any, Any, R_co]:
+        """An error of the engine's own must not reach the body, which would take it for a failure of its step."""
+        try:
+            return (yield from begun.__await__())
+        except Exception as error:
+            self._core.refuse_own(error)
+            raise
 
     def send(self, value: object, /) -> NoReturn:  # noqa: ARG002
         """A coroutine for type checkers only, so that they report a forgotten ``await``; it is never driven by hand."""

@@ -18,7 +18,7 @@ class EntryKind(StrEnum):
     RETRIED = "retried"
     """A further attempt is about to begin, after a failure or after a crash."""
     WITHHELD = "withheld"
-    """The announced attempt was not begun: its worker was leaving."""
+    """The announced attempt was not begun: its worker was leaving, or the run was paused or killed first."""
     REOPENED = "reopened"
     """A given-up step is attempted again under its own key, with a fresh policy, because an operator asked."""
     SUCCEEDED = "succeeded"
@@ -44,7 +44,11 @@ class EntryKind(StrEnum):
     MARKED = "marked"
     """The layer above noted a fact; ``key`` names it (``compensating``, ``patched:name``)."""
     SUSPENDED = "suspended"
-    """The worker is leaving: from here on ends are journalled, and the body does not see them before ``resumed``."""
+    """From here on inputs are journalled, and the body does not see them before ``resumed``.
+
+    Without a label the worker is leaving. ``answered`` and ``unanswered`` are a catching up: what was told, returned or
+    fell due before the body may go on. ``unanswered`` says that the body had not seen the input before this entry.
+    """
     RESUMED = "resumed"
     """A worker drives the body again."""
     PARKED = "parked"
@@ -67,9 +71,17 @@ class EntryKind(StrEnum):
     ``key`` is the step that is to be attempted again once mended, ``attempt`` the entry from which on all is void then.
     """
     NOTED = "noted"
-    """Evidence that changes nothing, such as the late result of a killed run. A remark."""
+    """Evidence that changes nothing by itself. A remark.
+
+    An attempt that returned after its run got stuck is noted with its outcome (see ``LATE``) as ``label``: whoever
+    undoes or retries the run takes it from here.
+    """
 
 
+ANSWERED_SO_FAR, UNANSWERED = "answered", "unanswered"
+"""Labels of the ``suspended`` entries that begin a catching up."""
+LATE = frozenset({"succeeded", "rejected", "failed", "unknown", "withheld"})
+"""Labels of the ``noted`` entries that say how an attempt ended whose run was driven no more."""
 MISFIT, TOO_LATE = "answer misfit", "answer too late"
 REFUSALS = frozenset({MISFIT, TOO_LATE})
 """Labels of the ``noted`` entries that say why an answer or heartbeat was not accepted."""
@@ -174,6 +186,39 @@ def held(entries: Sequence[Entry]) -> list[Entry]:
     """The signals that were held back and have not been delivered since."""
     delivered = {entry.attempt for entry in entries if _delivers(entry)}
     return [entry for entry in entries if entry.kind == EntryKind.HELD and entry.seq not in delivered]
+
+
+def evidence(entries: Sequence[Entry]) -> dict[str, Entry]:
+    """How attempts ended that returned while nobody drove their run, by step, as far as the run has not heard it yet.
+
+    Notes of earlier releases, which hold no time of beginning, are for people only.
+    """
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        if is_evidence(entry):
+            found[entry.key] = entry
+        elif entry.key in found and entry.kind in _ABOUT_ATTEMPTS:
+            del found[entry.key]
+    return found
+
+
+def is_evidence(entry: Entry) -> bool:
+    """Whether this entry says how an attempt ended whose run was driven no more."""
+    return entry.kind == EntryKind.NOTED and entry.label in LATE and entry.started_at_ns is not None
+
+
+_ABOUT_ATTEMPTS = frozenset(
+    {
+        EntryKind.STARTED,
+        EntryKind.RETRIED,
+        EntryKind.REOPENED,
+        EntryKind.WITHHELD,
+        EntryKind.SUCCEEDED,
+        EntryKind.FAILED,
+        EntryKind.GAVE_UP,
+        EntryKind.SETTLED,
+    }
+)
 
 
 def _delivers(entry: Entry) -> bool:

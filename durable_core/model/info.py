@@ -9,7 +9,7 @@ import msgspec
 
 from durable_core.errors import DurableError
 from durable_core.model.children import COMPLETED, OPENED
-from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.entry import Entry, EntryKind, is_evidence
 from durable_core.model.failure import describe, rebuild
 from durable_core.model.keys import name_of
 from durable_core.model.record import StepRecord, StepStatus, fold
@@ -225,7 +225,11 @@ def history_of(entries: Sequence[Entry]) -> list[HistoryEntry]:
 
 def _line(entry: Entry) -> HistoryEntry:
     data: dict[str, Any] = {}
-    if entry.kind in (EntryKind.SIGNALLED, EntryKind.HELD, EntryKind.NOTED) and entry.payload:
+    if (
+        entry.kind in (EntryKind.SIGNALLED, EntryKind.HELD, EntryKind.NOTED)
+        and entry.payload
+        and not is_evidence(entry)
+    ):
         data = msgspec.json.decode(entry.payload)
     return HistoryEntry(
         seq=entry.seq,

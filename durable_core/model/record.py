@@ -5,7 +5,7 @@ Invariant: the same entries give the same record, whoever folds them.
 
 from enum import StrEnum
 
-from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.entry import Entry, EntryKind, is_evidence
 from durable_core.model.keys import name_of
 from durable_core.model.outcome import Outcome
 
@@ -49,6 +49,7 @@ class StepRecord:
         "started_seq",
         "status",
         "unknown",
+        "withheld",
     )
 
     def __init__(self, key: str, kind: str, arguments: bytes | None, started_at_ns: int, started_seq: int = 0) -> None:
@@ -64,6 +65,8 @@ class StepRecord:
         """The number of the last attempt announced."""
         self.begun = True
         """Whether the last announced attempt may have been called."""
+        self.withheld = False
+        """Whether the last announced attempt was not made, so that the next one has its number."""
         self.failures = 0
         """Attempts that ended without success under the current policy."""
         self.crashes = 0
@@ -95,12 +98,12 @@ class StepRecord:
         elif kind == EntryKind.RETRIED:
             self._again(entry)
         elif kind == EntryKind.WITHHELD:
-            self.begun = False
+            self.begun, self.withheld = False, True
         elif kind == EntryKind.GAVE_UP:
             self._end(StepStatus(entry.label), entry)
         elif kind == EntryKind.REOPENED:
             self.reopen(entry.at_ns)
-            self.begun = True
+            self.begun, self.withheld = True, False
             self.attempt = entry.attempt
         elif kind == EntryKind.SETTLED:
             self.unknown = False
@@ -119,6 +122,17 @@ class StepRecord:
         self.begun = False
         self.due_at_ns = self.ended_at_ns = None
         self.status = StepStatus.RUNNING
+
+    def returned_late(self, note: Entry) -> None:
+        """What a ``noted`` entry keeps of the attempt under way: it returned while nobody drove the run."""
+        if self.status is not RUNNING or not self.begun or self.due_at_ns is not None or note.attempt != self.attempt:
+            return
+        if note.label == EntryKind.WITHHELD:
+            self.begun, self.withheld = False, True
+        elif note.label == SUCCEEDED:
+            self.apply(note._replace(kind=SUCCEEDED))
+        else:
+            self.apply(note._replace(kind=EntryKind.FAILED, due_at_ns=None))
 
     def abandon(self) -> None:
         """Its body's part is over. One that was cut may have happened, unless it was never called."""
@@ -150,19 +164,24 @@ class StepRecord:
             self.unknown = True
         self.status = StepStatus.RUNNING
         self.attempt = entry.attempt
-        self.begun = True
+        self.begun, self.withheld = True, False
         self.due_at_ns = None
 
 
 def fold(entries: list[Entry]) -> dict[str, StepRecord]:
     """All steps of a run by key, in the order in which they first started."""
     steps: dict[str, StepRecord] = {}
+    late: dict[str, Entry] = {}
     for entry in entries:
-        if entry.kind == EntryKind.STARTED:
+        if is_evidence(entry):
+            late[entry.key] = entry
+        elif entry.kind == EntryKind.STARTED:
             steps[entry.key] = StepRecord(entry.key, entry.label, entry.payload, entry.at_ns, entry.seq)
         elif entry.kind == EntryKind.SIGNALLED:
             if entry.label == ABANDON:
                 for begun in steps.values():
+                    if begun.key in late:
+                        begun.returned_late(late[begun.key])
                     begun.abandon()
             elif (again := steps.get(entry.label)) is not None:
                 again.reopen(entry.at_ns)

@@ -148,10 +148,3 @@ class RunQuery:
     at_ns: int | None = None
     """With ``attention``: also those that wait in vain at this time; see ``Store.unserved``."""
     limit: int | None = 100
-
-
-def reopened(record: RunRecord, *, now_ns: int) -> RunUpdate:
-    """A killed run opened again: unowned and due, so that a worker takes up the signal that waits for it."""
-    return RunUpdate(
-        RunStatus.PENDING, record.phase, None, 0, 0, None, None, None, record.detail, now_ns, None, record.num
-    )

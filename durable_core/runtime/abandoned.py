@@ -3,11 +3,10 @@
 Invariant: nothing here runs a step again; the journal alone says what was done, and so what there is to undo.
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from durable_core.model.entry import Entry, EntryKind, effective
+from durable_core.model.entry import Entry, EntryKind, effective, evidence
 from durable_core.model.failure import rebuild
 from durable_core.model.record import ABANDON, StepRecord, fold
 from durable_core.model.spec import StepSpec
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 class Restored(StepRecord):
     """A step of an abandoned body: what the journal says of it, and nothing that could run it again."""
 
-    __slots__ = ("fiber", "run", "spec", "task")
+    __slots__ = ("fiber", "run", "spec")
 
     def __init__(self, run: "Run", record: StepRecord) -> None:
         super().__init__(record.key, record.kind, record.arguments, record.started_at_ns)
@@ -30,7 +29,6 @@ class Restored(StepRecord):
         self.run = run
         self.spec: StepSpec | None = None
         self.fiber: Fiber | None = None
-        self.task: asyncio.Task[None] | None = None
 
     def stored_error(self) -> BaseException | None:
         """What ended it, rebuilt; None where it did not fail."""
@@ -46,7 +44,11 @@ def restore(run: "Run", entries: Sequence[Entry]) -> Sequence[Entry]:
         entry = entries[place]
         if entry.kind == EntryKind.SIGNALLED and entry.label == ABANDON:
             run.abandoned = True
-            run.steps = {key: Restored(run, record) for key, record in fold(effective(entries[:place])).items()}
+            records = fold(effective(entries[:place]))
+            for key, note in evidence(entries[:place]).items():
+                if key in records:
+                    records[key].returned_late(note)
+            run.steps = {key: Restored(run, record) for key, record in records.items()}
             run.marks = tuple(before.key for before in entries[:place] if before.kind == EntryKind.MARKED)
             run.last_at_ns = entry.at_ns
             return entries[place + 1 :] or [entry._replace(kind=EntryKind.NOTED)]

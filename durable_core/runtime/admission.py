@@ -69,6 +69,8 @@ class Admission:
         """How many due runs may be claimed now; where none may, whoever leaves makes room."""
         room = max(self.places - self.active - len(self.queue), min(self._kept, self.places - self.active))
         self.starved = room <= 0
+        if self.starved:
+            self._kept = 0  # the kept place was taken by a run in memory that went on; it will be asked for anew
         return max(room, 0)
 
     def claimed(self, runs: int) -> None:

@@ -170,6 +170,8 @@ class Answers:
             pending.check(bytes(answer.value))
         run = pending.run
         run.settle()
+        if not run.dead and pending.shut and not pending.over:
+            raise _closed(record, answer)
         if not run.dead and not pending.over:
             pending.hear(run, answer)
         await self._engine.flushed()

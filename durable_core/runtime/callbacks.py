@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from durable_core.errors import CallbackFailed, CallbackTimeout, DurableError, Fault, PayloadError
+from durable_core.errors import CallbackFailed, CallbackTimeout, DurableError, Fault, PayloadError, SiblingFailed
 from durable_core.model.callback import COMPLETED, HEARTBEAT, Answer, Declared, pulse_of, token_of
 from durable_core.model.codec import type_name
 from durable_core.model.entry import MISFIT, TOO_LATE, Entry, EntryKind
@@ -33,6 +33,7 @@ class PendingCallback(Generic[T]):
         "fiber",
         "key",
         "over",
+        "owner",
         "pulse",
         "run",
         "timeout_at_ns",
@@ -42,8 +43,10 @@ class PendingCallback(Generic[T]):
         "watchers",
     )
 
-    def __init__(self, run: "Run", armed: Entry, token: str, decode: Any, heartbeat_ns: int) -> None:
+    def __init__(self, run: "Run", owner: Fiber, armed: Entry, *, token: str, decode: Any, heartbeat_ns: int) -> None:
         self.run = run
+        self.owner = owner
+        """Who created it."""
         self.key = armed.key
         self.token = token
         self.decode = decode
@@ -58,6 +61,12 @@ class PendingCallback(Generic[T]):
         self.fiber: Fiber | None = None
         """Who waits for it."""
         self.watchers: list[AwaitFirst] = []
+
+    @property
+    def shut(self) -> bool:
+        """Whether it can no longer be answered: it is over, or its body is being closed, though steps end first."""
+        owner = self.owner.signal
+        return self.over or (owner is not None and not isinstance(owner, SiblingFailed))
 
     @property
     def due_at_ns(self) -> int | None:
@@ -105,12 +114,16 @@ class PendingCallback(Generic[T]):
             seq: the entry that held it back, or 0.
         """
         if answer.kind != HEARTBEAT:
-            run.feed(run.input(EntryKind.ANSWERED, self.key, seq, answer.kind, bytes(answer.value)))
+            entry = run.input(EntryKind.ANSWERED, self.key, seq, answer.kind, bytes(answer.value))
+            run.told_seq = entry.seq
+            run.feed(entry)
             return
         due_ns = None if self.pulse is None else self.pulse.beat(run.shell.now_ns())
         if due_ns is not None or seq:
             due_ns = due_ns or (None if self.pulse is None else self.pulse.due_ns)
-            run.feed(run.input(EntryKind.HEARTBEAT, self.key, seq, due_at_ns=due_ns))
+            entry = run.input(EntryKind.HEARTBEAT, self.key, seq, due_at_ns=due_ns)
+            run.told_seq = entry.seq
+            run.feed(entry)
 
     def take(self, run: "Run", entry: Entry) -> None:
         """It is over: answered, or timed out. Or somebody is still at it."""
@@ -188,15 +201,15 @@ def answered(run: "Run", payload: bytes, seq: int = 0) -> None:
     if run.dead:
         return
     callback = run.waits.get(answer.key)
-    if not isinstance(callback, PendingCallback) or callback.over:
-        run.input(EntryKind.NOTED, answer.key, seq, TOO_LATE)
+    if not isinstance(callback, PendingCallback) or callback.shut:
+        run.told_seq = run.input(EntryKind.NOTED, answer.key, seq, TOO_LATE).seq
         return
     try:
         if answer.kind == COMPLETED:
             callback.check(bytes(answer.value))
     except PayloadError:  # whose message may quote the answer
         log.warning("run %s: an answer to callback %r is not of its declared type, and was refused", run.id, answer.key)
-        run.input(EntryKind.NOTED, answer.key, seq, MISFIT)
+        run.told_seq = run.input(EntryKind.NOTED, answer.key, seq, MISFIT).seq
     else:
         callback.hear(run, answer, seq)
 
@@ -223,7 +236,9 @@ def create(
     if run.masks is None:
         run.masks = Masks(run.num)
     run.masks.add(run.num, run.uid, key, token)
-    callback: PendingCallback[Any] = PendingCallback(run, entry, token, decode, heartbeat_ns)
+    callback: PendingCallback[Any] = PendingCallback(
+        run, fiber, entry, token=token, decode=decode, heartbeat_ns=heartbeat_ns
+    )
     run.waits[key] = callback
     if new and callback.due_at_ns is not None:
         run.unarmed += (callback,)

@@ -1,8 +1,10 @@
 """What is said when the engine refuses to go on with a run: what happened, to which run, and what to do."""
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from durable_core.errors import Fault
+from durable_core.errors import DurableError, Fault
 from durable_core.model.entry import Entry
 
 if TYPE_CHECKING:
@@ -12,6 +14,30 @@ if TYPE_CHECKING:
 def internal(run: "Run", bug: Exception) -> Fault:
     """The engine has a bug."""
     return Fault(f"run {run.id}: internal error of the engine ({bug!r}); please report it, then retry the run")
+
+
+OURS = tuple(f"{Path(__file__).parents[2] / name}{os.sep}" for name in ("durable_core", "sagas"))
+"""Where our own code lies."""
+
+
+def of_ours(run: "Run", error: BaseException) -> Fault | None:
+    """The fault where ``error`` was raised by our own code and by no design: it must not look like a failure of a step.
+
+    None for what a step or the user's own code raised, and for our documented errors.
+    """
+    if isinstance(error, DurableError) or type(error) is RuntimeError or any(error is each for each in run.thrown):
+        return None
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None or not traceback.tb_frame.f_code.co_filename.startswith(OURS):
+        return None
+    fault = Fault(
+        f"run {run.id}: an operation of the body raised {error!r} out of the engine itself. Look whether it was called "
+        "as it is meant to be, else report this; nothing is undone. Then retry the run"
+    )
+    fault.__cause__ = error
+    return fault
 
 
 def bad_signal(run: "Run", entry: Entry, bug: Exception) -> Fault:

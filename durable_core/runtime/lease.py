@@ -43,7 +43,7 @@ class Keeper:
                 return
             log.error("%s", lost)
             name = self._new_name()
-            _drop_runs(self._worker, name)
+            self._worker.disown(name)
             self._writer.drop(lost)
             self._writer.hold()  # nothing is written under the new name before it is known who owes its spans
             try:
@@ -65,15 +65,3 @@ class Keeper:
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
             else:
                 return
-
-
-def _drop_runs(worker: Worker, name: str) -> None:
-    """Forget all runs of ``worker``, which is called ``name`` from now on. Attempts under way count as cut."""
-    worker.worker = name
-    for run in list(worker.runs.values()):
-        for step in run.steps.values():
-            task = getattr(step, "task", None)
-            if task is not None:
-                task.cancel()
-        run.undriven = False
-        run.evict()

@@ -46,6 +46,7 @@ class Ledger:
         "deadline_at_ns",
         "definition",
         "detail",
+        "ended_at_ns",
         "held",
         "id",
         "last_at_ns",
@@ -57,10 +58,12 @@ class Ledger:
         "seq",
         "shell",
         "status",
+        "told_seq",
         "traceparent",
         "uid",
         "undriven",
         "unsaid",
+        "void",
     )
 
     def __init__(
@@ -101,6 +104,11 @@ class Ledger:
         """Entries still to be fed."""
         self.undriven = False
         """The body has not yet been driven since the last input."""
+        self.told_seq = 0
+        """The last entry that took up something told from outside."""
+        self.ended_at_ns: int | None = None
+        self.void = False
+        """What it decided last was not written: a signal came first, and it is loaded again."""
         self.dead = False
         """No longer this worker's business: ended, evicted, refused or parked. Nothing more is written for it."""
 
@@ -205,6 +213,8 @@ class Ledger:
     def save(self, *, owner: str | None, wake_at_ns: int | None, end: End | None = None) -> None:
         """Queue the run's row as it stands now."""
         now_ns = self.shell.now_ns()
+        if self.status in ENDS and self.ended_at_ns is None:
+            self.ended_at_ns = now_ns
         self.shell.update(
             RunUpdate(
                 self.status,
@@ -217,7 +227,7 @@ class Ledger:
                 self.reason,
                 self.detail,
                 now_ns,
-                now_ns if self.status in ENDS else None,
+                self.ended_at_ns,
                 self.num,
             )
         )

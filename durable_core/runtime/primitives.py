@@ -18,6 +18,7 @@ from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.keys import check_name
 from durable_core.model.record import StepRecord
 from durable_core.model.spec import StepSpec
+from durable_core.runtime import faults
 from durable_core.runtime.blocks import Branches, ScopeBlock, Shield
 from durable_core.runtime.callbacks import AwaitCallback, AwaitFirst, PendingCallback, create
 from durable_core.runtime.clock import span_ns
@@ -35,10 +36,12 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Primitives:
     """The primitives of one run. All coroutines of the body share them; keys are those of the caller's scope."""
 
-    __slots__ = ("_run",)
+    __slots__ = ("_run", "unheard")
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self.unheard: list[Any] = []
+        """For the layer above: what it was told amid a catching up for something that is not parked yet."""
 
     # -- who and when ----------------------------------------------------------------------------------------------
 
@@ -66,6 +69,11 @@ class Primitives:
     def abandoned(self) -> bool:
         """Whether the body's part is over and only what it did is to be undone; see ``steps``."""
         return self._run.abandoned
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether several things are being taken up, one after the other, before the body goes on."""
+        return self._run.catching_up
 
     def marks(self) -> Sequence[str]:
         """What an abandoned body has marked."""
@@ -174,14 +182,14 @@ class Primitives:
         return Shield(self._run, self.caller())
 
     def give_up(self, key: str) -> None:
-        """End the retry delay of the step at ``key``, if it has one: it ends as its last attempt did."""
+        """Leave out the attempt promised to the step at ``key``, if it has not begun: it ends as its last one did."""
         step = self._run.steps.get(key)
         if isinstance(step, PendingStep):
             step.give_up(self._run)
 
-    def delayed(self) -> Iterable[tuple[str, StepSpec]]:
-        """The steps that wait for a further attempt."""
-        return [(key, step.spec) for key, step in self._run.steps.items() if step.due_at_ns is not None and step.spec]
+    def unended(self) -> Iterable[tuple[str, StepSpec]]:
+        """The steps that have begun and not ended, and those that wait for a further attempt."""
+        return [(step.key, step.spec) for step in self._run.unended()]
 
     def nesting(self) -> int:
         """How many groups and blocks the caller is within."""
@@ -279,7 +287,11 @@ class Primitives:
 
     def error_of(self, key: str) -> BaseException | None:
         """What ended the step at ``key``, rebuilt; None where it did not fail."""
-        return self._run.steps[key].stored_error()
+        run = self._run
+        error = run.steps[key].stored_error()
+        if error is not None:
+            run.thrown.append(error)
+        return error
 
     def set_status(self, detail: bytes) -> None:
         """Publish JSON in the run's row; durable with the next commit."""
@@ -297,6 +309,12 @@ class Primitives:
         """Have the run parked with ``fault`` before its next operation, where nothing can be raised."""
         if self._run.fault is None and not self._run.dead:
             self._run.fault = fault
+
+    def refuse_own(self, error: BaseException) -> None:
+        """Stop this run where ``error`` came out of our own code: before anything is undone because of it."""
+        fault = faults.of_ours(self._run, error)
+        if fault is not None:
+            self.refuse(fault)
 
     def spec_of(self, key: str) -> StepSpec | None:
         """What the step at ``key`` was run with in this process; None where the code has not asked for it yet."""

@@ -9,13 +9,13 @@ import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.json import encode as json_encode
 
 from durable_core.errors import Closed, DurableError, Fault
 from durable_core.model.callback import TOLD
-from durable_core.model.entry import ROLES, Entry, EntryKind, Role, effective, held
+from durable_core.model.entry import ANSWERED_SO_FAR, ROLES, UNANSWERED, Entry, EntryKind, Role, effective, held
 from durable_core.model.failure import capture
 from durable_core.model.keys import Scope
 from durable_core.model.run import RunStatus
@@ -27,36 +27,47 @@ from durable_core.runtime.callbacks import PendingCallback, answered
 from durable_core.runtime.fibers import REFUSALS, Body, Fiber
 from durable_core.runtime.ledger import NOTHING, End, Ledger
 from durable_core.runtime.shell import Shell
-from durable_core.runtime.steps import MANY_FAILURES, PendingStep
+from durable_core.runtime.steps import MANY_FAILURES, Evidence, PendingStep
 from durable_core.runtime.turn import drive
 from durable_core.runtime.waits import Parked, PendingWait
 
 log = logging.getLogger("durable_core")
 
-HOLDING = {EntryKind.SUSPENDED.value: True, EntryKind.RESUMED.value: False}
-"""Entries after which the body is no longer, or again, driven."""
+
+class Told(NamedTuple):
+    """What a run was told, and has not taken up."""
+
+    name: str
+    payload: bytes
+    seq: int = 0
+    """The entry that holds it back, or 0."""
+    at_ns: int = 0
+    """When it was told."""
 
 
 class Run(Ledger):
     """A run that this worker owns."""
 
     __slots__ = (
-        "_restoring",
         "active",
         "bindings",
+        "catching_up",
         "context",
         "current",
         "deadline_timer",
         "fault",
         "in_flight",
         "inbox",
+        "left",
         "marks",
         "on_signal",
         "parked",
         "patches",
         "ready",
+        "restoring",
         "root",
         "steps",
+        "thrown",
         "unarmed",
         "waits",
     )
@@ -69,9 +80,11 @@ class Run(Ledger):
         self.patches: dict[str, bool] = {}
         self.unarmed: tuple[PendingWait | PendingCallback[Any], ...] = ()
         """Waits whose timers are set once the body is no longer driven."""
-        self.inbox: tuple[tuple[str, bytes, int], ...] = ()
-        """Signals that came while the run was in nobody's memory: name, data, and the entry that holds them or 0."""
+        self.inbox: tuple[Told | Evidence, ...] = ()
+        """What came while the run was in nobody's memory, in the order in which it counts."""
         self.ready: list[tuple[Fiber, Any, BaseException | None]] = []
+        self.thrown: list[BaseException] = []
+        """The errors that were given to its body as the outcome of something."""
         self.root: Fiber | None = None
         self.current: Fiber | None = None
         self.fault: Fault | None = None
@@ -85,7 +98,10 @@ class Run(Ledger):
         """Attempts announced and not ended."""
         self.deadline_timer: Timer | None = None
         self.on_signal: Callable[[Entry], None] | None = None
-        self._restoring = False
+        self.restoring = False
+        """Its journal is being fed, or what came meanwhile."""
+        self.left = self.catching_up = False
+        """Why it is ``held``, beside a pause: a worker has left it; something is taken up before the body goes on."""
         self.context = contextvars.copy_context()
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -98,24 +114,35 @@ class Run(Ledger):
     def replay(self, entries: Sequence[Entry]) -> None:
         """Feed the journal, then what came meanwhile, then go live: arm what waits, attempt again what a crash has cut.
 
-        A run that does not fit its journal is parked before any effect.
+        What came meanwhile (``inbox``) is taken up before the body answers the journal's last input, so before it can
+        ask for anything new. A run that does not fit its journal is parked before any effect.
         """
-        self._restoring = True
+        self.restoring = True
         entries = restore(self, entries)
-        self.inbox = (*((entry.key, entry.payload or b"{}", entry.seq) for entry in held(entries)), *self.inbox)
+        self.inbox = (*(Told(one.key, one.payload or b"{}", one.seq) for one in held(entries)), *self.inbox)
         self.backlog = deque(effective(entries))
         self.seq = max(self.seq, entries[-1].seq if entries else 0)
-        self.pump()
-        while self.backlog and not self.dead:
+        answered = False
+        while not self.dead:
+            if not answered and (self.backlog or not self.inbox) and not self._is_caught_up_first():
+                self.pump()
+            answered = True
+            if not self.backlog or self.dead:
+                break
             entry = self.backlog[0]
             if ROLES[EntryKind(entry.kind)] is Role.OUTPUT:
                 self.park(self.mismatch(entry, "nothing more here"))
                 return
             self.backlog.popleft()
             self.take(entry)
-            self.pump()
+            answered = False
         if not self.dead:
             self._go_live()
+
+    def _is_caught_up_first(self) -> bool:
+        """Whether the journal holds a catching up that came before the body had seen its last input."""
+        backlog = self.backlog
+        return bool(backlog) and backlog[0].kind == EntryKind.SUSPENDED and backlog[0].label == UNANSWERED
 
     def _go_live(self) -> None:
         """The journal is fed: from here on things happen."""
@@ -123,16 +150,11 @@ class Run(Ledger):
             self.status = RunStatus.RUNNING
             failing = [step for step in self.unended() if step.failures >= MANY_FAILURES]
             self.reason = self.reason if failing else None
-        if self.held and not self.paused:
+        inbox, self.inbox = self.inbox, ()
+        if inbox:
+            self.catch_up(inbox)
+        elif self.held and not self.paused:
             self.feed(self.input(EntryKind.RESUMED, ""))
-        while self.inbox and not self.dead:
-            (name, payload, seq), self.inbox = self.inbox[0], self.inbox[1:]
-            if name in TOLD:
-                answered(self, payload, seq)
-                continue
-            self.feed(self.input(EntryKind.SIGNALLED, name, seq, "", payload))
-            if name in ("pause", "resume") and not self.dead:
-                self.save(owner=self.shell.worker, wake_at_ns=None)
         for step in self.unended():
             if not self.dead:
                 step.recover(self)
@@ -140,8 +162,50 @@ class Run(Ledger):
             return
         for wait in self.waits.values():
             wait.arm(self)
-        self._restoring = False
+        self.restoring = False
         self.pump()
+
+    def catch_up(self, inbox: "Sequence[Told | Evidence]") -> None:
+        """Take up what was told, returned or fell due, all of it before the body goes on.
+
+        The journal keeps it between ``suspended`` and ``resumed``, so that a replay drives the body at the same places.
+        """
+        unanswered = bool(self.ready)
+        self.undriven = False
+        self.take(self.input(EntryKind.SUSPENDED, "", 0, UNANSWERED if unanswered else ANSWERED_SO_FAR))
+        for place, one in enumerate(inbox):
+            self._take_up(one)
+            if self.fault is not None and not self.dead:
+                self.inbox = (*inbox[place + 1 :], *self.inbox)
+                self.park(self.fault)
+            if self.dead:
+                return
+        self.feed(self.input(EntryKind.RESUMED, ""))
+
+    def _take_up(self, one: "Told | Evidence") -> None:
+        """Journal and take one thing, amid a catching up."""
+        if isinstance(one, Evidence):
+            step = self.steps.get(one.key)
+            if isinstance(step, PendingStep):
+                step.hear(one)
+        elif one.name in TOLD:
+            answered(self, one.payload, one.seq)
+        elif one.name == "kill":
+            self.kill(one.payload)
+        elif one.name != "deadline" or not self.phase:
+            self.take(self.input(EntryKind.SIGNALLED, one.name, one.seq, "", one.payload))
+            if one.name in ("pause", "resume"):
+                self.save(owner=self.shell.worker, wake_at_ns=None)
+
+    def is_overdue(self) -> bool:
+        """Whether its deadline has passed, still counts, and has not been told to it."""
+        return (
+            self.deadline_at_ns is not None
+            and not self.phase
+            and not self.dead
+            and not self.restoring
+            and self.shell.now_ns() >= self.deadline_at_ns
+        )
 
     def unended(self) -> list[PendingStep]:
         """The steps that have begun and not ended."""
@@ -156,12 +220,17 @@ class Run(Ledger):
         """Hand an input to whom it is for."""
         self.last_at_ns = entry.at_ns
         kind = entry.kind
-        if kind in HOLDING:
-            self.held = HOLDING[kind]
+        if kind in (EntryKind.SUSPENDED, EntryKind.RESUMED):
+            self.catching_up = kind == EntryKind.SUSPENDED and bool(entry.label)
+            self.left = kind == EntryKind.SUSPENDED and not entry.label
+            self.held = self.paused or self.left or self.catching_up
             return
         if kind == EntryKind.SIGNALLED:
+            self.told_seq = entry.seq
             if entry.key in ("pause", "resume"):
-                self.paused = self.held = entry.key == "pause"
+                self.paused = entry.key == "pause"
+                self.left = False
+                self.held = self.paused or self.catching_up
             elif entry.key == "deadline":
                 self.deadline_at_ns = None  # it comes once; whoever waits on in spite of it is not woken for it again
             if entry.label and entry.label in self.steps:
@@ -207,7 +276,7 @@ class Run(Ledger):
         for wait in self.unarmed:
             wait.arm(self)
         self.unarmed = ()
-        if not self.in_flight and not self._restoring:
+        if not self.in_flight and not self.restoring:
             self.shell.idle(self)
 
     def run_ready(self) -> None:
@@ -227,7 +296,7 @@ class Run(Ledger):
                 command = coro.send(value) if error is None else coro.throw(error)  # type: ignore[union-attr]
             except StopIteration as stop:
                 self._finish(fiber, stop.value, None)
-            except (KeyboardInterrupt, SystemExit):
+            except KeyboardInterrupt:
                 raise
             except BaseException as raised:  # noqa: BLE001 - the border of the user's body: what it raises is its outcome
                 self._raised(fiber, raised)
@@ -240,6 +309,7 @@ class Run(Ledger):
             raised.with_traceback(None)  # its frames know the fiber, and the fiber knows its signal
             self._finish(fiber, None, None if fiber.signal is not None else raised)
         elif isinstance(raised, Exception):
+            self.fault = self.fault or faults.of_ours(self, raised)
             self._finish(fiber, None, raised)
         else:  # an engine fault on its way out, or a signal of the user's own
             self.fault = self.fault or faults.no_exception(self, raised)
@@ -338,37 +408,59 @@ class Run(Ledger):
         # A remark: it is kept for people, never replayed, so that the run can go on once the code is mended.
         about = json_encode({"steps": fault.about}) if fault.about else None
         self.input(EntryKind.FAULTED, fault.step, fault.since, type(fault).__name__, about, capture(fault))
-        for name, payload, seq in self.inbox:  # they wait until the code is mended; a retry has had its chance
-            if name in ("pause", "resume"):
-                self.paused = name == "pause"
-            if name in ("pause", "resume", "retry"):
-                self.input(EntryKind.NOTED, name, 0, "", payload)
-            elif not seq:
-                self.input(EntryKind.HELD, name, 0, "", payload)
+        for one in self.inbox:  # they wait until the code is mended; a retry has had its chance
+            if isinstance(one, Evidence):
+                self.note(one)
+                continue
+            if one.name in ("pause", "resume"):
+                self.paused = one.name == "pause"
+            if one.name in ("pause", "resume", "retry"):
+                self.input(EntryKind.NOTED, one.name, 0, "", one.payload)
+            elif not one.seq and one.name != "deadline":  # which is told again once it may be
+                self.input(EntryKind.HELD, one.name, 0, "", one.payload)
         self.inbox = ()
-        self.save(owner=None, wake_at_ns=None)
+        for step in self.unended():
+            if step.withdraw():
+                self.note(Evidence(step.key, step.attempt, EntryKind.WITHHELD, None, None, self.shell.now_ns()))
+        self.save(owner=self.shell.owner_after(self), wake_at_ns=None)
         self.shell.parked(self)
         self.evict()
 
-    def kill(self, payload: bytes) -> None:
-        """End the run here and now, undoing nothing; what is still under way is kept as evidence only."""
+    def note(self, evidence: Evidence) -> Entry:
+        """Keep how an attempt ended that this run was not driven to hear of."""
+        key, attempt, label, payload, error, started_at_ns = evidence
+        return self.input(EntryKind.NOTED, key, attempt, label, payload, error, started_at_ns)
+
+    def kill(self, payload: bytes, *, asked: bool = True) -> None:
+        """End the run here and now, undoing nothing; what is still under way is kept as evidence only.
+
+        ``asked`` is False where the journal holds already that it was asked for.
+        """
         self.undriven = False
         self.backlog = NOTHING
-        self.input(EntryKind.SIGNALLED, "kill", 0, "", payload)
+        for step in self.unended():
+            if step.withdraw():
+                self.input(EntryKind.WITHHELD, step.key, step.attempt)
+        if asked:
+            self.told_seq = self.input(EntryKind.SIGNALLED, "kill", 0, "", payload).seq
         self.status = RunStatus.KILLED
         self.reason = None
         self.input(EntryKind.ENDED, "", 0, RunStatus.KILLED)
-        self.save(owner=None, wake_at_ns=None, end=End(status=RunStatus.KILLED))
+        self.save(owner=self.shell.owner_after(self), wake_at_ns=None, end=End(status=RunStatus.KILLED))
         self.shell.ended(self, End(status=RunStatus.KILLED))
         self.evict()
 
-    def note_late(self, key: str, attempt: int, error: BaseException | None) -> None:
-        """An attempt has ended after the run was killed: keep the fact, change nothing."""
-        if self.status is RunStatus.KILLED and not self.shell.leaving:
-            self.dead = False
-            label = "succeeded" if error is None else "failed"
-            self.input(EntryKind.NOTED, key, attempt, label, None, None if error is None else capture(error))
-            self.dead = True
+    def note_late(self, evidence: Evidence) -> None:
+        """An attempt has ended after the run was killed or parked: keep how, change nothing.
+
+        Of a killed run it is evidence for people only; what a parked one is retried or undone with is the outcome.
+        """
+        self.dead = False
+        if self.status is RunStatus.KILLED:
+            self.input(EntryKind.NOTED, evidence.key, evidence.attempt, evidence.label, None, evidence.error)
+        else:
+            self.note(evidence)
+        self.dead = True
 
     def evict(self) -> None:
         """Drop the run from memory. The body's ``finally`` blocks run, but every command in them is refused."""
@@ -396,5 +488,6 @@ class Run(Ledger):
             self.deadline_timer = None
         self.root = self.current = self.on_signal = None
         self.ready.clear()
-        self.steps, self.waits, self.parked = {}, {}, {}
+        self.thrown.clear()
         self.shell.forget(self)
+        self.steps, self.waits, self.parked = {}, {}, {}

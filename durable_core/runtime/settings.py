@@ -20,6 +20,8 @@ class Settings:
     """Whether it executes runs; False only starts and observes."""
     concurrency: int = attrs.field(default=1000, validator=attrs.validators.ge(1))
     """Runs that may have something under way at once."""
+    threads: int = attrs.field(default=32, validator=attrs.validators.ge(1))
+    """Plain functions that may run at once, each on a thread of its own."""
     grace_s: float = 10.0
     """How long leaving waits for attempts under way."""
     store_timeout_s: float = 30.0
@@ -45,6 +47,7 @@ class Settings:
         *,
         worker: bool = True,
         concurrency: int = 1000,
+        threads: int = 32,
         grace: Span = timedelta(seconds=10),
         store_timeout: Span = timedelta(seconds=30),
         lease: Span = timedelta(seconds=15),
@@ -63,6 +66,7 @@ class Settings:
         return cls(
             worker=worker,
             concurrency=_count(concurrency, "concurrency"),
+            threads=_count(threads, "threads"),
             grace_s=duration(grace, "grace").total_seconds(),
             store_timeout_s=duration(store_timeout, "store_timeout").total_seconds(),
             lease_s=duration(lease, "lease", zero=False).total_seconds(),

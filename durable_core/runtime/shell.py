@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from durable_core.runtime.guard import LoopGuard
     from durable_core.runtime.ledger import End
     from durable_core.runtime.run import Run
-    from durable_core.runtime.steps import PendingStep
+    from durable_core.runtime.steps import Evidence, PendingStep
 
 
 class Shell(Protocol):
@@ -50,8 +50,28 @@ class Shell(Protocol):
         """Call the step's function; its end comes back by ``PendingStep.attempted``."""
         ...
 
+    def recall(self, step: "PendingStep") -> bool:
+        """Leave out a call that was asked for; False where the function has been called."""
+        ...
+
+    def take_over(self, step: "PendingStep") -> bool:
+        """Let ``step`` have the end of a call that another run in memory, of which it is a part, has begun."""
+        ...
+
+    def returned_late(self, step: "PendingStep", evidence: "Evidence") -> None:
+        """An attempt has returned whose run is driven no more in this form."""
+        ...
+
+    def cut(self, step: "PendingStep") -> None:
+        """An attempt was cut from outside: it has no outcome, as after a crash."""
+        ...
+
     def suspect(self, step: "PendingStep", /) -> None:
         """Have the step attempted while no other suspect is: one of them takes the process down."""
+        ...
+
+    def tell_deadline(self, run: "Run") -> None:
+        """The run's deadline has passed: have it take that up before its body goes on."""
         ...
 
     def drive_soon(self, run: "Run") -> None:
@@ -80,4 +100,8 @@ class Shell(Protocol):
 
     def forget(self, run: "Run") -> None:
         """The run is no longer in memory."""
+        ...
+
+    def owner_after(self, run: "Run") -> str | None:
+        """Who owns a run that is about to leave memory: this worker while attempts of it have not returned."""
         ...

@@ -1,10 +1,11 @@
 """A step under way: announced, attempted, retried, ended; live and on replay by the same entries.
 
-Invariant: the function is called only once its intent, and all that came before it, is on disk.
+Invariants: the function is called only once its intent, and all that came before it, is on disk. A call outlives the
+run in memory that asked for it: what it returns goes to whoever has taken its place (``heir``), else it is late.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from durable_core.errors import Closed, DurableError, Fault, PayloadError, StepCrashed, StepInterrupted, StepTimeout
 from durable_core.model.decide import (
@@ -52,10 +53,41 @@ class OutcomeUnknown(DurableError):
         self.key = key
 
 
+class Evidence(NamedTuple):
+    """How an attempt ended whose run was driven no more: what a ``noted`` entry keeps of it."""
+
+    key: str
+    attempt: int
+    label: str
+    """The outcome, or ``withheld`` where it was never called."""
+    payload: bytes | None
+    error: bytes | None
+    started_at_ns: int
+
+    @classmethod
+    def of(cls, entry: Entry) -> "Evidence":
+        """What this ``noted`` entry tells."""
+        return cls(entry.key, entry.attempt, entry.label, entry.payload, entry.error, entry.started_at_ns or 0)
+
+
 class PendingStep(StepRecord):
     """A step of a run in memory: its record, and what is needed to attempt it and to answer its fiber."""
 
-    __slots__ = ("announced", "args", "extra", "fiber", "kwargs", "overrun", "run", "spec", "task", "timer")
+    __slots__ = (
+        "announced",
+        "args",
+        "called",
+        "extra",
+        "fiber",
+        "heir",
+        "kwargs",
+        "overrun",
+        "run",
+        "spec",
+        "stale",
+        "task",
+        "timer",
+    )
 
     def __init__(  # noqa: PLR0917 - made for every step: by position is faster
         self,
@@ -78,26 +110,42 @@ class PendingStep(StepRecord):
         self.timer: Timer | None = None
         self.announced = False
         """Whether this process has announced an attempt of it."""
+        self.called = False
+        """Whether the function has been called for the attempt under way, and may still be running."""
+        self.stale = 0
+        """Announced attempts that were withdrawn before they were launched."""
         self.overrun = False
         """The attempt under way has passed its timeout."""
+        self.heir: PendingStep | None = None
+        """The same step of the run that was loaded again meanwhile: the end of the call is told to it."""
 
     @property
     def waiting(self) -> bool:
         """Whether it has not ended."""
         return self.status is RUNNING
 
+    @property
+    def latest(self) -> "PendingStep":
+        """This step in the run as it is in memory now, as far as it was loaded again since."""
+        step = self
+        while step.heir is not None:
+            step = step.heir
+        return step
+
     # -- attempts --------------------------------------------------------------------------------------------------
 
     def launch(self) -> None:
         """The intent is durable: attempt it, unless the run or its worker is leaving."""
         run = self.run
+        if self.stale:
+            self.stale -= 1
+            return
         if run.undriven:
             run.pump()
-        if run.dead:
+        if run.dead or self.stale:
             return
         if run.shell.leaving or run.held:
-            run.in_flight -= 1
-            self.apply(run.input(EntryKind.WITHHELD, self.key, self.attempt))
+            self.withhold()
             run.shell.drive_soon(run)
             return
         run.shell.attempt(run, self)
@@ -106,6 +154,7 @@ class PendingStep(StepRecord):
         """Have the attempt made once the intent is durable."""
         run = self.run
         self.announced = True
+        self.called = False
         run.in_flight += 1
         run.shell.after(self.launch)
 
@@ -116,8 +165,33 @@ class PendingStep(StepRecord):
         run.settle()
         if run.dead or run.shell.leaving or run.held or not self.waiting:
             return
-        self.apply(run.input(EntryKind.RETRIED, self.key, self.attempt + 1))
+        self.apply(run.input(EntryKind.RETRIED, self.key, self.attempt + (not self.withheld)))
         self.announce()
+
+    def rang(self) -> None:
+        """The retry delay is over. What the body did meanwhile may have given the attempt up, and begun another."""
+        self.timer = None
+        self.run.settle()
+        if self.due_at_ns is not None and self.timer is None:
+            self.again()
+
+    def withhold(self) -> None:
+        """Journal that the announced attempt was not begun, and now never will be."""
+        run = self.run
+        run.in_flight -= 1
+        self.apply(run.input(EntryKind.WITHHELD, self.key, self.attempt))
+
+    def withdraw(self) -> bool:
+        """See to it that the announced attempt is never begun; False where it has been, or none is announced."""
+        if not self.announced or self.called or not self.begun or not self.waiting or self.due_at_ns is not None:
+            return False
+        if self.task is not None:
+            if not self.run.shell.recall(self):
+                return False
+            self.task = None
+        else:
+            self.stale += 1
+        return True
 
     def attempted(self, value: Any, error: BaseException | None, started_at_ns: int, *, doubtful: bool) -> None:
         """An attempt has ended: journal it, and let the body go on or the policy speak.
@@ -132,9 +206,9 @@ class PendingStep(StepRecord):
         if run.undriven:
             run.pump()
         self.task = None
-        self.overrun = False
+        self.called = self.overrun = False
         if run.dead:
-            run.note_late(self.key, self.attempt, error)
+            run.shell.returned_late(self, self.late(value, error, started_at_ns, doubtful=doubtful))
             return
         run.in_flight -= 1
         if error is None:
@@ -158,6 +232,37 @@ class PendingStep(StepRecord):
         else:
             self._ended_badly(error, started_at_ns, doubtful=doubtful, repeatable=True)
         run.shell.drive_soon(run)
+
+    def late(self, value: Any, error: BaseException | None, started_at_ns: int, *, doubtful: bool) -> Evidence:
+        """How an attempt ended whose run is driven no more: as whoever goes on with it will want to know it."""
+        spec, repeatable = self.spec, True
+        if error is None:
+            try:
+                payload = spec.shape.encode_result(value, what="")
+                spec.shape.decode_result(payload, what="")
+            except PayloadError:
+                error, doubtful, repeatable = self._unstorable(value), True, False
+            else:
+                return Evidence(self.key, self.attempt, SUCCEEDED, payload, None, started_at_ns)
+        outcome, _ = after_failure(
+            spec, self, error, now_ns=started_at_ns, draw=0.0, repeatable=repeatable, doubtful=doubtful
+        )
+        return Evidence(self.key, self.attempt, str(outcome), None, capture(error), started_at_ns)
+
+    def hear(self, evidence: Evidence) -> None:
+        """The attempt that a crash seemed to have cut has returned: take its outcome up as if it did so now."""
+        run = self.run
+        if not self.waiting or not self.begun or evidence.attempt != self.attempt or self.due_at_ns is not None:
+            return
+        started_at_ns = evidence.started_at_ns
+        if evidence.label == EntryKind.WITHHELD:
+            self.apply(run.input(EntryKind.WITHHELD, self.key, self.attempt))
+        elif evidence.label == SUCCEEDED:
+            entry = run.input(SUCCEEDED, self.key, self.attempt, "", evidence.payload, None, started_at_ns)
+            self.take(run, entry)
+        else:
+            error = rebuild(evidence.error or b"{}", self._preferred())
+            self._ended_badly(error, started_at_ns, doubtful=evidence.label == Outcome.UNKNOWN, repeatable=True)
 
     def _unstorable(self, value: object) -> PayloadError:
         """Why a result cannot be stored. The text is put together only here: a step that succeeds needs none."""
@@ -196,12 +301,17 @@ class PendingStep(StepRecord):
 
     def overdue(self) -> None:
         """The attempt under way has passed its timeout; journalled at once, whatever the attempt does about it."""
-        run = self.run
-        run.settle()
-        if run.dead or not self.waiting or run.shell.leaving:
+        if self.heir is not None:
+            self.latest.overdue()
             return
+        run = self.run
+        if run.shell.leaving:
+            return
+        if not run.dead:
+            run.settle()
+        if not run.dead and self.waiting:
+            run.input(EntryKind.TIMED_OUT, self.key, self.attempt)
         self.overrun = True
-        run.input(EntryKind.TIMED_OUT, self.key, self.attempt)
         if self.task is not None:
             self.task.cancel()
 
@@ -253,7 +363,7 @@ class PendingStep(StepRecord):
     def arm(self, run: "Run") -> None:
         """Set the timer of the promised next attempt."""
         if self.due_at_ns is not None and self.timer is None:
-            self.timer = run.shell.clock.call_at(self.due_at_ns, self.again)
+            self.timer = run.shell.clock.call_at(self.due_at_ns, self.rang)
 
     def disarm(self) -> None:
         """The run leaves memory: no timer and no attempt of it may call back."""
@@ -264,7 +374,7 @@ class PendingStep(StepRecord):
 
     def recover(self, run: "Run") -> None:
         """The journal is fed and this step has no end: go on where the last process stopped."""
-        if self.announced:
+        if self.announced or run.shell.take_over(self):
             return
         if self.due_at_ns is not None:
             self.arm(run)
@@ -307,7 +417,7 @@ class PendingStep(StepRecord):
 
     def give_up(self, run: "Run") -> bool:
         """Do not make the promised attempt: the step ends as its last attempt did. False where none is promised."""
-        if self.due_at_ns is None or not self.waiting:
+        if not self.waiting or not self._is_promised(run):
             return False
         if self.timer is not None:
             self.timer.cancel()
@@ -316,8 +426,27 @@ class PendingStep(StepRecord):
         self.apply(entry)
         error = self.stored_error()
         self._answer(
-            None, self.failure(error if error is not None else StepInterrupted(f"step {self.key!r} was given up"))
+            None,
+            self.failure(
+                error
+                if error is not None
+                else StepInterrupted(f"run {run.id}, step {self.key!r}: it was given up before it was called")
+            ),
         )
+        return True
+
+    def _is_promised(self, run: "Run") -> bool:
+        """Whether the next thing to happen to it is an attempt that has not begun."""
+        if self.due_at_ns is not None:
+            return True
+        if run.backlog:  # an earlier release made the attempt all the same
+            recorded = run.backlog[0]
+            return recorded.kind == EntryKind.GAVE_UP and recorded.key == self.key
+        if not self.begun:
+            return True
+        if run.restoring or not self.withdraw():
+            return False
+        run.in_flight -= 1
         return True
 
 

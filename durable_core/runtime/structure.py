@@ -38,6 +38,8 @@ def spawn(run: "Run", group: Group, coro: Body, scope: Scope) -> Fiber:
 def resume(run: "Run", fiber: Fiber, value: object, error: BaseException | None = None) -> None:
     """What ``fiber`` waited for has come; a fiber that is being closed gets its signal instead."""
     fiber.wait = None
+    if error is not None:
+        run.thrown += [error] if error.__cause__ is None else [error, error.__cause__]
     if fiber.signal is not None:
         advance(run, fiber)
     else:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def drive(runs: "Sequence[Run]", guard: LoopGuard) -> None:
     """Drive the bodies of ``runs``, all under one guard; then let each take note of what its body did."""
     broken: dict[Run, Exception] = {}
+    _tell_deadlines(runs)
     guard.enter()
     try:
         for run in runs:
@@ -40,3 +41,10 @@ def drive(runs: "Sequence[Run]", guard: LoopGuard) -> None:
     for run in runs:
         if not run.shell.leaving:
             run.driven(broken.get(run))
+
+
+def _tell_deadlines(runs: "Sequence[Run]") -> None:
+    """Have the runs whose deadline has passed take that up, before their bodies can ask for anything new."""
+    for run in runs:
+        if run.deadline_at_ns is not None and run.is_overdue() and not run.shell.leaving:
+            run.shell.tell_deadline(run)

@@ -6,15 +6,17 @@ in the same commit that gives it back.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+
+import attrs
 
 from durable_core.errors import DurableError, Fault, StoreError
 from durable_core.model.callback import TOLD
 from durable_core.model.codec import Codec
-from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.entry import Entry, EntryKind, evidence
 from durable_core.model.masking import revealed
-from durable_core.model.run import NewRun, RunRecord, RunStatus
+from durable_core.model.run import ENDS, NewRun, RunRecord, RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store, Timer, TraceContext
 from durable_core.ports import Signal as StoredSignal
@@ -23,13 +25,14 @@ from durable_core.runtime.attempts import Attempts
 from durable_core.runtime.callbacks import answered
 from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End
+from durable_core.runtime.lingering import Lingering, abandons, killed_by, may_go_on
 from durable_core.runtime.primitives import Primitives
 from durable_core.runtime.quarantine import Quarantine
 from durable_core.runtime.registry import Registry
-from durable_core.runtime.run import Run
+from durable_core.runtime.run import Run, Told
 from durable_core.runtime.shadow import bindings
 from durable_core.runtime.starting import Starting, deadline_of, overdue
-from durable_core.runtime.steps import PendingStep
+from durable_core.runtime.steps import Evidence, PendingStep
 from durable_core.runtime.turn import drive
 from durable_core.runtime.writer import Writer
 
@@ -37,6 +40,8 @@ log = logging.getLogger("durable_core")
 
 MOST_CLAIMED = 500
 """Runs claimed in one transaction."""
+FLUSH_S = 1.0
+"""How long leaving waits at least for what is queued to be written, however short its grace."""
 
 
 class Worker:
@@ -53,6 +58,7 @@ class Worker:
         clock: Clock,
         ids: Ids,
         concurrency: int,
+        threads_at_once: int,
         max_crashes: int,
         codec: Codec,
         on_outcome: Callable[[Run, End | None], None],
@@ -71,19 +77,28 @@ class Worker:
         self._admission = Admission(concurrency)
         self._on_outcome, self._on_attention = on_outcome, on_attention
         self._takers: dict[int, list[asyncio.Future[None]]] = {}
+        self._lingering: dict[int, Lingering] = {}
+        self._again: set[int] = set()
+        """Runs of ours that are to be loaded again."""
+        self._refused: dict[int, str] = {}
+        """Why the store has refused the rows of some of these."""
+        self._untold: dict[int, Run] = {}
+        """Runs that have ended, and whose end is not yet durable."""
         self._loop = asyncio.get_running_loop()
         self.guard = LoopGuard(self._loop)
         self._undriven: list[Run] = []
         self.suspect = Quarantine(self).enter
-        self._attempts = Attempts(self, self._loop, store.lease_is_safe, tracing=tracing)
+        self._attempts = Attempts(self, self._loop, store.lease_is_safe, threads_at_once, tracing=tracing)
         self._claimed: list[RunRecord] = []  # ours in the store, and not yet in memory
         self.poked = asyncio.Event()
         """Set when something may have become due."""
         self.poked.set()
         self._wake: tuple[int, Timer] | None = None
 
-    async def close(self, *, grace_s: float) -> None:
-        """Start nothing new, let attempts under way end for ``grace_s``, and give every run back."""
+    def stop(self) -> None:
+        """Start nothing new from here on."""
+        if self.leaving:
+            return
         for run in self.runs.values():
             if run.in_flight and not run.held:
                 # Several may end before another worker drives the body: it must then see them as it would have here.
@@ -94,14 +109,39 @@ class Worker:
         for queued in self._admission.queue:
             queued.run.status = RunStatus.PENDING
             queued.run.save(owner=None, wake_at_ns=0)
-        cut = await self._attempts.drain(list(self.runs.values()), within_s=grace_s)
+
+    async def close(self, *, grace_s: float) -> None:
+        """Start nothing new, let attempts under way end for ``grace_s``, and give every run back."""
+        self.stop()
+        await self._launched(within_s=grace_s)
+        cut = await self._attempts.drain(self._calls(), within_s=grace_s)
         if cut:
             log.warning(
                 "%d attempts were cut: they did not end within the grace of %.3g s and will be run again", cut, grace_s
             )
+        for lingering in list(self._lingering.values()):
+            self._let_go(lingering)
         for run in list(self.runs.values()):
             run.save(owner=None, wake_at_ns=0)
             run.evict()
+
+    async def _launched(self, *, within_s: float) -> None:
+        """Return once every announced attempt has been called or withheld: its intent is on disk then."""
+        try:
+            await asyncio.wait_for(self.writer.flushed(), max(within_s, FLUSH_S))
+        except TimeoutError:
+            log.warning("the store does not take what is queued, so announced attempts are not withdrawn")
+        except StoreError as lost:
+            log.warning("what was queued was not written: %s", lost)
+
+    def _calls(self) -> list[PendingStep]:
+        """The steps whose attempts have not returned, whether their runs are in memory or not."""
+        here = [step for run in self.runs.values() for step in run.steps.values() if isinstance(step, PendingStep)]
+        return here + [step for one in self._lingering.values() for step in one.steps.values()]
+
+    def under_way(self) -> int:
+        """Attempts that were announced and have not ended."""
+        return sum(run.in_flight for run in self.runs.values()) + sum(len(x.steps) for x in self._lingering.values())
 
     def start(self, row: NewRun, definition: DurableFunction, starting: Starting) -> None:
         """Drive a new run from its start; its row and its first intent are one commit."""
@@ -136,10 +176,11 @@ class Worker:
         self.drive_soon(run)
 
     def _begin_early(self, run: Run) -> None:
-        """Begin a run before its turn: what it is told must find its body in place."""
+        """Begin a run before its turn, without driving it: what it is told must find its body in place."""
         queued = self._admission.take(run)
         if queued is not None:
-            self._drive(queued)
+            self._admission.enter(run)
+            run.begin(run.definition.fn(Primitives(run), *queued.args, **queued.kwargs))
 
     def _admit(self) -> None:
         while not self.leaving and (queued := self._admission.next()) is not None:
@@ -147,34 +188,74 @@ class Worker:
 
     def adopt(self, record: RunRecord, entries: list[Entry], signals: list[StoredSignal]) -> None:
         """Drive a run that another process, or this one earlier, has begun."""
+        lingering = self._lingering.get(record.num)
+        ending = next((place for place, signal in enumerate(signals) if signal.name == "kill"), None)
+        if lingering is not None and ending is None and not may_go_on(lingering, entries, signals):
+            lingering.wanted = True  # what has not returned comes first; meanwhile the run is ours
+            if lingering.owner == self.worker:
+                lingering.note(entries[-1].seq if entries else 0)
+            return
         definition = self.registry.get(record.name, record.version)
         run = self._restored(record, definition)
         entries = list(revealed(self.secret, record.num, record.uid, entries))
         self.runs[record.num] = run
         self._admission.enter(run)
         run.seq = entries[-1].seq if entries else 0
-        kill = next((signal for signal in signals if signal.name == "kill"), None)
-        if kill is not None:
-            run.kill(kill.payload)
+        if ending is not None:
+            self._kill(run, signals[: ending + 1], lingering)
+        elif killed_by(entries) is not None and not abandons(signals):
+            self._kill(run, signals, lingering, asked=False)
         else:
-            self._revive(run, record.input, entries, signals)
-        for signal in signals:
-            self.writer.consume(signal.num)
+            self._revive(run, record.input, entries, signals, lingering.told if lingering is not None else ())
+            for signal in signals:
+                self._consume(signal, run)
+        if lingering is not None and not lingering.steps and self._lingering.get(record.num) is lingering:
+            del self._lingering[record.num]
 
-    def _revive(self, run: Run, input: bytes, entries: list[Entry], signals: list[StoredSignal]) -> None:
-        """Feed a run its journal, and then what came meanwhile."""
+    def _consume(self, signal: StoredSignal, run: Run) -> None:
+        """The run has taken the signal up: it leaves the store in the commit of the entries that say so."""
+        self.writer.consume(signal.num, run.num, run.told_seq)
+
+    def _kill(
+        self, run: Run, signals: Sequence[StoredSignal], lingering: Lingering | None, *, asked: bool = True
+    ) -> None:
+        """End a run that was killed while nobody drove it; what it was told before that is kept in its journal."""
+        for late in lingering.told if lingering is not None else ():
+            run.note(late)
+        for signal in signals[:-1] if asked else signals:
+            if signal.name not in TOLD:
+                kind = EntryKind.SIGNALLED if asked else EntryKind.NOTED
+                run.told_seq = run.input(kind, signal.name.partition(" ")[0], 0, "", signal.payload).seq
+            self._consume(signal, run)
+        if asked:
+            run.kill(signals[-1].payload)
+            self._consume(signals[-1], run)
+        else:
+            run.kill(b"{}", asked=False)
+        if lingering is not None and lingering.steps:
+            self._lingering[run.num] = Lingering(run.num, run, self.worker, lingering.steps)
+
+    def _revive(
+        self, run: Run, input: bytes, entries: list[Entry], signals: list[StoredSignal], told_late: Sequence[Evidence]
+    ) -> None:
+        """Feed a run its journal, and then what came meanwhile: attempts that returned, signals, its deadline."""
         try:
             args, kwargs = run.definition.shape.decode(input, what=f"run {run.id}: the arguments")
         except DurableError as unreadable:
-            run.inbox = tuple((signal.name.partition(" ")[0], signal.payload, 0) for signal in signals)
+            told = [Told(signal.name.partition(" ")[0], signal.payload) for signal in signals]
+            run.inbox = (*told_late, *told)
             run.park(Fault(f"{unreadable} Bring back the signature that it was started with, then retry the run"))
             return
+        late = [*map(Evidence.of, evidence(entries).values()), *told_late]
+        if abandons(signals):  # its body hears nothing any more: the journal alone says what there is to undo
+            entries = [*entries, *map(run.note, told_late)]
         early = [signal for signal in signals if " " in signal.name]
         if early:  # they change what is replayed, so they are journalled first
             entries = [*entries, *self._early(run, early)]
-        run.inbox = tuple((signal.name, signal.payload, 0) for signal in signals if signal not in early)
+        told = [Told(signal.name, signal.payload, 0, signal.at_ns) for signal in signals if signal not in early]
         if overdue(run, entries, now_ns=self.now_ns()):
-            run.inbox += (("deadline", b"{}", 0),)  # in time: a run that is parked leaves memory as soon as it is fed
+            told.insert(_place(told, run.deadline_at_ns or 0), Told("deadline", b"{}", 0, run.deadline_at_ns or 0))
+        run.inbox = (*late, *told)
         run.bindings = bindings(run, entries, args, kwargs)
         run.begin(run.definition.fn(Primitives(run), *args, **kwargs))
         run.replay(entries)
@@ -208,21 +289,27 @@ class Worker:
         return found
 
     def deliver(self, run: Run, name: str, payload: bytes) -> None:
-        """Journal a signal for a run in memory, and feed it. A run that still waits for its turn begins now."""
+        """Journal a signal for a run in memory, and feed it. A run that still waits for its turn begins now.
+
+        What the body has not seen yet it sees after the signal: so nothing begins in between.
+        """
         if run.root is None:
             self._begin_early(run)
-        run.settle()
         if run.dead:
-            return  # it ended with what it has just been told: there is nothing left to signal
-        if name in TOLD:
-            answered(run, payload)
             return
         if name == "kill":
             run.kill(payload)
-            return
-        run.feed(run.input(EntryKind.SIGNALLED, name, 0, "", payload))
-        if name in ("pause", "resume") and not run.dead:
-            run.save(owner=self.worker, wake_at_ns=None)
+        elif run.ready or run.is_overdue():
+            told = [Told(name, payload)]
+            if run.is_overdue():  # it fell due first
+                told.insert(0, Told("deadline", b"{}"))
+            run.catch_up(told)
+        elif name in TOLD:
+            answered(run, payload)
+        else:
+            run.feed(run.input(EntryKind.SIGNALLED, name, 0, "", payload))
+            if name in ("pause", "resume") and not run.dead:
+                run.save(owner=self.worker, wake_at_ns=None)
         if name == "resume" and not run.dead:
             for step in run.unended():
                 step.resume(run)
@@ -234,8 +321,14 @@ class Worker:
             run.deadline_timer = self.clock.call_at(run.deadline_at_ns, lambda: self._overdue(run))
 
     def _overdue(self, run: Run) -> None:
-        if not run.dead and not run.phase and not self.leaving:
-            self.deliver(run, "deadline", b"{}")
+        if run.is_overdue() and not self.leaving:
+            self.tell_deadline(run)
+
+    def tell_deadline(self, run: Run) -> None:
+        """The run's deadline has passed; it takes that up before its body goes on."""
+        if run.root is None:
+            self._begin_early(run)
+        run.catch_up([Told("deadline", b"{}")])
 
     # -- what runs say (Shell) -------------------------------------------------------------------------------------
 
@@ -243,7 +336,125 @@ class Worker:
         """Call the step's function."""
         if not run.active:
             self._admission.enter(run)
-        self._attempts.call(run, step)
+        self._attempts.call(step)
+
+    def recall(self, step: PendingStep) -> bool:
+        """Leave out a call that was asked for; False where the function has been called."""
+        return self._attempts.recall(step)
+
+    def take_over(self, step: PendingStep) -> bool:
+        """Let ``step`` have the end of the call that the run in memory before has begun."""
+        lingering = self._lingering.get(step.run.num)
+        before = None if lingering is None else lingering.steps.pop(step.key, None)
+        if before is None:
+            return False
+        before.heir = step
+        step.task, step.called, step.overrun, step.announced = before.task, True, before.overrun, True
+        step.run.in_flight += 1
+        return True
+
+    def returned_late(self, step: PendingStep, evidence: Evidence) -> None:
+        """An attempt has returned whose run is driven no more: its outcome is evidence."""
+        lingering = self._lingering.get(step.run.num)
+        if lingering is None or lingering.steps.get(step.key) is not step:
+            return
+        if lingering.owner == self.worker and not self._attempts.cutting:
+            if lingering.reloading or lingering.run is None:
+                lingering.told.append(evidence)
+            else:
+                lingering.run.note_late(evidence)
+        self._ended_late(lingering, step)
+
+    def cut(self, step: PendingStep) -> None:
+        """An attempt was cut from outside: it has no outcome, as after a crash."""
+        run = step.run
+        step.task = None
+        step.called = False
+        if run.dead:
+            lingering = self._lingering.get(run.num)
+            if lingering is not None and lingering.steps.get(step.key) is step:
+                self._ended_late(lingering, step)
+        elif not self.leaving:
+            log.warning(
+                "run %s, step %r: attempt %d was cancelled from outside its own code; it counts as cut by a crash",
+                run.id,
+                step.key,
+                step.attempt,
+            )
+            self._reload(run)
+
+    def _ended_late(self, lingering: Lingering, step: PendingStep) -> None:
+        """One attempt fewer has not returned; after the last one the run is anybody's again."""
+        del lingering.steps[step.key]
+        if lingering.steps or self.leaving:
+            return
+        if lingering.wanted:
+            self._again.add(lingering.num)
+            lingering.reloading = True
+            self.poked.set()
+        elif not lingering.reloading:
+            self._let_go(lingering)
+
+    def _let_go(self, lingering: Lingering) -> None:
+        """Nothing of the run is under way any more, or this worker leaves: others may drive it."""
+        run = lingering.run
+        self._lingering.pop(lingering.num, None)
+        if lingering.owner != self.worker or lingering.reloading or run is None:
+            return
+        run.dead = False
+        run.save(owner=None, wake_at_ns=None, end=End(status=run.status) if run.status in ENDS else None)
+        run.dead = True
+        self.after(self.poked.set)  # a signal may have come for it
+
+    def waits_for_attempts(self, num: int) -> bool:
+        """Whether the run is to go on once its attempts, which are under way here, have returned."""
+        lingering = self._lingering.get(num)
+        return lingering is not None and lingering.wanted and bool(lingering.steps)
+
+    def owner_after(self, run: Run) -> str | None:
+        """This worker while attempts of ``run``, which is about to leave memory, have not returned; else nobody."""
+        lingering = self._lingering.get(run.num)
+        called = any(isinstance(step, PendingStep) and step.called for step in run.steps.values())
+        return self.worker if called or (lingering is not None and lingering.steps) else None
+
+    def _reload(self, run: Run) -> None:
+        """Drop a run that is ours from memory and load it again, with the attempts that have not returned."""
+        run.void = True
+        now_ns = self.now_ns()
+        withheld = [
+            Evidence(step.key, step.attempt, EntryKind.WITHHELD, None, None, now_ns)
+            for step in run.unended()
+            if step.withdraw()
+        ]
+        run.undriven = False
+        run.evict()
+        lingering = self._lingering.setdefault(run.num, Lingering(run.num, run, self.worker, {}))
+        lingering.reloading = True
+        lingering.told += withheld
+        self._again.add(run.num)
+        self.poked.set()
+
+    def overtaken(self, num: int, lost: Sequence[Entry]) -> None:
+        """The store has not written what a run decided last, because a signal came first: load it again.
+
+        Args:
+            num: the run.
+            lost: its entries that were not written. What attempts returned among them is not to be lost.
+        """
+        run = self._untold.pop(num, None) or self.runs.get(num)
+        if run is not None and not run.dead:
+            self._reload(run)
+        elif run is not None:
+            run.void = True
+        lingering = self._lingering.setdefault(num, Lingering(num, run, self.worker, {}))
+        lingering.reloading = True
+        lingering.told[:0] = [
+            Evidence.of(entry._replace(label=entry.label or entry.kind))
+            for entry in lost
+            if entry.kind in (EntryKind.SUCCEEDED, EntryKind.FAILED)
+        ]
+        self._again.add(num)
+        self.poked.set()
 
     def drive_soon(self, run: Run) -> None:
         """Drive the body in this turn of the loop, with others: a turn with many ends enters the guard once."""
@@ -262,38 +473,66 @@ class Worker:
         if run.held:
             if run.status is not RunStatus.STUCK and (run.waits or any(step.due_at_ns for step in run.steps.values())):
                 run.status = RunStatus.WAITING
-            run.save(owner=None, wake_at_ns=None)
-            run.evict()
+            self._give_back(run, None)
             return
         due = [wait.due_at_ns for wait in run.waits.values() if not wait.over]
         due += [step.due_at_ns for step in run.steps.values() if step.due_at_ns is not None]
         if run.deadline_at_ns is not None and not run.phase:
             due.append(run.deadline_at_ns)
         wake_at_ns = min((at_ns for at_ns in due if at_ns is not None), default=None)
+        # A stuck run waits for a person; what is promised beside that happens all the same, and soon: here.
+        if wake_at_ns is not None and self._admission.lingers(wake_at_ns - self.now_ns(), of=len(self.runs)):
+            return
         if run.status is not RunStatus.STUCK:
-            if wake_at_ns is not None and self._admission.lingers(wake_at_ns - self.now_ns(), of=len(self.runs)):
-                return
             run.status = RunStatus.WAITING
-        else:
-            self.parked(run)
-        run.save(owner=None, wake_at_ns=wake_at_ns)
-        run.evict()
+        self._give_back(run, wake_at_ns)
         if wake_at_ns is not None:
             # Not before the row says so: a claim that comes too soon finds nothing, and nobody would ask again.
             self.after(partial(self._wake_by, wake_at_ns))
 
+    def _give_back(self, run: Run, wake_at_ns: int | None) -> None:
+        run.save(owner=None, wake_at_ns=wake_at_ns)
+        run.evict()
+
     def ended(self, run: Run, end: End) -> None:
         """Tell the waiters once the end is durable."""
-        self.after(partial(self._on_outcome, run, end))
+        self._untold[run.num] = run
+        self.after(partial(self._tell, run, end))
 
     def parked(self, run: Run) -> None:
         """Tell the waiters once the parking is durable."""
-        self.after(lambda: self._on_outcome(run, None))
+        self.after(partial(self._tell, run, None))
+
+    def _tell(self, run: Run, end: End | None) -> None:
+        if end is not None and self._untold.get(run.num) is run:
+            del self._untold[run.num]
+        if not run.void:
+            self._on_outcome(run, end)
 
     def forget(self, run: Run) -> None:
-        """Drop a run from memory."""
-        self.runs.pop(run.num, None)
+        """Drop a run from memory, but for its attempts that have not returned."""
+        if self.runs.get(run.num) is run:
+            del self.runs[run.num]
+        called = {key: step for key, step in run.steps.items() if isinstance(step, PendingStep) and step.called}
+        if called and not self.leaving:
+            self._lingering[run.num] = Lingering(run.num, run, self.worker, called)
         self._rest(run)
+
+    def disown(self, name: str) -> None:
+        """Forget all runs: others drive them now, and this worker is called ``name``. Attempts count as cut."""
+        for step in self._calls():
+            if step.task is not None:
+                step.task.cancel()
+        for run in list(self.runs.values()):
+            run.undriven = False
+            run.evict()
+        for lingering in self._lingering.values():
+            lingering.told.clear()
+        self._again.clear()
+        self._refused.clear()
+        self._untold.clear()
+        self._claimed = []
+        self.worker = name
 
     def _rest(self, run: Run) -> None:
         """``run`` no longer counts against the concurrency: let others in."""
@@ -304,11 +543,41 @@ class Worker:
             self._loop.call_soon(self._admit)
 
     def guilty(self, num: int, error: StoreError) -> None:
-        """The store refuses this run's rows for good: drop it; it goes on from its journal once somebody has looked."""
-        run = self.runs.get(num)
+        """The store refuses this run's rows for good: drop it, and show that somebody must look before it goes on."""
+        run = self.runs.get(num) or self._untold.pop(num, None)
+        log.error(
+            "run %s: the store refuses its rows, and it is dropped from memory: %s", run.id if run else num, error
+        )
         if run is not None:
-            log.error("run %s: the store refuses its rows, and it is dropped from memory: %s", run.id, error)
-            run.evict()
+            run.void = True
+            run.undriven = False
+            if not run.dead:
+                run.evict()
+        lingering = self._lingering.get(num)
+        if lingering is not None:
+            lingering.reloading = True
+        why = str(error.args[0]).rpartition(" [")[0]
+        self._refused[num] = (
+            f"the store refused what it was to write ({why}), so what it did since its last entry is not recorded. Look "
+            "into what its step returned or raised, then retry the run: it goes on from its journal"
+        )
+        self._again.add(num)
+        self.poked.set()
+
+    def _show_refused(self, record: RunRecord, entries: Sequence[Entry], why: str) -> None:
+        """Show a run as stuck whose rows the store has refused: as far as its journal goes."""
+        run = self._restored(
+            attrs.evolve(record, status=RunStatus.STUCK, reason=f"run {record.id}: {why}"),
+            self.registry.get(record.name, record.version),
+        )
+        run.seq = entries[-1].seq if entries else 0
+        run.save(owner=self.owner_after(run), wake_at_ns=None)
+        run.dead = True
+        self.parked(run)
+        lingering = self._lingering.get(record.num)
+        if lingering is not None:
+            lingering.run, lingering.reloading = run, False
+            lingering.note(run.seq)
 
     def failing(self, run: Run, step: PendingStep) -> None:
         """``step`` has failed again and again and will be tried again: somebody should look."""
@@ -347,6 +616,8 @@ class Worker:
 
     async def look(self, *, changed: bool) -> None:
         """Take up what other processes left, and claim what is due. ``changed``: another process has written."""
+        if self.leaving:
+            return
         self._looking = True
         try:
             if changed:
@@ -359,13 +630,67 @@ class Worker:
 
     async def _take_signals(self) -> None:
         taken = self.writer.consuming()  # as of before the question, so that what it still shows is among them
-        for signal in await self.store.signals(list(self.runs)):
+        for signal in await self.store.signals([*self.runs, *self._lingering]):
             run = self.runs.get(signal.run)
-            if run is not None and not run.dead and signal.num not in taken:
+            if signal.num in taken:
+                continue
+            if run is not None and not run.dead and " " in signal.name:
+                self._reload(run)  # it changes what is replayed
+            elif run is not None and not run.dead:
                 self.deliver(run, signal.name, signal.payload)
-                self.writer.consume(signal.num)
+                self._consume(signal, run)
+            elif run is None:
+                self.signalled(signal.run, signal.name)
+        # One that left memory with a signal of its may have more: the store makes it due, and nobody else would ask.
+        self.after(self.poked.set)
+
+    def signalled(self, num: int, name: str) -> None:
+        """A signal waits for a run that is not in memory; while attempts of it have not returned it is still ours."""
+        lingering = self._lingering.get(num)
+        ours = lingering is not None and not lingering.reloading and lingering.owner == self.worker
+        if lingering is not None and ours and (not lingering.wanted or name == "kill"):
+            lingering.reloading = True
+            self._again.add(num)
+        self.poked.set()
+
+    async def _load_again(self) -> None:
+        """Drive again what is ours and was dropped from memory: a signal came first, or an attempt was cut."""
+        if not self._again or self.leaving:
+            return
+        await self.writer.flushed()
+        nums = sorted(self._again)
+        records = {record.num: record for record in await self.store.find_nums(nums)}
+        journals = await self.store.load(nums)
+        left: dict[int, list[StoredSignal]] = {}
+        for signal in await self.store.signals(nums):
+            left.setdefault(signal.run, []).append(signal)
+        for num in nums:
+            self._again.discard(num)
+            record = records.get(num)
+            if num in self.runs:
+                continue
+            if record is None or record.owner != self.worker or record.ended_at_ns is not None:
+                if num in self._lingering and not self._lingering[num].steps:
+                    del self._lingering[num]
+            elif (why := self._refused.pop(num, None)) is not None:
+                self._show_refused(record, journals[num], why)
+            else:
+                self._adopt_again(record, journals[num], left.get(num, []))
+
+    def _adopt_again(self, record: RunRecord, entries: list[Entry], signals: list[StoredSignal]) -> None:
+        """Drive a run again that has been ours all the time."""
+        num = record.num
+        if num in self._lingering:
+            self._lingering[num].reloading = self._lingering[num].wanted = False
+        self.adopt(attrs.evolve(record, status=RunStatus.RUNNING), entries, signals)
+        run = self.runs.get(num)
+        if run is not None and not run.dead:
+            run.save(owner=self.worker, wake_at_ns=None)
+        if num in self._takers:
+            self.after(partial(self._tell_takers, num))
 
     async def _claim(self) -> None:
+        await self._load_again()
         served = self.registry.served()
         now_ns = self.now_ns()
         while served and not self.leaving:
@@ -395,3 +720,8 @@ class Worker:
         next_ns = await self.store.next_wake_ns(after_ns=now_ns)  # by then more may be due, and nobody else would ask
         if next_ns is not None:
             self._wake_by(next_ns)
+
+
+def _place(told: Sequence[Told], at_ns: int) -> int:
+    """Where among ``told`` something belongs that fell due at that time."""
+    return next((place for place, one in enumerate(told) if one.at_ns > at_ns), len(told))

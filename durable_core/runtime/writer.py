@@ -7,7 +7,8 @@ the event loop as the first need, so that whatever else is ready in that turn jo
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from durable_core.errors import LeaseLost, StoreError, StoreFull
 from durable_core.model.entry import Entry
@@ -16,12 +17,23 @@ from durable_core.ports import Batch, Store
 
 log = logging.getLogger("durable_core")
 
+AGAIN_S = 0.05
+"""How long a writer that was cancelled from outside gives its program to end."""
 BOUND = 20_000
 """Rows that may queue up before starters must wait."""
 
 
 Settled = Callable[[bool, StoreError | None], None]
 """Told how a start ended: durable (True), its id taken (False, None), or given up (False, the error)."""
+
+
+class _Work(NamedTuple):
+    """One commit: its rows, and who is told once they are on disk."""
+
+    batch: Batch
+    calls: list[Callable[[], None]]
+    starts: dict[int, Settled]
+    flushes: "list[asyncio.Future[None]]"
 
 
 class Writer:
@@ -33,12 +45,14 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         *,
         on_guilty: Callable[[int, StoreError], None],
+        on_overtaken: Callable[[int, Sequence[Entry]], None],
         on_lost: Callable[[LeaseLost], Awaitable[None]],
         patience_s: float,
     ) -> None:
         self._store = store
         self.loop = loop
         self._on_guilty = on_guilty
+        self._on_overtaken = on_overtaken
         self._on_lost = on_lost
         self._patience_s = patience_s
         self._batch = Batch()
@@ -55,6 +69,9 @@ class Writer:
         self._dropped: LeaseLost
         """Why nothing of it may be repeated, once it may not."""
         self._held: asyncio.Future[None] | None = None
+        self._unfinished: _Work | None = None
+        """What was taken and is not known to be written."""
+        self._closed = False
         self.written = 0
         """Rows written so far."""
         self._room: list[asyncio.Future[None]] = []
@@ -90,9 +107,11 @@ class Writer:
         if not self._scheduled:
             self._schedule()
 
-    def consume(self, signal: int) -> None:
-        """Queue the removal of a signal that the queued entries take up."""
+    def consume(self, signal: int, run: int = 0, seq: int = 0) -> None:
+        """Queue the removal of a signal that the entry ``seq`` of ``run`` takes up; without a run, that nobody will."""
         self._batch.consumed.append(signal)
+        if run:
+            self._batch.taken[signal] = (run, seq)
 
     def consuming(self) -> frozenset[int]:
         """The signals whose removal is queued or being written: the store still shows them to whoever asks."""
@@ -131,6 +150,7 @@ class Writer:
             log.warning("%d rows could not be written before closing: %s", self.backlog, self.trouble)
         except LeaseLost as lost:
             log.warning("what was queued at the end was not written: %s", lost)
+        self._closed = True
         if self._flushing is not None:
             self._flushing.cancel()
             await asyncio.gather(self._flushing, return_exceptions=True)
@@ -165,35 +185,79 @@ class Writer:
 
     async def _flush(self) -> None:
         try:
-            while self._scheduled:
+            while self._scheduled or self._unfinished is not None:
                 if self._held is not None:
                     await self._held
-                self._scheduled = False
-                batch, self._batch = self._batch, Batch()
-                calls, self._calls = self._calls, []
-                starts, self._starts = self._starts, {}
-                flushes, self._flushes = self._flushes, []
-                self._in_flight = len(batch)
-                try:
-                    refused = await self._commit(batch, starts) if self._in_flight else frozenset[int]()
-                except LeaseLost as lost:
-                    self._in_flight = 0
-                    _fail(starts, flushes, lost, known=self._writing is batch)
-                    await self._on_lost(lost)
-                    self._let_in()
-                    continue
-                self.written += self._in_flight
-                self._in_flight = 0
-                for num, settled in starts.items():
-                    settled(num not in refused, None)
-                for call in calls:
-                    call()
-                if self._room:
-                    self._let_in()
+                if self._unfinished is None:
+                    self._unfinished = self._taken()
+                await self._write_out(*self._unfinished)
         finally:
             self._flushing = None
-            if self._scheduled:
+            if self._unfinished is not None and not self._closed:
+                # Cancelled from outside, with all the tasks of its program: what was taken is written by the next one,
+                # unless the program's loop has ended by then.
+                self._scheduled = True
+                self.loop.call_later(AGAIN_S, self._begin)
+            elif self._scheduled:
                 self._schedule()
+
+    def _taken(self) -> "_Work":
+        """All that is queued so far: the next commit."""
+        self._scheduled = False
+        work = _Work(self._batch, self._calls, self._starts, self._flushes)
+        self._batch, self._calls, self._starts, self._flushes = Batch(), [], {}, []
+        self._in_flight = len(work.batch)
+        self._writing = work.batch
+        return work
+
+    async def _write_out(
+        self,
+        batch: Batch,
+        calls: "list[Callable[[], None]]",
+        starts: "dict[int, Settled]",
+        flushes: "list[asyncio.Future[None]]",
+    ) -> None:
+        """Commit what was taken, and tell those who wait for it."""
+        try:
+            left_out = await self._commit(batch, starts) if self._in_flight else frozenset[int]()
+        except LeaseLost as lost:
+            self._in_flight = 0
+            self._unfinished = None
+            _fail(starts, flushes, lost, known=self._writing is batch)
+            await self._on_lost(lost)
+            self._let_in()
+            return
+        self._unfinished = None
+        self.written += self._in_flight
+        self._in_flight = 0
+        for num in left_out.difference(starts) if left_out else ():
+            self._drop_decided(batch, num)
+        for num, settled in starts.items():
+            settled(num not in left_out, None)
+        for call in calls:
+            try:
+                call()
+            except Exception:  # a bug, ours or a user's: those who come after it are told all the same
+                log.exception("internal error after a commit; please report it")
+        if self._room:
+            self._let_in()
+
+    def _drop_decided(self, batch: Batch, num: int) -> None:
+        """A signal has overtaken this run: what it decided without it was not written, and what follows must not be."""
+        kept, _ = batch.yielding([num])
+        wrote = {entry.seq for entry in kept.entries if entry.run == num}
+        lost = [entry for entry in batch.entries if entry.run == num and entry.seq not in wrote]
+        queued = self._batch
+        lost += [entry for entry in queued.entries if entry.run == num]
+        late = [signal for signal, (run, _) in queued.taken.items() if run == num]
+        self._batch = Batch(
+            starts=queued.starts,
+            entries=[entry for entry in queued.entries if entry.run != num],
+            updates={run: update for run, update in queued.updates.items() if run != num},
+            consumed=[signal for signal in queued.consumed if signal not in late],
+            taken={signal: place for signal, place in queued.taken.items() if signal not in late},
+        )
+        self._on_overtaken(num, lost)
 
     def _let_in(self) -> None:
         if self.backlog < BOUND:
@@ -209,7 +273,6 @@ class Writer:
         their starters have waited long enough, or at once where waiting cannot help.
         """
         delay_s, waited_s = 0.05, 0.0
-        self._writing = batch
         while True:
             began_s = self.loop.time()
             try:

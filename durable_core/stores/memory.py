@@ -123,6 +123,9 @@ class MemoryStore(Local, Purging, Owing, Examined):
         self._check_open()
         await asyncio.sleep(0)
         self._check_open()
+        batch, overtaken = batch.yielding(
+            {signal.run for signal in self.data.signals.values() if signal.num not in batch.consumed}
+        )
         refused = self._refused(batch.starts)
         updates = {num: update for num, update in batch.updates.items() if num not in refused}
         self._check(batch, refused, updates)  # everything is checked before anything is written
@@ -140,7 +143,7 @@ class MemoryStore(Local, Purging, Owing, Examined):
             self.data.runs[num] = _updated(self.data.runs[num], update)
         self._wake_signalled(updates)
         self._committed()
-        return refused
+        return refused | overtaken
 
     def _refused(self, starts: Sequence[NewRun]) -> frozenset[int]:
         ids = {start.id for start in starts if start.id in self.data.nums or start.id in self.data.tombstones}
@@ -202,7 +205,9 @@ class MemoryStore(Local, Purging, Owing, Examined):
         ]
         taken: list[RunRecord] = []
         for _, num in sorted(due)[: max(limit, 0)]:
-            run = attrs.evolve(self.data.runs[num], owner=worker, status=RunStatus.RUNNING, wake_at_ns=None)
+            run = self.data.runs[num]
+            status = run.status if run.status is RunStatus.STUCK else RunStatus.RUNNING
+            run = attrs.evolve(run, owner=worker, status=status, wake_at_ns=None)
             self.data.runs[num] = run
             taken.append(run)
         if taken:
@@ -319,7 +324,7 @@ class MemoryStore(Local, Purging, Owing, Examined):
         name: str,
         payload: bytes,
         *,
-        now_ns: int,  # noqa: ARG002 - the port's
+        now_ns: int,
         ended: bool = False,
     ) -> bool:
         """Leave a signal for ``run``; see ``Store.signal``."""
@@ -333,11 +338,29 @@ class MemoryStore(Local, Purging, Owing, Examined):
             )
         if self.data.runs[run].ended_at_ns is not None and not ended:
             return False
+        if self.data.runs[run].ended_at_ns is not None:
+            self.data.runs[run] = self._reopened(self.data.runs[run], now_ns)
         self.data.last_signal += 1
-        self.data.signals[self.data.last_signal] = Signal(self.data.last_signal, run, name, payload)
+        self.data.signals[self.data.last_signal] = Signal(self.data.last_signal, run, name, payload, now_ns)
         self._wake_signalled([run])
         self._committed()
         return True
+
+    def _reopened(self, run: RunRecord, now_ns: int) -> RunRecord:
+        """An ended run opened again: with its owner where that lives, else for whoever claims it."""
+        owner = run.owner if run.owner in self.data.workers else None
+        return attrs.evolve(
+            run,
+            status=RunStatus.PENDING,
+            owner=owner,
+            wake_at_ns=0 if owner is None else None,
+            paused=False,
+            output=None,
+            error=None,
+            reason=None,
+            updated_at_ns=now_ns,
+            ended_at_ns=None,
+        )
 
     async def signals(self, runs: Collection[int]) -> list[Signal]:
         """The signals that wait for these runs; see ``Store.signals``."""

@@ -301,12 +301,12 @@ class SqliteStore(Local):
                     await self._threaded(self._writes, file.begin_waiting)
                     file = self._file
                 if apart:
-                    return await self._threaded(self._writes, partial(_committed, file, work))
+                    return await self._done(partial(_committed, file, work))
                 result = work()
                 if rows <= FEW_ROWS and self._commit_s < QUICK_S:
                     self._commit(file)
                 else:
-                    await self._threaded(self._writes, partial(self._commit, file))
+                    await self._done(partial(self._commit, file))
             except refusals.CAUGHT as error:
                 raise refusals.explain(error, path=self.path, doing=doing) from error
             finally:
@@ -332,6 +332,10 @@ class SqliteStore(Local):
         except refusals.CAUGHT as error:
             raise refusals.explain(error, path=self.path, doing="read", outcome="nothing was changed") from error
 
+    async def _done(self, commit: Callable[[], T]) -> T:
+        """Commit on the thread. A caller that is cancelled meanwhile hears how it ended: it can no longer be undone."""
+        return await _uncut(asyncio.get_running_loop().run_in_executor(self._writes, commit), absorbing=True)
+
     async def _threaded(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         return await _uncut(asyncio.get_running_loop().run_in_executor(threads, call))
 
@@ -342,10 +346,10 @@ def _committed(file: SqliteFile, work: Callable[[], T]) -> T:
     return result
 
 
-async def _uncut(future: "asyncio.Future[T]") -> T:
+async def _uncut(future: "asyncio.Future[T]", *, absorbing: bool = False) -> T:
     """Await ``future``. Where the caller is cancelled, wait for its end nevertheless: the thread cannot be stopped.
 
-    So nobody uses a connection that a thread still works with.
+    So nobody uses a connection that a thread still works with. ``absorbing`` lets the caller go on.
     """
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
@@ -353,6 +357,6 @@ async def _uncut(future: "asyncio.Future[T]") -> T:
             await asyncio.wait([future])
         except asyncio.CancelledError as error:
             cancelled = error
-    if cancelled is not None:
+    if cancelled is not None and not absorbing:
         raise cancelled
     return future.result()

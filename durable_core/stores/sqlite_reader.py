@@ -38,7 +38,7 @@ OWED = "SELECT worker, pos FROM traced WHERE worker = ? OR worker NOT IN (SELECT
 WRITTEN = f"SELECT pos, {sql.ENTRY_COLUMNS} FROM journal WHERE pos > ? AND worker = ? ORDER BY pos LIMIT ?"
 WAITING = "SELECT num, run FROM signals LIMIT ?"
 WAITING_FOR = "SELECT num FROM signals WHERE run IN ({marks})"
-SIGNALS = "SELECT num, run, name, payload FROM signals WHERE num IN ({marks})"
+SIGNALS = "SELECT num, run, name, payload, at_ns FROM signals WHERE num IN ({marks})"
 DUE = f"""
 SELECT {sql.RUN_COLUMNS} FROM runs
 WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns <= ?

@@ -58,6 +58,10 @@ class Signals:
             doing = f"leave the signal {self._waiting[0].name!r}"
             try:
                 answered = await self._transact(doing, write, len(self._waiting))
+            except asyncio.CancelledError:  # from outside, with all tasks: nothing was left, and another one goes on
+                self._waiting[:0] = taken
+                self._carrying = asyncio.get_running_loop().create_task(self._carry())
+                raise
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
                 if not taken:  # no transaction was to be had
                     taken.extend(self._waiting)

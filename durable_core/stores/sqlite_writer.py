@@ -26,8 +26,20 @@ NUMBERS = 1 << 20
 
 _INSERT_RUNS = {n: sql.INSERT_RUNS + ", ".join([sql.RUN_MARKS] * n) for n in ROW_CHUNKS}
 _INSERT_ENTRIES = {n: sql.INSERT_ENTRIES + ", ".join([sql.ENTRY_MARKS] * n) for n in ROW_CHUNKS}
-_CLAIM = "UPDATE runs SET owner = ?, status = 'running', wake_at_ns = NULL WHERE num IN ({marks})"
+# A stuck run that is claimed because a retry beside what it is stuck on fell due is stuck all the same.
+_CLAIM = """
+UPDATE runs SET owner = ?, status = CASE WHEN status = 'stuck' THEN status ELSE 'running' END, wake_at_ns = NULL
+WHERE num IN ({marks})
+"""
 _ANY_SIGNAL = "SELECT 1 FROM signals LIMIT 1"
+_SIGNALLED_OF = "SELECT num, run FROM signals WHERE run IN ({marks})"
+# An owner that lives may still have an attempt of it under way; else whoever claims it drives it.
+_REOPEN = """
+UPDATE runs SET status = 'pending', wake_at_ns = CASE WHEN owner IN (SELECT id FROM workers) THEN NULL ELSE 0 END,
+    owner = CASE WHEN owner IN (SELECT id FROM workers) THEN owner END, paused = 0, output = NULL, error = NULL,
+    reason = NULL, updated_at_ns = ?, ended_at_ns = NULL
+WHERE num = ?
+"""
 # A stuck run that somebody has signalled is no longer stuck: it waits for a worker to take the signal up.
 _SIGNALLED = """
 UPDATE runs SET wake_at_ns = 0, status = CASE WHEN status = 'stuck' THEN 'pending' ELSE status END WHERE num = ?
@@ -64,7 +76,22 @@ class Writer:
         self._reader = Reader(connection)
 
     def write(self, batch: Batch) -> frozenset[int]:
-        """Write the rows of ``batch``; return the numbers of starts whose id is taken, which are left out."""
+        """Write the rows of ``batch``; return the numbers of the runs of which something was left out."""
+        batch, overtaken = batch.yielding(self._signalled(batch))
+        return self._write(batch) | overtaken
+
+    def _signalled(self, batch: Batch) -> set[int]:
+        """The runs that decide something with ``batch`` and for which a signal waits that it does not consume."""
+        if self._connection.execute(_ANY_SIGNAL).fetchone() is None:
+            return set()
+        found: set[int] = set()
+        for some in chunks(sorted(batch.deciding())):
+            for num, run in self._connection.execute(_SIGNALLED_OF.format(marks=marks(len(some))), some):
+                if num not in batch.consumed:
+                    found.add(run)
+        return found
+
+    def _write(self, batch: Batch) -> frozenset[int]:
         refused = self._purged(batch.starts) if batch.starts else frozenset[int]()
         if refused:
             batch = batch.without(refused)
@@ -128,7 +155,15 @@ class Writer:
         due = self._reader.due(served, now_ns=now_ns, limit=limit)
         for some in chunks([run.num for run in due]):
             self._connection.execute(_CLAIM.format(marks=marks(len(some))), (worker, *some))
-        return [attrs.evolve(run, owner=worker, status=RunStatus.RUNNING, wake_at_ns=None) for run in due]
+        return [
+            attrs.evolve(
+                run,
+                owner=worker,
+                status=run.status if run.status is RunStatus.STUCK else RunStatus.RUNNING,
+                wake_at_ns=None,
+            )
+            for run in due
+        ]
 
     def release(self, workers: Iterable[str]) -> int:
         """Free the open runs of ``workers`` and forget them; return how many runs that are."""
@@ -171,7 +206,9 @@ class Writer:
         if row[1] is not None and not ended:
             return False
         self._connection.execute(sql.INSERT_SIGNAL, (run, name, payload, now_ns))
-        if row == (None, None):
+        if row[1] is not None:
+            self._connection.execute(_REOPEN, (now_ns, run))
+        elif row[0] is None:
             self._connection.execute(_SIGNALLED, (run,))
         return True
 

@@ -71,17 +71,15 @@ class PurgeRules(Rules):
 
     @in_loop
     async def test_a_buried_run_is_a_tombstone(self, make_store: MakeStore) -> None:
-        """Run, journal and signals are gone at once; the tombstone says what it was; others are untouched."""
+        """Run and journal are gone at once; the tombstone says what it was; others are untouched."""
         async with opened(make_store, "w1", None) as (store, other):
             num, kept = await end(store, "a", 10, entries=5), await end(store, "b", 20, entries=5)
-            await store.signal(num, "late", b"", now_ns=1, ended=True)
             found = await ended(store, 15)
             assert await store.bury(found, now_ns=100, until_ns=200) == [num]
             for each in (store, other):
                 assert [run.num for run in await each.find(["a", "b"])] == [kept]
                 assert await each.find_num(num) is None
                 assert await each.count(RunQuery()) == 1
-                assert await each.signals([num]) == []
                 assert await each.tombstones(["a", "b", "a", "c"]) == [
                     Tombstone(num, "a", "order", 1, "completed", "done", 17, 10, 100, 200)
                 ]

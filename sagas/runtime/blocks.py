@@ -30,13 +30,18 @@ class Savepoint:
         self._name = name
 
     async def __aenter__(self) -> None:
-        self._scope = self._driver.ctx.scope(self._name)
+        try:
+            self._scope = self._driver.ctx.scope(self._name)
+        except Exception as error:
+            self._driver.ctx.refuse_own(error)
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._scope.leave()
         if isinstance(error, Exception | SiblingFailed):
+            self._driver.ctx.refuse_own(error)
             await self._driver.undo_block(self._scope.key, self._scope.prefix)
 
 
@@ -62,7 +67,11 @@ class Parallel(ParallelBlock):
 
         Its result is read after the block. Everything given to ``run`` before the body next awaits begins.
         """
-        return self._begin(_coroutine(self._driver, what, args, kwargs), _branch_name(what))
+        try:
+            return self._begin(_coroutine(self._driver, what, args, kwargs), _branch_name(what))
+        except Exception as error:
+            self._driver.ctx.refuse_own(error)
+            raise
 
 
 def _branch_name(what: Any) -> str | None:

@@ -34,6 +34,7 @@ class Doubt:
             try:
                 await self.settle(key, None)
             except Exception as error:  # noqa: BLE001 - it did not happen: nothing to undo, and that is all we ask
+                self._ctx.refuse_own(error)
                 self._ctx.log.debug("step %s did not happen: %s", key, error)
 
     async def settle(self, key: str, error: BaseException | None) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from durable_core import (
+    Branches,
     CallShape,
     ChildBlock,
     DefinitionError,
@@ -20,6 +21,7 @@ from durable_core import (
     Operation,
     OutcomeUnknown,
     PayloadError,
+    Perform,
     Primitives,
     RunStatus,
     SiblingFailed,
@@ -79,6 +81,9 @@ class Driver:
         """What would be the cause, asked for while the pivot was in flight."""
         self._forward = False
         """The pivot has succeeded."""
+        self.body: Branches | None = None
+        """The user's body, once it has begun."""
+        ctx.on_signal(self._signalled)  # now: a cancel may come before anything is driven
 
     @property
     def undo(self) -> Undo:
@@ -98,11 +103,12 @@ class Driver:
 
     async def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any], shape: CallShape) -> End:
         """Run the body to its end, and undo it where it does not come to one."""
-        self.ctx.on_signal(self._signalled)
         try:
             if self.ctx.abandoned:
                 return await self._roll_back(None)
             self.body = self.ctx.group()
+            if self._cause is not None:
+                self.body.stop()  # cancelled before it began: it never does
             branch = self.body.spawn(self.definition.body(self.saga, *args, **kwargs))
             error: Exception | None = None
             try:
@@ -209,20 +215,24 @@ class Driver:
     ) -> Generator[Any, Any, Any]:
         """Run a step; its outcome is known when this returns or raises. A generator, as ``Operation`` begins one."""
         ctx = self.ctx
-        bound = self._known.get(declared)
-        if bound is None or bound.pivot or self._forward:
-            bound = self._allowed(declared)
-        step = ctx.perform(bound.spec, args, kwargs, extra=bound.extra, key=key)
-        self._at_pivot = bound.pivot
+        step: Perform[Any] | None = None
         try:
+            bound = self._known.get(declared)
+            if bound is None or bound.pivot or self._forward:
+                bound = self._allowed(declared)
+            step = ctx.perform(bound.spec, args, kwargs, extra=bound.extra, key=key)
+            self._at_pivot = bound.pivot
             try:
                 result = yield step
             except OutcomeUnknown as unknown:
                 result = yield from self.doubt.settle(unknown.key, unknown.__cause__).__await__()
         except Exception as error:
+            ctx.refuse_own(error)
+            if step is None:
+                raise
             self._errors[step.key or ""] = error
             self._at_pivot = False
-            if self._late is not None and bound.pivot:
+            if self._late is not None and isinstance(declared, Pivot):
                 yield from self._stop_after_pivot().__await__()
             raise
         if bound.pivot:
@@ -236,7 +246,8 @@ class Driver:
     async def _stop_after_pivot(self) -> None:
         """The cancel or deadline that came while the pivot was in flight counts: it did not happen."""
         self._cause, self._late = self._late, None
-        self.body.stop()
+        if self.body is not None:
+            self.body.stop()
         await self.ctx.sleep(0)  # refused: the body is closed here
 
     def _allowed(self, declared: Declared[..., Any]) -> Bound:
@@ -264,6 +275,7 @@ class Driver:
             stored = child.stored(await definition.body(self.saga, *child.args, **child.kwargs))
         except (Exception, SiblingFailed) as error:
             child.leave()
+            self.ctx.refuse_own(error)
             if self._forward and isinstance(error, Exception):
                 raise self._stuck_past_pivot(error, child.key) from error  # nothing is undone: the root is stuck on it
             if self._forward:
@@ -301,10 +313,11 @@ class Driver:
         ):
             if not self._at_pivot:
                 self._cause = CAUSES[entry.key]
-                self.body.stop()
+                if self.body is not None:
+                    self.body.stop()
                 return
             self._late = CAUSES[entry.key]  # whether it comes too late is the pivot's to say
-            for key, spec in self.ctx.delayed():
+            for key, spec in self.ctx.unended():
                 if spec.kind == Pivot.kind:
                     self.ctx.give_up(key)
 

@@ -30,16 +30,25 @@ def verdict_named(verb: str, payload: bytes) -> Verdict:
 
 
 async def ask(ctx: Primitives, key: str, reason: str, steps: tuple[str, ...]) -> Verdict:
-    """Park until an operator's verb is about one of ``steps``, or about all that is stuck."""
+    """Park until an operator's verb is about one of ``steps``, or about all that is stuck; it may have come already."""
+    for early in ctx.unheard:
+        if early.step in steps:
+            ctx.unheard.remove(early)
+            return early  # type: ignore[no-any-return]  # only verdicts are kept there
     verdict: Verdict = await ctx.park(key, f"saga {ctx.id}: {reason}", steps)
     return verdict
 
 
 def hand_out(ctx: Primitives, verdict: Verdict) -> None:
-    """Give the verb to whoever is parked on its step; without a step, to all."""
-    for key, steps in ctx.parked().items():
-        if verdict.step is None or verdict.step in steps:
-            ctx.unpark(key, verdict)
+    """Give the verb to whoever is parked on its step; without a step, to all.
+
+    Of two verbs that are taken up together the first may be what the second one's step is parked after.
+    """
+    found = [key for key, steps in ctx.parked().items() if verdict.step is None or verdict.step in steps]
+    for key in found:
+        ctx.unpark(key, verdict)
+    if not found and ctx.catching_up and verdict.step is not None:
+        ctx.unheard.append(verdict)
 
 
 def told(error: BaseException | None) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from durable_core import BodyContext, Operation
+from durable_core import BodyContext, Operation, watched
 from sagas.model.definition import Declared, SagaDef
 from sagas.runtime.blocks import Parallel, Savepoint
 
@@ -25,6 +25,7 @@ class Saga(BodyContext):
         super().__init__(driver.ctx)
         self._driver = driver
 
+    @watched
     def set_status(self, status: dict[str, Any]) -> None:
         """Publish details for people (``SagaInfo.status_detail``); durable with the next checkpoint."""
         self._driver.set_status(status)

@@ -47,7 +47,12 @@ async def naked() -> int:
     return 1
 
 
-HIDDEN = {"step": naked}
+@step(compensation=None, because="it says which code is loaded")
+async def loaded() -> int:
+    return 1
+
+
+HIDDEN = {"step": loaded}
 
 
 @pivot
@@ -73,8 +78,9 @@ async def doubtful(s: Saga) -> int:
 
 @saga("hidden", version=1)
 async def hidden(s: Saga) -> None:
-    await s.run(second)
     await s.run(HIDDEN["step"])
+    await s.run(second)
+    await s.sleep(3600)
 
 
 @saga("child", version=1)
@@ -138,13 +144,16 @@ def test_a_verb_that_has_been_done_may_be_repeated(place: Place):
     asyncio.run(main())
 
 
-def test_a_cancel_that_waits_for_the_code_says_so(place: Place):
-    """A saga stuck on its code is undone once that fits, or by rollback; whoever looks is told what waits for it."""
+def test_a_cancel_that_waits_for_the_code_says_so(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """A saga whose code no longer fits is undone once it does, or by rollback; whoever looks is told what waits."""
 
     async def main() -> None:
         async with place.orchestrator(hidden, world=World()) as running:
-            handle = await running.start(hidden, id="one")
-            assert (await end_of(handle, running)).status == "stuck"
+            await running.start(hidden, id="one")
+            await reaches(await running.get("one"), running, "waiting")
+        monkeypatch.setitem(HIDDEN, "step", naked)
+        async with place.orchestrator(hidden, world=World()) as running:
+            handle = await running.get("one")
             await handle.cancel("no longer wanted")
             info = await reaches(handle, running, "stuck")
             assert info.reason is not None
@@ -152,6 +161,21 @@ def test_a_cancel_that_waits_for_the_code_says_so(place: Place):
             assert "sagas rollback one" in info.reason
 
     asyncio.run(main())
+
+
+def test_a_saga_stuck_on_its_own_mistake_can_be_cancelled(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """Its code fits its journal, and asks for what no saga may: a cancel comes before that, so all is undone."""
+
+    async def main() -> None:
+        monkeypatch.setitem(HIDDEN, "step", naked)
+        async with place.orchestrator(hidden, world=World()) as running:
+            handle = await running.start(hidden, id="one")
+            await reaches(handle, running, "stuck")
+            await handle.cancel("no longer wanted")
+            assert (await reaches(handle, running, "compensated")).cause == "cancelled"
+
+    asyncio.run(main())
+
 
 
 def test_a_childs_failure_after_the_pivot_names_it(place: Place):

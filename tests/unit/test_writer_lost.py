@@ -36,7 +36,7 @@ def writer_on(store: Any) -> Writer:
         assert lost is LOST
 
     loop = asyncio.get_running_loop()
-    return Writer(store, loop, on_guilty=lambda *_: None, on_lost=known, patience_s=60)
+    return Writer(store, loop, on_guilty=lambda *_: None, on_overtaken=lambda *_: None, on_lost=known, patience_s=60)
 
 
 def test_what_is_being_written_is_not_repeated_under_the_new_name():

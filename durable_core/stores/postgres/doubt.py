@@ -10,11 +10,13 @@ import attrs
 
 from durable_core.ports import Batch
 from durable_core.stores.postgres.link import Connection
-from durable_core.stores.postgres.texts import Texts
+from durable_core.stores.postgres.texts import COUNTED, Texts
 
 # It waits for the row, should the lost commit hold it still, and is then judged on the row as that has left it.
-_FENCE = "UPDATE {s}.workers SET batch = $2 + 1 WHERE id = $1 AND batch = $2 - 1 RETURNING batch"
-_COUNT = "SELECT batch FROM {s}.workers WHERE id = $1"
+# ruff: noqa: S608 - put together from a number of our own; values are bound
+_FENCE = f"""
+UPDATE {{s}}.workers SET batch = batch + 2 WHERE id = $1 AND batch & {COUNTED} = $2 - 1 RETURNING batch & {COUNTED}"""
+_COUNT = f"SELECT batch & {COUNTED} FROM {{s}}.workers WHERE id = $1"
 _BEGUN = "SELECT num FROM {s}.runs WHERE num = ANY($1::int8[])"
 _ENTRY = "SELECT EXISTS (SELECT 1 FROM {s}.journal WHERE run = $1 AND seq = $2)"
 _UPDATED = "SELECT EXISTS (SELECT 1 FROM {s}.runs WHERE num = $1 AND updated_at_ns >= $2)"

@@ -14,6 +14,7 @@ import attrs
 
 from durable_core.errors import LeaseLost, StoreError
 from durable_core.model.run import RunRecord, RunStatus
+from durable_core.ports import Batch
 from durable_core.stores.numbers import RunNumbers
 from durable_core.stores.postgres import refusals, schema
 from durable_core.stores.postgres.address import Place
@@ -62,6 +63,8 @@ class PostgresSession:
         self._number = 0
         """Of this worker's last batch."""
         self._doubt: Doubt | None = None
+        self._cut: tuple[Batch, Batch, frozenset[int]] | None = None
+        """The batch that is being written, what is left of it, and the runs that signals have overtaken."""
         self._claiming: list[int] = []
         """Runs that a claim was about to take: ours perhaps, until it is known how that claim ended."""
         self._blocks: list[range] = []

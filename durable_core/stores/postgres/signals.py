@@ -12,48 +12,77 @@ import attrs
 from durable_core.errors import StoreError
 from durable_core.stores.postgres.gathered import Gathered
 from durable_core.stores.postgres.link import Connection
-from durable_core.stores.postgres.texts import Texts
+from durable_core.stores.postgres.texts import SIGNALLED, Texts
 
 T = TypeVar("T")
 
+MOVES = 8
+"""How often a run may change its owner while a signal is left."""
 SEVERAL = 3
 """Signals that are worth a transaction together."""
 PERHAPS_LEFT = "whether it was left is not known, and repeating it does no harm"
 
 _WOKEN = "wake_at_ns = 0, status = CASE WHEN r.status = 'stuck' THEN 'pending' ELSE r.status END"
+# An ended run that the signal opens again. Its owner, where that lives, has an attempt of it under way still.
+_REOPENED = """
+    status = 'pending', wake_at_ns = CASE WHEN w.id IS NULL THEN 0 END, owner = w.id, paused = 0, output = NULL,
+    error = NULL, reason = NULL, updated_at_ns = {at}, ended_at_ns = NULL"""
 
 # ruff: noqa: S608 - every statement here is put together from our own column names; values are bound
-# The row's lock makes an owner that lets the run go wait, or is waited for; so one of the two sees the other. Only what
-# is read under the lock tells how the run stands: a condition on the table itself would be judged on the row as it was
-# when the statement began, and a run that was let go since would not be woken.
+# The owner's row is locked first, and flagged: a batch of that worker which begins or ends something either comes
+# before this, or is refused until the worker has looked at its signals. Then the run's row, whose lock makes an owner
+# that lets the run go wait, or is waited for; so one of the two sees the other. Only what is read under the lock tells
+# how the run stands: where its owner is another one by then, nothing is left, and the caller tries again.
 ONE = f"""
-WITH told AS (
-    SELECT num, owner, ended_at_ns FROM {{s}}.runs WHERE num = $1 FOR NO KEY UPDATE
+WITH seen AS (
+    SELECT owner FROM {{s}}.runs WHERE num = $1
+), flagged AS (
+    UPDATE {{s}}.workers AS w SET batch = w.batch | {SIGNALLED} FROM seen WHERE w.id = seen.owner RETURNING w.id
+), told AS (
+    SELECT num, owner, ended_at_ns FROM {{s}}.runs
+    WHERE num = $1 AND (SELECT count(*) FROM flagged) >= 0 FOR NO KEY UPDATE
+), agreed AS (
+    SELECT t.* FROM told AS t
+    WHERE t.owner IS NULL OR t.owner IN (SELECT id FROM flagged)
+        OR t.owner = (SELECT owner FROM seen) AND NOT EXISTS (SELECT 1 FROM flagged)
 ), left_here AS (
     INSERT INTO {{s}}.signals (run, name, payload, at_ns)
-    SELECT $1, $2, $3, $4 FROM told WHERE ended_at_ns IS NULL OR $5::bool RETURNING 1
+    SELECT $1, $2, $3, $4 FROM agreed WHERE ended_at_ns IS NULL OR $5::bool RETURNING 1
 ), woken AS (
-    UPDATE {{s}}.runs AS r SET {_WOKEN} FROM told AS t
+    UPDATE {{s}}.runs AS r SET {_WOKEN} FROM agreed AS t
     WHERE r.num = $1 AND r.num = t.num AND t.owner IS NULL AND t.ended_at_ns IS NULL
         AND EXISTS (SELECT 1 FROM left_here)
+), reopened AS (
+    UPDATE {{s}}.runs AS r SET {_REOPENED.format(at="$4")}
+    FROM agreed AS t LEFT JOIN {{s}}.workers AS w ON w.id = t.owner
+    WHERE r.num = $1 AND r.num = t.num AND t.ended_at_ns IS NOT NULL AND EXISTS (SELECT 1 FROM left_here)
 )
-SELECT (SELECT count(*) FROM told), (SELECT count(*) FROM left_here), pg_notify($6, $7)"""
+SELECT (SELECT count(*) FROM told), (SELECT count(*) FROM left_here), (SELECT count(*) FROM agreed),
+    pg_notify($6, $7)"""
+# The workers' rows in the order of their names, so that two such transactions do not wait for each other.
 MANY = f"""
 WITH asked AS (
     SELECT * FROM unnest($1::int8[], $2::text[], $3::bytea[], $4::int8[], $5::bool[])
     WITH ORDINALITY AS a (run, name, payload, at_ns, ended, place)
+), owners AS (
+    SELECT w.id FROM {{s}}.workers AS w WHERE w.id IN (SELECT owner FROM {{s}}.runs WHERE num = ANY($1::int8[]))
+    ORDER BY w.id FOR NO KEY UPDATE
+), flagged AS (
+    UPDATE {{s}}.workers AS w SET batch = w.batch | {SIGNALLED} FROM owners AS o WHERE w.id = o.id RETURNING w.id
 ), told AS (
-    SELECT num, owner, ended_at_ns FROM {{s}}.runs WHERE num = ANY($1::int8[]) FOR NO KEY UPDATE SKIP LOCKED
+    SELECT num, owner, ended_at_ns FROM {{s}}.runs
+    WHERE num = ANY($1::int8[]) AND (SELECT count(*) FROM flagged) >= 0 FOR NO KEY UPDATE SKIP LOCKED
+), agreed AS (
+    SELECT t.* FROM told AS t WHERE t.ended_at_ns IS NULL AND (t.owner IS NULL OR t.owner IN (SELECT id FROM flagged))
 ), left_here AS (
     INSERT INTO {{s}}.signals (run, name, payload, at_ns)
-    SELECT run, name, payload, at_ns FROM asked JOIN told ON num = run WHERE ended_at_ns IS NULL OR ended
-    ORDER BY place RETURNING run
+    SELECT run, name, payload, at_ns FROM asked JOIN agreed ON num = run ORDER BY place RETURNING run
 ), woken AS (
-    UPDATE {{s}}.runs AS r SET {_WOKEN} FROM told AS t
-    WHERE r.num = ANY($1::int8[]) AND r.num = t.num AND t.owner IS NULL AND t.ended_at_ns IS NULL
-        AND r.num IN (SELECT run FROM left_here)
+    UPDATE {{s}}.runs AS r SET {_WOKEN} FROM agreed AS t
+    WHERE r.num = ANY($1::int8[]) AND r.num = t.num AND t.owner IS NULL AND r.num IN (SELECT run FROM left_here)
 )
-SELECT place - 1, ended_at_ns IS NULL OR ended, pg_notify($6, $7) FROM asked JOIN told ON num = run"""
+SELECT place - 1, t.ended_at_ns IS NULL, pg_notify($6, $7) FROM asked JOIN told AS t ON t.num = run
+WHERE run IN (SELECT num FROM agreed) OR (t.ended_at_ns IS NOT NULL AND NOT asked.ended)"""
 
 
 @attrs.frozen(eq=False)
@@ -79,11 +108,23 @@ class Post:
     async def leave(self, connection: Connection, letter: Letter) -> bool | None:
         """Leave one; False where the run has ended, None where there is no such run."""
         to = (self.channel, self.token)
-        row = await connection.fetchrow(self.texts.of(ONE), *attrs.astuple(letter), *to)
-        return None if row is None or not row[0] else bool(row[1])
+        for _ in range(MOVES):
+            row = await connection.fetchrow(self.texts.of(ONE), *attrs.astuple(letter), *to)
+            if row is None or not row[0]:
+                return None
+            if row[2]:
+                return bool(row[1])
+        raise StoreError(
+            f"run number {letter.run} went from one worker to another again and again, and the signal {letter.name!r} "
+            "was not left; ask again",
+            transient=True,
+        )
 
     async def leave_many(self, connection: Connection, letters: Collection[Letter]) -> dict[Letter, bool]:
-        """Leave several; those of runs that are not there, or that somebody is writing, are missing in the answer."""
+        """Leave several; the answer lacks those of runs that must be looked at one by one.
+
+        They are not there, somebody is writing them, they have changed their owner, or are to be opened again.
+        """
         given = list(letters)
         columns = [list(column) for column in zip(*map(attrs.astuple, given), strict=True)]
         rows = await connection.fetch(self.texts.of(MANY), *columns, self.channel, self.token)

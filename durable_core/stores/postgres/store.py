@@ -68,21 +68,49 @@ class PostgresStore(PostgresSession):
             if self._doubt is not None:
                 refused = await self._settled(batch)
                 if refused is not None:
+                    self._cut = None
                     return refused
             try:
-                refused = await self._commit(batch)
+                refused = await self._heeding(batch)
             except StoreError:
                 if self._doubt is None:
                     raise
                 refused = await self._settled(batch)
                 if refused is None:
-                    refused = await self._commit(batch)
+                    refused = await self._heeding(batch)
+            self._cut = None
         if self._numbers.low:
             await self._reserve()
         return refused
 
+    async def _heeding(self, batch: Batch) -> frozenset[int]:
+        """Write ``batch`` without what signals have overtaken; the count of batches tells that some were left since."""
+        while True:
+            part, left_out = self._part_of(batch)
+            try:
+                return await self._commit(part) | left_out
+            except batches.Refused:
+                kept, more = part.yielding(await self._signalled(part))
+                self._cut = batch, kept, left_out | more
+
+    def _part_of(self, batch: Batch) -> tuple[Batch, frozenset[int]]:
+        """What is left of ``batch`` since signals have overtaken some of its runs, and which these are."""
+        if self._cut is not None and self._cut[0] is batch:
+            return self._cut[1], self._cut[2]
+        return batch, frozenset()
+
+    async def _signalled(self, batch: Batch) -> set[int]:
+        """The runs that decide something with ``batch`` and for which a signal waits that it does not consume."""
+        deciding = sorted(batch.deciding())
+        if not deciding:
+            return set()
+        rows = await self._ask(
+            "look for signals", lambda c: c.fetch(self._texts["signalled"], deciding), link=self._commits
+        )
+        return {int(run) for num, run in rows if num not in batch.consumed}
+
     async def _commit(self, batch: Batch) -> frozenset[int]:
-        ready, number, sent = self._ready, self._number + 1, False
+        number, sent = self._number + 1, False
         # Whoever left a signal may wait to hear that it was taken up.
         notify = bool(batch.consumed) or batches.concerns_others(batch, self._blocks)
         sender = batches.Sender(self._worker, number, self._listener.channel, self._listener.token, notify)
@@ -92,9 +120,7 @@ class PostgresStore(PostgresSession):
                 refused = await batches.write(connection, self._texts, batch, sender)
         except batches.Refused:
             await self._explain_refusal()
-            raise StoreError(
-                f"{ready.schema}: the count of batches was found wrong; asked again", transient=True
-            ) from None
+            raise
         except CAUGHT as error:
             if getattr(error, "sqlstate", None) == batches.NO_SUCH_RUN:
                 raise batches.no_such_run(batch, self.place.shown) from error
@@ -121,6 +147,7 @@ class PostgresStore(PostgresSession):
         if doubt is None:
             return None
         worker = self._worker
+        batch, left_out = self._part_of(batch)
         verdict = await self._ask(
             "find out what became of a commit",
             lambda c: doubt.settle(c, self._texts, worker),
@@ -131,7 +158,7 @@ class PostgresStore(PostgresSession):
         if verdict.number is None:
             self._doubt = None
             if verdict.written and doubt.batch is batch:
-                return frozenset({start.num for start in batch.starts} - verdict.begun)
+                return frozenset({start.num for start in batch.starts} - verdict.begun) | left_out
             raise self._lease_lost()
         log.info("a commit whose connection was lost was %s", "written" if verdict.written else "not written")
         same = doubt.batch is batch
@@ -140,7 +167,7 @@ class PostgresStore(PostgresSession):
         if stray and worker is not None:
             await self._ask("free runs", lambda c: let_stray_go(c, self._texts, stray, worker), link=self._commits)
         self._doubt, self._number = None, verdict.number
-        return frozenset(wanted - verdict.begun) if verdict.written and same else None
+        return frozenset(wanted - verdict.begun) | left_out if verdict.written and same else None
 
     async def _explain_refusal(self) -> None:
         """The worker's row is not as it was left: raise ``LeaseLost`` where it is gone, else take up its count."""

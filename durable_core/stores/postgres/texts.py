@@ -15,6 +15,13 @@ NOW_NS = "(extract(epoch FROM clock_timestamp()) * 1000000000)::int8"
 CANDIDATES = 4
 """How many times as many runs as are asked for are looked at, so that workers which claim at once do not meet."""
 
+SIGNALLED = 1 << 62
+"""Set in a worker's count of batches by whoever leaves a signal for one of its runs.
+
+Its next batch is refused then, and written again once the worker has seen which of its runs the signal is for."""
+COUNTED = SIGNALLED - 1
+"""The bits of the count itself."""
+
 _OPEN = "ended_at_ns IS NULL AND owner IS NULL"
 _MAY = "(paused = 0 OR EXISTS (SELECT 1 FROM {s}.signals AS g WHERE g.run = r.num))"
 _MATCH = f"r.{_OPEN} AND r.name = s.name AND r.version = s.version AND {_MAY}"
@@ -35,7 +42,7 @@ WHERE owner = ANY($1::text[]) AND ended_at_ns IS NULL RETURNING num"""
 TEMPLATES = {
     "load": f"SELECT {ENTRY} FROM {{s}}.journal WHERE run = ANY($1::int8[]) ORDER BY run, seq",
     "find": f"SELECT {RUN} FROM {{s}}.runs WHERE id = ANY($1::text[])",
-    "signals": "SELECT num, run, name, payload FROM {s}.signals WHERE run = ANY($1::int8[]) ORDER BY num",
+    "signals": "SELECT num, run, name, payload, at_ns FROM {s}.signals WHERE run = ANY($1::int8[]) ORDER BY num",
     "any_due": f"""
 SELECT EXISTS (SELECT 1 FROM {_SERVED}, LATERAL ({_DUE_NOW}) AS d)
     OR EXISTS (SELECT 1 FROM {_SERVED}, LATERAL ({_DUE_SINCE}) AS d)""",
@@ -53,7 +60,10 @@ SELECT {", ".join(f"r.{column}" for column in columns.RUN)}, k.since
 FROM ranked AS k JOIN {{s}}.runs AS r ON r.num = k.num
 WHERE r.{_OPEN} ORDER BY k.rank, k.since, k.num LIMIT $5 FOR UPDATE OF r SKIP LOCKED""",
     "alive": "SELECT 1 FROM {s}.workers WHERE id = $1 FOR KEY SHARE",
-    "claim": "UPDATE {s}.runs SET owner = $1, status = 'running', wake_at_ns = NULL WHERE num = ANY($2::int8[])",
+    # A stuck run that is claimed because a retry beside what it is stuck on fell due is stuck all the same.
+    "claim": """
+UPDATE {s}.runs SET owner = $1, status = CASE WHEN status = 'stuck' THEN status ELSE 'running' END, wake_at_ns = NULL
+WHERE num = ANY($2::int8[])""",
     "claimed": f"SELECT {RUN} FROM {{s}}.runs WHERE num = ANY($2::int8[]) AND owner = $1 FOR UPDATE",
     "next_wake": """
 SELECT wake_at_ns FROM {s}.runs WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns > $1 AND paused = 0
@@ -74,7 +84,10 @@ WHERE r.num = ANY($1::int8[]) AND r.{_OPEN} AND EXISTS (SELECT 1 FROM {{s}}.sign
 INSERT INTO {{s}}.workers (id, pid, host, started_at_ns, lease_until_ns)
 VALUES ($1, $2, $3, {NOW_NS}, {NOW_NS} + $4) ON CONFLICT DO NOTHING RETURNING 1""",
     "renew": f"UPDATE {{s}}.workers SET lease_until_ns = {NOW_NS} + $2 WHERE id = $1 RETURNING {NOW_NS}",
-    "count": "SELECT batch FROM {s}.workers WHERE id = $1",
+    # Asked before the signals are: one that is left later raises the flag again, and the batch is refused again.
+    "count": f"""
+UPDATE {{s}}.workers SET batch = batch & {COUNTED} WHERE id = $1 RETURNING batch""",
+    "signalled": "SELECT num, run FROM {s}.signals WHERE run = ANY($1::int8[])",
     "clock": f"SELECT {NOW_NS}",
     "numbers": "SELECT nextval('{s}.run_numbers')",
     "notify": "SELECT pg_notify($1, $2)",
