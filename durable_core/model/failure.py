@@ -1,12 +1,12 @@
 """An exception as stored bytes, and back: the body sees the user's own class, first time and on every replay.
 
 Invariant: nothing is ever imported for it and no ``__init__`` of a user is called. ``capture`` never raises, and
-its answer is bounded. A class that cannot be had or made becomes a ``RemoteError``.
+its answer is bounded. A class that cannot be had or made becomes a ``RemoteError``. Which class it was is for
+``classes`` to find.
 """
 
 import contextlib
 import functools
-import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +19,7 @@ import attrs
 import msgspec
 
 from durable_core.errors import PayloadError, RemoteError
+from durable_core.model.classes import address_of, find_class, home_of, remember
 from durable_core.model.codec import Codec
 
 _TRACEBACK_LIMIT: Final = 16 << 10
@@ -50,6 +51,12 @@ class _Stored(msgspec.Struct, omit_defaults=True):
     traceback: str = ""
     group: list["_Stored"] | None = None
     cause: "_Stored | None" = None
+    context: "_Stored | None" = None
+    """What was being handled when it was raised; not kept where it is the cause, or hidden by ``from None``."""
+    hides_context: bool = False
+    """Raised ``from None``."""
+    home: str = ""
+    """The file of a class of a script: another program knows it as a module."""
 
 
 _read: Final = msgspec.json.Decoder(_Stored).decode
@@ -79,7 +86,7 @@ def capture(error: BaseException, *, frames: bool = True) -> bytes:
     try:
         return _fit(_stored(error, depth=0 if frames else 1, seen=set()))
     except Exception:  # noqa: BLE001 - a failure that cannot be told in full is still a failure
-        return msgspec.json.encode(_Stored(type=_address(type(error)), message=_clip(_text(error), 1 << 10)))
+        return msgspec.json.encode(_Stored(type=address_of(type(error)), message=_clip(_text(error), 1 << 10)))
 
 
 def rebuild(stored: bytes, prefer: Sequence[type[BaseException]] = ()) -> BaseException:
@@ -111,7 +118,9 @@ def describe(stored: bytes) -> FailureText:
 
 def _stored(error: BaseException, *, depth: int, seen: set[int]) -> _Stored:
     seen.add(id(error))
-    record = _Stored(_address(type(error)), _text(error))
+    cls = type(error)
+    remember(cls)
+    record = _Stored(address_of(cls), _text(error), home=home_of(cls))
     if depth == 0:
         record.traceback = _clip(_traceback(error), _TRACEBACK_LIMIT)
     group = _group(error)
@@ -122,10 +131,18 @@ def _stored(error: BaseException, *, depth: int, seen: set[int]) -> _Stored:
     else:
         record.args = [_kept(value, f"args.{place}", record.tags) for place, value in enumerate(error.args)]
     record.state = {name: _kept(value, f"state.{name}", record.tags) for name, value in _state(error)}
-    cause = error.__cause__
+    _store_chain(error, record, depth=depth, seen=seen)
+    return record
+
+
+def _store_chain(error: BaseException, record: _Stored, *, depth: int, seen: set[int]) -> None:
+    """Keep what led to ``error``: its cause, and its context where a traceback would show it."""
+    cause, context = error.__cause__, error.__context__
+    record.hides_context = error.__suppress_context__ and cause is None
     if cause is not None and id(cause) not in seen and depth < _DEPTH:
         record.cause = _stored(cause, depth=depth + 1, seen=seen)
-    return record
+    if context is not None and not error.__suppress_context__ and id(context) not in seen and depth < _DEPTH:
+        record.context = _stored(context, depth=depth + 1, seen=seen)
 
 
 def _group(error: BaseException) -> BaseExceptionGroup[BaseException] | None:
@@ -199,10 +216,6 @@ def _traceback(error: BaseException) -> str:
     return "\nThe exception above led to this one:\n\n".join(texts)
 
 
-def _address(cls: type) -> str:
-    return f"{cls.__module__}:{cls.__qualname__}"
-
-
 def _dotted(address: str) -> str:
     return address.removeprefix("builtins:").replace(":", ".")
 
@@ -249,36 +262,21 @@ def _parse(stored: bytes) -> _Stored:
 
 
 def _rebuilt(record: _Stored, prefer: Sequence[type[BaseException]]) -> BaseException:
-    cls = _find(record.type, prefer)
-    error = None if cls is None else _made(cls, record, prefer)
+    cls = find_class(record.type, record.home, prefer)
+    error: Exception | None = None
+    if cls is not None:
+        with contextlib.suppress(Exception):  # a class may refuse its attributes in any way
+            error = _made(cls, record, prefer)
     if error is None:
         error = _remote(record)
+    # A frozen class refuses its own way of setting them.
     if record.cause is not None:
-        object.__setattr__(error, "__cause__", _rebuilt(record.cause, prefer))  # a frozen class refuses its own way
+        object.__setattr__(error, "__cause__", _rebuilt(record.cause, prefer))
+    if record.context is not None:
+        object.__setattr__(error, "__context__", _rebuilt(record.context, prefer))
+    if record.hides_context:
+        object.__setattr__(error, "__suppress_context__", True)
     return error
-
-
-def _find(address: str, prefer: Sequence[type[BaseException]]) -> type[Exception] | None:
-    """The class stored as ``address``, where it is here already and is an ``Exception``."""
-    module, _, qualname = address.partition(":")
-    found: object = next((cls for cls in prefer if _address(cls) == address), None) or _imported(module, qualname)
-    if found is None:
-        # By name alone, but not a builtin's: another library's ConnectionError is not the builtin one.
-        namesakes = (cls for cls in prefer if cls.__qualname__ == qualname and cls.__module__ != "builtins")
-        found = next(namesakes, None)
-    return found if isinstance(found, type) and issubclass(found, Exception) else None
-
-
-def _imported(module: str, qualname: str) -> object:
-    """What an imported module holds under ``qualname``. Reads namespaces only, as a ``__getattr__`` may import."""
-    home = sys.modules.get(module)
-    main = sys.modules.get("__main__")
-    if home is None and getattr(getattr(main, "__spec__", None), "name", None) == module:
-        home = main  # ``python -m module``
-    found: object = home
-    for part in qualname.split("."):
-        found = getattr(found, "__dict__", {}).get(part)
-    return found
 
 
 def _made(cls: type[Exception], record: _Stored, prefer: Sequence[type[BaseException]]) -> Exception | None:

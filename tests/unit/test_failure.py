@@ -1,9 +1,11 @@
 """Stored exceptions: the user's own class comes back, whatever its constructor looks like."""
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
+import traceback
 import types
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -285,12 +287,76 @@ def test_groups() -> None:
 
 def test_group_of_unknown_members() -> None:
     """A member that cannot be made again is a RemoteError in its place."""
-
-    class Local(Exception): ...
-
-    back: Any = rebuild(capture(ExceptionGroup("g", [Local("x"), KeyError(1)])))
+    group = ExceptionGroup("g", [CardDeclined("x"), KeyError(1)])
+    back: Any = rebuild(capture(group).replace(b"test_failure:", b"gone.away:"))
     assert type(back) is ExceptionGroup
     assert [type(member) for member in back.exceptions] == [RemoteError, KeyError]
+
+
+def test_a_local_class_in_the_process_that_raised_it() -> None:
+    """It comes back as itself while it exists, also as a cause; then, and in any other process, as a RemoteError."""
+
+    def raised() -> tuple[bytes, bytes]:
+        class Local(Exception): ...
+
+        outer = CardDeclined("x")
+        outer.__cause__ = Local("y")
+        alone, within = capture(Local("x")), capture(outer)
+        back = rebuild(alone)
+        assert (type(back), back.args) == (Local, ("x",))
+        assert type(rebuild(within).__cause__) is Local
+        return alone, within
+
+    alone, within = raised()
+    gc.collect()
+    assert type(rebuild(alone)) is RemoteError
+    assert type(rebuild(within).__cause__) is RemoteError
+
+
+def caught(outer: Exception, inner: Exception, how: str) -> Exception:
+    """``outer``, raised while ``inner`` was handled."""
+    try:
+        try:
+            raise inner  # noqa: TRY301 - the test
+        except Exception as error:
+            if how == "from":
+                raise outer from error
+            if how == "from none":
+                raise outer from None
+            if how == "from other":
+                raise outer from ValueError("other")
+            raise outer  # noqa: B904 - the test
+    except Exception as error:  # noqa: BLE001 - the test
+        return error
+
+
+@pytest.mark.parametrize("how", ["", "from", "from none", "from other"])
+def test_context(how: str) -> None:
+    """What was being handled comes back, told by a traceback alike: in its own words, and hidden where it was."""
+    error = caught(CardDeclined("outer"), KeyError("inner"), how)
+    for back in (rebuild(capture(error)), rebuild(capture(rebuild(capture(error))))):
+        assert back.__suppress_context__ is error.__suppress_context__
+        assert repr(back.__cause__) == repr(error.__cause__)
+        assert repr(back.__context__) == ("KeyError('inner')" if how == "" else "None")
+        told, known = ("".join(traceback.format_exception(each)) for each in (back, error))
+        assert ("KeyError: 'inner'" in told) is (how in ("", "from")) is ("KeyError: 'inner'" in known)
+
+
+def test_chains_end() -> None:
+    """Rings and long chains of contexts are cut, and the whole is bounded."""
+    a, b = CardDeclined("a"), CardDeclined("b")
+    a.__context__, b.__context__ = b, a
+    ring = rebuild(capture(a))
+    assert ring.__context__ is not None
+    assert ring.__context__.__context__ is None
+    error = CardDeclined("x" * 20_000)
+    for place in range(100):
+        outer = CardDeclined(f"{place}" * 10_000)
+        outer.__context__ = error
+        error = outer
+    stored = capture(error)
+    assert len(stored) <= 64 << 10
+    assert isinstance(rebuild(stored).__context__, CardDeclined)
 
 
 def test_causes() -> None:
@@ -323,9 +389,8 @@ def test_prefer() -> None:
     class Local(Exception): ...
 
     stored = capture(Local("x"))
-    assert type(rebuild(stored, [KeyError, Local])) is Local
-    remote = rebuild(stored)
-    assert isinstance(remote, RemoteError)
+    other = type("Local", (Exception,), {"__module__": "elsewhere", "__qualname__": Local.__qualname__})
+    assert type(rebuild(stored, [KeyError, other, Local])) is Local
     namesake = type("CardDeclined", (Exception,), {"__module__": "elsewhere"})
     assert type(rebuild(capture(CardDeclined()), [namesake])) is CardDeclined
     gone = capture(CardDeclined()).replace(b"test_failure:", b"gone.away:")
@@ -348,7 +413,7 @@ def test_another_librarys_namesake_of_a_builtin() -> None:
         "os:path",
         "nonsense",
         "",
-        f"{__name__}:test_prefer.<locals>.Local",
+        f"{__name__}:nobody.<locals>.Local",
         f"{__name__}:Outer.Missing",
     ],
 )
@@ -447,6 +512,46 @@ def test_class_that_can_neither_speak_nor_be_subclassed() -> None:
     back = rebuild(capture(error))
     assert isinstance(back, RemoteError)
     assert "7" in str(back)
+
+
+SCRIPT = """\
+import sys
+from durable_core.model.failure import capture, rebuild
+
+class Gone(Exception):
+    class Within(Exception): ...
+
+def told():
+    found = [type(rebuild(bytes.fromhex(each))) for each in sys.argv[1:]]
+    print(*(kind in (Gone, Gone.Within) for kind in found), capture(Gone('x')).hex(), capture(Gone.Within('y')).hex())
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "module"), [("script.py", "script"), ("shop/orders.py", "shop.orders"), ("shop/orders.py", "orders")]
+)
+def test_main_is_the_module_of_the_same_file(tmp_path: Path, script: str, module: str) -> None:
+    """What a script raised is matched by a program that imports it, and the reverse; another script's is not."""
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").touch()
+    (tmp_path / script).write_text(f"{SCRIPT}\nif __name__ == '__main__':\n    told()\n", encoding="utf-8")
+    (tmp_path / "other.py").write_text(f"{SCRIPT}\ntold()\n", encoding="utf-8")
+    home = tmp_path / "shop" if module == "orders" else tmp_path
+    environment = {**os.environ, "PYTHONPATH": f"{home}{os.pathsep}{Path.cwd()}"}
+
+    def run(*command: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, *command], check=False, capture_output=True, text=True, env=environment, cwd=home
+        )
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    as_script = run(str(tmp_path / script))[-2:]
+    as_module = run("-c", f"import {module}; {module}.told()")[-2:]
+    assert run(str(tmp_path / script), *as_module)[:2] == ["True", "True"]
+    assert run("-c", f"import {module}; {module}.told()", *as_script)[:2] == ["True", "True"]
+    assert run(str(tmp_path / script), *as_script)[:2] == ["True", "True"]
+    assert run(str(tmp_path / "other.py"), *as_script)[:2] == ["False", "False"]
 
 
 def test_main_by_module_name(tmp_path: Path) -> None:
