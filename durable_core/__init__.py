@@ -99,6 +99,7 @@ if TYPE_CHECKING:
     from durable_core.model.shape import CallShape
     from durable_core.model.spec import DurableFunction, StepSpec, is_async
     from durable_core.model.startable import Takes0, Takes1, Takes2, Takes3
+    from durable_core.model.texts import check_text, is_text
     from durable_core.model.verbs import faulted_on
     from durable_core.model.version import Announced, Offer, Tally
     from durable_core.ports import Clock, Ids, Store
@@ -182,6 +183,7 @@ LATER = {
     "model.shape": ("CallShape",),
     "model.spec": ("DurableFunction", "StepSpec", "is_async"),
     "model.startable": ("Takes0", "Takes1", "Takes2", "Takes3"),
+    "model.texts": ("check_text", "is_text"),
     "model.verbs": ("faulted_on",),
     "model.version": ("Announced", "Offer", "Tally"),
     "ports": ("Clock", "Ids", "Store"),
@@ -329,6 +331,7 @@ __all__ = [
     "bring_spans",
     "capture",
     "check_name",
+    "check_text",
     "check_timeout",
     "check_version",
     "collector_at",
@@ -346,6 +349,7 @@ __all__ = [
     "idempotency_key",
     "in_lanes",
     "is_async",
+    "is_text",
     "jaeger_document",
     "maybe_at",
     "migrate",

@@ -15,6 +15,7 @@ from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry
 from durable_core.model.run import ENDS, RunStatus
 from durable_core.model.spec import DurableFunction
+from durable_core.model.texts import is_text
 from durable_core.ports import Clock, Ids, Store
 from durable_core.runtime.announcing import Announcer, Rewritten, warn
 from durable_core.runtime.attention import Attention
@@ -392,7 +393,7 @@ class Kernel:
 
     async def missing(self, ids: Sequence[str]) -> RunNotFound:
         """Why there is no run of the first of these ids: the error to raise. One of them may have been purged."""
-        for stone in await self.store.tombstones(ids):
+        for stone in await self.store.tombstones([id for id in ids if is_text(id)]):
             why = f"{stone.told}; nothing is left of it but its id. Look into the archive, if one was written"
             return RunNotFound(why, run_id=stone.id, purged_at_ns=stone.purged_at_ns)
         return RunNotFound(f"no run has the id {ids[0]!r} in this store; check the id and the store", run_id=ids[0])

@@ -17,6 +17,7 @@ from durable_core.model.keys import check_id
 from durable_core.model.moment import moment
 from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunRef, RunStatus
 from durable_core.model.spec import DurableFunction
+from durable_core.model.texts import is_text
 from durable_core.model.version import Announced, Tally
 from durable_core.runtime.archive_file import ArchiveFile
 from durable_core.runtime.purge import PurgeReport, Purging, preview, purge
@@ -119,7 +120,7 @@ class Runs(Kernel):
         Raises:
             RunNotFound: no run has this id, or none any more.
         """
-        found = await self.store.find([run_id])
+        found = await self.store.find([run_id]) if is_text(run_id) else []
         if not found:
             raise await self.missing([run_id])
         return found[0]

@@ -20,6 +20,7 @@ from durable_core import (
     RunRef,
     Runs,
     RunStatus,
+    is_text,
     ns_of,
     plain_input,
     rebuild,
@@ -251,7 +252,7 @@ async def find_with_child(engine: Runs, id: str) -> tuple[RunRecord, str]:
     """
     parts = id.split("/")
     ids = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
-    found = {record.id: record for record in await engine.store.find(ids) if is_saga(record)}
+    found = {record.id: record for record in await engine.store.find(list(filter(is_text, ids))) if is_saga(record)}
     for known in ids:
         if known in found:
             return found[known], id[len(known) + 1 :]

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import attrs
 
+from durable_core.model.texts import check_text
+
 
 class RunStatus(StrEnum):
     """Where a run stands. Stored by value."""
@@ -128,13 +130,18 @@ class RunRecord:
     ended_at_ns: int | None
 
 
+def _check_name(_: object, __: object, name: str | None) -> None:
+    if name is not None:
+        check_text(name, "the name to search for")
+
+
 @attrs.frozen(kw_only=True)
 class RunQuery:
     """Which runs to list or count; every given field must hold. Newest first."""
 
     statuses: frozenset[RunStatus] | None = None
     phases: frozenset[str] | None = None
-    name: str | None = None
+    name: str | None = attrs.field(default=None, validator=_check_name)
     version: int | None = None
     since_ns: int | None = None
     """Created at or after."""

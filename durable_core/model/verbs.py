@@ -10,6 +10,7 @@ import msgspec
 
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.run import OPEN, RunRecord, RunStatus
+from durable_core.model.texts import check_text
 
 
 @attrs.frozen(kw_only=True)
@@ -59,6 +60,10 @@ class Asked(msgspec.Struct):
 
     actor: str = ""
     note: str = ""
+
+    def __post_init__(self) -> None:
+        check_text(self.actor, "actor=")
+        check_text(self.note, "note=")
 
 
 def judge(verb: str, record: RunRecord, *, paused: bool) -> Accept | Repeat | Refuse:

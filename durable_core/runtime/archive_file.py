@@ -95,7 +95,7 @@ class ArchiveFile:
             raise StoreError(
                 f"another process writes to the archive {self.path}; nothing was purged. Wait for it, or name another"
             ) from error
-        except OSError as error:
+        except (OSError, UnicodeEncodeError) as error:
             raise StoreError(
                 f"the archive {self.path} cannot be written ({error}), so what was to be in it was not purged; "
                 "name a file on a disk with room, in a directory that this user may write"

@@ -18,6 +18,7 @@ from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.keys import check_name
 from durable_core.model.record import StepRecord
 from durable_core.model.spec import StepSpec
+from durable_core.model.texts import check_text
 from durable_core.runtime import faults
 from durable_core.runtime.blocks import Branches, ScopeBlock, Shield
 from durable_core.runtime.callbacks import AwaitCallback, AwaitFirst, PendingCallback, create
@@ -105,6 +106,7 @@ class Primitives:
         """True for runs that begin, or first come here, with the changed code; False for those that passed before."""
         run = self._run
         self.caller()
+        check_text(name, f"run {run.id}: the name given to patched")
         key = f"patched:{name}"
         if key not in run.patches:
             recorded = run.backlog[0] if run.backlog else None

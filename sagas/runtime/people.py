@@ -2,7 +2,7 @@
 
 import msgspec
 
-from durable_core import JournalEntry, Primitives
+from durable_core import JournalEntry, Primitives, check_text
 
 
 class Verdict(msgspec.Struct):
@@ -15,6 +15,10 @@ class Verdict(msgspec.Struct):
     reason: str = ""
     actor: str = ""
     note: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("actor", "note", "reason"):
+            check_text(getattr(self, name), f"{name}=")
 
 
 def verdict_of(entry: JournalEntry) -> Verdict:
