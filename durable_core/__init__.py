@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     from durable_core.model.keys import check_name, derived, idempotency_key, name_of, served
     from durable_core.model.outcome import DEFAULT_UNKNOWN, Outcome
     from durable_core.model.record import StepRecord, StepStatus, fold
+    from durable_core.model.registered import register_type
     from durable_core.model.retry import Retry
     from durable_core.model.run import ENDS, RunQuery, RunRecord, RunRef, RunStatus
     from durable_core.model.shape import CallShape
@@ -177,6 +178,7 @@ LATER = {
     ),
     "model.keys": ("check_name", "derived", "idempotency_key", "name_of", "served"),
     "model.outcome": ("DEFAULT_UNKNOWN", "Outcome"),
+    "model.registered": ("register_type",),
     "model.record": ("StepRecord", "StepStatus", "fold"),
     "model.retry": ("Retry",),
     "model.run": ("ENDS", "RunQuery", "RunRecord", "RunRef", "RunStatus"),
@@ -364,6 +366,7 @@ __all__ = [
     "read_line",
     "read_or_plain",
     "rebuild",
+    "register_type",
     "served",
     "spans_of",
     "spans_wanted",

@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import sagas.codec as codec  # noqa: PLR0402 - no module imports the package root, this one no more than others
 from durable_core import (
     CallbackAlreadyAnswered,
     CallbackClosed,
@@ -96,6 +97,7 @@ __all__ = [
     "VersionInfo",
     "VersionVerdict",
     "WrongState",
+    "codec",
     "current",
     "lookup",
     "pivot",

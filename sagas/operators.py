@@ -3,16 +3,19 @@
 ``purge`` is the exception: it is about ended sagas, of which nothing is left to journal it in.
 """
 
+import contextlib
 from pathlib import Path
 
 import attrs
 import msgspec
 
 from durable_core import (
+    CallShape,
     Codec,
     DefinitionError,
     EntryKind,
     JournalEntry,
+    PayloadError,
     PurgeReport,
     RunRecord,
     RunStatus,
@@ -89,15 +92,25 @@ class Operators(Observer):
         """
         stored = Codec().encode(result, what=f"saga {id}, step {step!r}: the result given to resolve")
         verdict = Verdict(step=step, happened=happened, result=msgspec.Raw(stored), actor=actor, note=note)
+        if happened and result is not None:
+            record, child = await self._find_with_child(id)
+            shape = self._step_shape(record, f"{child}/{step}" if child else step)
+            with contextlib.suppress(PayloadError):  # told once it is known that the verb makes sense
+                typed = stored if shape is None else shape.encode_result(result, what="")
+                verdict.result = msgspec.Raw(typed)
         await self._verb(id, "resolve", verdict)
 
     def _check_result(self, record: RunRecord, key: str, stored: bytes) -> None:
         """Refuse a result that is not one of the step's type, where the saga is known here."""
+        shape = self._step_shape(record, key)
+        if shape is not None:
+            shape.decode_result(stored, what=f"saga {record.id}, step {key!r}: the result given to resolve")
+
+    def _step_shape(self, record: RunRecord, key: str) -> CallShape | None:
+        """How the step at ``key`` is stored, where the saga is known here."""
         definition = self._registered.get((record.name, record.version))
         bound = None if definition is None else self._binder.named(name_of(key), definition)
-        if bound is not None:
-            what = f"saga {record.id}, step {key!r}: the result given to resolve"
-            bound.spec.shape.decode_result(stored, what=what)
+        return None if bound is None else bound.spec.shape
 
     async def kill(self, id: str, *, actor: str = "", note: str = "") -> None:
         """End it here and now and undo nothing; what is in flight is kept as evidence only. Durable on return."""

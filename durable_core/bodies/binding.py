@@ -78,7 +78,7 @@ class Binder:
 
 
 async def _to_its_end(core: Primitives, body: Coroutine[Any, Any, Any], shape: CallShape) -> End:
-    return End(output=shape.encode_end(await body, what=f"run {core.id}: the result"))
+    return End(output=shape.encode_result(await body, what=f"run {core.id}: the result"))
 
 
 def _declared(what: Any) -> Step[..., Any]:

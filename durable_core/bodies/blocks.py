@@ -116,7 +116,7 @@ class ChildBlock:
         Raises:
             PayloadError: it cannot be stored, or not be read back as declared.
         """
-        return self._shape.encode_end(result, what=f"{self._what}: the result")
+        return self._shape.encode_result(result, what=f"{self._what}: the result")
 
     def leave(self) -> None:
         """Its body is over: back to the scope outside."""

@@ -5,103 +5,38 @@ Invariant: what ``encode`` accepts, ``decode`` either gives back under the decla
 
 The bounds of exactness are those of JSON: under ``Any``, ``object`` or no annotation a value comes back as plain
 JSON (a tuple as a list, a UUID as a string); dates keep their offset from UTC in whole minutes, not their zone;
-an instance of a subclass comes back as the declared class.
+an instance of a subclass comes back as the declared class, and is refused where that would lose a field. ``exchange``
+sees to it; ``encode``, which knows no type, cannot.
 """
 
-import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from types import NoneType
-from typing import Any, ClassVar, Final, Protocol, TypeGuard, cast
+from typing import Any, Final, Literal, cast
 
+import attrs
 import msgspec
 
 from durable_core.errors import PayloadError
+from durable_core.model.changed import change
+from durable_core.model.fields import Unusable
+from durable_core.model.forms import form_of, whole_form
+from durable_core.model.plain import NoForm, dump, dump_attributes, kind_name, load, type_name
 
 DEFAULT_LIMIT: Final = 1 << 20
 """Bytes that one payload may have, unless told otherwise."""
 
 _SUPPORTED = (
     "plain JSON values, attrs classes, dataclasses, Enum, UUID, date and time types, Decimal, bytes, tuples, sets, "
-    "NamedTuple, TypedDict, pydantic and SQLModel models"
+    "NamedTuple, TypedDict, pydantic and SQLModel models, unions of these, and types that are registered with a codec"
 )
 _NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 """How MessagePack writes a float that is NaN or infinite (and, by chance, other data)."""
 
 
-class _Unsupported(TypeError):
-    """Raised inside msgspec at the value that has no JSON form."""
-
-    def __init__(self, value: object) -> None:
-        # msgspec writes None, booleans and tuples by itself; it asks about them only where they are dict keys.
-        kind = kind_name(value)
-        role = "a dict key" if isinstance(value, tuple | bool | NoneType) else "a value"
-        super().__init__(f"it holds {role} of type {kind}")
-
-
-def kind_name(value: object) -> str:
-    """The class of ``value`` as people write it."""
-    return type_name(type(value))
-
-
-def type_name(declared: object) -> str:
-    """A type as people write it: ``orders.Order``, ``int``, ``list[int]``."""
-    if isinstance(declared, type) and not hasattr(declared, "__args__"):
-        module = declared.__module__
-        return declared.__qualname__ if module == "builtins" else f"{module}.{declared.__qualname__}"
-    return str(declared)
-
-
-class _Model(Protocol):
-    """What this module asks of a pydantic or SQLModel class, neither of which it imports."""
-
-    model_fields: ClassVar[Mapping[str, object]]
-
-    def model_dump(self, *, mode: str, round_trip: bool, by_alias: bool) -> Any: ...
-    @classmethod
-    def model_validate(cls, obj: Any) -> object: ...
-    @classmethod
-    def model_validate_json(cls, json_data: bytes, **options: bool) -> object: ...
-
-
-def _is_model(cls: type) -> TypeGuard[type[_Model]]:
-    return hasattr(cls, "model_validate_json") and hasattr(cls, "model_dump")
-
-
-@functools.cache
-def _takes_names(cls: type[_Model]) -> bool:
-    """Whether a model can be validated by its fields' own names where they have aliases (pydantic 2.11 on)."""
-    return "by_name" in inspect.signature(cls.model_validate_json).parameters and not hasattr(cls, "__table__")
-
-
-def _dump(value: object) -> object:
-    cls = type(value)
-    if not _is_model(cls):
-        raise _Unsupported(value)
-    model = cast("_Model", value)
-    if hasattr(cls, "__table__"):
-        # A commit expires the attributes of a row, and ``model_dump`` leaves out what is not loaded. Reading them
-        # loads them, or raises where the row has lost its session.
-        for name in cls.model_fields:
-            getattr(model, name)
-    return model.model_dump(mode="json", round_trip=True, by_alias=not _takes_names(cls))
-
-
 def _dump_in_order(value: object) -> object:
-    return _put_in_order(_dump(value), value)
-
-
-def _load(declared: type, value: object) -> object:
-    if declared is object:
-        return value
-    model = cast("type[_Model]", declared)
-    if hasattr(declared, "__table__"):
-        return model.model_validate(value)  # the only entrance of a table class that validates
-    # By way of JSON, because strict models take the text of a date or a UUID from nowhere else.
-    options = {"by_name": True, "by_alias": False} if _takes_names(model) else {}
-    return model.model_validate_json(msgspec.json.encode(value), **options)
+    return _put_in_order(dump(value), value)
 
 
 def _put_in_order(tree: object, raw: object) -> object:
@@ -122,18 +57,35 @@ def _put_in_order(tree: object, raw: object) -> object:
     return tree
 
 
+@attrs.frozen(eq=False)
+class Typed:
+    """How values of one declared type are stored."""
+
+    declared: Any
+    read: Callable[[bytes], Any]
+    """From what was stored. It raises msgspec's or the model's own errors."""
+    lower: Callable[[Any], object] | None
+    """To what can be written; None where a value is written as it stands."""
+    open: bool
+    """Whether nothing is declared, so that a value comes back as plain JSON."""
+
+
+PLAIN: Final = Typed(Any, cast("Callable[[bytes], Any]", msgspec.json.Decoder().decode), None, open=True)
+"""Where nothing is declared."""
+
+
 class Codec:
     """Writes values as JSON bytes and reads them back by declared type. Holds no state but a cache of decoders."""
 
     def __init__(self, *, limit: int = DEFAULT_LIMIT) -> None:
         """Refuse payloads of more than ``limit`` bytes."""
         self._limit = limit
-        self._plain: Callable[[object], bytes] = msgspec.json.Encoder(enc_hook=_dump).encode
+        self._plain: Callable[[object], bytes] = msgspec.json.Encoder(enc_hook=dump).encode
         self._ordered: Callable[[object], bytes] = msgspec.json.Encoder(
             enc_hook=_dump_in_order, order="deterministic"
         ).encode
-        self._packed: Callable[[object], bytes] = msgspec.msgpack.Encoder(enc_hook=_dump).encode
-        self._decoders: dict[Any, Callable[[bytes], Any]] = {}
+        self._packed: Callable[[object], bytes] = msgspec.msgpack.Encoder(enc_hook=dump).encode
+        self._typed: dict[Any, Typed] = {}
 
     def encode(self, value: object, *, what: str) -> bytes:
         """Write ``value``; dicts keep their order.
@@ -175,6 +127,20 @@ class Codec:
             self._admit(payload, value, what)
         return payload
 
+    def typed(self, declared: Any) -> Typed:
+        """How values of a declared type are stored, found out once per type.
+
+        Raises:
+            PayloadError: Values of this type cannot be read back from JSON; the message says what to use.
+        """
+        try:
+            known = self._typed.get(declared)
+        except TypeError:  # unhashable, such as Annotated[int, [...]]
+            return _typed(declared)
+        if known is None:
+            known = self._typed[declared] = _typed(declared)
+        return known
+
     def decoder(self, declared: Any) -> Callable[[bytes], Any]:
         """The function that reads payloads as ``declared``, made once per type.
 
@@ -183,13 +149,62 @@ class Codec:
         Raises:
             PayloadError: Values of this type cannot be read back from JSON; the message says what to use.
         """
+        return self.typed(declared).read
+
+    def exchange(self, value: Any, typed: Typed, *, what: str, ordered: bool = False) -> tuple[bytes, Any]:
+        """Write ``value`` and read it back: what is stored, and the value that everybody gets from now on.
+
+        Args:
+            value: What to store.
+            typed: What ``typed`` gave for its declared type.
+            what: As for ``encode``.
+            ordered: Whether equal values must give equal bytes, as for digests.
+
+        Raises:
+            PayloadError: It cannot be stored, is not of its type, or would come back as something else.
+        """
+        encode = self.encode_ordered if ordered else self.encode
         try:
-            known = self._decoders.get(declared)
-        except TypeError:  # unhashable, such as Annotated[int, [...]]
-            return _make_decoder(declared)
-        if known is None:
-            known = self._decoders[declared] = _make_decoder(declared)
-        return known
+            payload = encode(value if typed.lower is None else self._lowered(value, typed.lower, what), what=what)
+            back = typed.read(payload)
+        except Exception as error:  # noqa: BLE001 - a user's model validates itself and may raise anything
+            return self._exchange_whole(value, typed, what, error, ordered=ordered)
+        lost = None if typed.open else change(value, back)
+        return (payload, back) if lost is None else self._exchange_whole(value, typed, what, lost, ordered=ordered)
+
+    def _lowered(self, value: Any, lower: Callable[[Any], object], what: str) -> object:
+        try:
+            return lower(value)
+        except Exception as error:  # a user's own encode may raise anything
+            raise self._unwritable(value, what, error) from error
+
+    def _exchange_whole(
+        self, value: Any, typed: Typed, what: str, fault: Exception | str, *, ordered: bool
+    ) -> tuple[bytes, Any]:
+        """Store the value taken apart to its last leaf, and models by their attributes, or say what is lost."""
+        try:
+            again: tuple[bytes, Any] | Exception | str = self._taken_apart(value, typed, what, ordered=ordered)
+        except Exception:  # noqa: BLE001 - as above; what is wrong is known already
+            again = fault
+        if isinstance(again, tuple):
+            return again
+        if isinstance(again, PayloadError):
+            raise again
+        if isinstance(again, Exception):
+            raise misfit(typed.declared, what, again) from again
+        raise PayloadError(
+            f"{what} would not come back as it is: {again}. Declare the type that the value has, or store what can be "
+            "read back"
+        )
+
+    def _taken_apart(self, value: Any, typed: Typed, what: str, *, ordered: bool) -> tuple[bytes, Any] | str:
+        lowered = whole_form(typed.declared).lower(value)
+        order: Literal["deterministic"] | None = "deterministic" if ordered else None
+        tree = msgspec.to_builtins(lowered, enc_hook=dump_attributes, str_keys=True, order=order)
+        payload = self.encode(tree, what=what)
+        back = typed.read(payload)
+        lost = change(value, back)
+        return (payload, back) if lost is None else lost
 
     def decode(self, payload: bytes, declared: Any, *, what: str) -> Any:
         """Read ``payload`` as ``declared``.
@@ -217,7 +232,7 @@ class Codec:
             suspect = _NOT_FINITE.search(self._packed(value)) is not None
         except OverflowError:  # an integer beyond 64 bits, which only JSON can write
             suspect = True
-        if suspect and _has_not_finite(msgspec.to_builtins(value, enc_hook=_dump)):
+        if suspect and _has_not_finite(msgspec.to_builtins(value, enc_hook=dump)):
             message = (
                 f"{what} cannot be stored: it holds a float that is NaN or infinite, which JSON cannot write. "
                 "Use None, a string or a Decimal in its place."
@@ -230,7 +245,7 @@ class Codec:
 
     @staticmethod
     def _unwritable(value: object, what: str, error: Exception) -> PayloadError:
-        if isinstance(error, _Unsupported):
+        if isinstance(error, NoForm):
             detail = str(error)
         elif isinstance(error, RecursionError):
             detail = f"its {kind_name(value)} is nested too deeply, or contains itself"
@@ -248,57 +263,27 @@ def misfit(declared: object, what: str, error: Exception) -> PayloadError:
     return PayloadError(message)
 
 
-def _make_decoder(declared: Any) -> Callable[[bytes], Any]:
+def _typed(declared: Any) -> Typed:
     if declared in (Any, object, inspect.Parameter.empty):
-        return cast("Callable[[bytes], Any]", msgspec.json.Decoder().decode)
+        return PLAIN
     try:
-        decoder = msgspec.json.Decoder(declared, dec_hook=_load)
-        fault = _find_fault(declared)
+        form = form_of(declared)
+        if form is None:
+            decode = msgspec.json.Decoder(declared, dec_hook=load).decode
+            return Typed(declared, cast("Callable[[bytes], Any]", decode), None, open=False)
+    except Unusable as error:
+        raise _unusable(declared, str(error)) from error
     except Exception as error:  # evaluating a class's annotations may raise anything
-        fault = str(error) if isinstance(error, TypeError) else f"{type(error).__name__}: {error}"
-        raise _unusable(declared, fault) from error
-    if fault is not None:
-        raise _unusable(declared, fault)
-    return cast("Callable[[bytes], Any]", decoder.decode)
+        raise _unusable(declared, f"{type(error).__name__}: {error}") from error
+    read = form.read
+    return Typed(declared, lambda payload: read(PLAIN.read(payload)), form.lower, open=False)
 
 
 def _unusable(declared: object, fault: str) -> PayloadError:
     message = (
-        f"a value declared as {type_name(declared)} cannot be read back from JSON: {fault}. Supported are {_SUPPORTED}."
+        f"a value declared as {type_name(declared)} cannot be read back from JSON: {fault}. Supported are {_SUPPORTED}"
     )
     return PayloadError(message)
-
-
-def _find_fault(declared: Any) -> str | None:
-    """What in ``declared`` msgspec accepts but would not read back: a foreign class, or a field it never writes."""
-    from msgspec import inspect as structure  # noqa: PLC0415 - needed per declared type, not at import
-
-    seen: set[int] = set()
-    todo: list[object] = [structure.type_info(declared)]
-    while todo:
-        node = todo.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, structure.CustomType) and node.cls is not object and not _is_model(node.cls):
-            hint = "; use list[...]" if node.cls.__module__ == "collections.abc" else ""
-            return f"{type_name(node.cls)} is not a supported type{hint}"
-        if isinstance(node, structure.DataclassType):
-            hidden = _hidden_fields(node.cls)
-            if hidden:
-                return f"fields that begin with an underscore are not written: {hidden[0]!r} of {type_name(node.cls)}"
-        if isinstance(node, tuple):
-            todo.extend(cast("tuple[object, ...]", node))
-        elif isinstance(node, structure.Type | structure.Field):
-            todo.extend(getattr(node, name) for name in node.__struct_fields__ if name != "cls")
-    return None
-
-
-def _hidden_fields(cls: type) -> list[str]:
-    """The private fields of a class that its constructor takes, so that they are data and not a cache."""
-    of_attrs = getattr(cls, "__attrs_attrs__", ())
-    of_dataclass = getattr(cls, "__dataclass_fields__", {}).values()
-    return [field.name for field in (*of_attrs, *of_dataclass) if field.init and field.name.startswith("_")]
 
 
 def _has_not_finite(tree: object) -> bool:

@@ -4,20 +4,19 @@ Invariant: two calls that bind the same values to the same parameters encode to 
 written (``f(1, b=2)`` and ``f(1, 2)``), and ``decode`` gives back a call that binds them again.
 """
 
-import contextlib
-import functools
 import inspect
-import typing
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from inspect import Parameter
-from types import GenericAlias, NoneType, SimpleNamespace
+from types import GenericAlias, NoneType
 from typing import Any, Final, Self
 
 import attrs
 import msgspec
 
 from durable_core.errors import DefinitionError, PayloadError
-from durable_core.model.codec import Codec, kind_name, misfit
+from durable_core.model.annotations import annotations_of, declared_type, name_of, result_type
+from durable_core.model.codec import PLAIN, Codec, Typed, misfit
+from durable_core.model.plain import kind_name
 
 _MISSING: Final[Any] = Parameter.empty
 _POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -48,15 +47,13 @@ class CallShape:
     """The declared type of the result; ``Any`` where there is none. What an ``async def`` or awaitable gives."""
     admits_none_result: bool
     """Whether None is a result of the declared type."""
-    unresolved: tuple[str, ...]
-    """Parameters (``return`` for the result) whose annotation could not be evaluated; they are plain JSON."""
     _codec: Codec = attrs.field(alias="codec", repr=False)
     _excluded: frozenset[str] = attrs.field(alias="excluded", repr=False)
-    _decoders: Mapping[str, Callable[[bytes], Any]] = attrs.field(alias="decoders", repr=False)
-    """By parameter; for ``*args`` and ``**kwargs`` the decoder of one of their values."""
-    _decode_whole: Callable[[bytes], Any] | None = attrs.field(alias="decode_whole", repr=False)
-    """Reads a call that gives each parameter by position, as nearly all do, in one go; None where none can be so."""
-    _decode_result: Callable[[bytes], Any] = attrs.field(alias="decode_result", repr=False)
+    _typed: Mapping[str, Typed] = attrs.field(alias="typed", repr=False)
+    """By parameter; for ``*args`` and ``**kwargs`` one of their values."""
+    _whole: Typed | None = attrs.field(alias="whole", repr=False)
+    """A call that gives each parameter by position, as nearly all do, in one go; None where none can be so."""
+    _result: Typed = attrs.field(alias="typed_result", repr=False)
     _fewest: int = attrs.field(alias="fewest", repr=False)
     """Positional arguments without which no call is complete; -1 where keyword-only ones are required."""
     _most: int = attrs.field(alias="most", repr=False)
@@ -75,14 +72,15 @@ class CallShape:
             exclude: Names of parameters that somebody else fills (resources).
 
         Raises:
-            DefinitionError: There are fewer than ``skip`` positional parameters.
-            PayloadError: A declared type cannot be stored; the message names the function and the parameter.
+            DefinitionError: There are fewer than ``skip`` positional parameters; or a declared type cannot be stored,
+                or not be evaluated: the message names the function and the parameter.
         """
-        name = _name_of(fn)
-        types, unresolved = _annotations(fn)
-        kept = [p.replace(annotation=types.get(p.name, _MISSING)) for p in _journalled(fn, skip, exclude)]
-        result = _result_type(fn, types.get("return", _MISSING))
-        decode_result = _decoder(codec, result, f"the result of {name}()")
+        name = name_of(fn)
+        journalled = _journalled(fn, skip, exclude)
+        types = annotations_of(fn, {*(parameter.name for parameter in journalled), "return"})
+        kept = [p.replace(annotation=declared_type(p, types.get(p.name, _MISSING))) for p in journalled]
+        result = result_type(fn, types.get("return", _MISSING))
+        typed_result = _typed(codec, result, f"the result of {name}()")
         positional = [parameter for parameter in kept if parameter.kind in _POSITIONAL]
         strict = any(p.kind is Parameter.KEYWORD_ONLY and p.default is _MISSING for p in kept)
         return cls(
@@ -90,13 +88,12 @@ class CallShape:
             signature=inspect.Signature(kept, return_annotation=result),
             parameters=tuple(parameter.name for parameter in kept),
             result=result,
-            admits_none_result=_reads_null(decode_result),
-            unresolved=unresolved,
+            admits_none_result=_reads_null(typed_result.read),
             codec=codec,
             excluded=frozenset(exclude),
-            decoders={p.name: _decoder(codec, p.annotation, f"parameter {p.name!r} of {name}()") for p in kept},
-            decode_whole=_whole_decoder(codec, kept),
-            decode_result=decode_result,
+            typed={p.name: _typed(codec, p.annotation, f"parameter {p.name!r} of {name}()") for p in kept},
+            whole=_whole(codec, kept),
+            typed_result=typed_result,
             fewest=-1 if strict else sum(parameter.default is _MISSING for parameter in positional),
             most=len(positional),
             open=any(parameter.kind is Parameter.VAR_POSITIONAL for parameter in kept),
@@ -115,25 +112,61 @@ class CallShape:
         except TypeError as error:
             raise self._mismatch(args, kwargs, error) from error
 
-    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, what: str) -> bytes:
+    def encode(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, what: str, recorded: bytes | None = None
+    ) -> bytes:
         """Write a call's arguments: an array of the positional ones, or an object with ``args`` and ``kwargs``.
 
         Keyword arguments for positional parameters become positional; a default is written only where a later
         parameter is given and so leaves a gap. Sets and dicts are written in order, so the bytes suit a digest.
 
+        Args:
+            args: the positional arguments.
+            kwargs: the keyword arguments.
+            what: the call's name for messages.
+            recorded: what the journal holds of this call. Where an older release, which read nothing back, wrote just
+                that for these arguments, it is the answer.
+
         Raises:
             DefinitionError: The arguments do not fit the signature.
-            PayloadError: A value cannot be stored.
+            PayloadError: A value cannot be stored, or would come back otherwise than it went.
         """
-        if not kwargs and len(args) == self._most and self._fewest >= 0:
-            return self._codec.encode_ordered(args, what=what)
-        self.check(args, kwargs)
-        if not kwargs:
-            return self._codec.encode_ordered(args, what=what)
-        positional, named = self._normal(args, kwargs)
+        try:
+            payload = self._written(args, kwargs, what)
+        except PayloadError:
+            if recorded is None or recorded != self._as_before(args, kwargs):
+                raise
+            return recorded
+        if recorded is not None and recorded != payload and recorded == self._as_before(args, kwargs):
+            return recorded
+        return payload
+
+    def _written(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], what: str) -> bytes:
+        if kwargs or len(args) != self._most or self._fewest < 0:
+            self.check(args, kwargs)
+        positional, named = self._normal(args, kwargs) if kwargs else (args, {})
+        if self._whole is not None and not named and len(positional) == self._most:
+            return self._codec.exchange(positional, self._whole, what=what, ordered=True)[0]
+        parts = [self._part(place, value, what) for place, value in enumerate(positional)]
         if not named:
-            return self._codec.encode_ordered(positional, what=what)
-        return self._codec.encode_ordered({"args": positional, "kwargs": named}, what=what)
+            return self._codec.encode_ordered(parts, what=what)
+        by_name = {name: self._part(name, value, what) for name, value in named.items()}
+        return self._codec.encode_ordered({"args": parts, "kwargs": by_name}, what=what)
+
+    def _as_before(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes | None:
+        """What a release that read nothing back wrote; None where it refused."""
+        positional, named = self._normal(args, kwargs) if kwargs else (args, {})
+        try:
+            return self._codec.encode_ordered({"args": positional, "kwargs": named} if named else positional, what="")
+        except PayloadError:
+            return None
+
+    def _part(self, place: int | str, value: Any, what: str) -> msgspec.Raw:
+        """One argument as it is stored, by its position or its keyword."""
+        parameter = self._parameter(place)
+        typed = PLAIN if parameter is None else self._typed[parameter.name]
+        where = what if parameter is None else f"{what}, parameter {parameter.name!r}"
+        return msgspec.Raw(self._codec.exchange(value, typed, what=where, ordered=True)[0])
 
     def decode(self, payload: bytes, *, what: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Read the arguments back, each by its annotation.
@@ -141,9 +174,9 @@ class CallShape:
         Raises:
             PayloadError: The payload is no call of this signature, or a value does not fit its annotation.
         """
-        if self._decode_whole is not None:
+        if self._whole is not None:
             try:
-                return self._decode_whole(payload), {}
+                return self._whole.read(payload), {}
             except Exception:  # noqa: BLE001 - one by one it can be read nevertheless, or it is told what is wrong
                 return self._decode_each(payload, what)
         return self._decode_each(payload, what)
@@ -170,25 +203,30 @@ class CallShape:
         args, kwargs = self.decode(payload, what=f"the arguments of {self.name}()")
         return dict(self.signature.bind_partial(*args, **kwargs).arguments)
 
-    def encode_result(self, value: Any, *, what: str) -> bytes:
-        """Write a result. A function declared to return None has the result None, whatever it let slip.
+    def exchange_result(self, value: Any, *, what: str) -> tuple[bytes, Any]:
+        """What is stored of a result, and what its reader gets, now and ever after.
+
+        A function declared to return None has the result None, whatever it let slip.
 
         Raises:
-            PayloadError: The value cannot be stored.
+            PayloadError: The value cannot be stored, is not of the declared type, or would come back as another one.
         """
         if self.result is NoneType:
-            return b"null"
-        return self._codec.encode(value, what=what)
+            return b"null", None
+        return self._codec.exchange(value, self._result, what=what)
 
-    def encode_end(self, value: Any, *, what: str) -> bytes:
-        """Write the result of a body, and see that it reads back: once a run has ended, it is too late.
+    def encode_result(self, value: Any, *, what: str) -> bytes:
+        """What is stored of a result.
 
         Raises:
-            PayloadError: The value cannot be stored, or does not fit the declared type.
+            PayloadError: As ``exchange_result`` does.
         """
-        payload = self.encode_result(value, what=what)
-        self.decode_result(payload, what=what)
-        return payload
+        return self.exchange_result(value, what=what)[0]
+
+    def returning(self, result: Any) -> Self:
+        """The same arguments with another type of result."""
+        typed = self._codec.typed(result)
+        return attrs.evolve(self, result=result, admits_none_result=_reads_null(typed.read), typed_result=typed)
 
     def decode_result(self, payload: bytes, *, what: str) -> Any:
         """Read a result back as declared.
@@ -197,7 +235,7 @@ class CallShape:
             PayloadError: It does not fit the declared type.
         """
         try:
-            return self._decode_result(payload)
+            return self._result.read(payload)
         except Exception as error:  # a user's model validates itself and may raise anything
             raise misfit(self.result, what, error) from error
 
@@ -224,7 +262,7 @@ class CallShape:
         if parameter is None:
             raise misfit(self._text(), what, ValueError(f"there is no parameter for argument {place!r}"))
         try:
-            return self._decoders[parameter.name](raw)
+            return self._typed[parameter.name].read(raw)
         except Exception as error:  # a user's model validates itself and may raise anything
             raise misfit(parameter.annotation, f"{what}, parameter {parameter.name!r}", error) from error
 
@@ -260,82 +298,27 @@ def _journalled(fn: Callable[..., Any], skip: int, exclude: Collection[str]) -> 
             every.pop(0)
         elif not (every and every[0].kind is Parameter.VAR_POSITIONAL):
             message = (
-                f"{_name_of(fn)}() takes too few positional parameters: the engine itself passes the first "
+                f"{name_of(fn)}() takes too few positional parameters: the engine itself passes the first "
                 f"{skip}. Add them in front of its own."
             )
             raise DefinitionError(message)
     return [parameter for parameter in every if parameter.name not in exclude]
 
 
-def _name_of(fn: Callable[..., Any]) -> str:
-    source = _source(fn)
-    return str(getattr(source, "__qualname__", type(fn).__qualname__)).rpartition("<locals>.")[2]
-
-
-def _source(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The plain function behind wrappers, partials, methods and callable objects: it has the annotations."""
-    inner = inspect.unwrap(fn)
-    while isinstance(inner, functools.partial):
-        inner = inspect.unwrap(inner.func)
-    if inspect.ismethod(inner):
-        return inner.__func__
-    if inspect.isfunction(inner) or inspect.isbuiltin(inner):
-        return inner
-    holder, entry = (inner, "__init__") if isinstance(inner, type) else (type(inner), "__call__")
-    method: Callable[..., Any] = inspect.unwrap(getattr(holder, entry))
-    return method
-
-
-def _annotations(fn: Callable[..., Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The evaluated annotations of ``fn``, and the names of those that cannot be evaluated; they become ``Any``."""
-    source = _source(fn)
-    names = getattr(getattr(source, "__code__", None), "co_freevars", ())
-    cells = getattr(source, "__closure__", None) or ()
-    scope: dict[str, Any] = {variable.__name__: variable for variable in getattr(source, "__type_params__", ())}
-    for name, cell in zip(names, cells, strict=False):
-        with contextlib.suppress(ValueError):  # an empty cell: the variable has no value yet
-            scope[name] = cell.cell_contents
-    types: dict[str, Any] = {}
-    unresolved: list[str] = []
-    for name, annotation in getattr(source, "__annotations__", {}).items():
-        holder = SimpleNamespace(__annotations__={name: annotation})
-        try:
-            hints = typing.get_type_hints(holder, getattr(source, "__globals__", {}), scope, include_extras=True)
-        except Exception:  # noqa: BLE001 - evaluating an annotation may raise anything; ``unresolved`` tells
-            unresolved.append(name)
-            types[name] = Any
-        else:
-            types[name] = hints[name]
-    return types, tuple(unresolved)
-
-
-def _result_type(fn: Callable[..., Any], annotation: Any) -> Any:
-    """What a caller gets in the end."""
-    if annotation in (_MISSING, Any, object):
-        return Any
-    if annotation in (typing.NoReturn, typing.Never):
-        return NoneType
-    origin = typing.get_origin(annotation) or annotation
-    if not inspect.iscoroutinefunction(_source(fn)) and isinstance(origin, type) and issubclass(origin, Awaitable):
-        inner = typing.get_args(annotation)
-        return inner[-1] if inner else Any
-    return annotation
-
-
-def _decoder(codec: Codec, declared: Any, where: str) -> Callable[[bytes], Any]:
+def _typed(codec: Codec, declared: Any, where: str) -> Typed:
     try:
-        return codec.decoder(declared)
+        return codec.typed(declared)
     except PayloadError as error:
         message = f"{where}: {str(error).removesuffix(f' [{error.code}]')}"
-        raise PayloadError(message) from error
+        raise DefinitionError(message) from error
 
 
-def _whole_decoder(codec: Codec, parameters: list[Parameter]) -> Callable[[bytes], Any] | None:
-    """Reads a call that gives each parameter by position; None where that is no call of the signature."""
+def _whole(codec: Codec, parameters: list[Parameter]) -> Typed | None:
+    """A call that gives each parameter by position; None where that is no call of the signature."""
     if not parameters or any(parameter.kind not in _POSITIONAL for parameter in parameters):
         return None
     types = tuple(Any if each.annotation is _MISSING else each.annotation for each in parameters)
-    return codec.decoder(GenericAlias(tuple, types))
+    return codec.typed(GenericAlias(tuple, types))
 
 
 def _reads_null(read: Callable[[bytes], Any]) -> bool:

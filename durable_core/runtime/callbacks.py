@@ -7,9 +7,9 @@ import msgspec
 
 from durable_core.errors import CallbackFailed, CallbackTimeout, DurableError, Fault, PayloadError, SiblingFailed
 from durable_core.model.callback import COMPLETED, HEARTBEAT, Answer, Declared, pulse_of, token_of
-from durable_core.model.codec import type_name
 from durable_core.model.entry import MISFIT, TOO_LATE, Entry, EntryKind
 from durable_core.model.masking import Masks
+from durable_core.model.plain import type_name
 from durable_core.ports import Timer
 from durable_core.runtime import structure
 from durable_core.runtime.commands import Command

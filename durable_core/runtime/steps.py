@@ -215,8 +215,7 @@ class PendingStep(StepRecord):
             spec = self.spec
             shape = spec.shape
             try:
-                payload = shape.encode_result(value, what="")
-                value = shape.decode_result(payload, what="")
+                payload, value = shape.exchange_result(value, what="")
             except PayloadError:
                 self._ended_badly(self._unstorable(value), started_at_ns, doubtful=True, repeatable=False)
             else:
@@ -269,7 +268,7 @@ class PendingStep(StepRecord):
         what = f"run {self.run.id}, step {self.key!r}: the result"
         shape = self.spec.shape
         try:
-            shape.decode_result(shape.encode_result(value, what=what), what=what)
+            shape.exchange_result(value, what=what)
         except PayloadError as refused:
             return refused
         return PayloadError(f"{what} could not be stored; make it plain data")
@@ -474,8 +473,9 @@ class Perform(Command[R]):
         """Announce the step, or find it in the journal."""
         spec = self.spec
         key = self.key or fiber.scope.key(spec.name)
+        recorded = run.backlog[0].payload if run.backlog else None
         try:
-            payload = spec.shape.encode(self.args, self.kwargs, what="")
+            payload = spec.shape.encode(self.args, self.kwargs, what="", recorded=recorded)
         except DurableError:  # once more, with its text
             payload = spec.shape.encode(self.args, self.kwargs, what=f"run {run.id}, step {key!r}: the arguments")
         self.key = key

@@ -18,7 +18,7 @@ from sagas.model.definition import Declared, Pivot, SagaDef, Step, is_saga, is_s
 from sagas.model.impure import instead_of
 from sagas.model.names import MISSING, Function, Names, Role
 from sagas.model.paths import At, Frame, Paths
-from sagas.model.soundness import doubts, late, misfits, unread
+from sagas.model.soundness import doubts, late, misfits
 from sagas.model.worst import Worst
 
 RUNNERS = frozenset({"run", "map"})
@@ -67,7 +67,7 @@ def scan(definition: SagaDef[..., Any]) -> Scan:
         reader.saga(definition, at=False, in_block=False, sure=True)
     faults = [*reader.faults, *reader.lacking, *_doubled(reader.uses)]
     warnings = [*reader.warnings, *late(definition, Worst(reader.calls, reader.statements))]
-    warnings += [f"{place_of(definition.body)}: {warning}" for warning in unread(definition)]
+    faults += [f"{place_of(definition.body)}: {fault}" for fault in misfits(definition)]
     for use in _firsts(reader.uses):
         faults += [f"{use.place}: {fault}" for fault in misfits(use.what)]
         warnings += [f"{use.place}: {warning}" for warning in doubts(use.what)]

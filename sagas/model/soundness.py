@@ -6,7 +6,7 @@ Invariant: nothing here depends on the order in which a body runs; what does is 
 from collections.abc import Iterator
 from typing import Any
 
-from durable_core import CallShape, Codec, DefinitionError, PayloadError, place_of, to_ns
+from durable_core import CallShape, Codec, DefinitionError, place_of, to_ns
 from sagas.model.definition import Declared, Probed, SagaDef, Step
 from sagas.model.worst import Worst
 
@@ -17,13 +17,12 @@ def misfits(what: Declared[..., Any] | SagaDef[..., Any]) -> Iterator[str]:
     """Arguments and results whose declared type cannot make the round trip through the store."""
     try:
         _shape(what)
-    except (PayloadError, DefinitionError) as error:
+    except DefinitionError as error:
         yield f"{_called(what)}: {str(error).removesuffix(f' [{error.code}]')}"
 
 
 def doubts(what: Declared[..., Any] | SagaDef[..., Any]) -> Iterator[str]:
     """What is suspicious in a declaration that can work."""
-    yield from unread(what)
     if isinstance(what, Probed) and what.timeout is not None and what.effect and not what.settles:
         ways = f"`@{what.name}.probe`"
         if isinstance(what, Step):
@@ -31,20 +30,6 @@ def doubts(what: Declared[..., Any] | SagaDef[..., Any]) -> Iterator[str]:
         yield (
             f"{what.what} has a timeout, and nothing settles whether its effect happened where it has timed out: "
             f"the saga would be stuck until a person says so. Declare {ways}"
-        )
-
-
-def unread(what: Declared[..., Any] | SagaDef[..., Any]) -> Iterator[str]:
-    """Annotations that cannot be evaluated, so that values come back as plain JSON."""
-    try:
-        shape = _shape(what)
-    except (PayloadError, DefinitionError):
-        return  # `misfits` tells
-    if shape.unresolved:
-        names = ", ".join(sorted(shape.unresolved))
-        yield (
-            f"{_called(what)}: the annotation of {names} cannot be evaluated where it is declared, so its value comes "
-            "back as plain JSON. Import the type at the top of the module, not under TYPE_CHECKING"
         )
 
 

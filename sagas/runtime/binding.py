@@ -157,7 +157,7 @@ class Binder:
             name=declared.name,
             kind="compensation",
             fn=undo,
-            shape=_with_result(shape, None) if takes else CallShape.of(_nothing, self._codec),
+            shape=shape.returning(Any) if takes else CallShape.of(_nothing, self._codec),
             is_async=is_async(fn),
             retry=serving.retry,
             timeout_ns=_ns(serving.timeout),
@@ -184,7 +184,7 @@ class Binder:
             name=declared.name,
             kind="probe",
             fn=ask_async if asynchronous else ask,
-            shape=_with_result(shape, ProbeAnswer, self._codec),
+            shape=shape.returning(ProbeAnswer),
             is_async=asynchronous,
             retry=serving.retry,
             timeout_ns=_ns(serving.timeout),
@@ -218,13 +218,6 @@ def _answerer(declared: Declared[..., Any], shape: CallShape) -> Callable[[Any],
 
 def _nothing() -> None:
     """A signature without parameters."""
-
-
-def _with_result(shape: CallShape, result: Any, codec: Codec | None = None) -> CallShape:
-    """The same arguments, another result."""
-    if codec is None:
-        return attrs.evolve(shape, result=Any, admits_none_result=True, decode_result=msgspec.json.decode)
-    return attrs.evolve(shape, result=result, admits_none_result=False, decode_result=codec.decoder(result))
 
 
 def _ns(span: Span | None) -> int | None:

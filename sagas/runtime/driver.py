@@ -115,7 +115,7 @@ class Driver:
                 await self.body.join()
                 if self._cause is None:
                     what = f"saga {self.ctx.id}: the result of the body"
-                    return End(output=shape.encode_end(branch.result(), what=what))
+                    return End(output=shape.encode_result(branch.result(), what=what))
             except Exception as raised:  # noqa: BLE001 - the border of the user's body: what leaves it starts the rollback
                 error = raised
             if self._forward:

@@ -82,12 +82,11 @@ async def unseen(s: Saga, other: "Unseen") -> int:
     return await s.run(takes_unseen, other)
 
 
-def test_annotations_that_cannot_be_evaluated_are_warned_of():
-    """A type that is imported for checkers only would come back as plain JSON, of a step and of the body itself."""
+def test_annotations_that_cannot_be_evaluated_are_faults():
+    """A type that is imported for checkers only is refused, of a step and of the body itself, with what to do."""
     found = scan(unseen)
-    assert found.faults == ()
-    assert ["other" in found.warnings[0], "given" in found.warnings[1]] == [True, True]
-    assert all("TYPE_CHECKING" in warning for warning in found.warnings)
+    assert ["other" in found.faults[0], "given" in found.faults[1]] == [True, True]
+    assert all("'Unseen'" in fault and "TYPE_CHECKING" in fault for fault in found.faults)
 
 
 # -- doubts ------------------------------------------------------------------------------------------------------------
