@@ -61,9 +61,13 @@ class PayloadError(DurableError):
 
 
 class StoreError(DurableError):
-    """The store refused or could not be reached. ``transient`` is True where asking again may help."""
+    """The store refused or could not be reached. ``transient`` is True where asking again may help.
+
+    ``in_doubt`` is True where nobody knows yet whether what was to be written was written.
+    """
 
     code = "DC010"
+    in_doubt = False
 
     def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)

@@ -116,20 +116,25 @@ class Kernel:
 
     async def __aenter__(self) -> Self:
         await self.store.open(worker=self.name if self.settings.worker else None)
+        async with contextlib.AsyncExitStack() as leaving:
+            leaving.push_async_exit(self.__aexit__)
+            await self._begin()
+            leaving.pop_all()
+        return self
+
+    async def _begin(self) -> None:
+        """Begin to work, on a store that is open."""
         self._follow_clock()
         if self.settings.worker:
             self._announcer = Announcer(self.store, self.registry, self.clock, self._on_rewritten)
-            try:
-                await self._announcer.announce()
-            except BaseException:
-                await self.store.close()
-                raise
+            await self._announcer.enter(self._new_name)
         loop = asyncio.get_running_loop()
         self._writer = Writer(
             self.store,
             loop,
             on_guilty=self._guilty,
             on_overtaken=self._overtaken,
+            owner=lambda: None if self._worker is None else self._worker.worker,
             on_lost=self._lost,
             patience_s=self.settings.store_timeout_s,
         )
@@ -144,10 +149,7 @@ class Kernel:
         self.store.on_change(self.news.heard)
         self._left = False
         self._send_scout()
-        attach = getattr(self.clock, "attach", None)
-        if attach is not None:  # a clock under a test's control waits for this engine to be idle
-            attach(self)
-        return self
+        getattr(self.clock, "attach", lambda _: None)(self)  # a test's clock waits for this engine to be idle
 
     def _send_scout(self, *, again: bool = False) -> None:
         """Begin to look for work."""
@@ -206,12 +208,10 @@ class Kernel:
         self._left = True
         if self._worker is not None:
             self._worker.stop()
-        if self._housekeeping is not None:
-            self._housekeeping.cancel()
-            await asyncio.gather(self._housekeeping, return_exceptions=True)
+        for task in filter(None, (self._housekeeping, self._scout)):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         if self._scout is not None:
-            self._scout.cancel()
-            await asyncio.gather(self._scout, return_exceptions=True)
             self.news.close()
             detach = getattr(self.clock, "detach", None)
             if detach is not None:

@@ -155,3 +155,21 @@ class RunQuery:
     at_ns: int | None = None
     """With ``attention``: also those that wait in vain at this time; see ``Store.unserved``."""
     limit: int | None = 100
+
+
+def unchanged(record: RunRecord) -> RunUpdate:
+    """The row as it stands."""
+    return RunUpdate(
+        record.status,
+        record.phase,
+        record.owner,
+        record.wake_at_ns,
+        int(record.paused),
+        record.output,
+        record.error,
+        record.reason,
+        record.detail,
+        record.updated_at_ns,
+        record.ended_at_ns,
+        record.num,
+    )

@@ -7,6 +7,7 @@ of once: whoever replaces it is the one who warns.
 import logging
 from collections.abc import Callable
 
+from durable_core.errors import LeaseLost
 from durable_core.model.run import OPEN, RunQuery
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Store
@@ -40,6 +41,22 @@ class Announcer:
         self._registry = registry
         self._clock = clock
         self._tell = tell
+
+    async def enter(self, new_name: Callable[[], str]) -> None:
+        """Announce all of it, before anything is begun; as another worker where this one was taken for dead already.
+
+        Raises:
+            StoreError: the store has not answered for as long as a call waits.
+        """
+        while True:
+            try:
+                await self.announce()
+            except LeaseLost as lost:
+                log.warning("while it was entering, %s", lost)
+                self._registry.renew()
+                await self._store.rejoin(new_name())
+            else:
+                return
 
     async def announce(self) -> None:
         """Announce what was registered since the last time; durable on return. Nothing new costs nothing."""

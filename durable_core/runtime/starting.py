@@ -39,7 +39,10 @@ class Starting:
         if self.told.done():
             return
         if error is not None:
-            self.told.set_exception(refused(error, f"{self._name} was not started"))
+            what = (
+                f"whether {self._name} was started is not known" if error.in_doubt else f"{self._name} was not started"
+            )
+            self.told.set_exception(refused(error, what))
         else:
             self.told.set_result(accepted)
 
@@ -47,7 +50,10 @@ class Starting:
 def refused(error: StoreError, what: str) -> StoreError:
     """The store's refusal, told for one call."""
     plain = str(error.args[0]).rpartition(" [")[0]
+    if error.in_doubt:
+        plain += ". Start it again under the same id: that gives the run that is there, or a new one"
     told = type(error)(f"{what}: {plain}", transient=error.transient)
+    told.in_doubt = error.in_doubt
     told.__cause__ = error
     return told
 

@@ -8,12 +8,14 @@ the event loop as the first need, so that whatever else is ready in that turn jo
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from durable_core.errors import LeaseLost, StoreError, StoreFull
 from durable_core.model.entry import Entry
 from durable_core.model.run import NewRun, RunUpdate
 from durable_core.ports import Batch, Store
+from durable_core.runtime.one_by_one import FIRST_PAUSE_S, LONGEST_PAUSE_S, OneByOne
 
 log = logging.getLogger("durable_core")
 
@@ -46,6 +48,7 @@ class Writer:
         *,
         on_guilty: Callable[[int, StoreError], None],
         on_overtaken: Callable[[int, Sequence[Entry]], None],
+        owner: Callable[[], str | None] = lambda: None,
         on_lost: Callable[[LeaseLost], Awaitable[None]],
         patience_s: float,
     ) -> None:
@@ -53,6 +56,10 @@ class Writer:
         self.loop = loop
         self._on_guilty = on_guilty
         self._on_overtaken = on_overtaken
+        self._owner = owner
+        self._guilty: dict[int, StoreError] = {}  # the runs whose rows were refused in the batch under way
+        self._late: dict[int, float] = {}
+        """While the store is in trouble: since when each start that is queued has been seen to wait."""
         self._on_lost = on_lost
         self._patience_s = patience_s
         self._batch = Batch()
@@ -129,18 +136,28 @@ class Writer:
 
         Raises:
             LeaseLost: it was not written, because others drive these runs now.
+            StoreError: the store refused rows of a run, or has been in trouble for as long as a call waits.
         """
         done: asyncio.Future[None] = self.loop.create_future()
         self._flushes.append(done)
         self.after(lambda: None if done.done() else done.set_result(None))
-        await done
+        await self._patiently(done, "what was asked for is queued, and will be written once the store answers")
 
     async def room(self) -> None:
-        """Return once the queue is below its bound: the back-pressure on starters."""
+        """Return once the queue is below its bound: the back-pressure on starters. Raises as ``flushed`` does."""
         while self.backlog >= BOUND:
             turn: asyncio.Future[None] = self.loop.create_future()
             self._room.append(turn)
-            await turn
+            await self._patiently(turn, f"{self.backlog} rows wait to be written already, so nothing was started")
+
+    async def _patiently(self, done: "asyncio.Future[None]", what: str) -> None:
+        """Wait for ``done``; while the store is in trouble, no longer than a call waits."""
+        while not done.done():
+            await asyncio.wait([done], timeout=self._patience_s)
+            if not done.done() and self.trouble is not None:
+                why = str(self.trouble.args[0]).rpartition(" [")[0]
+                raise StoreError(f"{what}. {why}", transient=True) from self.trouble
+        await done
 
     async def close(self, *, within_s: float) -> None:
         """Write what is queued, waiting at most ``within_s`` for a store that fails."""
@@ -148,7 +165,7 @@ class Writer:
             await asyncio.wait_for(self.flushed(), within_s)
         except TimeoutError:
             log.warning("%d rows could not be written before closing: %s", self.backlog, self.trouble)
-        except LeaseLost as lost:
+        except StoreError as lost:
             log.warning("what was queued at the end was not written: %s", lost)
         self._closed = True
         if self._flushing is not None:
@@ -234,6 +251,7 @@ class Writer:
             self._drop_decided(batch, num)
         for num, settled in starts.items():
             settled(num not in left_out, None)
+        self._convict(flushes)
         for call in calls:
             try:
                 call()
@@ -247,8 +265,11 @@ class Writer:
         kept, _ = batch.yielding([num])
         wrote = {entry.seq for entry in kept.entries if entry.run == num}
         lost = [entry for entry in batch.entries if entry.run == num and entry.seq not in wrote]
+        self._on_overtaken(num, lost + self._take_back(num))
+
+    def _take_back(self, num: int) -> list[Entry]:
+        """Take out of the queue what is in it of this run; its entries."""
         queued = self._batch
-        lost += [entry for entry in queued.entries if entry.run == num]
         late = [signal for signal, (run, _) in queued.taken.items() if run == num]
         self._batch = Batch(
             starts=queued.starts,
@@ -257,7 +278,7 @@ class Writer:
             consumed=[signal for signal in queued.consumed if signal not in late],
             taken={signal: place for signal, place in queued.taken.items() if signal not in late},
         )
-        self._on_overtaken(num, lost)
+        return [entry for entry in queued.entries if entry.run == num]
 
     def _let_in(self) -> None:
         if self.backlog < BOUND:
@@ -272,7 +293,8 @@ class Writer:
         Runs that have begun stay queued for as long as it takes: their effects have happened. New runs are refused once
         their starters have waited long enough, or at once where waiting cannot help.
         """
-        delay_s, waited_s = 0.05, 0.0
+        delay_s, waited_s = FIRST_PAUSE_S, 0.0
+        first_s = self.loop.time()
         while True:
             began_s = self.loop.time()
             try:
@@ -284,16 +306,18 @@ class Writer:
                 if not error.transient or isinstance(error, StoreFull) or waited_s >= self._patience_s:
                     self._refuse(batch, starts, error)
                 if not error.transient:
-                    await self._bisect(batch, error)
-                    return frozenset()
+                    put = partial(self._write, batch=batch)
+                    overtaken = await OneByOne(self._store, self._owner(), put, self._pause, self._disown).write(batch)
+                    self._calmed()
+                    return overtaken
                 if not batch:
                     return frozenset()
                 log.warning("the store refused a commit of %d rows; next try in %.2f s: %s", len(batch), delay_s, error)
-                await asyncio.sleep(delay_s)
-                waited_s += delay_s
-                delay_s = min(delay_s * 2, 2.0)
+                await self._pause(delay_s, error)
+                waited_s = self.loop.time() - first_s
+                delay_s = min(delay_s * 2, LONGEST_PAUSE_S)
             else:
-                self.trouble = None
+                self._calmed()
                 if self.timed is not None:
                     self.timed(self.loop.time() - began_s)
                 return refused
@@ -316,23 +340,48 @@ class Writer:
             settled(False, error)  # noqa: FBT003
         starts.clear()
 
-    async def _bisect(self, batch: Batch, error: StoreError) -> None:
-        """The store refused the batch for good: write it run by run, so that only the guilty ones suffer."""
-        nums = {entry.run for entry in batch.entries} | set(batch.updates)
-        if len(nums) <= 1:
-            for num in nums:
-                self._on_guilty(num, error)
-            return
-        for num in sorted(nums):
-            part = Batch(entries=[entry for entry in batch.entries if entry.run == num])
-            if num in batch.updates:
-                part.updates[num] = batch.updates[num]
-            try:
-                await self._write(part, batch)
-            except LeaseLost:
-                raise
-            except StoreError as guilty:
-                self._on_guilty(num, guilty)
+    async def _pause(self, pause_s: float, error: StoreError) -> None:
+        """Wait before the next try; who waits behind it to start something, waits no longer than a call does."""
+        self.trouble = error
+        now_s = self.loop.time()
+        self._late = {num: self._late.get(num, now_s) for num in self._starts}
+        late = [num for num, since_s in self._late.items() if now_s - since_s >= self._patience_s]
+        if late:
+            told = StoreError(
+                f"nothing was sent to the store, which has not taken an earlier commit for {self._patience_s:g} s. See "
+                "whether it answers, and start it again",
+                transient=True,
+            )
+            told.__cause__ = error
+            self._refuse(self._batch, {num: self._starts.pop(num) for num in late}, told)
+        ends_s = [since_s + self._patience_s for num, since_s in self._late.items() if num not in late]
+        await asyncio.sleep(min([pause_s, *(end_s - now_s for end_s in ends_s)]))
+
+    def _calmed(self) -> None:
+        self.trouble = None
+        self._late = {}
+
+    def _disown(self, num: int, error: StoreError) -> None:
+        """What is queued of a run is void with what was refused of it."""
+        self._guilty[num] = error
+        self._take_back(num)
+        self._on_guilty(num, error)
+
+    def _convict(self, flushes: Iterable["asyncio.Future[None]"]) -> None:
+        """Tell whoever waits for this batch to be written, or for the next one, of the rows that were refused."""
+        guilty, self._guilty = self._guilty, {}
+        for error in guilty.values():
+            why = str(error.args[0]).rpartition(" [")[0]
+            told = StoreError(f"not all of it was kept: {why}. Look at the run, and repeat the call")
+            told.__cause__ = error
+            _fail_flushes((*flushes, *self._flushes), told)
+
+
+def _fail_flushes(flushes: Iterable["asyncio.Future[None]"], error: StoreError) -> None:
+    for done in flushes:
+        if not done.done():
+            done.set_exception(error)
+            done.exception()  # whoever has stopped waiting need not hear of it
 
 
 def _fail(
@@ -348,7 +397,4 @@ def _fail(
     )
     for settled in starts.values():
         settled(False, told)  # noqa: FBT003
-    for done in flushes:
-        if not done.done():
-            done.set_exception(lost)
-            done.exception()  # whoever has stopped waiting need not hear of it
+    _fail_flushes(flushes, lost)
