@@ -19,6 +19,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import asyncpg
 
@@ -50,7 +51,8 @@ def execute(dsn: str, text: str, *values: object) -> list[tuple[Any, ...]]:
 
 def expire(store: PostgresStore, worker: str | None = None) -> None:
     """End the lease of the store's worker, as if it had been silent for too long."""
-    text = f'UPDATE "{store.place.schema}".workers SET lease_until_ns = 0 WHERE id = $1'
+    now = "extract(epoch FROM clock_timestamp()) * 1000000000"
+    text = f'UPDATE "{store.place.schema}".workers SET lease_until_ns = {now} WHERE id = $1'
     execute(store.place.dsn, text, worker or store._worker)
 
 
@@ -100,6 +102,15 @@ class Server:
         options += ["sslmode=disable"] if port else []  # a proxy reads the messages
         option = f"?{'&'.join(options)}" if options else ""
         return f"postgresql://{who}@127.0.0.1:{port or self.port}/postgres{option}"
+
+    def local_url(self, *, schema: str) -> str:
+        """Its address by the socket in its folder."""
+        return f"postgresql://sagas@/postgres?host={quote(str(self._folder), safe='')}&port={self.port}&schema={schema}"
+
+    @property
+    def socket(self) -> Path:
+        """That socket; the server makes a new one when it starts."""
+        return self._folder / f".s.PGSQL.{self.port}"
 
     def fresh(self) -> str:
         """The address of a schema that does not exist yet."""

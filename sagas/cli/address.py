@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 VARIABLE = "SAGAS_STORE"
 HIDDEN = "***"
+PATIENCE_S = 5.0
+"""How long a command waits for a store that does not answer; a worker waits for longer."""
 
 # Up to the last @, for a password may hold one; the name before it must not hold a slash, or it is a path.
 _PASSWORD = re.compile(r"(?<=://)([^:/?@]*):.*@")
@@ -70,6 +72,8 @@ def orchestrator_at(address: Address, *, create: bool = False, **settings: Any) 
     """
     from sagas.orchestrator import Orchestrator  # noqa: PLC0415 - slow to import, and `--help` needs none of it
 
+    if settings.get("worker") is False:
+        settings.setdefault("store_timeout", PATIENCE_S)
     orchestrator = Orchestrator(address.url, **settings)
     if not create and hasattr(orchestrator.engine.store, "create"):
         vars(orchestrator.engine.store)["create"] = False  # it is a server's, which no look must fill

@@ -11,7 +11,8 @@ import pytest
 from durable_core import LeaseLost, RunQuery, open_store
 from durable_core.ports import Batch
 from durable_core.stores.postgres import dial, lease, link
-from durable_core.stores.postgres.lease import Lease, Offset, steady_s
+from durable_core.stores.postgres.lease import Lease
+from durable_core.stores.postgres.offset import Offset, steady_s
 from durable_core.stores.postgres.store import PostgresStore
 from durable_core.testing.store_rows import add, claimed, in_loop, new_batch, new_entry, new_run, new_update, the
 from tests.postgres_server import Server, execute, expire

@@ -25,7 +25,7 @@ def use(url: str, *, worker: str | None = None) -> None:
     """Open the store, write to it, and close it."""
 
     async def run() -> None:
-        store = open_store(url)
+        store = open_store(url, patience_s=0.2)
         await store.open(worker=worker)
         try:
             num = await add(store, f"r{store.next_num()}")

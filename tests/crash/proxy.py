@@ -25,6 +25,12 @@ class Proxy:
     deaf: bool = False
     """Whether new connections are refused."""
     cuts: int = 0
+    carried: dict[asyncio.StreamWriter, asyncio.StreamWriter] = attrs.Factory(
+        dict[asyncio.StreamWriter, asyncio.StreamWriter]
+    )
+    """The connections: to the client, and to the server."""
+    ended: set[asyncio.StreamWriter] = attrs.Factory(set[asyncio.StreamWriter])
+    """Those to clients that were told so, and have not noticed yet."""
 
     def cut(self, direction: Direction, after: int) -> None:
         """Cut the connection that is first to carry so many messages in that direction, instead of the next one."""
@@ -49,6 +55,22 @@ class Proxy:
         self.cuts += 1
         return False
 
+    async def end_all(self) -> None:
+        """End each connection as a server does: the client is told while it is idle, and can still send something."""
+        fields = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+        for client, server in list(self.carried.items()):
+            self.ended.add(client)
+            client.write(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+            await client.drain()
+            server.transport.abort()
+        for _ in range(10):  # the driver shares this loop: it has read it then
+            await asyncio.sleep(0)
+
+    def cut_all(self) -> None:
+        """Cut each connection without a word."""
+        for client in list(self.carried):
+            client.transport.abort()
+
     async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, direction: Direction) -> None:
         typed = direction == "to client"
         while True:
@@ -71,12 +93,17 @@ class Proxy:
             asyncio.create_task(self._carry(reader, back, "to server")),
             asyncio.create_task(self._carry(there, writer, "to client")),
         ]
+        self.carried[writer] = back
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            if writer in self.ended:
+                await asyncio.wait(ways, return_when=asyncio.ALL_COMPLETED)  # until it sends something, or leaves
         finally:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
+            del self.carried[writer]
+            self.ended.discard(writer)
             writer.transport.abort()
             back.transport.abort()
 

@@ -4,14 +4,16 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from durable_core import StoreError
+from durable_core.stores.postgres.store import PostgresStore
 from sagas import SagaHandle
 from tests.crash.fleet import audit, check_journal, opened, slow
 from tests.crash.victim import Outside, waiting
-from tests.postgres_server import QUICK, Server
+from tests.postgres_server import QUICK, Server, execute
 from tests.sagas_for_tests import end_of, until
 
 pytestmark = pytest.mark.slow
@@ -55,6 +57,96 @@ def test_the_server_is_stopped_at_once_and_restarted_under_load(mortal: Server, 
 
     asyncio.run(main())
     audit(outside, ["pack", "charge", "pack#2", "ship"], orders=numbers)
+
+
+def test_sagas_under_way_wait_for_a_server_whose_socket_is_gone(mortal: Server, tmp_path: Path):
+    """A server on a socket takes it along when it stops: no saga is given up, and none stays running for nobody."""
+    outside, url = Outside(tmp_path), mortal.fresh()
+    names = [f"o{number}" for number in range(20)]
+
+    async def main() -> None:
+        async with opened(mortal.local_url(schema=url.rpartition("=")[2]), outside) as running:
+            handles = [await running.start(slow, place, id=name) for place, name in enumerate(names)]
+            await asyncio.to_thread(mortal.stop, signal.SIGINT)
+            assert not mortal.socket.exists()
+            starting = asyncio.create_task(running.start(slow, 99, id="meanwhile"))
+
+            async def in_trouble() -> bool:
+                return running.engine.pulse().trouble is not None
+
+            async with asyncio.timeout(20):
+                while not await in_trouble():  # noqa: ASYNC110 - it is the server that is waited for
+                    await asyncio.sleep(0.01)
+            await asyncio.to_thread(mortal.start)
+            for handle in [*handles, await starting]:
+                assert (await end_of(handle, running)).status == "completed"
+
+    asyncio.run(main())
+    audit(
+        outside, ["pack", "charge", "pack#2", "ship"], orders={**{n: p for p, n in enumerate(names)}, "meanwhile": 99}
+    )
+
+
+def test_a_worker_enters_once_its_server_is_up(mortal: Server, tmp_path: Path):
+    """And takes up what was left by one before it."""
+    outside, url = Outside(tmp_path), mortal.fresh()
+
+    async def main() -> None:
+        async with opened(url, outside, worker=False) as observer:
+            await observer.start(slow, 1, id="before")
+        await asyncio.to_thread(mortal.stop, signal.SIGINT)
+        running = opened(url, outside)
+        entering = asyncio.create_task(running.__aenter__())
+        await asyncio.sleep(0.3)
+        assert not entering.done()
+        await asyncio.to_thread(mortal.start)
+        await entering
+        try:
+            assert (await end_of(await running.get("before"), running)).status == "completed"
+        finally:
+            await running.__aexit__(None, None, None)
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_cannot_enter_gives_up_after_its_time(mortal: Server, tmp_path: Path):
+    """It says what to do, leaves nothing behind, and the same orchestrator enters later."""
+
+    async def main() -> None:
+        await asyncio.to_thread(mortal.stop, signal.SIGINT)
+        running = opened(mortal.fresh(), Outside(tmp_path), store_timeout=0.3)
+        with pytest.raises(StoreError, match="the server") as caught:
+            await running.__aenter__()
+        assert caught.value.transient
+        assert len(asyncio.all_tasks()) == 1
+        await asyncio.to_thread(mortal.start)
+        async with running:
+            assert (await end_of(await running.start(slow, 3, id="a"), running)).value == 3
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_is_taken_for_dead_while_it_enters_takes_another_name(server: Server, tmp_path: Path):
+    """As it would later; it serves its sagas under the new one."""
+
+    class Slow(PostgresStore):
+        """One whose process is stopped right after it has announced its worker."""
+
+        async def open(self, *, worker: str | None) -> None:
+            await super().open(worker=worker)
+            execute(self.place.dsn, f"DELETE FROM {self._ready.quoted}.workers")
+
+    async def main() -> None:
+        running = opened(server.fresh(), Outside(tmp_path))
+        before = running.engine.name
+        running.engine.store = Slow(cast("PostgresStore", running.engine.store).place, lease_s=60)
+        async with running:
+            assert running.engine.name != before
+            assert (await end_of(await running.start(slow, 3, id="a"), running)).value == 3
+            (served,) = [each for each in await running.versions() if each.saga == "slow"]
+            assert served.workers == (running.engine.name,)
+
+    asyncio.run(main())
 
 
 def test_a_call_gives_up_on_a_lost_server_after_its_time(mortal: Server, tmp_path: Path):

@@ -3,6 +3,7 @@
 Invariant: ``Place.shown`` has neither user nor password, and it is all of an address that a message repeats.
 """
 
+import os
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -33,6 +34,14 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
 }
 """What such an option may be."""
+FILES: Mapping[str, str] = {
+    "passfile": "PGPASSFILE",
+    "sslcert": "PGSSLCERT",
+    "sslcrl": "PGSSLCRL",
+    "sslkey": "PGSSLKEY",
+    "sslrootcert": "PGSSLROOTCERT",
+}
+"""Options that name a file, and the variables of the environment that stand in for them."""
 LONGEST_SCHEMA = 63
 """Bytes of a name in PostgreSQL; a longer one is cut there, silently."""
 FORM = "Give postgresql://user:password@host:5432/database, with %XX for what is special in a password"
@@ -48,6 +57,16 @@ class Place:
     """For people: host, database and schema."""
     schema: str | None
     """The schema asked for; None is the role's own first one."""
+
+
+def unreadable(dsn: str) -> str | None:
+    """The first option of an address whose file cannot be read; None where all can be."""
+    given = dict(parse_qsl(urlsplit(dsn).query))
+    for option, variable in FILES.items():
+        path = given.get(option) or os.environ.get(variable)
+        if path and not os.access(path, os.R_OK):
+            return option if option in given else variable
+    return None
 
 
 def place_of(url: str, options: Mapping[str, str]) -> Place:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from durable_core.stores.postgres.link import CAUGHT, COMMAND_S, Connection, opened
+from durable_core.stores.postgres.link import CAUGHT, COMMAND_S, Connection, ends_connection, opened
 from durable_core.stores.postgres.pooled import Pooled, is_direct, pools_sessions
 
 
@@ -74,8 +74,9 @@ class Link:
                 self._connection = connection
             try:
                 yield connection
-            except TimeoutError:
-                connection.terminate()  # nobody knows what it is doing now
+            except CAUGHT as error:
+                if ends_connection(error):  # also where it took too long: nobody knows what it is doing now
+                    connection.terminate()
                 raise
 
     async def close(self) -> None:

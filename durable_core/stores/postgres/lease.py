@@ -8,44 +8,21 @@ import contextlib
 import logging
 import math
 import threading
-import time
 
 from durable_core.stores.postgres.dial import connect
-from durable_core.stores.postgres.link import CAUGHT, Connection
+from durable_core.stores.postgres.link import CAUGHT, Connection, ends_connection
+from durable_core.stores.postgres.offset import Offset, steady_s
 
 log = logging.getLogger("durable_core")
 
 RENEWALS = 3
 """How often a lease is renewed in its time."""
+SLOW = 0.2
+"""A renewal that took this part of a lease is one that nearly failed: others may not have been as lucky."""
 PAUSE_S = 0.25
 """Between attempts to renew while the database cannot be reached."""
 TELL_S = 60.0
 """Between two lines of the log about that."""
-
-
-def steady_s() -> float:
-    """Seconds on a clock that never jumps, and that goes on while the machine sleeps where there is such a clock."""
-    clock: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.clock_gettime(clock)
-
-
-def wall_ns() -> int:
-    """What this machine's clock says, in nanoseconds since the epoch."""
-    return time.time_ns()
-
-
-class Offset:
-    """How far the database's clock is ahead of this machine's: the last measurement that says something new."""
-
-    def __init__(self) -> None:
-        self.ahead_ns = 0
-
-    def measured(self, theirs_ns: int, *, sent_ns: int, got_ns: int) -> None:
-        """Take note of what the database's clock said between these two readings of ours."""
-        ahead_ns = theirs_ns - (sent_ns + got_ns) // 2
-        doubt_ns = (got_ns - sent_ns) // 2 + 1_000_000
-        if abs(ahead_ns - self.ahead_ns) > doubt_ns:
-            self.ahead_ns = ahead_ns
 
 
 class Lease:
@@ -109,7 +86,7 @@ class Lease:
                 self._troubled_s = steady_s()
                 self._tell(error)
                 pause_s = min(PAUSE_S, pause_s)
-                if isinstance(error, TimeoutError) and connection is not None:
+                if connection is not None and ends_connection(error):
                     connection.terminate()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause_s)
@@ -128,7 +105,7 @@ class Lease:
             )
 
     async def _renew(self, connection: Connection) -> None:
-        began_s, sent_ns = steady_s(), wall_ns()
+        began_s, sent_ns = steady_s(), self._offset.local_ns()
         theirs_ns = await connection.fetchval(self._text, self.worker, round(self._lease_s * 1e9))
         if theirs_ns is None:
             self.lost = True
@@ -136,4 +113,6 @@ class Lease:
         self._until_s = began_s + self._lease_s
         self.renewed += 1
         self._told_s = -math.inf
-        self._offset.measured(int(theirs_ns), sent_ns=sent_ns, got_ns=wall_ns())
+        self._offset.measured(int(theirs_ns), sent_ns=sent_ns, got_ns=self._offset.local_ns())
+        if steady_s() - began_s > self._lease_s * SLOW:
+            self._troubled_s = steady_s()

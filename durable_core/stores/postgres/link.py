@@ -6,6 +6,8 @@ from typing import Any, Protocol, cast
 
 import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 
+from durable_core.stores.postgres.address import unreadable
+
 CONNECT_S = 10
 """How long a server may take to let us in."""
 COMMAND_S = 30.0
@@ -28,7 +30,37 @@ CAUGHT: tuple[type[Exception], ...] = (
 )
 """What a call on a connection may raise; ``refusals.explain`` makes a ``StoreError`` of each."""
 
+_ENDED = ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
+"""SQLSTATEs, or their beginnings, with which the server ends a connection."""
+_REPLANNED = "0A000"
+"""With the driver's own class for it: what was prepared on this connection is not valid any more."""
+
 Row = Sequence[Any]
+
+
+class UnreadableFile(OSError):
+    """A file that the address names cannot be read."""
+
+
+def ends_connection(error: BaseException) -> bool:
+    """Whether nothing more can be asked on the connection that raised ``error``, whatever the driver thinks of it.
+
+    The server may end a connection while nobody uses it: the driver notices with the next question, and then complains
+    about a state of its own.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        state = str(getattr(error, "sqlstate", "") or "")
+        return state.startswith(_ENDED) or (
+            state == _REPLANNED and isinstance(error, asyncpg.InvalidCachedStatementError)
+        )
+    if isinstance(error, ValueError | asyncpg.UnsupportedClientFeatureError | asyncpg.UnsupportedServerFeatureError):
+        return False  # it is about what was asked
+    return isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError)
+
+
+def is_other_kind(error: BaseException) -> bool:
+    """Whether there are only servers of another kind than the address asks for, such as a standby."""
+    return isinstance(error, asyncpg.TargetServerAttributeNotMatched)
 
 
 class Connection(Protocol):
@@ -89,9 +121,15 @@ class Connection(Protocol):
 
 async def opened(dsn: str, *, command_s: float, prepared: bool = True) -> Connection:
     """A connection as the driver makes it; with ``prepared`` its statements stay prepared on the server."""
-    made = await asyncpg.connect(  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        dsn, timeout=CONNECT_S, command_timeout=command_s, statement_cache_size=KEPT if prepared else 0
-    )
+    try:
+        made = await asyncpg.connect(  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            dsn, timeout=CONNECT_S, command_timeout=command_s, statement_cache_size=KEPT if prepared else 0
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        # The system says the same of a certificate that is not there and of the socket of a server that is down.
+        if missing := unreadable(dsn):
+            raise UnreadableFile(f"{missing}: {error}") from error
+        raise
     return cast("Connection", made)
 
 

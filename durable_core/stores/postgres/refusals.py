@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from durable_core.errors import StoreError, StoreFull, StoreNotFound
+from durable_core.stores.postgres.link import UnreadableFile, ends_connection, is_other_kind
 
 NOTHING_WRITTEN = "nothing of it was written"
+NOTHING_ASKED = "nothing was changed"
 NOT_KNOWN = "whether it was written is not known yet, and is found out before anything else is"
 
 
@@ -29,6 +31,11 @@ _AWAY = Advice("{place} cannot be reached", "start the server, or correct the ho
 _NO_FILE = Advice(
     "a file that the address of {place} names cannot be read",
     "correct sslrootcert, sslcert, sslkey, sslcrl or passfile",
+)
+_STANDBY = Advice(
+    "{place} takes no writes: it is a standby, or set to read only",
+    "name the primary, or add ?target_session_attrs=primary",
+    True,  # noqa: FBT003 - a standby is promoted at times
 )
 _UNENCRYPTED = Advice("{place} offers no encryption", "set it up there, or give ?sslmode=prefer")
 _BUSY = Advice("{place} made this wait too long or gave way to another transaction", "try again", True)  # noqa: FBT003
@@ -61,11 +68,9 @@ ADVICE: Mapping[str, Advice] = {
         "give texts without NUL and lone surrogates, whole numbers of 64 bits, and bytes",
     ),
     "23": _TWICE,
-    "25006": Advice(
-        "{place} takes no writes: it is a standby, or set to read only",
-        "name the primary, or add ?target_session_attrs=primary",
-        True,  # noqa: FBT003 - a standby is promoted at times
-    ),
+    "25006": _STANDBY,
+    "25P03": _GONE,
+    "25P04": _GONE,
     "26000": _POOLED,
     "28": _LOCKED_OUT,
     "3D000": Advice("there is no such database: {place}", "make it with `createdb`", kind=StoreNotFound),
@@ -99,14 +104,35 @@ def advice_for(error: BaseException) -> Advice:
     if _SPLITS in str(error):
         return _SPLIT
     if state:
-        return ADVICE.get(state) or ADVICE.get(state[:2]) or _UNLISTED
-    if isinstance(error, FileNotFoundError | PermissionError):
+        listed = ADVICE.get(state) or ADVICE.get(state[:2])
+        return listed or (_GONE if ends_connection(error) else _UNLISTED)
+    if isinstance(error, OSError):
+        return _kept_out(error)
+    if is_other_kind(error):
+        return _STANDBY
+    return _GONE if ends_connection(error) else _UNLISTED
+
+
+def _kept_out(error: OSError) -> Advice:
+    if isinstance(error, UnreadableFile):
         return _NO_FILE
     if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
         return _UNENCRYPTED
-    if isinstance(error, OSError):
-        return _AWAY
-    return _UNLISTED
+    return _AWAY  # also where the socket of a local server that is down is no file any more
+
+
+def explain_commit(error: BaseException, *, place: str, rows: int, sent: bool, in_doubt: bool) -> StoreError:
+    """The ``StoreError`` of a commit; where it was not even sent, whatever keeps us out says nothing against it."""
+    outcome = NOT_KNOWN if in_doubt else NOTHING_WRITTEN
+    told = explain(error, place=place, doing=f"write a batch of {rows} rows", outcome=outcome)
+    told.in_doubt = in_doubt
+    told.transient |= not sent
+    return told
+
+
+def told(error: BaseException, *, place: str, doing: str, outcome: str) -> StoreError:
+    """The ``StoreError`` to raise for ``error``: itself, where it is one."""
+    return error if isinstance(error, StoreError) else explain(error, place=place, doing=doing, outcome=outcome)
 
 
 def explain(error: BaseException, *, place: str, doing: str, outcome: str = NOTHING_WRITTEN) -> StoreError:

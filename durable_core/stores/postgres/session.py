@@ -5,6 +5,7 @@ Invariant: a worker that has left, or was found dead, is forgotten in the transa
 
 import asyncio
 import logging
+import math
 import os
 import platform
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,15 +22,17 @@ from durable_core.stores.postgres.address import Place
 from durable_core.stores.postgres.columns import NUMBERS
 from durable_core.stores.postgres.dial import Link
 from durable_core.stores.postgres.doubt import Doubt
-from durable_core.stores.postgres.lease import Lease, Offset, steady_s, wall_ns
+from durable_core.stores.postgres.lease import RENEWALS, Lease
 from durable_core.stores.postgres.link import CAUGHT, LONG_S, Connection, in_transaction
 from durable_core.stores.postgres.listen import Listener
+from durable_core.stores.postgres.offset import Offset, steady_s
 from durable_core.stores.postgres.purge import Purger
 from durable_core.stores.postgres.reader import Reader, to_run
 from durable_core.stores.postgres.signals import Post
 from durable_core.stores.postgres.spans import Spans
 from durable_core.stores.postgres.texts import Texts
 from durable_core.stores.postgres.versions import Versions
+from durable_core.stores.postgres.watch import Answered, Leased, Watch
 
 log = logging.getLogger("durable_core")
 
@@ -41,6 +44,8 @@ PATIENCE_S = 30.0
 MARGIN = 0.2
 """The part of a lease that must be left when a step begins."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
+MET: tuple[type[Exception], ...] = (*CAUGHT, StoreError)
+"""What a question may raise: the driver's errors, and those that have been explained already."""
 
 
 class PostgresSession:
@@ -52,7 +57,10 @@ class PostgresSession:
         """Whether opening it may make its tables where there are none."""
         self._lease_s = lease_s
         self._patience_s = patience_s
-        self._offset = Offset()
+        self._offset = Offset(shown=place.shown)
+        self._away_s = -math.inf
+        """When the database was last found away, by the steady clock."""
+        self._watch = Watch(lease_s, theirs_ns=self._offset.local_ns(), at_s=steady_s())
         self._tell: Callable[[], None] = lambda: None
         self._lease: Lease | None = None
         self._worker: str | None = None
@@ -91,8 +99,12 @@ class PostgresSession:
         if self._opened is not None:
             raise StoreError(f"the store {self.place.shown} is open already; close it first, or make another one")
         try:
-            async with self._commits.use() as connection:
-                ready = await schema.made_ready(connection, self.place, create=self.create)
+            ready = await self._ask(
+                "open the store",
+                lambda c: schema.made_ready(c, self.place, create=self.create),
+                link=self._commits,
+                outcome="no run was changed",
+            )
             self._texts = Texts(ready.quoted)
             self._reader = Reader(self._texts)
             self._purger = Purger(self._texts)
@@ -112,21 +124,23 @@ class PostgresSession:
                         "look up types", lambda c: c.fetchval("SELECT $1::int8[], $2::bytea[]", [], []), link=link
                     )
             self._opened = ready
-        except BaseException as error:
+        except BaseException:
             await self._shut()
-            if isinstance(error, CAUGHT):
-                raise refusals.explain(
-                    error, place=self.place.shown, doing="open the store", outcome="no run was changed"
-                ) from error
             raise
 
     async def _enter(self, worker: str) -> None:
-        began_s = steady_s()
         facts = (worker, os.getpid(), platform.node(), round(self._lease_s * 1e9))
-        entered = await self._ask(
-            "announce the worker", lambda c: c.fetchval(self._texts["enter"], *facts), repeat=False
-        )
-        if entered is None:
+        began_s: float | None = None
+
+        async def enter(connection: Connection) -> bool:
+            nonlocal began_s
+            repeated, began_s = began_s is not None, steady_s()
+            if await connection.fetchval(self._texts["enter"], *facts):
+                return True
+            # An attempt whose answer was lost may have entered.
+            return repeated and bool(await connection.fetchval(self._texts["entered"], *facts))
+
+        if not await self._ask("announce the worker", enter) or began_s is None:
             raise StoreError(
                 f"a worker named {worker!r} already runs on {self.place.shown}; give this one another name, or end "
                 "that one"
@@ -204,12 +218,12 @@ class PostgresSession:
 
     def ahead_ns(self) -> int:
         """How far the database's clock is ahead of this machine's, as last measured."""
-        return self._offset.ahead_ns
+        return self._offset.ahead_of_wall_ns()
 
     async def _measure(self, connection: Connection) -> None:
-        sent_ns = wall_ns()
+        sent_ns = self._offset.local_ns()
         theirs_ns = int(await connection.fetchval(self._texts["clock"]))
-        self._offset.measured(theirs_ns, sent_ns=sent_ns, got_ns=wall_ns())
+        self._offset.measured(theirs_ns, sent_ns=sent_ns, got_ns=self._offset.local_ns())
 
     def _lease_lost(self) -> LeaseLost:
         if self._lease is not None:
@@ -222,12 +236,25 @@ class PostgresSession:
         )
 
     async def _bury_workers(self, connection: Connection) -> int:
-        """Forget the workers whose lease has ended, and free their runs; return how many runs."""
-        if not await connection.fetchval(self._texts["expired"], self._worker):
+        """Forget the workers whose lease has ended, and free their runs; return how many runs.
+
+        Not right after the database was away: the others could not renew either, and are about to.
+        """
+        sent_s = steady_s()
+        calm = sent_s - self._away_s > self._lease_s / RENEWALS and (self._lease is None or self._lease.calm())
+        rows = await connection.fetch(self._texts["leases"], self._worker)
+        if not rows:
+            return 0
+        leased = [Leased(str(row[0]), int(row[1])) for row in rows]
+        answer = Answered(int(rows[0][2]), up_since_ns=int(rows[0][3]), sent_s=sent_s, got_s=steady_s())
+        dead = self._watch.dead(leased, answer)
+        if not dead or not calm:
             return 0
         async with in_transaction(connection):
-            dead = [str(row[0]) for row in await connection.fetch(self._texts["bury"], self._worker)]
-            return await self._free(connection, dead)
+            found = [each.worker for each in dead], [each.until_ns for each in dead]
+            return await self._free(
+                connection, [str(row[0]) for row in await connection.fetch(self._texts["bury"], *found)]
+            )
 
     async def _free(self, connection: Connection, workers: Sequence[str]) -> int:
         await connection.execute(self._texts["serves_no_more"], list(workers))
@@ -282,7 +309,8 @@ class PostgresSession:
             question: asked on a connection.
             link: which connection; default the one for questions.
             outcome: for the error, what is left where the connection is lost amid the question.
-            repeat: whether it may be asked again where nobody knows what became of it.
+            repeat: whether it may be asked again where nobody knows what became of it. Where it may not, the connection
+                is tried first: it may have ended while nobody used it.
             patience_s: instead of the store's own; 0 asks once.
         """
         link = link or self._questions
@@ -293,13 +321,18 @@ class PostgresSession:
             asked = False
             try:
                 async with link.use() as connection:
+                    if not repeat:
+                        await connection.execute("SELECT 1")
                     asked = True
                     return await question(connection)
-            except CAUGHT as error:
-                told = refusals.explain(error, place=self.place.shown, doing=doing, outcome=outcome)
-                again = told.transient and (repeat or not asked) and loop.time() < until_s
-                if not again:
+            except MET as error:
+                known = outcome if asked or repeat else refusals.NOTHING_ASKED
+                told = refusals.told(error, place=self.place.shown, doing=doing, outcome=known)
+                if not (told.transient and (repeat or not asked) and loop.time() < until_s):
+                    if told is error:
+                        raise
                     raise told from error
+                self._away_s = steady_s()
                 log.warning("%s; asking again", told)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)

@@ -127,11 +127,8 @@ class PostgresStore(PostgresSession):
             unknown = sent and self._commits.lost
             if unknown:
                 self._doubt = Doubt.about(batch, number)
-            raise refusals.explain(
-                error,
-                place=self.place.shown,
-                doing=f"write a batch of {len(batch)} rows",
-                outcome=refusals.NOT_KNOWN if unknown else refusals.NOTHING_WRITTEN,
+            raise refusals.explain_commit(
+                error, place=self.place.shown, rows=len(batch), sent=sent, in_doubt=unknown
             ) from error
         except asyncio.CancelledError:
             self._doubt = Doubt.about(batch, number) if sent else None
@@ -148,13 +145,18 @@ class PostgresStore(PostgresSession):
             return None
         worker = self._worker
         batch, left_out = self._part_of(batch)
-        verdict = await self._ask(
-            "find out what became of a commit",
-            lambda c: doubt.settle(c, self._texts, worker),
-            link=self._commits,
-            outcome=refusals.NOT_KNOWN,
-            patience_s=0,  # the writer has patience of its own
-        )
+        try:
+            verdict = await self._ask(
+                "find out what became of a commit",
+                lambda c: doubt.settle(c, self._texts, worker),
+                link=self._commits,
+                outcome=refusals.NOT_KNOWN,
+                patience_s=0,  # the writer has patience of its own
+            )
+        except StoreError as error:
+            error.in_doubt = doubt.batch is batch
+            error.transient = True  # it is not about the batch, and until it is known nothing can be written
+            raise
         if verdict.number is None:
             self._doubt = None
             if verdict.written and doubt.batch is batch:
@@ -249,13 +251,8 @@ class PostgresStore(PostgresSession):
         return self._as_claimed(rows, worker)
 
     async def release_dead(self) -> int:
-        """Free the runs of workers whose lease has ended; see ``Store.release_dead``.
-
-        Not right after the database was away: the others could not renew either, and are about to.
-        """
+        """Free the runs of workers whose lease has ended; see ``Store.release_dead``."""
         self._check_open()
-        if self._lease is not None and not self._lease.calm():
-            return 0
         return await self._ask("release dead workers", self._bury_workers)
 
     async def next_wake_ns(self, *, after_ns: int) -> int | None:

@@ -68,10 +68,14 @@ WHERE num = ANY($2::int8[])""",
     "next_wake": """
 SELECT wake_at_ns FROM {s}.runs WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns > $1 AND paused = 0
 ORDER BY wake_at_ns LIMIT 1""",
-    "expired": f"""
-SELECT EXISTS (SELECT 1 FROM {{s}}.workers WHERE lease_until_ns < {NOW_NS} AND id IS DISTINCT FROM $1)""",
-    # Who renews while this waits for the row is no longer expired: the condition is judged again, on the row as it is.
-    "bury": f"DELETE FROM {{s}}.workers WHERE lease_until_ns < {NOW_NS} AND id IS DISTINCT FROM $1 RETURNING id",
+    "leases": f"""
+SELECT id, lease_until_ns, {NOW_NS}, (extract(epoch FROM pg_postmaster_start_time()) * 1000000000)::int8
+FROM {{s}}.workers WHERE id IS DISTINCT FROM $1""",
+    # Who has renewed since it was looked at is left alone, also where this waits for the row: the condition is judged
+    # again, on the row as it is.
+    "bury": """
+DELETE FROM {s}.workers AS w USING unnest($1::text[], $2::int8[]) AS d (id, until_ns)
+WHERE w.id = d.id AND w.lease_until_ns = d.until_ns RETURNING w.id""",
     "leave": "DELETE FROM {s}.workers WHERE id = $1",
     "serves_no_more": "DELETE FROM {s}.serving WHERE worker = ANY($1::text[])",
     "release": _RELEASED,
@@ -83,6 +87,9 @@ WHERE r.num = ANY($1::int8[]) AND r.{_OPEN} AND EXISTS (SELECT 1 FROM {{s}}.sign
     "enter": f"""
 INSERT INTO {{s}}.workers (id, pid, host, started_at_ns, lease_until_ns)
 VALUES ($1, $2, $3, {NOW_NS}, {NOW_NS} + $4) ON CONFLICT DO NOTHING RETURNING 1""",
+    "entered": f"""
+UPDATE {{s}}.workers SET lease_until_ns = {NOW_NS} + $4
+WHERE id = $1 AND pid = $2 AND host = $3 AND batch = 0 RETURNING 1""",
     "renew": f"UPDATE {{s}}.workers SET lease_until_ns = {NOW_NS} + $2 WHERE id = $1 RETURNING {NOW_NS}",
     # Asked before the signals are: one that is left later raises the flag again, and the batch is refused again.
     "count": f"""
