@@ -88,7 +88,11 @@ class Proxy:
         if self.deaf:
             writer.transport.abort()
             return
-        there, back = await asyncio.open_connection("127.0.0.1", self.upstream)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.upstream)
+        except OSError:  # the server is down
+            writer.transport.abort()
+            return
         ways = [
             asyncio.create_task(self._carry(reader, back, "to server")),
             asyncio.create_task(self._carry(there, writer, "to client")),

@@ -227,6 +227,31 @@ def _renewed(store: PostgresStore) -> None:
         store._lease._stopped.wait(0.01)
 
 
+def test_a_lease_is_renewed_over_a_connection_that_has_ended_while_idle(server: Server):
+    """The worker's heartbeat is on a connection of its own: it connects anew, and keeps its name."""
+
+    async def run() -> None:
+        async with proxy(server.port) as between:
+            url = server.url(schema=server.fresh().rpartition("=")[2], port=between.port)
+            store = open_store(url, lease_s=1.5)
+            assert isinstance(store, PostgresStore)
+            await store.open(worker="w1")
+            lease = store._lease
+            assert lease is not None
+            for end in (between.end_all, between.cut_all, partial(execute, server.url(), END_ALL)):
+                ended = end()
+                if asyncio.iscoroutine(ended):
+                    await ended
+                before = lease.renewed
+                async with asyncio.timeout(SOON_S):
+                    while lease.renewed < before + 2:  # noqa: ASYNC110 - its thread says nothing
+                        await asyncio.sleep(0.02)
+                assert not lease.lost
+            await store.close()
+
+    asyncio.run(run())
+
+
 def test_a_socket_that_is_gone_is_waited_for(mortal: Server):
     """The server lives, and its socket is removed: calls wait and say so; a start afterwards makes all of them work."""
 
