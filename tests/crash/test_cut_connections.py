@@ -21,7 +21,7 @@ from tests.postgres_server import Server
 pytestmark = pytest.mark.slow
 
 DIRECTIONS: tuple[Direction, ...] = ("to server", "to client")
-MOST = 80
+MOST = 160
 """More messages than any of these takes."""
 
 
