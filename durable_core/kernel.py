@@ -149,7 +149,9 @@ class Kernel:
         self.store.on_change(self.news.heard)
         self._left = False
         self._send_scout()
-        getattr(self.clock, "attach", lambda _: None)(self)  # a test's clock waits for this engine to be idle
+        attach = getattr(self.clock, "attach", None)
+        if attach is not None:  # a clock under a test's control waits for this engine to be idle
+            attach(self)
 
     def _send_scout(self, *, again: bool = False) -> None:
         """Begin to look for work."""
