@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _LONGEST_S: Final = 100 * 365 * 86_400.0
 """A century: longer delays are mistakes, and break the arithmetic of clocks."""
+_LONGEST_DELAY: Final = timedelta(minutes=5)
+"""What delays grow up to where a policy does not say; a longer first delay raises it."""
 
 
 @attrs.frozen
@@ -108,27 +110,51 @@ def _on(value: type[Exception] | Iterable[type[Exception]] | None) -> tuple[type
 class Retry:
     """When to try again: exponential delays from ``first``, each ``factor`` times the last, at most ``longest``.
 
-    Durations are timedeltas, or seconds as a number. With ``jitter`` a delay is drawn between its half and itself.
-    ``within`` gives up once that much time has passed since the first attempt began. ``on`` names the exceptions
-    that are worth another attempt; any other gives up at once.
+    Durations are timedeltas, or seconds as a number. ``longest`` defaults to five minutes, or to ``first`` where that
+    is longer. With ``jitter`` a delay is drawn between its half and itself. ``within`` is how long after the beginning
+    of the first attempt the last one may begin: where the next delay would reach that far, it is given up at once.
+    ``on`` names the exceptions that are worth another attempt; any other gives up at once.
 
     >>> Retry(attempts=5, first=0.2, on=(ConnectionError,)).first
     datetime.timedelta(microseconds=200000)
 
     Raises:
-        DefinitionError: An argument makes no sense; the message names it.
+        DefinitionError: An argument cannot be used, or two contradict each other; the message names them.
     """
 
     attempts: int | None = attrs.field(default=1, converter=_attempts)
     """Attempts in all, the first included; None for ever."""
     first: timedelta = attrs.field(default=timedelta(seconds=1), converter=_first, kw_only=True)
     factor: float = attrs.field(default=2.0, converter=_factor, kw_only=True)
-    longest: timedelta = attrs.field(default=timedelta(minutes=5), converter=_longest, kw_only=True)
+    longest: timedelta = attrs.field(
+        default=attrs.Factory(lambda policy: max(policy.first, _LONGEST_DELAY), takes_self=True),
+        converter=_longest,
+        kw_only=True,
+    )
     jitter: bool = attrs.field(default=True, converter=_jitter, kw_only=True)
     within: timedelta | None = attrs.field(default=None, converter=_within, kw_only=True)
     on: tuple[type[Exception], ...] | None = attrs.field(default=None, converter=_on, kw_only=True)
     rules: "BaseRetrying | None" = attrs.field(default=None, kw_only=True, repr=False)
     """A tenacity object that decides in place of all the above; ``from_tenacity`` sets it."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.first > self.longest:
+            raise DefinitionError(
+                f"first={self.first} is above longest={self.longest}, so no delay would be what this policy says. "
+                "Lower first=, or raise longest= or leave it out."
+            )
+        if self.within is None:
+            return
+        if self.attempts == 1:
+            raise DefinitionError(
+                f"within={self.within} has no effect, because attempts=1 makes no second attempt. "
+                "Give attempts= a larger number, or None for ever."
+            )
+        if self.first > self.within or (self.first == self.within and not self.jitter):
+            raise DefinitionError(
+                f"within={self.within} leaves no time for a second attempt, because the first delay is "
+                f"first={self.first}. Lower first=, or raise within=."
+            )
 
     @classmethod
     def forever(
@@ -136,11 +162,13 @@ class Retry:
         *,
         first: timedelta | float = timedelta(seconds=1),
         factor: float = 2.0,
-        longest: timedelta | float = timedelta(minutes=5),
+        longest: timedelta | float | None = None,
         jitter: bool = True,
         on: tuple[type[Exception], ...] | None = None,
     ) -> Self:
-        """A policy that never gives up by count or time."""
+        """A policy that never gives up by count or time. ``longest`` has the default of ``Retry``."""
+        if longest is None:
+            return cls(None, first=first, factor=factor, jitter=jitter, on=on)
         return cls(None, first=first, factor=factor, longest=longest, jitter=jitter, on=on)
 
     @classmethod
@@ -154,7 +182,8 @@ class Retry:
         """A policy made of tenacity's own conditions; what is left out is tenacity's default (for ever, no wait).
 
         The conditions see the number of failures, the time since the first attempt began and the exception. A wait
-        that draws a random number draws it itself; the delay is stored and not drawn again. No jitter is added.
+        that draws a random number draws it itself; the delay is stored and not drawn again. No jitter is added. To give
+        up before a delay that would reach too far, as ``within`` does, stop by ``tenacity.stop_before_delay``.
 
         Raises:
             DefinitionError: A condition is asynchronous or cannot be called.
@@ -197,7 +226,7 @@ def decide_retry(
         draw: A number in [0, 1): with ``policy.jitter`` the delay is ``(0.5 + draw / 2)`` of the full one.
 
     Raises:
-        DefinitionError: A condition of ``Retry.from_tenacity`` raised.
+        DefinitionError: A condition of ``Retry.from_tenacity`` raised, or its wait is no duration.
     """
     if policy.attempts == 1:
         return GiveUp("it is not retried")
@@ -207,22 +236,28 @@ def decide_retry(
         if not retrying.retry(state):
             return GiveUp(f"{type(error).__qualname__} is not retried by this policy")
         delay_s = float(retrying.wait(state))
+        if policy.jitter:
+            delay_s *= 0.5 + draw / 2
         state.upcoming_sleep = delay_s  # ``stop_before_delay`` looks at it
         if retrying.stop(state):
             return GiveUp(_why_stopped(policy, failures, elapsed_s))
     except Exception as fault:  # a condition of the user's may raise anything
         message = f"a tenacity condition of a retry policy raised {type(fault).__name__}: {fault}. Mend the condition."
         raise DefinitionError(message) from fault
-    if policy.jitter:
-        delay_s *= 0.5 + draw / 2
-    return Delay(min(delay_s, _LONGEST_S) if delay_s > 0 else 0.0)
+    if not delay_s <= _LONGEST_S:
+        raise DefinitionError(
+            f"the wait of a retry policy answered {delay_s!r} seconds. Give one that answers at most 100 years."
+        )
+    return Delay(max(delay_s, 0.0))
 
 
 def _why_stopped(policy: Retry, failures: int, elapsed_s: float) -> str:
     if policy.attempts is not None and failures >= policy.attempts:
         return f"attempt {failures} of {policy.attempts} has failed"
     if policy.within is not None:
-        return f"{elapsed_s:.1f} s have passed since it began, and it is retried within {policy.within}"
+        return (
+            f"{elapsed_s:.1f} s have passed since it began, and the next attempt would not begin within {policy.within}"
+        )
     return f"its stop condition holds after {failures} attempts and {elapsed_s:.1f} s"
 
 
@@ -235,7 +270,7 @@ def _rules(policy: Retry) -> "BaseRetrying":
     if policy.attempts is not None:
         stops.append(tenacity.stop_after_attempt(policy.attempts))
     if policy.within is not None:
-        stops.append(tenacity.stop_after_delay(policy.within))
+        stops.append(tenacity.stop_before_delay(policy.within))
     return tenacity.Retrying(
         stop=tenacity.stop_any(*stops),
         wait=tenacity.wait_exponential(

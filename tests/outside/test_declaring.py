@@ -542,7 +542,7 @@ async def test_compensations_are_tried_ten_times_and_retriables_for_ever(url: st
 async def test_retry_on_and_within_and_tenacity(url: str, world: list[str]):
     """`Retry(on=)` retries those types only; `within=` ends it in time; `from_tenacity` takes stop, wait and retry."""
     picky = act(world, "picky", Broken(), KeyError("x"), retry=Retry(attempts=9, on=(Broken,)))
-    brief = act(world, "brief", Broken(), retry=Retry(attempts=99, first=10, factor=1, jitter=False, within=1))
+    brief = act(world, "brief", Broken(), retry=Retry(attempts=99, first=10, factor=1, jitter=False, within=15))
     tenacious = act(
         world,
         "tenacious",

@@ -1,6 +1,7 @@
 """The retry decision: tenacity's rules as a pure function."""
 
 import math
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -31,11 +32,50 @@ def test_growth() -> None:
 
 
 def test_steady_and_immediate() -> None:
-    """A factor of 1 keeps the delay; no delay is no delay; ``longest`` caps the first one too."""
+    """A factor of 1 keeps the delay; no delay is no delay."""
     assert delays(Retry(None, first=2, factor=1, jitter=False), 3) == [2.0, 2.0, 2.0]
     assert delays(Retry(None, first=0), 3) == [0.0, 0.0, 0.0]
-    assert delays(Retry(None, first=5, longest=2, jitter=False), 1) == [2.0]
-    assert delays(Retry(None, longest=0), 2) == [0.0, 0.0]
+    assert delays(Retry(None, first=0, longest=0), 2) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("make", [lambda **given: Retry(5, **given), Retry.forever], ids=["retry", "forever"])
+def test_longest_follows_the_first(make: Callable[..., Retry]) -> None:
+    """Where ``longest`` is left out it is five minutes, or ``first`` where that is longer: no delay is cut silently."""
+    assert make(jitter=False).longest == timedelta(minutes=5)
+    assert make(first=timedelta(hours=3), jitter=False).longest == timedelta(hours=3)
+    assert delays(make(first=timedelta(hours=3), jitter=False), 3) == [10_800.0, 10_800.0, 10_800.0]
+    assert delays(make(first=200, jitter=False), 2) == [200.0, 300.0]
+
+
+@pytest.mark.parametrize("make", [lambda **given: Retry(5, **given), Retry.forever], ids=["retry", "forever"])
+def test_a_first_delay_above_the_longest_is_refused(make: Callable[..., Retry]) -> None:
+    """A ``first`` above a given ``longest`` is refused, also where ``first`` is the default of a second."""
+    for given in ({"first": 5, "longest": 2}, {"longest": 0.5}, {"first": timedelta(hours=3), "longest": 300}):
+        with pytest.raises(DefinitionError, match=r"first=.* is above longest="):
+            make(**given)
+    assert make(first=2, longest=2).longest == timedelta(seconds=2)
+
+
+@pytest.mark.parametrize("given", [{"first": 5}, {"first": 1.5}, {"first": 1, "jitter": False}], ids=str)
+def test_a_policy_without_time_for_a_second_attempt_is_refused(given: dict[str, Any]) -> None:
+    """A policy whose first delay reaches past ``within`` is refused; so is one of a single attempt with ``within``."""
+    with pytest.raises(DefinitionError, match="within=0:00:01 leaves no time for a second attempt"):
+        Retry(99, within=1, **given)
+    with pytest.raises(DefinitionError, match="attempts=1 makes no second attempt"):
+        Retry(within=60)
+
+
+@pytest.mark.parametrize("jitter", [True, False])
+@pytest.mark.parametrize("elapsed_s", [0.0, 0.4, 0.9, 3.0, 9.5])
+@pytest.mark.parametrize("draw", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize("failures", [1, 2, 3, 4, 9])
+def test_no_delay_reaches_past_within(*, jitter: bool, elapsed_s: float, draw: float, failures: int) -> None:
+    """Whatever has passed and whatever is drawn: an attempt that would begin after ``within`` is given up at once."""
+    answer = ask(Retry(None, first=0.8, within=10, jitter=jitter), failures, elapsed_s, draw=draw)
+    full_s = 0.8 * 2.0 ** (failures - 1) * (0.5 + draw / 2 if jitter else 1)
+    assert isinstance(answer, Delay) == (elapsed_s + full_s < 10)
+    if isinstance(answer, Delay):
+        assert elapsed_s + answer.delay_s < 10
 
 
 @pytest.mark.parametrize("failures", [10, 1_000, 10_000, 10**9])
@@ -64,8 +104,8 @@ def test_attempts() -> None:
 def test_within() -> None:
     """After the given time there is no further attempt, even for ever."""
     policy = Retry(None, within=timedelta(minutes=1))
-    assert isinstance(ask(policy, 5, 59.9), Delay)
-    answer = ask(policy, 5, 60.0)
+    assert isinstance(ask(policy, 5, 51.9), Delay)
+    answer = ask(policy, 5, 52.0)
     assert isinstance(answer, GiveUp)
     assert "within 0:01:00" in answer.why
 
@@ -125,10 +165,17 @@ def test_stop_before_delay_sees_the_coming_delay() -> None:
     assert isinstance(ask(policy, 1, 4.0), GiveUp)
 
 
-@pytest.mark.parametrize(("wait", "delay_s"), [(-1, 0.0), (math.nan, 0.0), (math.inf, 36_500 * 86_400.0), (1, 1.0)])
-def test_odd_waits_are_tamed(wait: float, delay_s: float) -> None:
-    """A condition's delay is brought into what a clock can take."""
+@pytest.mark.parametrize(("wait", "delay_s"), [(-1, 0.0), (0, 0.0), (36_500 * 86_400, 36_500 * 86_400.0), (1, 1.0)])
+def test_waits_of_tenacity(wait: float, delay_s: float) -> None:
+    """A condition's delay is taken as it is; one below zero is none."""
     assert ask(Retry.from_tenacity(wait=lambda _: wait)) == Delay(delay_s)
+
+
+@pytest.mark.parametrize("wait", [math.nan, math.inf, 1e300])
+def test_waits_that_are_no_duration_are_refused(wait: float) -> None:
+    """A condition that answers no number, or more than a century, is a fault of the definition: nothing is guessed."""
+    with pytest.raises(DefinitionError, match="the wait of a retry policy answered"):
+        ask(Retry.from_tenacity(wait=lambda _: wait))
 
 
 def test_raising_condition() -> None:
