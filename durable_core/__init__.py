@@ -6,9 +6,9 @@ say how a step is attempted, ``current`` what it may know about itself. ``RunHan
 the calls give. And the errors: ``DurableError`` and all that derive from it, ``Fault`` and ``Closed``.
 
 For whoever builds another layer: all else. ``Runs`` drives a ``DurableFunction`` and gives its body ``Primitives``;
-``BodyContext``, ``Operation``, ``ParallelBlock``, ``in_lanes`` and ``ChildBlock`` are what a layer's own context is
-made of, ``DeclaredStep`` and ``CallShape`` its declarations. ``sagas`` stands on the names listed here and on no
-others; this package knows nothing of compensation.
+``BodyContext``, ``Operation``, ``ParallelBlock``, ``in_lanes``, ``all_of``, ``branch_body`` and ``ChildBlock`` are what
+a layer's own context is made of, ``DeclaredStep`` and ``CallShape`` its declarations. ``sagas`` stands on the names
+listed here and on no others; this package knows nothing of compensation.
 """
 
 from importlib import import_module
@@ -51,7 +51,7 @@ from durable_core.model.entry import Entry as JournalEntry
 from durable_core.model.entry import EntryKind, held
 
 if TYPE_CHECKING:
-    from durable_core.bodies.blocks import ChildBlock, ParallelBlock, in_lanes
+    from durable_core.bodies.blocks import ChildBlock, ParallelBlock, all_of, branch_body, in_lanes
     from durable_core.bodies.body import BodyContext
     from durable_core.bodies.callback import Callback
     from durable_core.bodies.context import Context
@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from durable_core.model.codec import Codec
     from durable_core.model.declared import (
         DeclaredStep,
-        Span,
         Step,
         check_timeout,
         check_version,
@@ -95,9 +94,10 @@ if TYPE_CHECKING:
     from durable_core.model.outcome import DEFAULT_UNKNOWN, Outcome
     from durable_core.model.record import StepRecord, StepStatus, fold
     from durable_core.model.registered import register_type
-    from durable_core.model.retry import Retry
+    from durable_core.model.retry import Retry, duration
     from durable_core.model.run import ENDS, RunQuery, RunRecord, RunRef, RunStatus
     from durable_core.model.shape import CallShape
+    from durable_core.model.span import Span, shown
     from durable_core.model.spec import DurableFunction, StepSpec, is_async
     from durable_core.model.startable import Takes0, Takes1, Takes2, Takes3
     from durable_core.model.texts import check_text, is_text
@@ -144,7 +144,7 @@ if TYPE_CHECKING:
 
 
 LATER = {
-    "bodies.blocks": ("ChildBlock", "ParallelBlock", "in_lanes"),
+    "bodies.blocks": ("ChildBlock", "ParallelBlock", "all_of", "branch_body", "in_lanes"),
     "bodies.body": ("BodyContext",),
     "bodies.callback": ("Callback",),
     "bodies.context": ("Context",),
@@ -157,7 +157,7 @@ LATER = {
     "model.callback": ("Answer", "Taken"),
     "model.checkup": ("Checkup", "Facts", "Finding", "Group", "Level", "WorkerSeen"),
     "model.codec": ("Codec",),
-    "model.declared": ("DeclaredStep", "Span", "Step", "check_timeout", "check_version", "place_of", "positional"),
+    "model.declared": ("DeclaredStep", "Step", "check_timeout", "check_version", "place_of", "positional"),
     "model.durable": ("Durable",),
     "model.failure": ("FailureText", "capture", "describe", "rebuild"),
     "model.info": (
@@ -180,9 +180,10 @@ LATER = {
     "model.outcome": ("DEFAULT_UNKNOWN", "Outcome"),
     "model.registered": ("register_type",),
     "model.record": ("StepRecord", "StepStatus", "fold"),
-    "model.retry": ("Retry",),
+    "model.retry": ("Retry", "duration"),
     "model.run": ("ENDS", "RunQuery", "RunRecord", "RunRef", "RunStatus"),
     "model.shape": ("CallShape",),
+    "model.span": ("Span", "shown"),
     "model.spec": ("DurableFunction", "StepSpec", "is_async"),
     "model.startable": ("Takes0", "Takes1", "Takes2", "Takes3"),
     "model.texts": ("check_text", "is_text"),
@@ -329,7 +330,9 @@ __all__ = [
     "Vocabulary",
     "WorkerSeen",
     "WrongState",
+    "all_of",
     "at",
+    "branch_body",
     "bring_spans",
     "capture",
     "check_name",
@@ -341,6 +344,7 @@ __all__ = [
     "derived",
     "describe",
     "durable",
+    "duration",
     "error_text",
     "export_directly",
     "export_failures",
@@ -368,6 +372,7 @@ __all__ = [
     "rebuild",
     "register_type",
     "served",
+    "shown",
     "spans_of",
     "spans_wanted",
     "step",

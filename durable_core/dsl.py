@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from durable_core.bodies.context import Context
-from durable_core.model.declared import Span, Step
+from durable_core.model.declared import Step
 from durable_core.model.durable import Durable
 from durable_core.model.outcome import DEFAULT_UNKNOWN
 from durable_core.model.retry import Retry
+from durable_core.model.span import Span
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from durable_core.bodies.binding import Binder
 from durable_core.errors import DefinitionError
 from durable_core.handle import RunHandle
-from durable_core.model.declared import Span
 from durable_core.model.durable import Durable
 from durable_core.model.info import RunInfo
 from durable_core.model.run import RunRef
+from durable_core.model.span import Span
 from durable_core.model.startable import Takes0, Takes1, Takes2, Takes3
 from durable_core.operators import Operators
 from durable_core.ports import Clock

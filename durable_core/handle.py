@@ -3,10 +3,10 @@
 import asyncio
 from typing import Generic, TypeVar
 
-from durable_core.model.declared import Span
 from durable_core.model.info import HistoryEntry, RunInfo, history_of
 from durable_core.model.retry import duration
 from durable_core.model.run import RunRef
+from durable_core.model.span import Span
 from durable_core.observer import Observer
 
 R = TypeVar("R")

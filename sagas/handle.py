@@ -1,10 +1,9 @@
 """One saga, as its starter holds it."""
 
 import asyncio
-from datetime import timedelta
 from typing import Generic, TypeVar
 
-from durable_core import RunNotFound, RunRef, Span
+from durable_core import RunNotFound, RunRef, Span, duration
 from sagas.model.info import Entry, SagaInfo, history_of
 from sagas.observer import not_found
 from sagas.operators import Operators
@@ -42,9 +41,10 @@ class SagaHandle(Generic[R]):
             SagaKilled: an operator ended it.
             SagaNotFound: it was purged.
             TimeoutError: it has not ended in time; the saga goes on.
+            DefinitionError: the timeout is no duration.
         """
         if timeout is not None:
-            async with asyncio.timeout(timeout.total_seconds() if isinstance(timeout, timedelta) else timeout):
+            async with asyncio.timeout(duration(timeout, "timeout").total_seconds()):
                 return await self.result()
         orchestrator, ref = self._orchestrator, self._ref
         try:

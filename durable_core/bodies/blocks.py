@@ -3,15 +3,16 @@
 Invariant: leaving a block because its run is being closed does nothing.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
 
-from durable_core.errors import Fault
+from durable_core.errors import DefinitionError, Fault
 from durable_core.model.children import COMPLETED, OPENED
 from durable_core.model.shape import CallShape
+from durable_core.model.span import shown
 from durable_core.runtime.blocks import Branches
 from durable_core.runtime.fibers import Branch
 from durable_core.runtime.primitives import Primitives
@@ -62,7 +63,7 @@ async def in_lanes(
     if most is not None and (type(most) is not int or most < 1):
         core.refuse(
             Fault(
-                f"run {core.id}: {core.word}.map(max_concurrency={most!r}); give a whole number from 1, "
+                f"run {core.id}: {core.word}.map(max_concurrency={shown(most)}); give a whole number from 1, "
                 "then retry the run"
             )
         )
@@ -77,6 +78,26 @@ async def in_lanes(
         for _ in range(count if most is None else min(most, count)):
             lanes.spawn(lane())
     return results
+
+
+def all_of(core: Primitives, items: Iterable[R]) -> list[R]:
+    """The items of a map."""
+    try:
+        each = iter(items)
+    except TypeError:
+        core.mistake(
+            DefinitionError(f"{core.word}.map(...) was given {shown(items)} for its items; give a list of them")
+        )
+    return list(each)
+
+
+def branch_body(core: Primitives, branch: Any, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+    """Call an ``async def``: nothing of it runs yet, so a ``TypeError`` says that the arguments do not fit."""
+    try:
+        body: Coroutine[Any, Any, Any] = branch(*args, **kwargs)
+    except TypeError as error:
+        core.mistake(DefinitionError(f"a branch cannot be called as {core.word}.parallel() and map ask: {error}"))
+    return body
 
 
 class ChildBlock:
@@ -104,6 +125,9 @@ class ChildBlock:
         self._what = f"run {core.id}, child {self.key!r}"
         try:
             payload = shape.encode(args, kwargs, what=f"{self._what}: the arguments")
+        except DefinitionError as wrong:
+            self.leave()
+            core.mistake(wrong)
         except BaseException:
             self.leave()
             raise

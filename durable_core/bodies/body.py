@@ -7,8 +7,8 @@ from uuid import UUID
 
 from durable_core.bodies.callback import Callback
 from durable_core.bodies.operation import Operation, watched
-from durable_core.errors import Fault
-from durable_core.model.declared import Span
+from durable_core.errors import DefinitionError, Fault
+from durable_core.model.span import Span, shown
 from durable_core.runtime.primitives import Primitives
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ class BodyContext:
         return self._core.patched(name)
 
     def sleep(self, span: Span) -> Coroutine[Any, Any, None]:
-        """Wait for ``span`` (a timedelta, or seconds); durable."""
+        """Wait for ``span`` (a timedelta, or seconds, from 0); durable."""
         return Operation(self._core, f"{self._core.word}.sleep(...)", self._sleep, (span,))
 
     async def _sleep(self, span: Span) -> None:
         await self._core.sleep(span)
 
     def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]:
-        """Wait until ``when`` (aware); durable."""
+        """Wait until ``when`` (aware), and not at all where that is past; durable."""
         return Operation(self._core, f"{self._core.word}.sleep_until(...)", self._sleep_until, (when,))
 
     async def _sleep_until(self, when: datetime) -> None:
@@ -88,11 +88,10 @@ class BodyContext:
             heartbeat: also give up where neither an answer nor a heartbeat comes within this span, from here and from
                 each heartbeat.
 
-        Raises:
-            DefinitionError: a name or duration that makes no sense; nothing was journalled.
-            PayloadError: answers of ``type`` could not be read; nothing was journalled.
+        A name or duration that cannot be used, and a ``type`` whose answers could not be read, are faults of the code:
+        the run is stuck, and nothing was journalled.
         """
-        what = f"{self._core.word}.callback({name!r}, ...)"
+        what = f"{self._core.word}.callback({shown(name)}, ...)"
         return Operation(self._core, what, self._callback, (name, type, timeout, heartbeat))
 
     async def _callback(self, name: str, declared: Any, timeout: Span | None, heartbeat: Span | None) -> Callback[Any]:
@@ -102,8 +101,16 @@ class BodyContext:
         """Wait until one of ``callbacks`` is answered, or times out; returns that one."""
         return Operation(self._core, f"{self._core.word}.first(...)", self._first, (callbacks,))
 
-    async def _first(self, callbacks: Sequence[Callback[Any]]) -> Callback[Any]:
+    async def _first(self, callbacks: Sequence[Any]) -> Callback[Any]:
         core = self._core
+        for each in callbacks:
+            if not isinstance(each, Callback):
+                core.mistake(
+                    DefinitionError(
+                        f"{core.word}.first(...) was given {shown(each)}; give it what "
+                        f"`await {core.word}.callback(...)` returned"
+                    )
+                )
         if not callbacks:
             core.refuse(
                 Fault(
@@ -111,4 +118,5 @@ class BodyContext:
                     "give it one, then retry the run"
                 )
             )
-        return callbacks[await core.wait_for_first([callback.pending for callback in callbacks])]
+        first: Callback[Any] = callbacks[await core.wait_for_first([callback.pending for callback in callbacks])]
+        return first

@@ -4,13 +4,13 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from durable_core.bodies.blocks import ChildBlock, in_lanes
+from durable_core.bodies.blocks import ChildBlock, all_of, branch_body, in_lanes
 from durable_core.bodies.body import BodyContext
 from durable_core.bodies.operation import Operation
 from durable_core.bodies.parallel import Parallel
-from durable_core.errors import DefinitionError, Fault, PayloadError
+from durable_core.errors import DefinitionError, PayloadError
 from durable_core.model.declared import Step, positional
 from durable_core.model.durable import Durable
 from durable_core.model.spec import StepSpec, is_async
@@ -69,13 +69,7 @@ class Context(BodyContext):
         try:
             return self._binder.spec(fn)
         except (DefinitionError, PayloadError) as error:
-            self._mistake(error)
-
-    def _mistake(self, error: DefinitionError | PayloadError) -> NoReturn:
-        plain = str(error.args[0]).rpartition(" [")[0]
-        fault = Fault(f"run {self.id}: {plain}. Mend the code, then retry the run")
-        fault.__cause__ = error
-        self._core.refuse(fault)
+            self._core.mistake(error)
 
     # -- structure -------------------------------------------------------------------------------------------------
 
@@ -85,7 +79,7 @@ class Context(BodyContext):
         It raises what left the child's body.
         """
         if not isinstance(durable, Durable):  # pyright: ignore[reportUnnecessaryIsInstance]
-            self._mistake(
+            self._core.mistake(
                 DefinitionError(
                     f"{durable!r} is no durable function; decorate it with @durable(...), or run it as a step"
                 )
@@ -118,7 +112,7 @@ class Context(BodyContext):
         if isinstance(what, Durable):
             return self._child(what, args, kwargs), None  # pyright: ignore[reportUnknownArgumentType]
         if takes_context(what):
-            return what(self, *args, **kwargs), branch_name(what)
+            return branch_body(self._core, what, self, *args, **kwargs), branch_name(what)
         spec = self._spec(what)
         return self._step(spec, args, kwargs, self._core.claim_key(spec.name)), None
 
@@ -158,8 +152,8 @@ class Context(BodyContext):
         return Operation(self._core, f"{self._core.word}.map(...)", self._map, (fn, items, max_concurrency))
 
     async def _map(self, fn: Any, items: Iterable[Any], max_concurrency: int | None) -> list[Any]:
-        given = list(items)
         core = self._core
+        given = all_of(core, items)
         if isinstance(fn, Durable) or takes_context(fn):
             return await in_lanes(core, len(given), lambda place: self._one(fn, given[place]), most=max_concurrency)
         spec = self._spec(fn)

@@ -5,19 +5,17 @@ Invariant: a declaration is checked when it is made, so a mistake is found where
 
 import inspect
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from durable_core.errors import DefinitionError
 from durable_core.model.keys import check_name
 from durable_core.model.outcome import DEFAULT_UNKNOWN
 from durable_core.model.retry import Retry
+from durable_core.model.span import Span, seconds_of, shown
 from durable_core.model.spec import ONCE, is_async
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Span = timedelta | float
-"""A duration: a timedelta, or seconds."""
 
 
 class DeclaredStep(Generic[P, R]):
@@ -90,11 +88,10 @@ def check_version(version: Any, what: str) -> None:
 
 def check_timeout(timeout: Span | None, what: str) -> Span | None:
     """Refuse a timeout that is no positive duration."""
-    if timeout is None:
-        return None
-    seconds: Any = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 100 * 366 * 86400:
-        raise DefinitionError(f"{what}: {timeout!r} is no duration; give a timedelta or seconds, above zero")
+    if timeout is not None and seconds_of(timeout) is None:
+        raise DefinitionError(
+            f"{what}: {shown(timeout)} is no duration; give a timedelta or seconds, above zero and at most 100 years"
+        )
     return timeout
 
 

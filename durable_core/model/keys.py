@@ -8,14 +8,17 @@ moves no other step's key, except later occurrences of its own name.
 import hashlib
 
 from durable_core.errors import DefinitionError
+from durable_core.model.span import shown
 
 LONGEST_NAME = 200
 LONGEST_ID = 500
 RESERVED = frozenset("/#~")
 
 
-def check_name(name: str, *, what: str) -> str:
+def check_name(name: object, *, what: str) -> str:
     """Return ``name`` where it can be part of a key; raise ``DefinitionError`` where it cannot."""
+    if not isinstance(name, str):
+        raise DefinitionError(f"{what} is named {shown(name)}; give it a name that is a text")
     if not name or len(name) > LONGEST_NAME:
         raise DefinitionError(f"{what} has a name of {len(name)} characters; give it one of 1 to {LONGEST_NAME}")
     if not name.isprintable() or RESERVED & set(name):

@@ -1,9 +1,16 @@
-"""Nanoseconds since the epoch as ISO 8601."""
+"""Nanoseconds since the epoch: from a datetime, and as ISO 8601."""
 
 from datetime import UTC, datetime, timedelta
 
 NS = 1_000_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def moment_of(when: object) -> int | None:
+    """An aware datetime in nanoseconds since the epoch; None where it is none: a date, a text, one without a zone."""
+    if not isinstance(when, datetime) or when.utcoffset() is None:
+        return None
+    return (when - EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def iso(at_ns: int) -> str:

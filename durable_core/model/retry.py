@@ -5,7 +5,6 @@ caller checkpoints the delay, so a replay never draws again.
 """
 
 import functools
-import math
 from collections.abc import Iterable
 from datetime import timedelta
 from inspect import iscoroutinefunction
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import attrs
 
 from durable_core.errors import DefinitionError
+from durable_core.model.span import LONGEST_S, seconds_of, shown
 
 if TYPE_CHECKING:
     from tenacity import BaseRetrying, RetryCallState
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from tenacity.stop import StopBaseT, stop_base
     from tenacity.wait import WaitBaseT
 
-_LONGEST_S: Final = 100 * 365 * 86_400.0
-"""A century: longer delays are mistakes, and break the arithmetic of clocks."""
 _LONGEST_DELAY: Final = timedelta(minutes=5)
 """What delays grow up to where a policy does not say; a longer first delay raises it."""
 
@@ -52,19 +50,16 @@ def duration(value: object, name: str, *, zero: bool = True) -> timedelta:
     Raises:
         DefinitionError: It is no duration, not finite, negative, or longer than a century.
     """
-    if isinstance(value, timedelta):
-        seconds = value.total_seconds()
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value) if abs(value) <= _LONGEST_S else math.nan  # an int may be too large for a float
-    else:
+    if not isinstance(value, timedelta) and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise _wrong(name, value, "a timedelta or a number of seconds")
-    if not (0 <= seconds <= _LONGEST_S) or not (zero or seconds):
+    seconds = seconds_of(value, zero=zero)
+    if seconds is None:
         raise _wrong(name, value, f"{'0' if zero else 'more than 0'} seconds and at most 100 years")
     return value if isinstance(value, timedelta) else timedelta(seconds=seconds)
 
 
 def _wrong(name: str, value: object, wanted: str) -> DefinitionError:
-    return DefinitionError(f"{name}={value!r} makes no sense: it must be {wanted}.")
+    return DefinitionError(f"{name}={shown(value)} makes no sense: it must be {wanted}.")
 
 
 def _attempts(value: int | None) -> int | None:
@@ -86,7 +81,7 @@ def _within(value: timedelta | float | None) -> timedelta | None:
 
 
 def _factor(value: float) -> float:
-    if isinstance(value, bool) or not isinstance(cast("object", value), int | float) or not 1 <= value <= _LONGEST_S:
+    if isinstance(value, bool) or not isinstance(cast("object", value), int | float) or not 1 <= value <= LONGEST_S:
         raise _wrong("factor", value, "a number from 1 on")
     return float(value)
 
@@ -244,7 +239,7 @@ def decide_retry(
     except Exception as fault:  # a condition of the user's may raise anything
         message = f"a tenacity condition of a retry policy raised {type(fault).__name__}: {fault}. Mend the condition."
         raise DefinitionError(message) from fault
-    if not delay_s <= _LONGEST_S:
+    if not delay_s <= LONGEST_S:
         raise DefinitionError(
             f"the wait of a retry policy answered {delay_s!r} seconds. Give one that answers at most 100 years."
         )

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Coroutine
 from types import NoneType, TracebackType
 from typing import Any, Self, TypeVar
 
-from durable_core.errors import Fault
+from durable_core.errors import DefinitionError, Fault
 from durable_core.model.keys import check_name
-from durable_core.runtime import structure
+from durable_core.runtime import faults, structure
 from durable_core.runtime.commands import Command
 from durable_core.runtime.fibers import Branch, Fiber, Group, Interrupted
 from durable_core.runtime.run import Run
@@ -41,7 +41,12 @@ class Branches:
             )
             self._run.fault = self._run.fault or fault
             raise fault
-        scope = self._fiber.scope if name is None else self._fiber.scope.inner(check_name(name, what="a branch"))
+        try:
+            scope = self._fiber.scope if name is None else self._fiber.scope.inner(check_name(name, what="a branch"))
+        except DefinitionError as wrong:
+            body.close()
+            self._run.fault = self._run.fault or faults.mistake(self._run, wrong)
+            raise self._run.fault from wrong
         return Branch(structure.spawn(self._run, self._group, body, scope))
 
     def stop(self) -> None:

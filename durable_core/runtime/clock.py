@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from durable_core.errors import DefinitionError
+from durable_core.model.span import seconds_of, shown
 from durable_core.ports import Timer
 
 NS = 1_000_000_000
@@ -95,22 +96,18 @@ class SystemIds:
         return self._random.random()
 
 
-LONGEST_WAIT_S = 100 * 366 * 86400
-"""A wait may take a hundred years; what asks for more is a mistake."""
-
-
 def span_ns(span: object, *, what: str) -> int | None:
     """A duration above zero in nanoseconds; None where there is none.
 
     Raises:
-        DefinitionError: it is no duration, or one that makes no sense.
+        DefinitionError: it is no duration.
     """
     if span is None:
         return None
-    seconds = span.total_seconds() if isinstance(span, timedelta) else span
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < LONGEST_WAIT_S:
+    seconds = seconds_of(span)
+    if seconds is None:
         raise DefinitionError(
-            f"{what}={span!r} is no duration; give a timedelta or seconds, above zero and below 100 years"
+            f"{what}={shown(span)} is no duration; give a timedelta or seconds, above zero and at most 100 years"
         )
     return max(to_ns(seconds), 1)
 

@@ -40,6 +40,14 @@ def of_ours(run: "Run", error: BaseException) -> Fault | None:
     return fault
 
 
+def mistake(run: "Run", error: DurableError) -> Fault:
+    """The code gave an operation something that it cannot take: nothing was done, and nothing is undone."""
+    plain = str(error.args[0]).rpartition(" [")[0].removeprefix(f"run {run.id}: ").rstrip(".")
+    fault = Fault(f"run {run.id}: {plain}. Mend the code, then retry the run")
+    fault.__cause__ = error
+    return fault
+
+
 def bad_signal(run: "Run", entry: Entry, bug: Exception) -> Fault:
     """The layer above could not take a signal up."""
     return Fault(

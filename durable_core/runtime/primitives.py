@@ -13,16 +13,18 @@ from uuid import UUID
 
 import msgspec
 
-from durable_core.errors import DefinitionError, Fault
+from durable_core.errors import DefinitionError, DurableError, Fault, PayloadError
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.keys import check_name
+from durable_core.model.moment import moment_of
 from durable_core.model.record import StepRecord
+from durable_core.model.span import LONGEST_S, seconds_of, shown
 from durable_core.model.spec import StepSpec
-from durable_core.model.texts import check_text
+from durable_core.model.texts import is_text
 from durable_core.runtime import faults
 from durable_core.runtime.blocks import Branches, ScopeBlock, Shield
 from durable_core.runtime.callbacks import AwaitCallback, AwaitFirst, PendingCallback, create
-from durable_core.runtime.clock import span_ns
+from durable_core.runtime.clock import span_ns, to_ns
 from durable_core.runtime.commands import Command
 from durable_core.runtime.fibers import Fiber
 from durable_core.runtime.run import Run
@@ -30,7 +32,6 @@ from durable_core.runtime.steps import Extra, PendingStep, Perform, Reattempt
 from durable_core.runtime.waits import Park, Sleep
 
 R = TypeVar("R")
-NS = 1_000_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -106,7 +107,8 @@ class Primitives:
         """True for runs that begin, or first come here, with the changed code; False for those that passed before."""
         run = self._run
         self.caller()
-        check_text(name, f"run {run.id}: the name given to patched")
+        if not _is_name(name) or not is_text(name):
+            self.mistake(DefinitionError(f"{self.word}.patched({shown(name)}): give the change a name that is a text"))
         key = f"patched:{name}"
         if key not in run.patches:
             recorded = run.backlog[0] if run.backlog else None
@@ -164,20 +166,35 @@ class Primitives:
 
     def sleep(self, span: timedelta | float) -> Command[None]:
         """Wait for ``span`` (a timedelta, or seconds). Durable: the time is fixed in the journal."""
-        seconds = span.total_seconds() if isinstance(span, timedelta) else float(span)
-        if not 0 <= seconds < 100 * 366 * 86400:
-            raise DefinitionError(f"run {self.id}: sleep({span!r}): give a duration from 0 to 100 years")
-        return Sleep(self._run.last_at_ns + round(seconds * NS))
+        seconds = seconds_of(span, zero=True)
+        if seconds is None:
+            self.mistake(
+                DefinitionError(
+                    f"{self.word}.sleep({shown(span)}): give a timedelta or seconds, from 0 to 100 years; "
+                    f"{self.word}.sleep_until(...) waits for a time, and not at all for a past one"
+                )
+            )
+        return Sleep(self._run.last_at_ns + to_ns(seconds))
 
     def sleep_until(self, when: datetime) -> Command[None]:
         """Wait until ``when``, an aware datetime; at once where it is past."""
-        if when.tzinfo is None:
-            raise DefinitionError(f"run {self.id}: sleep_until({when!r}): give a datetime with a time zone")
-        return Sleep((when - EPOCH) // timedelta(microseconds=1) * 1000)
+        now_ns = self._run.last_at_ns
+        until_ns = moment_of(when)
+        if until_ns is None or until_ns - now_ns > to_ns(LONGEST_S):
+            self.mistake(
+                DefinitionError(
+                    f"{self.word}.sleep_until({shown(when)}): give a datetime with a time zone, at most 100 years ahead"
+                )
+            )
+        return Sleep(max(until_ns, now_ns))
 
     def scope(self, name: str, *, block: bool = True) -> "ScopeBlock":
         """Give the caller's next keys a prefix of their own, until ``leave``; ``block`` counts as nesting."""
-        return ScopeBlock(self.caller(), check_name(name, what="a scope"), block=block)
+        caller = self.caller()
+        try:
+            return ScopeBlock(caller, check_name(name, what="a savepoint or child"), block=block)
+        except DefinitionError as error:
+            self.mistake(error)
 
     def shield(self) -> "Shield":
         """A ``with`` block that nothing closes, for what must be finished: the undoing of what was done."""
@@ -210,22 +227,21 @@ class Primitives:
 
         The timeout runs from here. With ``heartbeat``, it also times out where neither an answer nor a heartbeat comes
         within that span. See ``wait_for`` and ``wait_for_first``.
-
-        Raises:
-            DefinitionError: a name or duration that makes no sense.
-            PayloadError: answers of that type could not be read.
         """
-        run = self._run
-        what = f"run {run.id}: callback {name!r}"
-        timeout_ns = span_ns(timeout, what=f"{what}: timeout")
-        return create(
-            run,
-            self.caller(),
-            check_name(name, what="a callback"),
-            type,
-            due_at_ns=None if timeout_ns is None else run.last_at_ns + timeout_ns,
-            heartbeat_ns=span_ns(heartbeat, what=f"{what}: heartbeat") or 0,
-        )
+        run, caller = self._run, self.caller()
+        try:
+            what = f"callback {check_name(name, what='a callback')!r}"
+            timeout_ns = span_ns(timeout, what=f"{what}: timeout")
+            return create(
+                run,
+                caller,
+                name,
+                type,
+                due_at_ns=None if timeout_ns is None else run.last_at_ns + timeout_ns,
+                heartbeat_ns=span_ns(heartbeat, what=f"{what}: heartbeat") or 0,
+            )
+        except (DefinitionError, PayloadError) as error:
+            self.mistake(error)
 
     def wait_for(self, callback: PendingCallback[R]) -> Command[R]:
         """Wait for a callback's answer; raises ``CallbackTimeout`` or ``CallbackFailed``."""
@@ -307,6 +323,10 @@ class Primitives:
         self.blame(fault)
         raise fault
 
+    def mistake(self, error: DurableError) -> NoReturn:
+        """Stop this run: the code gave an operation something that it cannot take. Nothing is undone."""
+        self.refuse(faults.mistake(self._run, error))
+
     def blame(self, fault: Fault) -> None:
         """Have the run parked with ``fault`` before its next operation, where nothing can be raised."""
         if self._run.fault is None and not self._run.dead:
@@ -330,6 +350,11 @@ class Primitives:
     def under_way(self) -> Iterable[StepSpec]:
         """What has begun and not ended."""
         return (step.spec for step in self._run.unended())
+
+
+def _is_name(given: object) -> bool:
+    """Whether the code gave a text that names something."""
+    return isinstance(given, str) and given != ""
 
 
 class _ReplayLog(logging.LoggerAdapter[logging.Logger]):

@@ -6,8 +6,8 @@ from typing import Any, Self
 import attrs
 
 from durable_core.errors import DefinitionError
-from durable_core.model.declared import Span
 from durable_core.model.retry import duration
+from durable_core.model.span import Span
 from durable_core.runtime.clock import to_ns
 from durable_core.runtime.secret import key_of
 

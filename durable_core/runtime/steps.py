@@ -7,7 +7,16 @@ run in memory that asked for it: what it returns goes to whoever has taken its p
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from durable_core.errors import Closed, DurableError, Fault, PayloadError, StepCrashed, StepInterrupted, StepTimeout
+from durable_core.errors import (
+    Closed,
+    DefinitionError,
+    DurableError,
+    Fault,
+    PayloadError,
+    StepCrashed,
+    StepInterrupted,
+    StepTimeout,
+)
 from durable_core.model.decide import (
     Again,
     CrashesTooOften,
@@ -24,7 +33,7 @@ from durable_core.model.outcome import Outcome
 from durable_core.model.record import StepRecord, StepStatus
 from durable_core.model.spec import StepSpec
 from durable_core.ports import Timer
-from durable_core.runtime import structure
+from durable_core.runtime import faults, structure
 from durable_core.runtime.commands import Command
 from durable_core.runtime.fibers import Fiber
 
@@ -476,6 +485,8 @@ class Perform(Command[R]):
         recorded = run.backlog[0].payload if run.backlog else None
         try:
             payload = spec.shape.encode(self.args, self.kwargs, what="", recorded=recorded)
+        except DefinitionError as wrong:
+            raise faults.mistake(run, wrong) from wrong
         except DurableError:  # once more, with its text
             payload = spec.shape.encode(self.args, self.kwargs, what=f"run {run.id}, step {key!r}: the arguments")
         self.key = key

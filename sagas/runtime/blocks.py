@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from durable_core import Branch, Fault, ParallelBlock, SiblingFailed, in_lanes, is_async
+from durable_core import Branch, Fault, ParallelBlock, SiblingFailed, all_of, branch_body, in_lanes, is_async
 from sagas.model.definition import Declared, Pivot, SagaDef, is_saga, is_step
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ def _coroutine(driver: "Driver", what: Any, args: tuple[Any, ...], kwargs: dict[
     if is_saga(what):
         return driver.run_child(what, args, kwargs)
     if is_async(what):
-        body: Coroutine[Any, Any, Any] = what(driver.saga, *args, **kwargs)
-        return body
+        return branch_body(driver.ctx, what, driver.saga, *args, **kwargs)
     return driver.ctx.refuse(
         Fault(
             f"saga {driver.ctx.id}: p.run was given {what!r}; give it a step, a saga, or an "
@@ -109,8 +108,8 @@ def refuse_nested_pivot(ctx: "Primitives", pivot: Declared[..., Any]) -> None:
 
 async def map_all(driver: "Driver", what: Any, items: Iterable[Any], max_concurrency: int | None) -> list[Any]:
     """Run ``what`` for each item; results in input order. After the first failure no new item begins."""
-    given = list(items)
     ctx = driver.ctx
+    given = all_of(ctx, items)
     if is_step(what):
         step = what
         if isinstance(step, Pivot):

@@ -26,6 +26,7 @@ from durable_core import (
     RunStatus,
     SiblingFailed,
     capture,
+    shown,
 )
 from sagas.errors import SagaCompensated
 from sagas.model.definition import Declared, Pivot, SagaDef, Step
@@ -323,7 +324,12 @@ class Driver:
 
     def set_status(self, status: dict[str, Any]) -> None:
         """Publish details for people."""
-        self.ctx.set_status(self.binder.encode(status, what=f"saga {self.ctx.id}: the status"))
+        if not isinstance(status, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
+            self.ctx.mistake(DefinitionError(f"s.set_status({shown(status)}): give a dict"))
+        try:
+            self.ctx.set_status(self.binder.encode(status, what="the status given to s.set_status"))
+        except PayloadError as error:
+            self.ctx.mistake(error)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

@@ -251,57 +251,8 @@ def test_a_hundred_races_have_one_winner_each_and_both_sides_agree(url: str, riv
     play(url, scene)
 
 
-# -- bad input -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("option", ["timeout", "heartbeat"])
-@pytest.mark.parametrize(
-    "span",
-    [0, -1, 0.0, float("nan"), float("inf"), True, "1", timedelta(0), timedelta(days=-1), timedelta(days=40_000)],
-)
-def test_a_duration_that_makes_no_sense_is_refused_before_anything_is_journalled(option: str, span: Any):
-    """The body sees a ``DefinitionError`` that names the callback; no wait has begun."""
-
-    @saga("bad", version=1)
-    async def bad(s: Saga) -> str:
-        try:
-            await s.callback("approval", str, **{option: span})
-        except DefinitionError as refused:
-            return str(refused)
-        return "accepted"
-
-    async def scene(orchestrator: Orchestrator, _clock: ManualClock) -> None:
-        handle = await orchestrator.start(bad, id="b")
-        assert f"callback 'approval': {option}=" in await handle.result(timeout=20)
-        assert await kinds(handle, "armed") == 0
-
-    play("memory://", scene, sagas=[bad])
-
-
 class Foreign:
     """No payload."""
-
-
-@pytest.mark.parametrize("declared", [Foreign, dict[int, Foreign], complex])
-def test_a_type_that_cannot_be_read_is_refused_before_anything_is_journalled(declared: Any):
-    """The body sees a ``PayloadError`` that names callback and type."""
-
-    @saga("bad", version=1)
-    async def bad(s: Saga) -> str:
-        try:
-            await s.callback("approval", declared)
-        except PayloadError as refused:
-            return str(refused)
-        return "accepted"
-
-    async def scene(orchestrator: Orchestrator, _clock: ManualClock) -> None:
-        handle = await orchestrator.start(bad, id="b")
-        told = await handle.result(timeout=20)
-        assert "callback 'approval'" in told
-        assert ("complex" if declared is complex else "Foreign") in told
-        assert await kinds(handle, "armed") == 0
-
-    play("memory://", scene, sagas=[bad])
 
 
 @saga("parent", version=1)

@@ -510,16 +510,16 @@ def test_an_argument_that_cannot_be_stored_is_refused_before_the_effect(argument
     assert "take" in end.error[1][0]
 
 
-def test_wrong_arguments_of_a_step_are_a_failure_of_the_body():
-    """They are refused before the effect, naming the function and its signature."""
+def test_wrong_arguments_of_a_step_are_a_fault_of_the_code():
+    """They are refused before the effect, naming the function and its signature; nothing is undone."""
 
     async def body(s: Saga) -> None:
         await s.run(act, 1)
         await s.run(act)  # type: ignore[call-arg]
 
     end, world = plays(body)
-    assert (end.status, end.undone) == ("compensated", ("act",))
-    assert "act" in end.error[1][0]
+    assert (end.status, world.undone) == ("stuck", [])
+    assert "act(number: int) -> int cannot be called with ()" in end.error[0]
     assert world.called() == {"act": 1}
 
 
