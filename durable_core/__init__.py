@@ -43,6 +43,7 @@ from durable_core.errors import (
     StoreFormatError,
     StoreFull,
     StoreNotFound,
+    WrongLoop,
     WrongState,
 )
 from durable_core.model.children import COMPLETED as CHILD_COMPLETED
@@ -111,6 +112,7 @@ if TYPE_CHECKING:
     from durable_core.runtime.clock import to_ns
     from durable_core.runtime.current import CURRENT, AttemptInfo, current
     from durable_core.runtime.fibers import Branch
+    from durable_core.runtime.home import at_home
     from durable_core.runtime.ledger import End
     from durable_core.runtime.primitives import Primitives
     from durable_core.runtime.pulse import Pulse
@@ -197,6 +199,7 @@ LATER = {
     "runtime.clock": ("to_ns",),
     "runtime.current": ("AttemptInfo", "CURRENT", "current"),
     "runtime.fibers": ("Branch",),
+    "runtime.home": ("at_home",),
     "runtime.ledger": ("End",),
     "runtime.primitives": ("Primitives",),
     "runtime.pulse": ("Pulse",),
@@ -329,9 +332,11 @@ __all__ = [
     "Tracing",
     "Vocabulary",
     "WorkerSeen",
+    "WrongLoop",
     "WrongState",
     "all_of",
     "at",
+    "at_home",
     "branch_body",
     "bring_spans",
     "capture",

@@ -19,6 +19,7 @@ from durable_core.model.startable import Takes0, Takes1, Takes2, Takes3
 from durable_core.operators import Operators
 from durable_core.ports import Clock
 from durable_core.runs import Runs
+from durable_core.runtime.home import at_home
 from durable_core.runtime.settings import Settings
 from durable_core.tracing.wanted import spans_wanted
 
@@ -32,6 +33,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
+@at_home("runs.home")
 class Engine(Operators):
     """Durable functions on one store. An asynchronous context manager; on entry it recovers what was left.
 

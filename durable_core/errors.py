@@ -2,6 +2,7 @@
 
     DurableError
     ├── DefinitionError        the code declares something that cannot work
+    ├── WrongLoop              a call from another event loop than the engine's own
     ├── PayloadError           a value cannot be stored, or not be read back
     ├── StoreError             the database said no; ``transient`` tells whether asking again may help
     │   ├── StoreFull          no room left on the disk
@@ -52,6 +53,12 @@ class DefinitionError(DurableError):
     """The code declares something that cannot work; found before any effect."""
 
     code = "DC001"
+
+
+class WrongLoop(DurableError):
+    """A coroutine of an engine was called on another event loop than the one it was entered on. Nothing was done."""
+
+    code = "DC003"
 
 
 class PayloadError(DurableError):

@@ -8,10 +8,12 @@ from durable_core.model.retry import duration
 from durable_core.model.run import RunRef
 from durable_core.model.span import Span
 from durable_core.observer import Observer
+from durable_core.runtime.home import at_home
 
 R = TypeVar("R")
 
 
+@at_home("_observer.runs.home")
 class RunHandle(Generic[R]):
     """One run, as its starter sees it."""
 

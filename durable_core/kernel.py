@@ -20,6 +20,7 @@ from durable_core.ports import Clock, Ids, Store
 from durable_core.runtime.announcing import Announcer, Rewritten, warn
 from durable_core.runtime.attention import Attention
 from durable_core.runtime.clock import SystemClock, SystemIds
+from durable_core.runtime.home import Home
 from durable_core.runtime.housekeeper import Housekeeper
 from durable_core.runtime.lease import Keeper
 from durable_core.runtime.ledger import End
@@ -84,7 +85,7 @@ class Kernel:
         self._on_rewritten = on_rewritten
         self.clock: Clock = clock or SystemClock()
         self.ids: Ids = ids or SystemIds()
-        self.codec = Codec()
+        self.home, self.codec = Home(), Codec()
         self.registry = Registry()
         for function in functions:
             self.registry.add(function)
@@ -115,6 +116,7 @@ class Kernel:
     # -- life ------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        self.home.check("entering it")
         await self.store.open(worker=self.name if self.settings.worker else None)
         async with contextlib.AsyncExitStack() as leaving:
             leaving.push_async_exit(self.__aexit__)
@@ -152,6 +154,7 @@ class Kernel:
         attach = getattr(self.clock, "attach", None)
         if attach is not None:  # a clock under a test's control waits for this engine to be idle
             attach(self)
+        self.home.enter()
 
     def _send_scout(self, *, again: bool = False) -> None:
         """Begin to look for work."""
@@ -207,6 +210,7 @@ class Kernel:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.home.check("leaving it")
         self._left = True
         if self._worker is not None:
             self._worker.stop()
@@ -228,6 +232,7 @@ class Kernel:
         finally:
             self._writer = self._worker = self._scout = self._keeper = self._announcer = self._vigil = None
             self._housekeeper = self._housekeeping = None
+            self.home.leave()
             if self.exporter is not None:
                 await self.exporter.close(within_s=SPANS_S)
             left = StoreError("the engine was left while this waited; the run goes on, ask another engine on its store")
@@ -273,7 +278,9 @@ class Kernel:
 
         Raises:
             StoreError: the engine has not been entered, or was left.
+            WrongLoop: it is asked for from another event loop.
         """
+        self.home.check("a call that writes")
         if self._writer is None:
             raise StoreError("this engine is not open; use it within its `async with` block")
         return self._writer

@@ -14,9 +14,11 @@ from durable_core.model.info import RunInfo, ns_of, plain_input, run_info
 from durable_core.model.run import RunQuery, RunRecord, RunRef, RunStatus
 from durable_core.model.verbs import faulted_on
 from durable_core.runs import Runs
+from durable_core.runtime.home import at_home
 from durable_core.runtime.waiters import RunOutcome
 
 
+@at_home("runs.home")
 class Observer:
     """What can be asked about the runs of a store."""
 

@@ -11,8 +11,10 @@ from durable_core.model.run import ENDS, RunRecord
 from durable_core.model.verbs import Accept, Asked, Refuse, Repeat, faulted_on, judge
 from durable_core.observer import Observer
 from durable_core.runtime.answers import Answers
+from durable_core.runtime.home import at_home
 
 
+@at_home("runs.home")
 class Operators(Observer):
     """The verbs of an engine."""
 

@@ -237,6 +237,7 @@ class Runs(Kernel):
             label: a given-up step to attempt again, or ``abandon``; see ``EntryKind.SIGNALLED``.
             since: the journal entry from which on all is void then.
         """
+        self.home.check("Runs.signal")
         worker = self._worker
         run = worker.runs.get(record.num) if worker is not None else None
         if worker is not None and run is not None and not run.dead and not worker.leaving and not label:

@@ -18,6 +18,7 @@ from durable_core import (
     StepInterrupted,
     StepTimeout,
     StoreError,
+    WrongLoop,
     WrongState,
 )
 from sagas.current import StepInfo, current
@@ -96,6 +97,7 @@ __all__ = [
     "Unknown",
     "VersionInfo",
     "VersionVerdict",
+    "WrongLoop",
     "WrongState",
     "codec",
     "current",

@@ -3,7 +3,7 @@
 import attrs
 import msgspec
 
-from durable_core import Answer, Answers, DefinitionError, RunRecord, Taken
+from durable_core import Answer, Answers, DefinitionError, RunRecord, Taken, at_home
 from sagas.observer import find_with_child
 from sagas.operators import Operators
 
@@ -33,6 +33,7 @@ class Told:
     taken: Taken
 
 
+@at_home("engine.home")
 class Answering(Operators):
     """What the world outside may tell a waiting saga."""
 
@@ -99,6 +100,7 @@ async def beat(orchestrator: Answering, asked: Asked) -> Told:
 
 
 async def _give(orchestrator: Answering, asked: Asked, kind: str, payload: bytes) -> Told:
+    orchestrator.engine.home.check("answering a callback")  # whoever else than ``Answering`` asks: an app, say
     answers = Answers(orchestrator.engine)
     if asked.token is not None:
         record, key = await answers.by_token(asked.token)

@@ -3,6 +3,7 @@
 SagasError                 root of them all (the core's ``DurableError``)
 ├── DefinitionError        a declaration that cannot work
 ├── PayloadError           a value that cannot be stored or read back
+├── WrongLoop              a call from another event loop than the orchestrator's own
 ├── StoreError             the store refused or could not be reached
 ├── SagaExists             the id is taken by a saga with other input, or was by a purged one
 ├── SagaNotFound           no saga has this id

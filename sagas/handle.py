@@ -3,7 +3,7 @@
 import asyncio
 from typing import Generic, TypeVar
 
-from durable_core import RunNotFound, RunRef, Span, duration
+from durable_core import RunNotFound, RunRef, Span, at_home, duration
 from sagas.model.info import Entry, SagaInfo, history_of
 from sagas.observer import not_found
 from sagas.operators import Operators
@@ -11,6 +11,7 @@ from sagas.operators import Operators
 R = TypeVar("R")
 
 
+@at_home("_orchestrator.engine.home")
 class SagaHandle(Generic[R]):
     """One saga, as its starter sees it."""
 

@@ -20,6 +20,7 @@ from durable_core import (
     RunRef,
     Runs,
     RunStatus,
+    at_home,
     is_text,
     ns_of,
     plain_input,
@@ -33,6 +34,7 @@ from sagas.model.stuck import why
 from sagas.model.versions import VersionInfo, versions_of
 
 
+@at_home("engine.home")
 class Observer:
     """What can be asked about the sagas of a store."""
 

@@ -21,6 +21,7 @@ from durable_core import (
     RunStatus,
     Span,
     WrongState,
+    at_home,
     faulted_on,
     name_of,
     to_ns,
@@ -38,6 +39,7 @@ Reopening = tuple[str, int]
 """A label and an entry: which part of the journal is void once the verb acts; see ``EntryKind.SIGNALLED``."""
 
 
+@at_home("engine.home")
 class Operators(Observer):
     """What a person may do to a saga."""
 

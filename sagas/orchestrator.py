@@ -22,6 +22,7 @@ from durable_core import (
     Takes1,
     Takes2,
     Takes3,
+    at_home,
     check_timeout,
     place_of,
     spans_wanted,
@@ -49,6 +50,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
+@at_home("engine.home")
 class Orchestrator(Answering):
     """Sagas on one store. An asynchronous context manager; on entry it recovers what an earlier process left.
 
