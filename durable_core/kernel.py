@@ -19,7 +19,7 @@ from durable_core.model.texts import is_text
 from durable_core.ports import Clock, Ids, Store
 from durable_core.runtime.announcing import Announcer, Rewritten, warn
 from durable_core.runtime.attention import Attention
-from durable_core.runtime.clock import SystemClock, SystemIds
+from durable_core.runtime.clock import SystemClock, SystemIds, follow_store, go_on_from
 from durable_core.runtime.home import Home
 from durable_core.runtime.housekeeper import Housekeeper
 from durable_core.runtime.lease import Keeper
@@ -126,7 +126,7 @@ class Kernel:
 
     async def _begin(self) -> None:
         """Begin to work, on a store that is open."""
-        self._follow_clock()
+        await self._follow_others()
         if self.settings.worker:
             self._announcer = Announcer(self.store, self.registry, self.clock, self._on_rewritten)
             await self._announcer.enter(self._new_name)
@@ -327,8 +327,9 @@ class Kernel:
                     burial_at = loop.time() + BURIAL_S
                     if await self.store.release_dead():
                         self._poked.set()
+                    await self._follow_others()
                 changed = await self.store.changed()
-                self._follow_clock()
+                follow_store(self.clock, self.store)
                 self._note_pulse(loop.time())
                 if self._worker is not None:
                     await self._look(self._worker, changed=changed)
@@ -407,10 +408,10 @@ class Kernel:
             return RunNotFound(why, run_id=stone.id, purged_at_ns=stone.purged_at_ns)
         return RunNotFound(f"no run has the id {ids[0]!r} in this store; check the id and the store", run_id=ids[0])
 
-    def _follow_clock(self) -> None:
-        """Have all workers of one store tell the same time: that of the store."""
-        if isinstance(self.clock, SystemClock):
-            self.clock.ahead_ns = self.store.ahead_ns()
+    async def _follow_others(self) -> None:
+        """Tell no time before the last one that the store knows: the clock may have been set back meanwhile."""
+        follow_store(self.clock, self.store)
+        go_on_from(self.clock, await self.store.last_seen_ns())
 
     async def _lost(self, lost: LeaseLost) -> None:
         if self._keeper is not None:

@@ -177,6 +177,13 @@ class Store(SpanLedger, Protocol):
         """How far the store's clock is ahead of this machine's; 0 where they are the same."""
         ...
 
+    async def last_seen_ns(self) -> int | None:
+        """The last time that was written here: of the newest run or entry. None where nothing was; quick.
+
+        A process whose clock says less begins there.
+        """
+        ...
+
     def next_num(self) -> int:
         """A run number that no other process of this store will ever hand out, rising within this process."""
         ...

@@ -1,6 +1,7 @@
 """The real clock and the real source of ids: the only places that read time and randomness."""
 
 import asyncio
+import logging
 import os
 import random
 import time
@@ -9,32 +10,80 @@ from datetime import timedelta
 
 from durable_core.errors import DefinitionError
 from durable_core.model.span import seconds_of, shown
-from durable_core.ports import Timer
+from durable_core.ports import Clock, Store, Timer
+
+log = logging.getLogger("durable_core")
 
 NS = 1_000_000_000
 LONGEST_S = 60.0
-"""A longer wait is set in parts: the event loop's timers stand still while the machine sleeps, wall time does not."""
+"""A longer wait is set in parts, so that a step forward of the wall clock is followed within this time."""
+SLOWER = 100
+"""After a step back time goes on, slower by one part in so many, until the wall clock has caught up with it."""
+MUCH_NS = 60 * NS
+"""A store whose last time is so far ahead of this clock is worth a line of the log."""
+
+
+def steady_ns() -> int:
+    """Nanoseconds on a clock that never jumps; where there is one that goes on while the machine sleeps, on that."""
+    clock: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic_ns() if clock is None else time.clock_gettime_ns(clock)
 
 
 class SystemClock:
-    """Wall time that never goes backwards within a process."""
+    """Wall time that never goes back and never stands still.
 
-    def __init__(self) -> None:
-        self._last_ns = 0
+    A step forward is followed at once. After a step back time goes on by a clock that never jumps, a hundredth slower,
+    until the wall clock has caught up with it; so spans stay spans, and times never decrease.
+
+    Args:
+        wall: nanoseconds since the epoch, which may step.
+        steady: nanoseconds from anywhere, which never do.
+    """
+
+    def __init__(self, *, wall: Callable[[], int] = time.time_ns, steady: Callable[[], int] = steady_ns) -> None:
+        self._wall = wall
+        self._steady = steady
+        self._told_ns = 0
+        self._seen_ns = steady()
         self.ahead_ns = 0
         """How far the clock that this one follows is ahead of this machine's: the database's, where there is one."""
 
     def now_ns(self) -> int:
-        """Nanoseconds since the epoch; where the wall clock was set back, the last answer again."""
-        now_ns = time.time_ns() + self.ahead_ns
-        if now_ns < self._last_ns:
-            return self._last_ns
-        self._last_ns = now_ns
-        return now_ns
+        """Nanoseconds since the epoch."""
+        # The wall clock is read first: what comes between the two readings then makes us late, and not early for good.
+        wall_ns = self._wall() + self.ahead_ns
+        seen_ns = self._steady()
+        passed_ns = seen_ns - self._seen_ns
+        self._told_ns = max(wall_ns, self._told_ns + passed_ns - passed_ns // SLOWER)
+        self._seen_ns = seen_ns
+        return self._told_ns
+
+    def go_on_from(self, at_ns: int) -> None:
+        """Somebody has told this time: from here on it is past. The clock was set back between two processes, say."""
+        behind_ns = at_ns - self.now_ns()
+        if behind_ns > MUCH_NS:
+            log.warning(
+                "the clock is %.0f s behind the last time that this store knows; time goes on from there, a hundredth "
+                "slower until the clock has caught up. Set the clock of this machine, or of the database",
+                behind_ns / NS,
+            )
+        self._told_ns = max(self._told_ns, at_ns)
 
     def call_at(self, at_ns: int, call: Callable[[], None]) -> Timer:
         """Call ``call`` on the running loop at ``at_ns``; at once where that is past."""
         return _LoopTimer(self, at_ns, call)
+
+
+def follow_store(clock: Clock, store: Store) -> None:
+    """Have all workers of one store tell the same time: that of the store. A clock of the user's own is left alone."""
+    if isinstance(clock, SystemClock):
+        clock.ahead_ns = store.ahead_ns()
+
+
+def go_on_from(clock: Clock, at_ns: int | None) -> None:
+    """See ``SystemClock.go_on_from``; a clock of the user's own is left alone."""
+    if at_ns is not None and isinstance(clock, SystemClock):
+        clock.go_on_from(at_ns)
 
 
 class _LoopTimer:

@@ -23,6 +23,7 @@ from durable_core.ports import Signal as StoredSignal
 from durable_core.runtime.admission import Admission, Queued
 from durable_core.runtime.attempts import Attempts
 from durable_core.runtime.callbacks import answered
+from durable_core.runtime.clock import go_on_from
 from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End
 from durable_core.runtime.lingering import Lingering, abandons, killed_by, may_go_on
@@ -201,6 +202,7 @@ class Worker:
         self.runs[record.num] = run
         self._admission.enter(run)
         run.seq = entries[-1].seq if entries else 0
+        go_on_from(self.clock, entries[-1].at_ns if entries else record.created_at_ns)  # its times never decrease
         if ending is not None:
             self._kill(run, signals[: ending + 1], lingering)
         elif killed_by(entries) is not None and not abandons(signals):

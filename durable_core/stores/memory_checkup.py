@@ -15,6 +15,15 @@ class Examined:
 
     data: "MemoryData"
 
+    async def last_seen_ns(self) -> int | None:
+        """The last time that was written; see ``Store.last_seen_ns``."""
+        data = self.data
+        times = [data.runs[num].updated_at_ns for num in list(data.runs)[-1:]]
+        if data.order:
+            run, seq = data.order[-1]
+            times += [entry.at_ns for entry in [data.journals.get(run, {}).get(seq)] if entry is not None]
+        return max(times, default=None)
+
     async def check_up(self, *, now_ns: int, deep: bool) -> Checkup:  # noqa: ARG002 - the port's
         """Look at it from outside; see ``Store.check_up``."""
         findings = (Finding("file", Level.OK, "a store in memory: nothing outlasts the process"),)

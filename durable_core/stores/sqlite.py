@@ -193,6 +193,10 @@ class SqliteStore(Local):
             return self._ask(lambda reader: reader.find(ids))
         return await self._ask_at_length(lambda reader: reader.find(ids))
 
+    async def last_seen_ns(self) -> int | None:
+        """The last time that was written; see ``Store.last_seen_ns``."""
+        return self._ask(lambda reader: reader.last_seen_ns())
+
     async def find_num(self, num: int) -> RunRecord | None:
         """The run of this number; see ``Store.find_num``."""
         return self._ask(lambda reader: reader.find_num(num))

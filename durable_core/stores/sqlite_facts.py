@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from durable_core.model.checkup import GRACE_NS, SHOWN, Facts, Group, WorkerSeen
 from durable_core.model.run import OPEN
+from durable_core.stores import sql
 from durable_core.stores.locks import is_held, worker_path
 
 TABLES = ("runs", "journal", "signals", "tombstones", "workers", "served")
@@ -17,12 +18,6 @@ DUE = f"{OPEN_RUNS} AND owner IS NULL AND paused = 0 AND status <> 'stuck' AND {
 # Once a run has a phase (it is being undone, or past its pivot), its deadline is void.
 LATE = f"{OPEN_RUNS} AND phase = '' AND deadline_at_ns <= ? AND status <> 'stuck'"
 OPEN_VERSIONS = f"SELECT name, version, count(*) FROM runs WHERE {OPEN_RUNS} GROUP BY name, version"
-NEWEST = """
-SELECT max(at_ns) FROM (
-    SELECT max(updated_at_ns) AS at_ns FROM (SELECT updated_at_ns FROM runs ORDER BY num DESC LIMIT 1)
-    UNION ALL SELECT at_ns FROM (SELECT at_ns FROM journal ORDER BY pos DESC LIMIT 1)
-)
-"""
 
 
 def facts_of(connection: sqlite3.Connection, path: str, *, now_ns: int) -> Facts:
@@ -30,7 +25,7 @@ def facts_of(connection: sqlite3.Connection, path: str, *, now_ns: int) -> Facts
     ask = connection.execute
     workers = _workers(connection, path)
     runnable = ask(f"SELECT id, {SINCE} FROM runs WHERE {DUE} ORDER BY 2, num LIMIT 1", (now_ns,)).fetchone()
-    (newest_at_ns,) = ask(NEWEST).fetchone()
+    (newest_at_ns,) = ask(sql.NEWEST).fetchone()
     (oldest_end_ns,) = ask("SELECT min(ended_at_ns) FROM runs WHERE ended_at_ns IS NOT NULL").fetchone()
     (unswept,) = ask("SELECT count(*) FROM tombstones WHERE unswept = 1").fetchone()
     return Facts(

@@ -187,6 +187,11 @@ class Reader:
             found += map(Tombstone._make, self._connection.execute(TOMBSTONES.format(marks=marks(len(some))), some))
         return found
 
+    def last_seen_ns(self) -> int | None:
+        """The last time that was written."""
+        found: int | None = self._connection.execute(sql.NEWEST).fetchone()[0]
+        return found
+
     def find_num(self, num: int) -> RunRecord | None:
         """The run of this number."""
         if not -(2**63) <= num < 2**63:  # no number of ours, and none that SQLite could bind

@@ -132,6 +132,10 @@ class FaultyStore:
         """The inner store's."""
         return self.inner.ahead_ns()
 
+    async def last_seen_ns(self) -> int | None:
+        """The last time that was written."""
+        return await self._call("question for the last time", self.inner.last_seen_ns)
+
     @property
     def secret(self) -> bytes:
         """The inner store's."""

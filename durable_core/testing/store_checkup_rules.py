@@ -61,6 +61,18 @@ class CheckupRules(Rules):
             assert await other.changed() is False
 
     @in_loop
+    async def test_the_last_time_is_that_of_the_newest_run_or_entry(self, make_store: MakeStore) -> None:
+        """Where nothing was written there is none; each store on the same data knows it, whoever wrote."""
+        async with opened(make_store, "w1", None) as (store, other):
+            assert await store.last_seen_ns() is None
+            num = await add(store, "a", created_at_ns=40)
+            assert await other.last_seen_ns() == 40
+            await store.commit(new_batch(entries=[new_entry(num, 1)._replace(at_ns=70)]))
+            assert await store.last_seen_ns() == await other.last_seen_ns() == 70
+            await add(other, "b", created_at_ns=90)
+            assert await store.last_seen_ns() == await other.last_seen_ns() == 90
+
+    @in_loop
     async def test_a_look_finds_what_nobody_takes(self, make_store: MakeStore) -> None:
         """Due for longer than a grace and unowned, or past a deadline that counts; not what is stuck or ended."""
         async with opened(make_store, "w1") as (store,):

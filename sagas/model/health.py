@@ -33,7 +33,7 @@ def _clock(facts: Facts, now_ns: int) -> Finding:
     level = Level.FAIL if facts.newest_at_ns - now_ns > MUCH_NS else Level.WARN
     behind = timedelta(seconds=(facts.newest_at_ns - now_ns) // 1_000_000_000)
     told = f"it is {behind} behind the newest row, of {at(facts.newest_at_ns):%Y-%m-%d %H:%M:%S} UTC"
-    return Finding("clock", level, told, "set the clock of this machine; until then sleeps and deadlines come late")
+    return Finding("clock", level, told, "set the clock of this machine; until then time goes on from that row's")
 
 
 def _workers(facts: Facts) -> Finding:

@@ -13,6 +13,7 @@ from durable_core.stores.postgres.address import Place
 from durable_core.stores.postgres.dial import connect
 from durable_core.stores.postgres.link import CAUGHT, Connection
 from durable_core.stores.postgres.nul import plain
+from durable_core.stores.postgres.spans import NEWEST
 from durable_core.stores.postgres.texts import NOW_NS
 
 TABLES = ("runs", "journal", "signals", "tombstones", "workers", "served")
@@ -37,11 +38,6 @@ WHERE {OPEN_RUNS} AND NOT EXISTS (
 )
 GROUP BY name, version
 """
-NEWEST = """
-SELECT greatest(
-    (SELECT updated_at_ns FROM {s}.runs ORDER BY num DESC LIMIT 1),
-    (SELECT at_ns FROM {s}.journal ORDER BY pos DESC LIMIT 1)
-)"""
 ROOM = """
 SELECT current_setting('max_connections')::int8
         - (SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'client%'),

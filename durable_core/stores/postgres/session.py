@@ -29,7 +29,7 @@ from durable_core.stores.postgres.offset import Offset, steady_s
 from durable_core.stores.postgres.purge import Purger
 from durable_core.stores.postgres.reader import Reader, to_run
 from durable_core.stores.postgres.signals import Post
-from durable_core.stores.postgres.spans import Spans
+from durable_core.stores.postgres.spans import NEWEST, Spans
 from durable_core.stores.postgres.texts import Texts
 from durable_core.stores.postgres.versions import Versions
 from durable_core.stores.postgres.watch import Answered, Leased, Watch
@@ -219,6 +219,12 @@ class PostgresSession:
     def ahead_ns(self) -> int:
         """How far the database's clock is ahead of this machine's, as last measured."""
         return self._offset.ahead_of_wall_ns()
+
+    async def last_seen_ns(self) -> int | None:
+        """The last time that was written; see ``Store.last_seen_ns``."""
+        newest = NEWEST.replace("{s}", self._texts.schema)
+        found = await self._ask("read the last time", lambda connection: connection.fetchval(newest))
+        return None if found is None else int(found)
 
     async def _measure(self, connection: Connection) -> None:
         sent_ns = self._offset.local_ns()

@@ -12,6 +12,12 @@ from durable_core.stores.postgres.reader import to_run
 from durable_core.stores.postgres.texts import ENTRY, RUN, Texts
 
 # ruff: noqa: S608 - every statement here is put together from our own column names; values are bound
+NEWEST = """
+SELECT greatest(
+    (SELECT updated_at_ns FROM {s}.runs ORDER BY num DESC LIMIT 1),
+    (SELECT at_ns FROM {s}.journal ORDER BY pos DESC LIMIT 1)
+)"""
+"""The last time that was written: of the newest run or entry."""
 TEMPLATES = {
     "owe": """
 INSERT INTO {s}.traced (worker, pos) SELECT $1, coalesce(max(pos), 0) FROM {s}.journal ON CONFLICT DO NOTHING""",
