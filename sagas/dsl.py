@@ -240,7 +240,8 @@ def saga(
     Args:
         name: what it is called wherever it is started, listed and traced.
         version: from 1. A running saga stays with the version that it began with.
-        deadline: how long a run may take before it is rolled back, a timedelta or seconds.
+        deadline: how long a run may take before it is rolled back, a timedelta or seconds. As a child, it is that part
+            which is rolled back, and its parent sees ``SagaCompensated`` with ``cause="deadline"``.
         parallel_compensation: undo in parallel what ran in parallel.
         on_compensation_failure: ``continue`` with the other compensations where one is given up, or ``halt`` at it.
     """

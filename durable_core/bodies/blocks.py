@@ -106,7 +106,7 @@ class ChildBlock:
     The caller runs the body with ``args`` and ``kwargs``, and then calls ``leave``.
     """
 
-    __slots__ = ("_core", "_scope", "_shape", "_what", "args", "key", "kwargs", "prefix")
+    __slots__ = ("_core", "_scope", "_shape", "_what", "args", "due_at_ns", "key", "kwargs", "prefix")
 
     def __init__(
         self,
@@ -117,6 +117,7 @@ class ChildBlock:
         *,
         name: str,
         version: int,
+        within_ns: int | None = None,
     ) -> None:
         self._core = core
         self._shape = shape
@@ -131,7 +132,10 @@ class ChildBlock:
         except BaseException:
             self.leave()
             raise
-        core.mark(f"{OPENED}{self.key}", {"name": name, "version": version, "input": msgspec.Raw(payload)})
+        due_at_ns = None if within_ns is None else core.due_in(within_ns)
+        told = {"name": name, "version": version, "input": msgspec.Raw(payload)}
+        self.due_at_ns = core.mark(f"{OPENED}{self.key}", told, due_at_ns=due_at_ns)
+        """When it must have ended: ``within_ns`` after its beginning, as that is in the journal."""
         self.args, self.kwargs = shape.decode(payload, what=f"{self._what}: the arguments")
 
     def stored(self, result: Any) -> bytes:

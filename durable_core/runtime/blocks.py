@@ -31,8 +31,11 @@ class Branches:
         self._fiber = fiber
         self._group: Group = structure.open_group(fiber)
 
-    def spawn(self, body: Coroutine[Any, Any, R], *, name: str | None = None) -> Branch[R]:
-        """Begin ``body`` once the caller next awaits. With ``name`` its steps have a scope of their own."""
+    def spawn(self, body: Coroutine[Any, Any, R], *, name: str | None = None, block: bool = True) -> Branch[R]:
+        """Begin ``body`` once the caller next awaits. With ``name`` its steps have a scope of their own.
+
+        ``block`` says whether it counts as nesting.
+        """
         if self._group.joined:
             body.close()
             fault = Fault(
@@ -47,7 +50,9 @@ class Branches:
             body.close()
             self._run.fault = self._run.fault or faults.mistake(self._run, wrong)
             raise self._run.fault from wrong
-        return Branch(structure.spawn(self._run, self._group, body, scope))
+        fiber = structure.spawn(self._run, self._group, body, scope)
+        fiber.nesting -= int(not block)
+        return Branch(fiber)
 
     def stop(self) -> None:
         """Let nothing new begin; ``join`` returns when what is under way has ended."""

@@ -26,6 +26,7 @@ from durable_core.runtime.blocks import Branches, ScopeBlock, Shield
 from durable_core.runtime.callbacks import AwaitCallback, AwaitFirst, PendingCallback, create
 from durable_core.runtime.clock import span_ns, to_ns
 from durable_core.runtime.commands import Command
+from durable_core.runtime.deadlines import Deadline
 from durable_core.runtime.fibers import Fiber
 from durable_core.runtime.run import Run
 from durable_core.runtime.steps import Extra, PendingStep, Perform, Reattempt
@@ -259,16 +260,22 @@ class Primitives:
 
     # -- for the layer above ---------------------------------------------------------------------------------------
 
-    def mark(self, key: str, payload: object = None, *, phase: str | None = None) -> None:
-        """Note a fact in the journal; with ``phase`` also in the run's row, durable in the same commit."""
+    def mark(
+        self, key: str, payload: object = None, *, phase: str | None = None, due_at_ns: int | None = None
+    ) -> int | None:
+        """Note a fact in the journal; with ``phase`` also in the run's row, durable in the same commit.
+
+        Returns ``due_at_ns`` as the journal has it, so that a time is fixed when it is first computed.
+        """
         run = self._run
-        _, new = run.output(
-            EntryKind.MARKED, key, 0, phase or "", None if payload is None else msgspec.json.encode(payload)
+        entry, new = run.output(
+            EntryKind.MARKED, key, 0, phase or "", None if payload is None else msgspec.json.encode(payload), due_at_ns
         )
         if phase is not None:
             run.phase = phase
             if new:
                 run.save(owner=run.shell.worker, wake_at_ns=None)
+        return entry.due_at_ns
 
     def settle(self, key: str, *, happened: bool, result: bytes | None = None) -> None:
         """Settle the unknown outcome of the step at ``key``; ``result`` is its JSON where it happened."""
@@ -276,6 +283,23 @@ class Primitives:
             EntryKind.SETTLED, key, 0, "happened" if happened else "did_not_happen", result if happened else None
         )
         self._run.steps[key].apply(entry)
+
+    def deadline(self, key: str, due_at_ns: int, call: Callable[[], None]) -> Deadline:
+        """Have ``call`` made once ``due_at_ns`` has passed, at its place in the journal and before any further step.
+
+        The journal must hold that time: see ``mark``. ``Deadline.void`` takes it back.
+        """
+        run = self._run
+        found = run.waits[key] = Deadline(run, key, self.caller(), due_at_ns, call)
+        run.unarmed += (found,)
+        return found
+
+    def due_in(self, span_ns: int) -> int:
+        """The time so long after now, for an entry that is new; on replay the recorded one counts.
+
+        Not after the last checkpoint: a process may have died right behind that, and hours have passed.
+        """
+        return self._run.shell.now_ns() + span_ns
 
     def park(self, key: str, reason: str, steps: Sequence[str] = ()) -> Command[Any]:
         """Wait for a person; the answer is what ``unpark`` was given for ``key``.

@@ -21,7 +21,7 @@ from durable_core.model.keys import Scope
 from durable_core.model.run import RunStatus
 from durable_core.model.spec import DurableFunction, StepSpec
 from durable_core.ports import Timer
-from durable_core.runtime import faults, structure
+from durable_core.runtime import deadlines, faults, structure
 from durable_core.runtime.abandoned import Restored, restore
 from durable_core.runtime.callbacks import PendingCallback, answered
 from durable_core.runtime.fibers import REFUSALS, Body, Fiber
@@ -155,6 +155,7 @@ class Run(Ledger):
             self.catch_up(inbox)
         elif self.held and not self.paused:
             self.feed(self.input(EntryKind.RESUMED, ""))
+        deadlines.before_steps(self)
         for step in self.unended():
             if not self.dead:
                 step.recover(self)

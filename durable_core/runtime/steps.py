@@ -33,7 +33,7 @@ from durable_core.model.outcome import Outcome
 from durable_core.model.record import StepRecord, StepStatus
 from durable_core.model.spec import StepSpec
 from durable_core.ports import Timer
-from durable_core.runtime import faults, structure
+from durable_core.runtime import deadlines, faults, structure
 from durable_core.runtime.commands import Command
 from durable_core.runtime.fibers import Fiber
 
@@ -480,6 +480,11 @@ class Perform(Command[R]):
 
     def issue(self, run: "Run", fiber: Fiber) -> None:
         """Announce the step, or find it in the journal."""
+        if run.waits:
+            deadlines.take_up(run)
+            if fiber.signal is not None or run.fault is not None:  # one that has passed closes this very fiber
+                run.ready.append((fiber, None, fiber.signal))
+                return
         spec = self.spec
         key = self.key or fiber.scope.key(spec.name)
         recorded = run.backlog[0].payload if run.backlog else None

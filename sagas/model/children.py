@@ -3,7 +3,7 @@
 Invariant: a child is a scope of its root's run, so it stays undoable until that ends.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -12,9 +12,11 @@ import msgspec
 from durable_core import CHILD_COMPLETED as COMPLETED
 from durable_core import CHILD_OPENED as OPENED
 from durable_core import EntryKind, JournalEntry, name_of
-from sagas.model.info import SAGA_ENDS, SagaInfo, SagaStatus, StepState, at
+from sagas.model.info import SagaInfo, SagaStatus, StepState, at
 
 COMPENSATED = "child-compensated:"
+EXPIRED = "child-deadline:"
+UNDOING = "undoing:"
 
 
 @attrs.frozen
@@ -24,6 +26,12 @@ class Child:
     key: str
     opened: JournalEntry
     closed: JournalEntry | None
+    expired: bool = False
+    """Whether its deadline has passed in time."""
+    undoing: bool = False
+    """Whether its own rollback has begun."""
+    within: str = ""
+    """The innermost child around it that was rolled back by its own failure or deadline, and this one with it."""
 
     @property
     def completed(self) -> bool:
@@ -32,8 +40,13 @@ class Child:
 
     @property
     def compensated(self) -> bool:
-        """Whether it was rolled back by its own failure."""
+        """Whether it was rolled back by its own failure or deadline."""
         return self.closed is not None and self.closed.key.startswith(COMPENSATED)
+
+    @property
+    def cause(self) -> str:
+        """Why it was rolled back, where it was so by itself."""
+        return "deadline" if self.expired else "failed"
 
 
 def children_of(entries: Sequence[JournalEntry]) -> dict[str, Child]:
@@ -42,17 +55,28 @@ def children_of(entries: Sequence[JournalEntry]) -> dict[str, Child]:
     for entry in entries:
         if entry.kind != EntryKind.MARKED:
             continue
-        if entry.key.startswith(OPENED):
-            key = entry.key.removeprefix(OPENED)
+        word, _, key = entry.key.partition(":")
+        if f"{word}:" == OPENED:
             found[key] = Child(key, entry, None)
-        for closing in (COMPLETED, COMPENSATED):
-            if entry.key.startswith(closing) and (key := entry.key.removeprefix(closing)) in found:
-                found[key] = attrs.evolve(found[key], closed=entry)
-    return found
+        elif key not in found:
+            continue
+        elif f"{word}:" in (COMPLETED, COMPENSATED):
+            found[key] = attrs.evolve(found[key], closed=entry)
+        elif f"{word}:" == EXPIRED:
+            found[key] = attrs.evolve(found[key], expired=True)
+        elif f"{word}:" == UNDOING:
+            found[key] = attrs.evolve(found[key], undoing=True)
+    return {key: attrs.evolve(child, within=_rolled_back_with(child, found)) for key, child in found.items()}
+
+
+def _rolled_back_with(child: Child, children: Mapping[str, Child]) -> str:
+    """The innermost child around ``child`` that was rolled back by itself; empty where there is none."""
+    around = [key for key, other in children.items() if child.key.startswith(f"{key}/") and other.compensated]
+    return max(around, key=len, default="")
 
 
 def _state(child: Child, *, rolled_back: bool) -> StepState:
-    if child.compensated or (rolled_back and child.completed):
+    if child.compensated or child.within or (rolled_back and child.completed):
         status = "compensated"
     elif child.completed:
         status = "succeeded"
@@ -78,9 +102,11 @@ def _result(child: Child) -> Any:
 
 def child_info(root: SagaInfo, entries: Sequence[JournalEntry], key: str) -> SagaInfo | None:
     """The child at ``key`` as a saga of its own, or None. Its end is provisional until its root ends."""
-    child = children_of(entries).get(key)
+    children = children_of(entries)
+    child = children.get(key)
     if child is None:
         return None
+    status = _status(child, root)
     opened: dict[str, Any] = msgspec.json.decode(child.opened.payload or b"{}")
     arguments: list[Any] | dict[str, Any] = opened.get("input", [])
     given = {str(place): value for place, value in enumerate(arguments)} if isinstance(arguments, list) else arguments
@@ -90,8 +116,8 @@ def child_info(root: SagaInfo, entries: Sequence[JournalEntry], key: str) -> Sag
         id=f"{root.id}/{key}",
         saga=opened.get("name", ""),
         version=opened.get("version", 1),
-        status=_status(child, root),
-        cause="failed" if child.compensated else root.cause,
+        status=status,
+        cause=_cause(child, children) or root.cause,
         input=given,
         result=_result(child),
         created_at=at(child.opened.at_ns),
@@ -127,11 +153,20 @@ def _begun(entries: Sequence[JournalEntry]) -> dict[str, int]:
     return begun
 
 
+def _cause(child: Child, children: Mapping[str, Child]) -> str | None:
+    """Why a child was or is undone: its own cause, or that of a child around it; None where it is its root's."""
+    if child.compensated or child.undoing:
+        return child.cause
+    return children[child.within].cause if child.within else None
+
+
 def _status(child: Child, root: SagaInfo) -> SagaStatus:
-    if child.compensated or (child.closed is not None and root.status in (SagaStatus.COMPENSATED, SagaStatus.RESOLVED)):
+    if child.compensated or child.within:
         return SagaStatus.COMPENSATED
+    if child.closed is not None and root.status in (SagaStatus.COMPENSATED, SagaStatus.RESOLVED):
+        return SagaStatus.COMPENSATED
+    if child.undoing and root.status in (SagaStatus.RUNNING, SagaStatus.WAITING):
+        return SagaStatus.COMPENSATING
     if child.completed and root.status not in (SagaStatus.COMPENSATING, SagaStatus.STUCK):
         return SagaStatus.COMPLETED
-    if root.status in SAGA_ENDS and child.closed is None:
-        return root.status
     return root.status

@@ -23,9 +23,9 @@ from durable_core import (
     Vocabulary,
     name_of,
 )
+from sagas.model.children import UNDOING
 from sagas.model.info import SAGA_ENDS, SagaStatus, query_of
 
-UNDOING = "undoing:"
 TOO_LATE = "too-late:"
 SERVING = frozenset({"compensation", "probe"})
 """The kinds of steps that are the rollback's while one is under way."""
@@ -48,13 +48,16 @@ def mark(entry: JournalEntry) -> Sequence[Meaning]:  # noqa: PLR0911 - one answe
             return [Opens(name=f"saga {name}", scope=f"{key}/", attributes=child)]
         case "child-completed:":
             return [Closes(opened=OPENED + key, name="outcome completed", attributes=_ended("completed", key))]
+        case "child-deadline:":
+            return [Notes(name="deadline", attributes={"step__key": key})]
         case "child-compensated:":
+            cause = str(_data(entry).get("cause", "failed"))
             return [
                 Closes(opened=UNDOING + key, name="compensate done"),
                 Closes(
                     opened=OPENED + key,
                     name="outcome compensated",
-                    attributes=_ended("compensated", key),
+                    attributes={**_ended("compensated", key), "cause": cause},
                     failed=True,
                 ),
             ]
@@ -164,7 +167,7 @@ SPANS = (
     SpanDoc("compensate done", "compensate", "The whole rollback"),
     SpanDoc("saga <child>", "the block around it", "A child saga began; 1 µs long, in the same trace"),
     SpanDoc("stuck", "saga <name>", "It needs a person; 1 µs long, an error"),
-    SpanDoc("<verb>", "saga <name>", "A verb came, or the deadline: `cancel`, `retry`, `deadline` ...; 1 µs long"),
+    SpanDoc("<verb>", "saga <name>", "A verb or a deadline (its own, a child's): `cancel`, `deadline` ...; 1 µs long"),
     SpanDoc("too late", "saga <name>", "A cancel or deadline came when the pivot had succeeded; 1 µs long"),
     SpanDoc("outcome <status>", "saga <name>", "The whole saga, or child saga, from beginning to end"),
 )

@@ -27,6 +27,7 @@ from durable_core import (
     SiblingFailed,
     capture,
     shown,
+    to_ns,
 )
 from sagas.errors import SagaCompensated
 from sagas.model.definition import Declared, Pivot, SagaDef, Step
@@ -34,6 +35,7 @@ from sagas.model.plan import undone
 from sagas.runtime.binding import Binder, Bound
 from sagas.runtime.blocks import map_all, refuse_nested_pivot
 from sagas.runtime.doubt import Doubt
+from sagas.runtime.parts import Part, PartExpired
 from sagas.runtime.people import hand_out, told, verdict_of
 from sagas.runtime.saga import Saga
 from sagas.runtime.undo import Undo
@@ -46,7 +48,6 @@ class Driver:
     """One run of one saga."""
 
     __slots__ = (
-        "_at_pivot",
         "_back",
         "_cause",
         "_doubt",
@@ -55,10 +56,12 @@ class Driver:
         "_known",
         "_late",
         "_undo",
+        "at_pivot",
         "binder",
         "body",
         "ctx",
         "definition",
+        "parts",
         "saga",
     )
 
@@ -74,8 +77,10 @@ class Driver:
         """The last exception of each failed step: to tell after the pivot which step to attempt again."""
         self._cause: str | None = None
         """Why the body is being closed: ``cancelled`` or ``deadline``."""
-        self._at_pivot = False
+        self.at_pivot = False
         """The pivot is in flight, or its outcome is being settled."""
+        self.parts: list[Part] = []
+        """The children under way that have a deadline, outermost first; all around the pivot, for that runs alone."""
         self._back = False
         """The rollback has begun: nothing closes the body any more."""
         self._late: str | None = None
@@ -222,7 +227,7 @@ class Driver:
             if bound is None or bound.pivot or self._forward:
                 bound = self._allowed(declared)
             step = ctx.perform(bound.spec, args, kwargs, extra=bound.extra, key=key)
-            self._at_pivot = bound.pivot
+            self.at_pivot = bound.pivot
             try:
                 result = yield step
             except OutcomeUnknown as unknown:
@@ -232,24 +237,35 @@ class Driver:
             if step is None:
                 raise
             self._errors[step.key or ""] = error
-            self._at_pivot = False
-            if self._late is not None and isinstance(declared, Pivot):
+            self.at_pivot = False
+            if isinstance(declared, Pivot):
                 yield from self._stop_after_pivot().__await__()
             raise
         if bound.pivot:
-            self._at_pivot = False
+            self.at_pivot = False
             self._forward = True
             ctx.mark("past-pivot", phase="past-pivot")
             if self._late is not None:
                 ctx.mark(f"too-late:{self._late}")
+            for part in self.parts:
+                part.pivot_succeeded()
         return result
 
     async def _stop_after_pivot(self) -> None:
-        """The cancel or deadline that came while the pivot was in flight counts: it did not happen."""
-        self._cause, self._late = self._late, None
-        if self.body is not None:
-            self.body.stop()
+        """A cancel or deadline that came while the pivot was in flight counts: that did not happen."""
+        if self._late is not None:
+            self._cause, self._late = self._late, None
+            if self.body is not None:
+                self.body.stop()
+        elif not any(part.pivot_failed() for part in self.parts):
+            return
         await self.ctx.sleep(0)  # refused: the body is closed here
+
+    def hurry_pivot(self) -> None:
+        """Something waits for the outcome of the pivot: it is not attempted again, nor begun where it was not yet."""
+        for key, spec in self.ctx.unended():
+            if spec.kind == Pivot.kind:
+                self.ctx.give_up(key)
 
     def _allowed(self, declared: Declared[..., Any]) -> Bound:
         """The step bound to this orchestrator, where the saga may run it here and now."""
@@ -271,9 +287,17 @@ class Driver:
     async def run_child(self, definition: SagaDef[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run another saga as a part of this one: its steps are this run's, so undoable until the root ends."""
         shape = self.binder.shape_of(definition)
-        child = ChildBlock(self.ctx, shape, args, kwargs, name=definition.name, version=definition.version)
+        named: dict[str, Any] = {"name": definition.name, "version": definition.version}
+        if definition.deadline is not None and not self._forward:  # past the pivot nothing is undone
+            named["within_ns"] = to_ns(definition.deadline)
+        child = ChildBlock(self.ctx, shape, args, kwargs, **named)
+        body = definition.body(self.saga, *child.args, **child.kwargs)
         try:
-            stored = child.stored(await definition.body(self.saga, *child.args, **child.kwargs))
+            result = await (body if child.due_at_ns is None else Part(self, child, child.due_at_ns).run(body))
+            stored = child.stored(result)
+        except PartExpired as expired:
+            child.leave()
+            raise await self._child_undone(child.key, child.prefix, expired, cause="deadline") from expired.__cause__
         except (Exception, SiblingFailed) as error:
             child.leave()
             self.ctx.refuse_own(error)
@@ -285,17 +309,21 @@ class Driver:
         child.leave()
         return child.completed(stored)
 
-    async def _child_undone(self, key: str, prefix: str, error: BaseException) -> BaseException:
+    async def _child_undone(
+        self, key: str, prefix: str, error: BaseException, *, cause: str = "failed"
+    ) -> BaseException:
         """A child did not come to its end: undo what it did; what its parent sees."""
         before = set(undone(self.ctx.steps()))
         await self.undo_block(key, prefix)
-        self.ctx.mark(f"child-compensated:{key}")
+        self.ctx.mark(f"child-compensated:{key}", {"cause": cause})
         if not isinstance(error, Exception):
             return error
         keys = [step for step in undone(self.ctx.steps()) if step not in before]
+        why = "its deadline has passed" if cause == "deadline" else told(error)
         return SagaCompensated(
-            f"saga {self.ctx.id}/{key} was rolled back ({told(error)}); undone: {', '.join(keys) or 'nothing'}",
+            f"saga {self.ctx.id}/{key} was rolled back ({why}); undone: {', '.join(keys) or 'nothing'}",
             saga_id=f"{self.ctx.id}/{key}",
+            cause=cause,
             compensated=keys,
         )
 
@@ -312,15 +340,13 @@ class Driver:
         elif (
             entry.key in CAUSES and not self._back and self._cause is None and self._late is None and not self._forward
         ):
-            if not self._at_pivot:
+            if not self.at_pivot:
                 self._cause = CAUSES[entry.key]
                 if self.body is not None:
                     self.body.stop()
                 return
             self._late = CAUSES[entry.key]  # whether it comes too late is the pivot's to say
-            for key, spec in self.ctx.unended():
-                if spec.kind == Pivot.kind:
-                    self.ctx.give_up(key)
+            self.hurry_pivot()
 
     def set_status(self, status: dict[str, Any]) -> None:
         """Publish details for people."""

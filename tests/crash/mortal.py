@@ -49,7 +49,12 @@ class Moment:
 
 
 def live(
-    data: MemoryData, world: World, start: Callable[[Any], Any], *sagas: SagaDef[..., Any], death: Moment | None = None
+    data: MemoryData,
+    world: World,
+    start: Callable[[Any], Any],
+    *sagas: SagaDef[..., Any],
+    death: Moment | None = None,
+    **options: Any,
 ) -> Any:
     """One process on ``data``, with an event loop of its own: what ``start`` gives, or None where it died."""
 
@@ -70,7 +75,7 @@ def live(
 
         world.before = die if death is not None and death.side == "before" else None
         world.after = die if death is not None and death.side == "after" else None
-        running = orchestrator(store, *sagas, resources=[world])
+        running = orchestrator(store, *sagas, resources=[world], **options)
         await running.__aenter__()
         working, dying = asyncio.create_task(start(running)), asyncio.create_task(died.wait())
         done, _ = await asyncio.wait({working, dying}, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
