@@ -29,6 +29,11 @@ def steady_ns() -> int:
     return time.monotonic_ns() if clock is None else time.clock_gettime_ns(clock)
 
 
+def wall_ns() -> int:
+    """What this machine's clock says, in nanoseconds since the epoch."""
+    return time.time_ns()
+
+
 class SystemClock:
     """Wall time that never goes back and never stands still.
 
@@ -40,7 +45,7 @@ class SystemClock:
         steady: nanoseconds from anywhere, which never do.
     """
 
-    def __init__(self, *, wall: Callable[[], int] = time.time_ns, steady: Callable[[], int] = steady_ns) -> None:
+    def __init__(self, *, wall: Callable[[], int] = wall_ns, steady: Callable[[], int] = steady_ns) -> None:
         self._wall = wall
         self._steady = steady
         self._told_ns = 0
