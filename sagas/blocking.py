@@ -17,7 +17,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar,
 from durable_core import DefinitionError, Span, StoreError, Takes0, Takes1, Takes2, Takes3
 from sagas.handle import SagaHandle as ServedHandle
 from sagas.model.definition import SagaDef
-from sagas.model.info import Entry, SagaInfo
+from sagas.model.info import Entry, SagaInfo, SagaStatus
 from sagas.orchestrator import Orchestrator as Served
 
 __all__ = ["Orchestrator", "SagaHandle"]
@@ -203,8 +203,12 @@ class SagaHandle(Generic[R]):
         """
         return self._home.call(lambda: self._handle.result(timeout))
 
+    def status(self) -> SagaStatus:
+        """How the saga stands, as far as it is durable. It reads one row, so it may be asked again and again."""
+        return self._home.call(self._handle.status)
+
     def info(self) -> SagaInfo:
-        """The saga as it stands, as far as it is durable."""
+        """The saga as it stands, as far as it is durable. It reads the whole journal; see ``status``."""
         return self._home.call(self._handle.info)
 
     def history(self) -> list[Entry]:

@@ -4,7 +4,7 @@ import asyncio
 from typing import Generic, TypeVar
 
 from durable_core import RunNotFound, RunRef, Span, at_home, duration
-from sagas.model.info import Entry, SagaInfo, history_of
+from sagas.model.info import Entry, SagaInfo, SagaStatus, history_of
 from sagas.observer import not_found
 from sagas.operators import Operators
 
@@ -56,8 +56,18 @@ class SagaHandle(Generic[R]):
             return await orchestrator.answer(ref, outcome)  # type: ignore[no-any-return]
         return await orchestrator.answer_of_child(ref, self._child, outcome)  # type: ignore[no-any-return]
 
+    async def status(self) -> SagaStatus:
+        """How the saga stands, as far as it is durable. It reads one row, so it may be asked again and again.
+
+        The status of a child saga is read off its root's journal.
+
+        Raises:
+            SagaNotFound: it was purged.
+        """
+        return await self._orchestrator.status_of(self._ref, self._child)
+
     async def info(self) -> SagaInfo:
-        """The saga as it stands, as far as it is durable."""
+        """The saga as it stands, as far as it is durable. It reads the whole journal; see ``status``."""
         return await self._orchestrator.info(self.id)
 
     async def history(self) -> list[Entry]:

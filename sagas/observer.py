@@ -27,7 +27,7 @@ from durable_core import (
     rebuild,
 )
 from sagas.errors import SagaCompensated, SagaKilled, SagaNotFound, SagaStuck
-from sagas.model.children import child_info, within
+from sagas.model.children import child_info, status_of_child, undone_in, within
 from sagas.model.definition import SagaDef
 from sagas.model.info import SagaInfo, SagaStatus, cause_of, info_of, is_saga, query_of, status_of
 from sagas.model.stuck import why
@@ -56,7 +56,7 @@ class Observer:
         saga: str | None = None,
         version: int | None = None,
         since: datetime | None = None,
-        limit: int = 100,
+        limit: int | None = 100,
         attention: bool = False,
     ) -> "list[SagaInfo]":
         """Sagas, newest first.
@@ -66,7 +66,7 @@ class Observer:
             saga: only those of this name.
             version: only those of this version.
             since: only those started at or after this time (aware).
-            limit: at most so many.
+            limit: at most so many; None is all.
             attention: only those that need a person: stuck, failing again and again, or waiting in vain for a
                 version that no worker serves.
         """
@@ -109,6 +109,22 @@ class Observer:
             raise not_found(id)
         return child
 
+    async def status_of(self, ref: RunRef, child: str) -> SagaStatus:
+        """How a saga stands: one row is read, and of a child saga (its key) the journal too.
+
+        Raises:
+            SagaNotFound: it was purged.
+        """
+        await asyncio.sleep(0)  # as in ``info``
+        record = await self._find_num(ref)
+        status = status_of(record.status, record.phase)
+        if not child:
+            return status
+        found = status_of_child(status, await self.engine.journal(ref.num), child)
+        if found is None:
+            raise not_found(f"{ref.id}/{child}")
+        return found
+
     async def _find(self, id: str) -> RunRecord:
         try:
             return await self.engine.find(id)
@@ -149,12 +165,14 @@ class Observer:
         if child.status is SagaStatus.COMPLETED:
             return child.result
         if child.status is SagaStatus.COMPENSATED:
-            undone = [state.key for state in child.steps if state.status == "compensated"]
-            raise SagaCompensated(
-                f"saga {child.id!r} was rolled back; undone: {', '.join(undone) or 'nothing had to be'}",
-                saga_id=child.id,
+            undone, skipped = undone_in(await self.engine.journal(ref.num), key)
+            raise _rolled_back(
+                child.id,
+                status=child.status.value,
                 cause=child.cause or "failed",
-                compensated=undone[::-1],
+                error=child.error,
+                undone=undone,
+                skipped=skipped,
             )
         return await self.answer(ref, outcome)
 
@@ -182,17 +200,27 @@ class Observer:
 
 def _compensated(ref: RunRef, outcome: RunOutcome) -> SagaCompensated:
     told: dict[str, list[str]] = msgspec.json.decode(outcome.output or b"{}")
-    cause = cause_of(outcome.phase) or "failed"
-    error = None if outcome.error is None else rebuild(outcome.error)
-    undone = told.get("compensated", [])
+    return _rolled_back(
+        ref.id,
+        status=status_of(outcome.status, outcome.phase).value,
+        cause=cause_of(outcome.phase) or "failed",
+        error=None if outcome.error is None else rebuild(outcome.error),
+        undone=told.get("compensated", []),
+        skipped=told.get("skipped", []),
+    )
+
+
+def _rolled_back(
+    id: str, *, status: str, cause: str, error: BaseException | None, undone: Sequence[str], skipped: Sequence[str]
+) -> SagaCompensated:
     why = f"{type(error).__name__}: {error}" if error is not None else cause
     raised = SagaCompensated(
-        f"saga {ref.id!r} was rolled back ({why}); undone: {', '.join(undone) or 'nothing had to be'}",
-        saga_id=ref.id,
-        status=status_of(outcome.status, outcome.phase).value,
+        f"saga {id!r} was rolled back ({why}); undone: {', '.join(undone) or 'nothing had to be'}",
+        saga_id=id,
+        status=status,
         cause=cause,
         compensated=undone,
-        skipped=told.get("skipped", []),
+        skipped=skipped,
     )
     raised.__cause__ = error
     return raised

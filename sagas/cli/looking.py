@@ -94,6 +94,9 @@ def _error(info: SagaInfo, record: RunRecord, entries: Sequence[JournalEntry]) -
         return error_text(record.error)
     if info.status is not SagaStatus.STUCK and not (prefix and info.status in FAILED):
         return None
+    child = children_of(entries).get(prefix)
+    if child is not None and child.error is not None:
+        return error_text(child.error)
     mine = [entry for entry in entries if not prefix or entry.key.startswith(f"{prefix}/")]
     return next((error_text(entry.error) for entry in reversed(mine) if entry.error is not None), None)
 

@@ -42,7 +42,7 @@ class Savepoint:
         self._scope.leave()
         if isinstance(error, Exception | SiblingFailed):
             self._driver.ctx.refuse_own(error)
-            await self._driver.undo_block(self._scope.key, self._scope.prefix)
+            await self._driver.undo_block(self._scope.key, self._scope.prefix, error)
 
 
 class Parallel(ParallelBlock):

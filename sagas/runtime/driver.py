@@ -164,18 +164,23 @@ class Driver:
             error=None if error is None else self._stored(error),
         )
 
-    async def undo_block(self, key: str, prefix: str) -> None:
-        """An exception has left a savepoint or a child: undo what was done in it."""
+    async def undo_block(self, key: str, prefix: str, error: BaseException) -> None:
+        """``error`` has left a savepoint or a child: undo what was done in it. Its rollback is marked with it."""
         with self.ctx.shield():
-            self.ctx.mark(f"undoing:{key}")
+            keep = isinstance(error, Exception) and not self.ctx.replaying
+            self.ctx.mark(f"undoing:{key}", {"error": msgspec.Raw(self._captured(error))} if keep else None)
             await self.doubt.settle_all(prefix)
             await self.undo.under(prefix)
 
-    def _stored(self, error: Exception) -> bytes:
-        """The failure as it is kept: the step's own where it is that one. Its frames are let go for the collector."""
+    def _captured(self, error: BaseException) -> bytes:
+        """The failure as it is kept: the step's own where it is that one."""
         steps = self.ctx.steps()
         mine = next((steps[key].error for key, seen in self._errors.items() if seen is error and key in steps), None)
-        stored = mine or capture(error)
+        return mine or capture(error)
+
+    def _stored(self, error: Exception) -> bytes:
+        """The failure as it is kept at the end. Its frames are let go for the collector."""
+        stored = self._captured(error)
         for link in _chain(error):
             link.with_traceback(None)  # a frozen exception refuses the assignment
         return stored
@@ -315,7 +320,7 @@ class Driver:
     ) -> BaseException:
         """A child did not come to its end: undo what it did; what its parent sees."""
         before = set(undone(self.ctx.steps()))
-        await self.undo_block(key, prefix)
+        await self.undo_block(key, prefix, error)
         self.ctx.mark(f"child-compensated:{key}", {"cause": cause})
         if not isinstance(error, Exception):
             return error
