@@ -32,7 +32,7 @@ class Observer:
         name: str | None = None,
         version: int | None = None,
         since: datetime | None = None,
-        limit: int = 100,
+        limit: int | None = 100,
         attention: bool = False,
     ) -> "list[RunInfo]":
         """Runs, newest first.
@@ -42,7 +42,7 @@ class Observer:
             name: only those of this durable function.
             version: only those of this version.
             since: only those started at or after this time (aware).
-            limit: at most so many.
+            limit: at most so many; None is all.
             attention: only those that need a person: stuck, or failing again and again.
         """
         records = await self.runs.select(_query(status, name, version, since, limit, attention=attention))

@@ -17,6 +17,7 @@ from durable_core import (
     CallbackAlreadyAnswered,
     CallbackClosed,
     CallbackNotFound,
+    DefinitionError,
     PayloadError,
     StoreError,
     Taken,
@@ -65,9 +66,14 @@ def callbacks(orchestrator: Orchestrator | BlockingOrchestrator, *, limit: int =
         orchestrator: entered by whoever mounts the app, before the first request; ``worker=False`` will do.
         limit: bytes that a body may have.
 
+    Raises:
+        DefinitionError: ``limit`` is no whole number from 1.
+
     >>> from sagas import Orchestrator
     >>> app = callbacks(Orchestrator("memory://", worker=False))
     """
+    if type(limit) is not int or limit < 1:
+        raise DefinitionError(f"callbacks(limit={limit!r}): give the bytes that a body may have, a whole number from 1")
     door = _Door(orchestrator, limit)
     return Starlette(
         routes=[

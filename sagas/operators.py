@@ -12,7 +12,6 @@ import msgspec
 from durable_core import (
     CallShape,
     Codec,
-    DefinitionError,
     EntryKind,
     JournalEntry,
     PayloadError,
@@ -152,7 +151,7 @@ class Operators(Observer):
         Args:
             older_than: since their end; a timedelta or seconds.
             saga: only those of this name.
-            limit: at most so many.
+            limit: at most so many; None is all.
             archive: a file to append each to, as a line of JSON that is on disk before the saga is removed.
             dry_run: only count them.
 
@@ -161,8 +160,6 @@ class Operators(Observer):
             StoreError: the store or the archive failed; what is not in the archive was not removed.
         """
         age_ns = to_ns(check_age(older_than, "purge(older_than=)"))
-        if limit is not None and limit < 0:
-            raise DefinitionError(f"purge(limit={limit}): give a number of sagas, or None for all")
         return await self.engine.purge(
             before_ns=self.engine.clock.now_ns() - age_ns + 1,
             name=saga,

@@ -30,11 +30,16 @@ def check_name(name: object, *, what: str) -> str:
 
 
 def check_id(run_id: object) -> None:
-    """Refuse an id that cannot be shown, listed or typed again."""
+    """Refuse an id that cannot be shown, listed or typed again, or that could be the address of a child."""
     if not isinstance(run_id, str) or not run_id or len(run_id) > LONGEST_ID or not run_id.isprintable():
         raise DefinitionError(
             f"the id {str(run_id)[:60]!r} cannot be used: give a text of 1 to {LONGEST_ID} printable characters; "
             "nothing was started"
+        )
+    if "/" in run_id:
+        raise DefinitionError(
+            f"the id {run_id[:60]!r} cannot be used: `/` stands between the id of a run and the key of a child in it. "
+            "Use another character, such as `-` or `:`; nothing was started"
         )
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import attrs
 
+from durable_core.errors import DefinitionError
 from durable_core.model.texts import check_text
 
 
@@ -135,6 +136,21 @@ def _check_name(_: object, __: object, name: str | None) -> None:
         check_text(name, "the name to search for")
 
 
+MOST = (1 << 63) - 1
+"""The largest number that every store can take."""
+
+
+def check_limit(_: object, __: "attrs.Attribute[Any]", value: object) -> None:
+    """Refuse a ``limit`` that is no number of runs; None is all of them. A validator for the fields that hold one."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST:
+        raise DefinitionError(
+            f"limit={value!r} is not a number of runs to take: give a whole number from 0, or None for all of them; "
+            "nothing was read or changed"
+        )
+
+
 @attrs.frozen(kw_only=True)
 class RunQuery:
     """Which runs to list or count; every given field must hold. Newest first."""
@@ -154,7 +170,8 @@ class RunQuery:
     """Only open runs that say why somebody should look (``RunRecord.reason``)."""
     at_ns: int | None = None
     """With ``attention``: also those that wait in vain at this time; see ``Store.unserved``."""
-    limit: int | None = 100
+    limit: int | None = attrs.field(default=100, validator=check_limit)
+    """At most so many; None is all."""
 
 
 def unchanged(record: RunRecord) -> RunUpdate:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import attrs
 
 from durable_core.model.entry import Entry
-from durable_core.model.run import RunQuery, RunRecord
+from durable_core.model.run import RunQuery, RunRecord, check_limit
 from durable_core.model.tombstone import EndedRun
 from durable_core.ports import Clock, Store
 from durable_core.runtime.archive_file import ArchiveFile
@@ -34,8 +34,8 @@ class Purging:
     """Runs that ended before this time."""
     name: str | None = None
     """Only runs of this function."""
-    limit: int | None = None
-    """At most so many runs."""
+    limit: int | None = attrs.field(default=None, validator=check_limit)
+    """At most so many runs; None is all."""
     id_retention_ns: int | None
     """How long their ids stay refused; None is for ever."""
     yielding: bool = False

@@ -15,7 +15,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from sagas import CallbackFailed, Orchestrator, SagaCompensated, SagaStatus, StoreError, blocking
+from sagas import CallbackFailed, DefinitionError, Orchestrator, SagaCompensated, SagaStatus, StoreError, blocking
 from sagas.asgi import callbacks
 from sagas.testing import ManualClock
 from tests.acceptance import callback_scenes as on
@@ -188,6 +188,13 @@ def test_only_post_is_taken(method: str):
         assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
 
     at_the_door("memory://", scene)
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, 1.5, "9"])
+def test_a_limit_that_is_no_number_of_bytes_is_refused(limit: Any):
+    """No app is made that would refuse every body, or fail at the first request."""
+    with pytest.raises(DefinitionError, match="limit="):
+        callbacks(Orchestrator("memory://", worker=False), limit=limit)
 
 
 def test_a_body_without_a_length_is_cut_off_at_the_limit():
