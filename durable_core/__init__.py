@@ -118,7 +118,7 @@ if TYPE_CHECKING:
     from durable_core.runtime.pulse import Pulse
     from durable_core.runtime.purge import PurgeReport
     from durable_core.runtime.settings import Settings
-    from durable_core.runtime.steps import OutcomeUnknown, Perform
+    from durable_core.runtime.steps import MANY_FAILURES, OutcomeUnknown, Perform
     from durable_core.runtime.waiters import RunOutcome
     from durable_core.stores import Migrated, migrate, open_store
     from durable_core.tracing.documents import jaeger_document, otlp_document
@@ -205,7 +205,7 @@ LATER = {
     "runtime.pulse": ("Pulse",),
     "runtime.purge": ("PurgeReport",),
     "runtime.settings": ("Settings",),
-    "runtime.steps": ("OutcomeUnknown", "Perform"),
+    "runtime.steps": ("MANY_FAILURES", "OutcomeUnknown", "Perform"),
     "runtime.waiters": ("RunOutcome",),
     "stores": ("Migrated", "migrate", "open_store"),
     "tracing.documents": ("jaeger_document", "otlp_document"),
@@ -226,6 +226,7 @@ __all__ = [
     "CURRENT",
     "DEFAULT_UNKNOWN",
     "ENDS",
+    "MANY_FAILURES",
     "METRICS",
     "Announced",
     "Answer",

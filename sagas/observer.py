@@ -157,7 +157,9 @@ class Observer:
             read_input=shape.as_mapping if shape else plain_input,
             read_result=read_result,
         )
-        return attrs.evolve(info, reason=_in_vain(record, self.engine.clock.now_ns())) if in_vain else info
+        if not in_vain:
+            return info
+        return attrs.evolve(info, reason=_in_vain(record, self.engine.clock.now_ns()), unserved=True)
 
     async def answer_of_child(self, ref: RunRef, key: str, outcome: RunOutcome) -> Any:
         """The result of a child saga once its root has ended or is stuck; plain JSON."""

@@ -4,10 +4,12 @@ Invariant: what a call reports has been committed before it returns.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
+
+import attrs
 
 from durable_core import (
     Clock,
@@ -29,12 +31,16 @@ from durable_core import (
     to_ns,
 )
 from sagas.answering import Answering
-from sagas.errors import SagaExists
+from sagas.errors import SagaExists, SagasError
 from sagas.handle import SagaHandle
+from sagas.model.attention import line_of, needs_of
+from sagas.model.children import within
 from sagas.model.definition import SagaDef
 from sagas.model.fingerprint import fingerprint
 from sagas.model.info import SagaInfo
+from sagas.model.resource import WAY_OUT
 from sagas.observer import plain
+from sagas.runtime.attention import AttentionLog
 from sagas.runtime.binding import Binder
 from sagas.runtime.driver import body_of
 
@@ -58,7 +64,7 @@ class Orchestrator(Answering):
         url: ``sqlite:///orders.db`` (a file, no server), ``postgresql://user@host/database`` (a fleet), or ``memory://``
             for tests.
         sagas: the sagas that this process serves.
-        resources: objects for the ``resource()`` parameters of steps, by type.
+        resources: objects for the ``resource()`` parameters of steps, by type; a worker needs all that its sagas want.
         worker: whether it executes sagas; False only starts and observes.
         clock: drives waits, retry delays, deadlines and step timeouts.
         concurrency: sagas that may have something under way at once.
@@ -74,8 +80,12 @@ class Orchestrator(Answering):
         tracer_provider: where spans go: a provider of OpenTelemetry's SDK. By default the global one, where the program
             has set one (``sagas.tracing.configure`` does); else nothing is traced.
         on_attention: called, at least once, when a saga gets stuck, when a step of it has failed ten times and goes on,
-            or when it has waited for 30 s (by ``clock``) for a version that no worker serves.
+            or when it has waited for 30 s (by ``clock``) for a version that no worker serves. With and without it a
+            worker logs each of these once, as an error of the logger ``sagas``.
     """
+
+    _serving = False
+    """Whether it executes sagas now, so that what they ask for must be there."""
 
     def __init__(  # noqa: PLR0913 - one option for each thing that a program may decide
         self,
@@ -108,10 +118,10 @@ class Orchestrator(Answering):
             id_retention=id_retention,
         )
         self._on_attention = on_attention
-        attend = self._attend if on_attention else None
+        self._attention_log = AttentionLog()
         tracing = _tracing(tracer_provider)
         self.engine = Runs(
-            url, settings=settings, clock=clock, on_attention=attend, on_rewritten=_rewritten, tracing=tracing
+            url, settings=settings, clock=clock, on_attention=self._attend, on_rewritten=_rewritten, tracing=tracing
         )
         self._binder = Binder(self.engine.codec, resources)
         self._registered: dict[tuple[str, int], SagaDef[..., Any]] = {}
@@ -122,7 +132,8 @@ class Orchestrator(Answering):
         """Serve another saga. Versions live side by side; the same one twice is harmless.
 
         Raises:
-            DefinitionError: it is no saga, or another one has this name and version.
+            DefinitionError: it is no saga, or another one has this name and version; or this process executes sagas,
+                and lacks a resource that its steps ask for.
         """
         if not isinstance(definition, SagaDef):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise DefinitionError(f"{definition!r} is not a saga; decorate its body with @saga(name, version=...)")
@@ -138,6 +149,8 @@ class Orchestrator(Answering):
                 f"two different sagas are named {definition.name!r} version {definition.version}: "
                 f"{place_of(known.body)} and {place_of(definition.body)}; give one another name, or a new version"
             )
+        if self._serving:
+            self._check_resources([definition])
         shape = self._binder.shape_of(definition)
         self.engine.register(
             DurableFunction(
@@ -155,16 +168,46 @@ class Orchestrator(Answering):
             log.warning("saga %r: %s", definition.name, warning)
 
     async def _attend(self, run_id: str) -> None:
+        """A saga of this process needs attention: log why, once for its steps and reason, and tell whoever asked."""
+        try:
+            record = await self._find(run_id)
+            entries = await self.engine.journal(record.num)
+            info = self._whole(record, entries, in_vain=bool(await self.engine.in_vain([record])))
+        except SagasError as error:
+            self._attention_log.once(f"saga {run_id!r} needs a person, and could not be read: {error}", saga_id=run_id)
+            return
+        for need in needs_of(info, entries, worker=self.engine.name):
+            self._attention_log.once(line_of(info, need), saga_id=run_id)
         if self._on_attention is not None:
-            await self._on_attention(await self.info(run_id))
+            await self._on_attention(attrs.evolve(info, steps=within(info, entries, prefix="")))
+
+    def _check_resources(self, definitions: Iterable[SagaDef[..., Any]]) -> None:
+        """Refuse to execute sagas whose steps ask for something that is not there: the first one would get stuck."""
+        lacking = [
+            f"saga {each.name!r} v{each.version}: {lack}" for each in definitions for lack in self._binder.lacking(each)
+        ]
+        if lacking:
+            raise DefinitionError(
+                f"this worker cannot execute its sagas, and nothing was begun: {'; '.join(lacking)}. {WAY_OUT}"
+            )
 
     async def __aenter__(self) -> Self:
+        """Open the store, and recover what an earlier process left.
+
+        Raises:
+            DefinitionError: it executes sagas, and lacks a resource that their steps ask for; nothing was opened.
+            StoreError: the store cannot be opened.
+        """
+        if self.engine.settings.worker:
+            self._check_resources(self._registered.values())
         await self.engine.__aenter__()
+        self._serving = self.engine.settings.worker
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._serving = False
         await self.engine.__aexit__(kind, error, traceback)
 
     # -- starting and looking --------------------------------------------------------------------------------------

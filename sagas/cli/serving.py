@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import attrs
 import typer
@@ -24,15 +24,11 @@ from sagas.cli import garbage, logs, screen
 from sagas.cli.address import orchestrator_at
 from sagas.cli.exits import DONE, INTERRUPTED, CommandError, tell
 from sagas.cli.layout import Piece, clean
-from sagas.cli.lists import reason_of
 from sagas.cli.modules import load, resources_of, sagas_of
 from sagas.cli.options import Common, Json, Store, common
 from sagas.cli.pulse import Endpoint, endpoint_of, lost, shown
 from sagas.cli.spans import retention_of
 from sagas.tracing import configure, flush, wanted
-
-if TYPE_CHECKING:
-    from sagas.model.info import SagaInfo
 
 log = logging.getLogger("sagas")
 
@@ -122,13 +118,6 @@ def _run(modules: Sequence[ModuleType], given: Common, limits: Limits, watch: Wa
     _leave(say)
 
 
-async def _needs_a_person(info: "SagaInfo") -> None:
-    """Tell the log, the one place where whoever runs workers looks of himself."""
-    level = logging.ERROR if info.status == "stuck" else logging.WARNING
-    told = f"saga {info.id!r} ({info.saga} v{info.version}) is {info.status} and needs a person: {reason_of(info)}"
-    log.log(level, "%s", clean(told), extra={"run_id": info.id})
-
-
 async def _serve(
     modules: Sequence[ModuleType], given: Common, limits: Limits, watch: Watch, say: Callable[[str], None]
 ) -> None:
@@ -142,7 +131,6 @@ async def _serve(
             create=True,
             sagas=sagas,
             resources=resources,
-            on_attention=_needs_a_person,
             **attrs.asdict(limits),
         )
         stop = _stop_on_signals(say)

@@ -25,6 +25,13 @@ MEANINGS: Mapping[SagaStatus, Meaning] = {
     SagaStatus.RESOLVED: Meaning("rolled back{why}, with an operator's help", "yellow"),
     SagaStatus.KILLED: Meaning("ended by an operator; nothing was undone", "red"),
 }
+UNSERVED: Mapping[SagaStatus, Meaning] = {
+    SagaStatus.RUNNING: Meaning("begun, and no worker runs it: none serves its version", "bold red"),
+    SagaStatus.WAITING: Meaning("its wait is over, and no worker goes on with it: none serves its version", "bold red"),
+    SagaStatus.PENDING: Meaning("not begun yet: no worker serves its version", "bold red"),
+    SagaStatus.COMPENSATING: Meaning("to be rolled back{why}: no worker serves its version", "bold red"),
+}
+"""What these mean where no living worker serves the saga's version."""
 CAUSES: Mapping[str | None, str] = {
     None: "",
     "failed": ", because a step or the saga's own code failed",
@@ -65,6 +72,7 @@ EVERY_SIGN = BRANCH + "".join(sign.sign for sign in SIGNS.values())
 
 def meaning(info: SagaInfo) -> Meaning:
     """What the saga's status means."""
-    text, style = MEANINGS[info.status]
+    known = MEANINGS[info.status]
+    text, style = UNSERVED.get(info.status, known) if info.unserved else known
     told = text.format(why=CAUSES.get(info.cause, f", because: {info.cause}"))
     return Meaning(f"{told}; paused by an operator: no step begins" if info.paused else told, style)

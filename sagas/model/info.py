@@ -88,6 +88,8 @@ class SagaInfo:
     """For a person: why it is stuck, and how to mend it."""
     stuck_on: tuple[str, ...] = ()
     """The steps that a person must mend, where it is stuck."""
+    unserved: bool = False
+    """It could go on, and no living worker serves its version; ``reason`` says which."""
     steps: list[StepState]
 
 

@@ -23,6 +23,11 @@ class Resource:
 
 
 RESOURCE = Resource()
+WAY_OUT = (
+    "pass exactly one of each type to Orchestrator(resources=[...]), or for `sagas worker` in the list `resources` "
+    "of a module"
+)
+"""What to do about a resource that is missing."""
 
 
 def resource() -> Any:
@@ -74,26 +79,36 @@ def fill(wanted: dict[str, Any], resources: Sequence[object], *, what: str) -> d
     Raises:
         DefinitionError: none fits, or more than one.
     """
-    return {name: _pick(name, declared, resources, what) for name, declared in wanted.items()}
+    lacking = lacks(wanted, resources, what=what)
+    if lacking:
+        raise DefinitionError("; ".join(lacking) + f"; {WAY_OUT}")
+    return {name: _fits(declared, resources)[0] for name, declared in wanted.items()}
 
 
-def _pick(name: str, declared: Any, resources: Sequence[object], what: str) -> object:
-    if isinstance(declared, str):
-        fits = [
-            item for item in resources if declared.rpartition(".")[2] in {cls.__name__ for cls in type(item).__mro__}
-        ]
-    else:
-        exact = [item for item in resources if type(item) is declared]
-        fits = exact or [item for item in resources if _is_a(item, declared)]
-    if len(fits) == 1:
-        return fits[0]
+def lacks(wanted: dict[str, Any], resources: Sequence[object], *, what: str) -> list[str]:
+    """The resource parameters of ``what`` that cannot be filled, each as a sentence; empty where all can."""
+    return [
+        _problem(name, declared, resources, what)
+        for name, declared in wanted.items()
+        if len(_fits(declared, resources)) != 1
+    ]
+
+
+def _problem(name: str, declared: Any, resources: Sequence[object], what: str) -> str:
+    count = len(_fits(declared, resources))
     shown = declared if isinstance(declared, str) else getattr(declared, "__name__", repr(declared))
     given = ", ".join(type(item).__name__ for item in resources) or "none"
-    problem = "no resource of that type was given" if not fits else f"{len(fits)} resources of that type were given"
-    raise DefinitionError(
-        f"{what} wants {name!r} of type {shown}, and {problem} (given: {given}); "
-        "pass exactly one to Orchestrator(resources=[...])"
-    )
+    problem = f"{count} resources of that type were given" if count else "no resource of that type was given"
+    return f"{what} wants {name!r} of type {shown}, and {problem} (given: {given})"
+
+
+def _fits(declared: Any, resources: Sequence[object]) -> list[object]:
+    if isinstance(declared, str):
+        return [
+            item for item in resources if declared.rpartition(".")[2] in {cls.__name__ for cls in type(item).__mro__}
+        ]
+    exact = [item for item in resources if type(item) is declared]
+    return exact or [item for item in resources if _is_a(item, declared)]
 
 
 def _is_a(item: object, declared: Any) -> bool:

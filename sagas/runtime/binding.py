@@ -1,6 +1,6 @@
 """Binds declared steps to one orchestrator: what the engine runs, and the resources that it passes along."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -10,7 +10,7 @@ from durable_core import CallShape, Codec, DefinitionError, Span, StepSpec, is_a
 from sagas.model.calling import completer
 from sagas.model.definition import Declared, Pivot, Probed, Retriable, SagaDef, Serving, Step, takes_arguments
 from sagas.model.outcome import DidNotHappen, Happened, StillUnknown
-from sagas.model.resource import fill
+from sagas.model.resource import fill, lacks
 from sagas.model.scan import Scan, scan
 
 Extra = dict[str, Any]
@@ -77,6 +77,12 @@ class Binder:
         if definition not in self._scans:
             self._scans[definition] = scan(definition)
         return self._scans[definition]
+
+    def lacking(self, definition: SagaDef[..., Any]) -> list[str]:
+        """What the steps of a saga and of its children ask for that cannot be given, as far as bodies can be read."""
+        declared = [use.what for use in self.scan(definition).uses if isinstance(use.what, Declared)]
+        asked = [(wanted, what) for step in dict.fromkeys(declared) for wanted, what in _asks(step)]
+        return [lack for wanted, what in asked for lack in lacks(wanted, self._resources, what=what)]
 
     def known_in(self, definition: SagaDef[..., Any]) -> dict[Declared[..., Any], Bound]:
         """The steps that this saga has run here, bound; the driver adds to it."""
@@ -190,6 +196,15 @@ class Binder:
             timeout_ns=_ns(serving.timeout),
             effect=False,
         )
+
+
+def _asks(declared: Declared[..., Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """The resources that a step, its compensation and its probe ask for, and what they are called."""
+    yield declared.resources, declared.what
+    if isinstance(declared, Step) and declared.compensating is not None:
+        yield declared.compensating.resources, f"the compensation of {declared.what}"
+    if isinstance(declared, Probed) and declared.probing is not None:
+        yield declared.probing.resources, f"the probe of {declared.what}"
 
 
 def _answerer(declared: Declared[..., Any], shape: CallShape) -> Callable[[Any], ProbeAnswer]:

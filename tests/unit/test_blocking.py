@@ -161,7 +161,7 @@ def public(owner: type) -> dict[str, Any]:
     return {name: getattr(owner, name) for name in names}
 
 
-PLUMBING = {"answer", "answer_of_child"}
+PLUMBING = {"answer", "answer_of_child", "status_of"}
 """What the asynchronous orchestrator has for its own handles, in the engine's words."""
 
 

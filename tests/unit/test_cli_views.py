@@ -103,6 +103,19 @@ def test_the_page_of_a_stuck_saga():
     ]
 
 
+@pytest.mark.parametrize("status", sorted(set(SagaStatus) - SAGA_ENDS))
+def test_the_page_of_a_saga_that_no_worker_serves(status: SagaStatus):
+    """The status never says that a worker runs it, or that it waits for a time, above a reason that says otherwise."""
+    reason = "saga order-17: waits for version 1 of 'place-order', which no worker serves; start a worker"
+    page = shown(saga(status, cause="failed", reason=reason, unserved=True))
+    assert f"status   {status.upper()}: " in page
+    assert "which no worker serves" in page
+    assert "a worker is running it" not in page
+    assert "until a time" not in page
+    assert "is being undone" not in page
+    assert "{" not in page
+
+
 @pytest.mark.parametrize("status", SagaStatus)
 def test_every_status_is_told_in_words(status: SagaStatus):
     """Each status has a sentence, also with each cause and when paused; nothing is left to fill in."""

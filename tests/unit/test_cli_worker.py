@@ -186,6 +186,19 @@ def test_a_stuck_saga_is_mended_from_the_command_line(place: Place):
     until(lambda: place.status("o-1") == "compensated")
 
 
+def test_show_says_that_nobody_runs_what_a_dead_worker_has_left(place: Place):
+    """After kill -9 of the only worker a saga is `running` still; `show` says that no worker runs it, and why."""
+    worker, _ = place.work("shop")
+    assert place.run("start", "slow", "--id", "s-1", "--module", "shop").returncode == 0
+    until(lambda: place.has("lingering"))
+    assert "RUNNING: a worker is running it" in place.run("show", "s-1").stdout
+    worker.kill()
+    worker.wait(LONGEST_S)
+    page = place.run("show", "s-1").stdout
+    assert "RUNNING: begun, and no worker runs it" in page
+    assert "which no worker serves" in page
+
+
 def test_a_worker_says_in_its_log_that_a_saga_needs_a_person(place: Place):
     """A saga that gets stuck is an error in the log of the worker that drove it: which, why, and what mends it."""
     worker, _ = place.work("shop", "--json")

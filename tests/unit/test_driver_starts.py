@@ -128,6 +128,7 @@ WRONG = [
     pytest.param(order, (object(),), {}, PayloadError, id="cannot be stored"),
     pytest.param(order, (1,), {"id": ""}, DefinitionError, id="empty id"),
     pytest.param(order, (1,), {"id": "a\nb"}, DefinitionError, id="unprintable id"),
+    pytest.param(order, (1,), {"id": "a/b"}, DefinitionError, id="a child's address"),
     pytest.param(order, (1,), {"id": "x" * 501}, DefinitionError, id="endless id"),
     pytest.param(order, (1,), {"trace": "follow"}, DefinitionError, id="trace"),
     pytest.param(other, ("x" * 2_000_000,), {}, PayloadError, id="too large"),
@@ -154,7 +155,7 @@ def test_an_argument_of_another_type_is_refused_where_the_saga_would_run():
     """A worker that knows the body reads its input as declared before it writes anything."""
 
     async def main() -> None:
-        async with orchestrator("memory://", order) as running:
+        async with orchestrator("memory://", order, resources=[World()]) as running:
             with pytest.raises(PayloadError, match="number"):
                 await running.start(order, "seven")  # type: ignore[arg-type]
             assert await running.count() == 0
@@ -176,7 +177,7 @@ def test_nothing_is_known_of_an_unknown_id():
     """`get` raises SagaNotFound with the id; so do the verbs."""
 
     async def main() -> None:
-        async with orchestrator("memory://", order) as running:
+        async with orchestrator("memory://", order, resources=[World()]) as running:
             for call in (running.get, running.cancel, running.retry):
                 with pytest.raises(SagaNotFound, match="nobody"):
                     await call("nobody")
@@ -204,7 +205,7 @@ def test_calls_outside_the_block_are_store_errors():
     """Not entered yet, or left: a StoreError that says so."""
 
     async def main() -> None:
-        running = orchestrator("memory://", order)
+        running = orchestrator("memory://", order, resources=[World()])
         with pytest.raises(StoreError):
             await running.start(order, 7)
         async with running:
@@ -303,11 +304,22 @@ def test_leaving_waits_for_attempts_in_flight_and_starts_nothing_new():
     async def main() -> None:
         data, world = MemoryData(), World()
         called, go_on = held(world)
-        running = orchestrator(MemoryStore(data), double, resources=[world], grace=5)
+        running = orchestrator(MemoryStore(data), double, resources=[world], grace=30)
+
+        async def let_end() -> None:
+            """Let the attempt end once the orchestrator has begun to leave, which it journals."""
+
+            async def leaving() -> bool:
+                return any(entry.kind == "suspended" for entry in data.journals[1].values())
+
+            await until(leaving, running)
+            go_on.set()
+
         async with running:
             await running.start(double, id="one")
             await within(called.wait(), running)
-            asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, go_on.set)
+            ending = asyncio.create_task(let_end())
+        await ending
         assert world.called() == {"act": 1}
         async with orchestrator(MemoryStore(data), double, resources=[world]) as running:
             assert await within((await running.get("one")).result(), running) == 3
