@@ -121,7 +121,9 @@ if TYPE_CHECKING:
     from durable_core.runtime.steps import MANY_FAILURES, OutcomeUnknown, Perform
     from durable_core.runtime.waiters import RunOutcome
     from durable_core.stores import Migrated, migrate, open_store
+    from durable_core.tracing.collector import Collector
     from durable_core.tracing.documents import jaeger_document, otlp_document
+    from durable_core.tracing.ending import AtExit
     from durable_core.tracing.fold import RunTrace, spans_of
     from durable_core.tracing.metrics import METRICS, Metric
     from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord
@@ -208,7 +210,9 @@ LATER = {
     "runtime.steps": ("MANY_FAILURES", "OutcomeUnknown", "Perform"),
     "runtime.waiters": ("RunOutcome",),
     "stores": ("Migrated", "migrate", "open_store"),
+    "tracing.collector": ("Collector",),
     "tracing.documents": ("jaeger_document", "otlp_document"),
+    "tracing.ending": ("AtExit",),
     "tracing.fold": ("RunTrace", "spans_of"),
     "tracing.metrics": ("METRICS", "Metric"),
     "tracing.span": ("SpanEvent", "SpanLink", "SpanRecord"),
@@ -231,6 +235,7 @@ __all__ = [
     "Announced",
     "Answer",
     "Answers",
+    "AtExit",
     "AttemptInfo",
     "BodyContext",
     "Branch",
@@ -249,6 +254,7 @@ __all__ = [
     "Closed",
     "Closes",
     "Codec",
+    "Collector",
     "Context",
     "DeclaredStep",
     "DefinitionError",

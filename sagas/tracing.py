@@ -8,12 +8,16 @@ Invariant: what is sent says nothing of the process that sends it, so that every
 import asyncio
 import logging
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
+import attrs
+
 from durable_core import (
     CURRENT,
+    AtExit,
     DefinitionError,
     RunNotFound,
     RunRecord,
@@ -32,9 +36,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
+    from durable_core import Collector
     from sagas.orchestrator import Orchestrator
 
-__all__ = ["StepLogs", "configure", "document", "flush", "send", "wanted"]
+__all__ = ["StepLogs", "configure", "document", "finish", "flush", "is_set", "send", "wanted"]
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 QUEUE = 20_000
@@ -47,12 +52,45 @@ NOT_INSTALLED = "traces need the exporter of OTLP to be sent; install it: pip in
 STEP_FIELDS = ("saga_id", "saga_step", "saga_attempt", "trace_id", "span_id")
 WRITERS = {"jaeger": jaeger_document, "otlp": otlp_document}
 
-_configured: "list[tuple[str | None, str, bool, TracerProvider]]" = []
+EXIT_S = 1.0
+"""How long the end of a process waits for spans of steps' own instrumentation to be taken."""
+
+
+@attrs.frozen
+class _Settings:
+    """What ``configure`` was asked for, with what the environment says put in."""
+
+    endpoint: str
+    service_name: str
+    failures: bool
+
+
+@attrs.frozen(eq=False)
+class _Configured:
+    """What this process sends traces with."""
+
+    settings: _Settings
+    provider: "TracerProvider"
+    ending: AtExit
+
+
+_configured: list[_Configured] = []
+"""At most one: a program has one global provider, for good."""
 
 
 def wanted() -> bool:
     """Whether the environment says where to send traces."""
     return any(os.environ.get(name) for name in ENDPOINTS) and not _disabled()
+
+
+def is_set() -> bool:
+    """Whether the program has a tracer provider already, be it by ``configure`` or by its own means."""
+    if "opentelemetry.sdk.trace" not in sys.modules:
+        return False
+    from opentelemetry import trace  # noqa: PLC0415 - whoever has set one has loaded it
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+
+    return isinstance(trace.get_tracer_provider(), TracerProvider)
 
 
 def configure(endpoint: str | None = None, service_name: str = SERVICE, *, failures: bool = False) -> "TracerProvider":
@@ -62,6 +100,9 @@ def configure(endpoint: str | None = None, service_name: str = SERVICE, *, failu
     The standard ``OTEL_*`` variables are honoured: endpoint, headers, timeout, sampler, resource attributes, and
     ``OTEL_SERVICE_NAME`` before ``service_name``. With ``OTEL_SDK_DISABLED=true`` nothing is sent.
 
+    It may be called again with the same settings, as when a notebook's cell is run again: then nothing changes. Other
+    settings are refused, for a process has one provider from its first call to its end.
+
     Args:
         endpoint: where the collector is, such as ``http://localhost:4318``; with a path of its own it is used as it
             stands. Default: as the environment says, else ``http://localhost:4318``.
@@ -69,14 +110,12 @@ def configure(endpoint: str | None = None, service_name: str = SERVICE, *, failu
         failures: whether a saga that the sampler left out is exported in full once it fails or is stuck.
 
     Returns:
-        The provider, also for other spans; a second call with the same arguments gives the first one's.
+        The provider, also for other spans; a second call with the same settings gives the first one's.
 
     Raises:
-        DefinitionError: the extra is not installed, the endpoint is no address, or the program has set a provider.
+        DefinitionError: the extra is not installed, the endpoint is no address, the program has set a provider of its
+            own, or has called this with other settings.
     """
-    for known_endpoint, known_name, known_failures, provider in _configured:
-        if (known_endpoint, known_name, known_failures) == (endpoint, service_name, failures):
-            return provider
     url = _checked(endpoint)
     from opentelemetry import trace  # noqa: PLC0415 - only for those who want spans
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
@@ -86,12 +125,16 @@ def configure(endpoint: str | None = None, service_name: str = SERVICE, *, failu
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     except ImportError as error:
         raise DefinitionError(NOT_INSTALLED) from error
+    resource = _resource(service_name)
+    settings = _Settings(_collector(url).url, str(resource.attributes["service.name"]), failures)
+    if _configured:
+        return _same(settings, _configured[0])
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         raise DefinitionError(
             "this program has set a tracer provider already, so sagas.tracing.configure() would not be heard; call it "
             "once and first, or leave it out: an Orchestrator uses the program's own provider"
         )
-    provider = TracerProvider(resource=_resource(service_name))
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # a library's hook may wait for half a minute
     if not _disabled():
         size = None if os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") else QUEUE
         delay_ms = None if os.environ.get("OTEL_BSP_SCHEDULE_DELAY") else DELAY_MS
@@ -101,8 +144,32 @@ def configure(endpoint: str | None = None, service_name: str = SERVICE, *, failu
     if failures:
         export_failures(provider)
     trace.set_tracer_provider(provider)
-    _configured.append((endpoint, service_name, failures, provider))
+    _configured.append(_Configured(settings, provider, AtExit(provider.shutdown, within_s=EXIT_S)))
     return provider
+
+
+def _same(asked: _Settings, known: _Configured) -> "TracerProvider":
+    """The provider that there is, where it is what is asked for."""
+    differing = [
+        f"{name}={_plain(value)!r} is asked for, and {_plain(getattr(known.settings, name))!r} is in use"
+        for name, value in attrs.asdict(asked).items()
+        if value != getattr(known.settings, name)
+    ]
+    if differing:
+        raise DefinitionError(
+            f"sagas.tracing.configure() was called before with other settings: {'; '.join(differing)}. Nothing was "
+            "changed: a process has one tracer provider from its first call to its end. Restart the process (in a "
+            "notebook: its kernel) for the new settings, or give an Orchestrator a tracer_provider of its own"
+        )
+    return known.provider
+
+
+def _plain(value: object) -> object:
+    """A setting without a password and without what may be a key."""
+    if not isinstance(value, str) or "://" not in value:
+        return value
+    parts = urlsplit(value)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 async def document(
@@ -202,11 +269,20 @@ class StepLogs(logging.Filter):
 
 
 def flush(within_s: float = 3.0) -> None:
-    """Send what steps' own instrumentation has left waiting, before a process ends; gives up after ``within_s``."""
-    for *_, provider in _configured:
-        sending = threading.Thread(target=provider.force_flush, name="last-spans", daemon=True)
+    """Send what steps' own instrumentation has left waiting, in a program that goes on; gives up after ``within_s``."""
+    for each in _configured:
+        sending = threading.Thread(target=each.provider.force_flush, name="last-spans", daemon=True)
         sending.start()
         sending.join(within_s)
+
+
+def finish() -> None:
+    """Send what steps' own instrumentation has left waiting, and nothing after it; gives up after ``EXIT_S``.
+
+    For a process that ends otherwise than Python does: it is done at the end of the interpreter, once.
+    """
+    for each in _configured:
+        each.ending()
 
 
 def _disabled() -> bool:
@@ -215,8 +291,13 @@ def _disabled() -> bool:
 
 def _direct(provider: "TracerProvider", url: str | None) -> None:
     """Have the spans of sagas sent there, past the provider's queue."""
+    export_directly(provider, _collector(url))
+
+
+def _collector(url: str | None) -> "Collector":
+    """Where to send to; default as the environment says."""
     try:
-        export_directly(provider, collector_at(url))
+        return collector_at(url)
     except ImportError as error:
         raise DefinitionError(NOT_INSTALLED) from error
     except ValueError as error:

@@ -28,6 +28,9 @@ MOST_OFFERS = 8
 """How often a request is offered that is refused for who knows what, such as with 500: for a minute and a half. Then
 its spans are tried apart."""
 
+TROUBLED_S, SILENT_S, LEAVING_DELAY_S = 1.0, 3.0, 0.2
+"""How long leaving goes on with a sink that has refused what it was offered last, and with one that does not answer;
+and how long it waits between two offers."""
 IN_A_ROW = 12
 """More refusals than it takes to halve a request down to one span: then nothing at all is taken, it seems."""
 
@@ -59,6 +62,22 @@ class Delivery:
         """How often something was refused since anything was taken."""
         self._troubled = False
         """Whether somebody has been told so."""
+        self._leaving = False
+        self._sleeping: asyncio.Future[None] | None = None
+        """What it waits by until it offers something again."""
+        self._heard_s = 0.0
+        """When the sink took something last, or was to be left, by the loop's clock."""
+
+    def leave(self) -> None:
+        """Nothing is worth waiting for any more: what waits to be offered again is offered at once."""
+        self._heard_s = asyncio.get_running_loop().time()
+        self._leaving = True
+        if self._sleeping is not None:
+            self._sleeping.cancel()
+
+    def hopeless_at_s(self) -> float:
+        """When leaving gives the sink up, by the loop's clock: soon where it takes nothing, or does not answer."""
+        return self._heard_s + (TROUBLED_S if self._fruitless else SILENT_S)
 
     async def bring(self, spans: Sequence[SpanRecord]) -> None:
         """Offer them until each is settled."""
@@ -76,7 +95,7 @@ class Delivery:
                     await self._apart(spans, answer)
                     return
                 case Refused():
-                    offers -= 1
+                    offers -= not self._leaving  # offered in haste, it is refused in haste: not for good
                     await self._wait(answer.why)
                 case Later(after_s=after_s):
                     await self._wait(answer.why, after_s)
@@ -88,6 +107,7 @@ class Delivery:
             if self._troubled:
                 log.info("spans are taken again")
             self._fruitless, self._troubled = 0, False
+            self._heard_s = asyncio.get_running_loop().time()
             tally.sent += len(spans) - answer.rejected
             if answer.rejected:
                 self._drop(answer.rejected, "the collector has kept only a part of a request", answer.why)
@@ -125,4 +145,10 @@ class Delivery:
             self._troubled = True
             log.warning("spans are not taken: %s; they stay in the journal and are offered again until they are", why)
         doubled = FIRST_DELAY_S * 2 ** min(max(self._fruitless - 1, 0), 16)
-        await asyncio.sleep(min(doubled, LONGEST_DELAY_S) if after_s is None else after_s)
+        delay_s = min(doubled, LONGEST_DELAY_S) if after_s is None else after_s
+        sleeping = asyncio.ensure_future(asyncio.sleep(min(delay_s, LEAVING_DELAY_S) if self._leaving else delay_s))
+        self._sleeping = sleeping
+        try:
+            await asyncio.wait((sleeping,))
+        finally:
+            sleeping.cancel()

@@ -93,7 +93,10 @@ class Exporter:
         )
 
     async def close(self, *, within_s: float) -> None:
-        """Export what is left, for ``within_s``; what then remains is owed, and sent by another process."""
+        """Export what is left, for ``within_s``; what then remains is owed, and sent by another process.
+
+        A sink that takes nothing, or does not answer, is given up before that; see ``Delivery.hopeless_at_s``.
+        """
         if self._pursuit is not None:
             await self._leave(self._pursuit, within_s)
             self._pursuit = None
@@ -101,7 +104,11 @@ class Exporter:
             await self._measuring.close(within_s=within_s)
 
     async def _leave(self, pursuit: Pursuit, within_s: float) -> None:
-        if not await pursuit.leave(within_s=within_s):
+        hopeless_at_s = None
+        if self._delivery is not None:
+            self._delivery.leave()
+            hopeless_at_s = self._delivery.hopeless_at_s
+        if not await pursuit.leave(within_s=within_s, hopeless_at_s=hopeless_at_s):
             self.tally.owing = True
             log.warning("%s is left before all spans were taken: the next worker that exports sends them", self._worker)
         self._hand.stop()

@@ -15,6 +15,8 @@ log = logging.getLogger("durable_core.tracing")
 
 POLL_S = 0.05
 """How often to look whether this process has written."""
+LEAVING_S = 0.1
+"""How often leaving asks whether it is hopeless."""
 AGAIN_S = 0.5
 """How long to wait after something went wrong."""
 BESIDE_AGAIN_S = 10.0
@@ -48,13 +50,24 @@ class Pursuit:
         self._leaving = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
-    async def leave(self, *, within_s: float) -> bool:
-        """Look at what is left, for ``within_s``; False where that was not enough."""
+    async def leave(self, *, within_s: float, hopeless_at_s: Callable[[], float] | None = None) -> bool:
+        """Look at what is left, for ``within_s``; False where that was not enough.
+
+        Args:
+            within_s: the longest time.
+            hopeless_at_s: when it is given up before that, by the loop's clock, as things stand when it is asked.
+        """
         self._leaving.set()
-        try:
-            await asyncio.wait_for(self._task, within_s)
-        except TimeoutError:
-            return False
+        loop, task = asyncio.get_running_loop(), self._task
+        longest_s = loop.time() + within_s
+        while not task.done():
+            until_s = longest_s if hopeless_at_s is None else min(longest_s, hopeless_at_s())
+            if loop.time() >= until_s:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                return False
+            await asyncio.wait((task,), timeout=min(until_s - loop.time(), LEAVING_S))
+        await task
         return True
 
     async def _follow(self) -> None:

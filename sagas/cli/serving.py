@@ -28,7 +28,7 @@ from sagas.cli.modules import load, resources_of, sagas_of
 from sagas.cli.options import Common, Json, Store, common
 from sagas.cli.pulse import Endpoint, endpoint_of, lost, shown
 from sagas.cli.spans import retention_of
-from sagas.tracing import configure, flush, wanted
+from sagas.tracing import configure, finish, is_set, wanted
 
 log = logging.getLogger("sagas")
 
@@ -110,11 +110,11 @@ def worker(
 
 def _run(modules: Sequence[ModuleType], given: Common, limits: Limits, watch: Watch) -> None:
     """Serve until asked to stop; spans are sent where the environment says so."""
-    if wanted():
+    if wanted() and not is_set():
         configure()
     say = log.info if given.json else tell  # a log that is an object a line has no other lines in it
     asyncio.run(_serve(modules, given, limits, watch, say))
-    flush()
+    finish()
     _leave(say)
 
 
