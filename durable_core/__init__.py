@@ -107,6 +107,7 @@ if TYPE_CHECKING:
     from durable_core.ports import Clock, Ids, Store
     from durable_core.runs import Runs
     from durable_core.runtime.answers import Answers
+    from durable_core.runtime.attention import AttentionLog
     from durable_core.runtime.blocks import Branches
     from durable_core.runtime.callbacks import PendingCallback
     from durable_core.runtime.clock import to_ns
@@ -196,6 +197,7 @@ LATER = {
     "ports": ("Clock", "Ids", "Store"),
     "runs": ("Runs",),
     "runtime.answers": ("Answers",),
+    "runtime.attention": ("AttentionLog",),
     "runtime.blocks": ("Branches",),
     "runtime.callbacks": ("PendingCallback",),
     "runtime.clock": ("to_ns",),
@@ -237,6 +239,7 @@ __all__ = [
     "Answers",
     "AtExit",
     "AttemptInfo",
+    "AttentionLog",
     "BodyContext",
     "Branch",
     "Branches",

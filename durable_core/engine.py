@@ -19,6 +19,7 @@ from durable_core.model.startable import Takes0, Takes1, Takes2, Takes3
 from durable_core.operators import Operators
 from durable_core.ports import Clock
 from durable_core.runs import Runs
+from durable_core.runtime.attention import AttentionLog
 from durable_core.runtime.home import at_home
 from durable_core.runtime.settings import Settings
 from durable_core.tracing.wanted import spans_wanted
@@ -47,6 +48,7 @@ class Engine(Operators):
         store_timeout: how long a call waits for a store that fails before it raises ``StoreError``.
         max_crashes: after so many deaths of the process within one step its run is stuck.
         on_attention: called, at least once, when a run gets stuck, or a step of it has failed ten times and goes on.
+            With and without it a worker logs each of these once, as an error of the logger ``durable_core``.
         tracer_provider: where spans go: a provider of OpenTelemetry's SDK. By default the global one, where the program
             has set one; else nothing is traced.
 
@@ -72,8 +74,9 @@ class Engine(Operators):
             worker=worker, concurrency=concurrency, grace=grace, store_timeout=store_timeout, max_crashes=max_crashes
         )
         self._on_attention = on_attention
-        attend = self._attend if on_attention else None
-        self.runs = Runs(url, settings=settings, clock=clock, on_attention=attend, tracing=_tracing(tracer_provider))
+        self._attention_log = AttentionLog()
+        tracing = _tracing(tracer_provider)
+        self.runs = Runs(url, settings=settings, clock=clock, on_attention=self._attend, tracing=tracing)
         self._binder = Binder(self.runs.codec)
         self._registered: dict[tuple[str, int], Durable[..., Any]] = {}
         for function in functions:
@@ -105,8 +108,13 @@ class Engine(Operators):
         await self.runs.__aexit__(kind, error, traceback)
 
     async def _attend(self, run_id: str) -> None:
+        """A run of this process needs a person: log why, once for its reason, and tell whoever asked."""
+        info = await self.info(run_id)
+        if info.reason is not None:
+            line = f"run {info.id!r} ({info.name} v{info.version}) is {info.status} and needs a person: {info.reason}"
+            self._attention_log.once(line, run_id=run_id)
         if self._on_attention is not None:
-            await self._on_attention(await self.info(run_id))
+            await self._on_attention(info)
 
     @overload
     async def start(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overlo
 import attrs
 
 from durable_core import (
+    AttentionLog,
     Clock,
     DefinitionError,
     DurableFunction,
@@ -40,7 +41,6 @@ from sagas.model.fingerprint import fingerprint
 from sagas.model.info import SagaInfo
 from sagas.model.resource import WAY_OUT
 from sagas.observer import plain
-from sagas.runtime.attention import AttentionLog
 from sagas.runtime.binding import Binder
 from sagas.runtime.driver import body_of
 
@@ -118,7 +118,7 @@ class Orchestrator(Answering):
             id_retention=id_retention,
         )
         self._on_attention = on_attention
-        self._attention_log = AttentionLog()
+        self._attention_log = AttentionLog(log)
         tracing = _tracing(tracer_provider)
         self.engine = Runs(
             url, settings=settings, clock=clock, on_attention=self._attend, on_rewritten=_rewritten, tracing=tracing
@@ -174,10 +174,10 @@ class Orchestrator(Answering):
             entries = await self.engine.journal(record.num)
             info = self._whole(record, entries, in_vain=bool(await self.engine.in_vain([record])))
         except SagasError as error:
-            self._attention_log.once(f"saga {run_id!r} needs a person, and could not be read: {error}", saga_id=run_id)
+            self._attention_log.once(f"saga {run_id!r} needs a person, and could not be read: {error}", run_id=run_id)
             return
         for need in needs_of(info, entries, worker=self.engine.name):
-            self._attention_log.once(line_of(info, need), saga_id=run_id)
+            self._attention_log.once(line_of(info, need), run_id=run_id)
         if self._on_attention is not None:
             await self._on_attention(attrs.evolve(info, steps=within(info, entries, prefix="")))
 

@@ -10,6 +10,9 @@ from typing import Any
 
 log = logging.getLogger("durable_core")
 
+MOST_LOGGED = 10_000
+"""Lines that a process remembers, so as not to log one again."""
+
 
 class Attention:
     """The calls under way to one listener; without a listener nothing happens."""
@@ -60,3 +63,24 @@ class Attention:
         self._leaving = True
         if self._telling:
             await asyncio.gather(*self._telling, return_exceptions=True)
+
+
+class AttentionLog:
+    """What one process has logged of runs that need a person: each line once, as an error."""
+
+    __slots__ = ("_lines", "_logger")
+
+    def __init__(self, logger: logging.Logger = log) -> None:
+        self._logger = logger
+        self._lines: dict[str, None] = {}
+        """The latest last."""
+
+    def once(self, line: str, *, run_id: str) -> None:
+        """Log ``line`` unless it was; what a terminal would act upon is spelled out."""
+        shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+        if shown not in self._lines:
+            self._logger.error("%s", shown, extra={"run_id": run_id})
+        self._lines.pop(shown, None)
+        self._lines[shown] = None
+        if len(self._lines) > MOST_LOGGED:
+            del self._lines[next(iter(self._lines))]

@@ -405,7 +405,6 @@ class Run(Ledger):
         self.fault = None
         self.status = RunStatus.STUCK
         self.reason = str(fault)
-        log.error("%s", fault)
         # A remark: it is kept for people, never replayed, so that the run can go on once the code is mended.
         about = json_encode({"steps": fault.about}) if fault.about else None
         self.input(EntryKind.FAULTED, fault.step, fault.since, type(fault).__name__, about, capture(fault))

@@ -64,9 +64,8 @@ def _failing(saga_id: str, entry: JournalEntry) -> Need:
 
 
 def line_of(info: SagaInfo, need: Need) -> str:
-    """One line for a log."""
+    """What to log of it."""
     reason = need.reason.removeprefix(f"saga {info.id}: ")
     unnamed = [key for key in need.steps if key not in reason]
     about = f" (step {', '.join(map(repr, unnamed))})" if unnamed else ""
-    told = f"saga {info.id!r} ({info.saga} v{info.version}) {need.what} and needs a person: {reason}{about}"
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in told)
+    return f"saga {info.id!r} ({info.saga} v{info.version}) {need.what} and needs a person: {reason}{about}"

@@ -134,6 +134,7 @@ def test_code_that_does_not_fit_is_logged(place: Place, caplog: pytest.LogCaptur
             handle = await running.get("o")
             await reaches(handle, running, "stuck")
         (line,) = [line for line in errors(caplog) if "other_step" in line]
+        assert [record.name for record in caplog.records if "other_step" in record.getMessage()] == ["sagas"]
         assert "'o' (trip v1) is stuck" in line
         assert "retry the run" in line
 

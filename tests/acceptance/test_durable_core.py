@@ -851,6 +851,35 @@ def test_code_that_does_not_fit_parks_its_run_before_any_effect(url: str):
     assert world.calls == ["x", "old"]
 
 
+@pytest.mark.parametrize("listening", [True, False])
+def test_what_needs_a_person_is_logged_once(url: str, caplog: pytest.LogCaptureFixture, listening: bool):  # noqa: FBT001
+    """A stuck run is one error of the logger `durable_core`, with the reason, beside `on_attention` and without it."""
+
+    @durable("changing", version=1)
+    async def other(ctx: Context) -> str:
+        return await ctx.step(work, "other")
+
+    async def listener(info: RunInfo) -> None: ...
+
+    async def main() -> None:
+        clock = ManualClock()
+        async with Engine(url, [changed(patched=False, waits=True)], clock=clock) as engine:
+            await engine.start("changing", id="a")
+            await clock.idle()
+        async with Engine(url, [other], clock=clock, on_attention=listener if listening else None) as engine:
+            await clock.advance(DAY)
+            with pytest.raises(RunStuck):
+                await (await engine.get("a")).result(10)
+            await engine.retry("a")
+            with pytest.raises(RunStuck):
+                await (await engine.get("a")).result(10)
+
+    asyncio.run(main())
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert line.startswith("run 'a' (changing v1) is stuck and needs a person: run a of changing v1, entry #1: ")
+    assert "retry the run" in line
+
+
 def test_a_step_that_crashes_its_process_again_and_again_is_stuck_until_retried(url: str):
     """After `max_crashes` the run is stuck on that step; `retry` attempts it afresh, under the same key."""
 
