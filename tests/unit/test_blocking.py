@@ -203,7 +203,7 @@ def test_a_saga_from_a_script(running: Orchestrator):
     handle = running.start(double, 21, id="answer")
     assert handle.result(timeout=PATIENCE_S) == 42
     assert handle.id == "answer"
-    assert handle.info().status is SagaStatus.COMPLETED
+    assert handle.status() is handle.info().status is SagaStatus.COMPLETED
     assert handle.history()[-1].kind == "ended"
     assert running.get("answer").result() == 42
     assert running.info("answer").steps[0].result == 42
