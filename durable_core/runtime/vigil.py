@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from durable_core.model.run import RunRef
 from durable_core.ports import Clock, Store, Timer
+from durable_core.runtime.clock import SystemClock
 
 GRACE_NS = 30_000_000_000
 """How long a run waits in vain before anybody is told, by the engine's clock."""
@@ -27,6 +28,8 @@ class Vigil:
         self._looking = False
         self._store = store
         self._clock = clock
+        # Who moves time by hand waits for each look: a pause would be real time, and there is no load to spare.
+        self._share = SHARE if isinstance(clock, SystemClock) else 0
         self._tell = tell
         self._poke = poke
         self._since: dict[int, int] = {}
@@ -58,7 +61,7 @@ class Vigil:
             raise
         finally:
             self._looking = False
-        self._not_before = loop.time() + (loop.time() - began) * SHARE
+        self._not_before = loop.time() + (loop.time() - began) * self._share
 
     def _judge(self, waiting: list[RunRef]) -> None:
         now_ns = self._clock.now_ns()

@@ -1,0 +1,40 @@
+"""How often a worker asks the store for runs that no worker serves."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from durable_core.model.run import RunRef
+from durable_core.runtime.clock import SystemClock
+from durable_core.runtime.vigil import Vigil
+from durable_core.stores.memory import MemoryStore
+from durable_core.testing import ManualClock
+
+
+class Slow(MemoryStore):
+    """Takes a second for each answer, by the loop's clock, and counts them."""
+
+    asked = 0
+
+    async def unserved(self, *, now_ns: int) -> list[RunRef]:
+        self.asked += 1
+        return await super().unserved(now_ns=now_ns)
+
+
+@pytest.mark.parametrize(("clock", "asked"), [(ManualClock, 3), (SystemClock, 1)])
+def test_a_look_is_put_off_by_the_time_that_the_last_one_took(clock: Any, asked: int):
+    """Under the system clock it spends a small share of the time on it. Where a test moves time none is put off."""
+
+    async def main() -> None:
+        store = Slow()
+        await store.open(worker="w")
+        vigil = Vigil(store, clock(), tell=lambda _: None, poke=lambda: None)
+        asyncio.get_running_loop().time = lambda: float(store.asked)  # type: ignore[method-assign]
+        for _ in range(3):
+            vigil.stir()
+            await vigil.look()
+        assert store.asked == asked
+        assert vigil.busy == (asked == 1)
+
+    asyncio.run(main())
