@@ -138,6 +138,7 @@ if TYPE_CHECKING:
         Vocabulary,
     )
     from durable_core.tracing.wanted import spans_wanted
+    from durable_core.tracing.whole import whole_spans
     from durable_core.tracing.wiring import (
         Tracing,
         bring_spans,
@@ -220,6 +221,7 @@ LATER = {
     "tracing.span": ("SpanEvent", "SpanLink", "SpanRecord"),
     "tracing.vocabulary": ("Closes", "Ending", "Meaning", "Notes", "Opens", "StepWords", "Vocabulary"),
     "tracing.wanted": ("spans_wanted",),
+    "tracing.whole": ("whole_spans",),
     "tracing.wiring": ("Tracing", "bring_spans", "collector_at", "export_directly", "export_failures", "tracing_with"),
 }
 """The other names, by the module that they are loaded from once they are asked for: few programs need them all."""
@@ -397,6 +399,7 @@ __all__ = [
     "tracing_with",
     "waits_of",
     "watched",
+    "whole_spans",
 ]
 
 

@@ -6,6 +6,8 @@ Invariant: on exit nothing is under way any more, and whoever still waits for a 
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -16,6 +18,7 @@ from durable_core.model.entry import Entry
 from durable_core.model.run import ENDS, RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.model.texts import is_text
+from durable_core.model.worker import worker_name
 from durable_core.ports import Clock, Ids, Store
 from durable_core.runtime.announcing import Announcer, Rewritten, warn
 from durable_core.runtime.attention import Attention
@@ -110,7 +113,7 @@ class Kernel:
 
     def _new_name(self) -> str:
         """The name of this worker from now on; it never had one of that name before."""
-        self.name = f"w-{self.ids.name()}"
+        self.name = worker_name(self.ids.name(), host=socket.gethostname(), pid=os.getpid())
         return self.name
 
     # -- life ------------------------------------------------------------------------------------------------------

@@ -346,16 +346,16 @@ class TraceContext(Protocol):
         """What a run that begins here stores of its trace; see ``NewRun.traceparent``."""
         ...
 
-    def enter(self, told: Callable[[], tuple[int, int, bool]]) -> Any:
+    def enter(self, told: Callable[[], tuple[int, int, bool]], now_ns: Callable[[], int]) -> Any:
         """Make a step's span the current one for the code that runs in this context; returns what ``leave`` wants.
 
         ``told`` says its trace id, its span id and whether it is exported. It is called once the code asks: most steps
-        do not, and the ids cost as much as all else that is done here.
+        do not, and the ids cost as much as all else that is done here. ``now_ns`` dates what the code says.
         """
         ...
 
-    def leave(self, token: Any) -> None:
-        """The step is over."""
+    def leave(self, token: Any) -> bytes | None:
+        """The step is over; what its code has said on its span, as ``durable_core.model.said`` has it."""
         ...
 
 

@@ -19,9 +19,9 @@ from durable_core import (
     CURRENT,
     AtExit,
     DefinitionError,
+    JournalEntry,
     RunNotFound,
     RunRecord,
-    SpanRecord,
     bring_spans,
     collector_at,
     export_directly,
@@ -29,6 +29,7 @@ from durable_core import (
     jaeger_document,
     otlp_document,
     spans_of,
+    whole_spans,
 )
 from sagas.model.spans import VOCABULARY
 
@@ -178,12 +179,15 @@ async def document(
     """A saga's whole trace as far as it is durable, as plain JSON: Jaeger's own, or OTLP's. Jaeger's page opens either.
 
     It is made from the journal, so it needs no collector, and neither tracing nor a worker here. Its ids are those of
-    the spans that workers send. The trace of a child saga is that of its root.
+    the spans that workers send. But each part that has ended is one span with its true times and status, where workers
+    send two: a short one at its start, and one that tells the whole at its end. Attempts under way last up to now.
+    The trace of a child saga is that of its root.
 
     Raises:
         SagaNotFound: no saga has this id.
     """
-    spans = await _spans(orchestrator, id)
+    record, entries = await _journal(orchestrator, id)
+    spans = whole_spans(record, entries, now_ns=orchestrator.engine.clock.now_ns(), vocabulary=VOCABULARY)
     return WRITERS[form](spans, service=service_name, scope=VOCABULARY.scope)
 
 
@@ -218,16 +222,18 @@ async def send(
 
     provider = TracerProvider(resource=_resource(service_name), shutdown_on_exit=False)
     _direct(provider, None if endpoint is None else _url(endpoint))
-    spans = await _spans(orchestrator, id)
+    record, entries = await _journal(orchestrator, id)
+    spans = spans_of(record, entries, vocabulary=VOCABULARY)
     async with asyncio.timeout(within_s):
         tally = await bring_spans(spans, provider, VOCABULARY)
     return tally.sent, tally.dropped
 
 
-async def _spans(orchestrator: "Orchestrator", id: str) -> list[SpanRecord]:
+async def _journal(orchestrator: "Orchestrator", id: str) -> tuple[RunRecord, list[JournalEntry]]:
+    """The saga's row, or that of its root, and what is durable of its journal."""
     await orchestrator.get(id)
     record = await _root(orchestrator, id)
-    return spans_of(record, await orchestrator.engine.journal(record.num), vocabulary=VOCABULARY)
+    return record, await orchestrator.engine.journal(record.num)
 
 
 async def _root(orchestrator: "Orchestrator", id: str) -> RunRecord:

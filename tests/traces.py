@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from durable_core import JournalEntry, RunRecord, SpanRecord, spans_of
+from durable_core import JournalEntry, RunRecord, SpanRecord, spans_of, whole_spans
 from durable_core.model.run import RunQuery
 from durable_core.stores.memory import MemoryStore
 from durable_core.stores.sqlite import SqliteStore
@@ -23,20 +23,40 @@ PREFIXES = 3
 """From how many places of its journal a saga's spans are tried; all of them would cost the square of its length."""
 
 spans = partial(spans_of, vocabulary=VOCABULARY)
+whole = partial(whole_spans, vocabulary=VOCABULARY)
 
 
 def check_trace(record: RunRecord, entries: list[JournalEntry], *, prefixes: int = PREFIXES) -> list[SpanRecord]:
     """One saga's spans: by Jaeger's rules, and the same whoever exports them, whenever and however often."""
-    whole = spans(record, entries)
-    about = "\n".join(f"{span.name}: {dict(span.attributes)}" for span in whole)
-    assert not broken_rules(whole), f"{broken_rules(whole)}\n{about}\n{_told(entries)}"
-    assert spans(record, entries) == whole, "exported twice, they differ"
+    sent = spans(record, entries)
+    _check_rules(sent, entries)
+    assert spans(record, entries) == sent, "exported twice, they differ"
+    check_document(record, entries, sent)
     step = max(1, len(entries) // (prefixes + 1))
     for length in range(step, len(entries), step):
         since = entries[length - 1].seq
-        both = spans(record, entries[:length]) + spans(record, entries, since)
-        assert both == whole, f"another worker, from entry {since} on, exports others"
-    return whole
+        before = spans(record, entries[:length])
+        assert before + spans(record, entries, since) == sent, f"another worker, from entry {since} on, exports others"
+        check_document(record, entries[:length], before)
+    return sent
+
+
+def check_document(record: RunRecord, entries: list[JournalEntry], sent: list[SpanRecord]) -> None:
+    """The saga as a document, ended or not: by the same rules, with the ids that are sent, nothing told twice."""
+    told = whole(record, entries, now_ns=entries[-1].at_ns if entries else 0)
+    _check_rules(told, entries)
+    under_way = {span.span_id for span in told if span.name.endswith(" (running)")}
+    assert {span.span_id for span in told} - under_way <= {span.span_id for span in sent}
+    assert not under_way & {span.span_id for span in sent}
+    if any(entry.kind == "ended" for entry in entries) and not told[0].holds:
+        assert told[0].end_ns >= max(span.end_ns for span in told)
+        assert not under_way, "what has ended has nothing under way"
+
+
+def _check_rules(found: list[SpanRecord], entries: list[JournalEntry]) -> None:
+    broken = broken_rules(found)
+    about = "\n".join(f"{span.name}: {dict(span.attributes)}" for span in found)
+    assert not broken, f"{broken}\n{about}\n{_told(entries)}"
 
 
 def _told(entries: list[JournalEntry]) -> str:

@@ -75,6 +75,7 @@ class EntryKind(StrEnum):
 
     An attempt that returned after its run got stuck is noted with its outcome (see ``LATE``) as ``label``: whoever
     undoes or retries the run takes it from here.
+    What a step's own code has said on its span is noted right before the attempt's end (``durable_core.model.said``).
     """
 
 

@@ -12,6 +12,8 @@ Mode = Literal["link", "join", "self"]
 
 _STORED = re.compile(r"(link|join|self):00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _SAMPLED = 1
+ATTEMPT = "attempt"
+"""The kind of a span that is an attempt."""
 
 
 class Origin(NamedTuple):
@@ -61,10 +63,24 @@ def span_id_of(uid: bytes, kind: str, key: str = "", attempt: int = 0, seq: int 
         attempt: its attempt, where it has one.
         seq: the journal entry that tells it from others like it; for an attempt, its step's intent.
     """
-    about = f"{kind}\0{key}\0{attempt}\0{seq}".encode()
-    return int.from_bytes(hashlib.blake2b(about, key=uid, digest_size=8).digest(), "big") or 1
+    return SpanIds(uid).of(kind, key, attempt, seq)
 
 
 def attempt_span_id(uid: bytes, key: str, attempt: int, intent: int) -> int:
     """The id of the span of one attempt; ``intent`` is the seq of its step's ``started`` entry."""
-    return span_id_of(uid, "attempt", key, attempt, intent)
+    return span_id_of(uid, ATTEMPT, key, attempt, intent)
+
+
+class SpanIds:
+    """The ids of one run's spans; see ``span_id_of``. For many of them: the key is taken in once."""
+
+    __slots__ = ("_keyed",)
+
+    def __init__(self, uid: bytes) -> None:
+        self._keyed = hashlib.blake2b(key=uid, digest_size=8)
+
+    def of(self, kind: str, key: str, attempt: int, seq: int) -> int:
+        """The id of a span."""
+        found = self._keyed.copy()
+        found.update(f"{kind}\0{key}\0{attempt}\0{seq}".encode())
+        return int.from_bytes(found.digest(), "big") or 1

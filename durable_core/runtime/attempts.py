@@ -147,17 +147,26 @@ class Attempts:
         except BaseException as failure:  # noqa: BLE001 - the border of the user's step: what it raises is its outcome
             error = failure
         _stop(timers)
-        self._leave(*entered)
+        said = self._leave(*entered)
         if step.latest.task is not task:
             return  # recalled while it waited for a thread
-        self._returned(step, value, error, started_at_ns)
+        self._returned(step, value, error, started_at_ns, said=said)
 
-    def _returned(self, step: "PendingStep", value: Any, error: BaseException | None, started_at_ns: int) -> None:
+    def _returned(
+        self,
+        step: "PendingStep",
+        value: Any,
+        error: BaseException | None,
+        started_at_ns: int,
+        *,
+        said: bytes | None = None,
+    ) -> None:
         """The call is over: tell its step, as the run is in memory now."""
         now = step.latest
         if isinstance(value, _NotBegun):
             self._not_begun(now, value)
             return
+        now.said = said
         doubtful = False
         if error is not None:
             error, doubtful = self._judge(now, error)
@@ -211,12 +220,12 @@ class Attempts:
         token = CURRENT.set(info)
         if self.tracing is None:
             return token, None
-        return token, self.tracing.enter(info.span)
+        return token, self.tracing.enter(info.span, self.shell.now_ns)
 
-    def _leave(self, token: contextvars.Token[AttemptInfo], traced: Any) -> None:
+    def _leave(self, token: contextvars.Token[AttemptInfo], traced: Any) -> bytes | None:
+        """The code of the attempt is over; what it has said on its span."""
         CURRENT.reset(token)
-        if self.tracing is not None:
-            self.tracing.leave(traced)
+        return None if self.tracing is None else self.tracing.leave(traced)
 
     def _undecided(self, run: "Run", step: "PendingStep", bug: Exception) -> None:
         """Nobody could say what follows an attempt: park its run."""

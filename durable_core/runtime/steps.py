@@ -31,6 +31,7 @@ from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.failure import capture, rebuild
 from durable_core.model.outcome import Outcome
 from durable_core.model.record import StepRecord, StepStatus
+from durable_core.model.said import SAID
 from durable_core.model.spec import StepSpec
 from durable_core.ports import Timer
 from durable_core.runtime import deadlines, faults, structure
@@ -45,6 +46,7 @@ MANY_FAILURES = 10
 """After so many failures of a step that is tried again somebody should look."""
 STARTED = EntryKind.STARTED.value
 SUCCEEDED = EntryKind.SUCCEEDED.value
+NOTED = EntryKind.NOTED.value
 RUNNING = StepStatus.RUNNING
 Extra = dict[str, Any]
 
@@ -92,6 +94,7 @@ class PendingStep(StepRecord):
         "kwargs",
         "overrun",
         "run",
+        "said",
         "spec",
         "stale",
         "task",
@@ -127,6 +130,8 @@ class PendingStep(StepRecord):
         """The attempt under way has passed its timeout."""
         self.heir: PendingStep | None = None
         """The same step of the run that was loaded again meanwhile: the end of the call is told to it."""
+        self.said: bytes | None = None
+        """What the code of the last attempt has said on its span."""
 
     @property
     def waiting(self) -> bool:
@@ -220,6 +225,8 @@ class PendingStep(StepRecord):
             run.shell.returned_late(self, self.late(value, error, started_at_ns, doubtful=doubtful))
             return
         run.in_flight -= 1
+        if self.said is not None:  # in the commit of the attempt's end, and right before it
+            run.input(NOTED, self.key, 0, SAID, self.said)
         if error is None:
             spec = self.spec
             shape = spec.shape

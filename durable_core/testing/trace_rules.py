@@ -11,7 +11,8 @@ def broken_rules(spans: Sequence[SpanRecord]) -> list[str]:
     """What is wrong with one run's spans, in the order in which they are exported; empty where nothing is.
 
     One trace id and one root, first. Every parent and every link's span comes before. No id twice. No span that ends
-    before it starts, or starts before its parent. Whole numbers for times, and attributes that OTLP can say.
+    before it starts, or starts before its parent, or that Jaeger would take for the work of a wrong clock. Whole
+    numbers for times, and attributes that OTLP can say.
     """
     if not spans:
         return []
@@ -39,7 +40,7 @@ def _wrong(span: SpanRecord, root: SpanRecord, known: Mapping[int, SpanRecord]) 
         yield from _wrong_place(span, known)
     for name, value in span.attributes.items():
         parts = value if isinstance(value, tuple) else (value,)
-        if any(type(part) not in (str, int, bool) for part in parts):
+        if any(type(part) not in (str, int, bool, float) for part in parts):
             yield f"has an attribute {name!r} of {value!r}"
 
 
@@ -49,9 +50,25 @@ def _wrong_place(span: SpanRecord, known: Mapping[int, SpanRecord]) -> Iterator[
         yield "is an orphan: its parent has not come before"
     elif span.start_ns < parent.start_ns:
         yield f"starts before its parent {parent.name!r}"
+    elif _seems_skewed(span, parent):
+        yield f"lies outside of its parent {parent.name!r} and is not longer: Jaeger takes its clock for wrong"
     for link in span.links:
         if link.trace_id != span.trace_id or link.span_id not in known:
             yield "links to a span that has not come before"
+
+
+def _seems_skewed(span: SpanRecord, parent: SpanRecord) -> bool:
+    """Whether Jaeger would warn of this span, or move it, as it does where no machine is known.
+
+    A child that is longer than its parent goes on after it, which is fair. One that is not must lie within its parent;
+    else Jaeger believes that another clock has made its times. Stores keep whole microseconds, so both are looked at.
+    """
+    for unit in (1, 1_000):
+        start, end = span.start_ns // unit, span.end_ns // unit
+        above, below = parent.start_ns // unit, parent.end_ns // unit
+        if end - start <= below - above and not above <= start <= end <= below:
+            return True
+    return False
 
 
 def _wrong_times(span: SpanRecord) -> Iterator[str]:

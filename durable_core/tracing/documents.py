@@ -69,8 +69,10 @@ def _tags(attributes: Mapping[str, Value]) -> Iterator[Json]:
                 yield {"key": key, "type": "int64", "value": value}
             case str():
                 yield {"key": key, "type": "string", "value": value}
+            case float():
+                yield {"key": key, "type": "float64", "value": value}
             case _:
-                yield {"key": key, "type": "string", "value": ", ".join(value)}
+                yield {"key": key, "type": "string", "value": ", ".join(map(str, value))}
 
 
 def otlp_document(spans: Iterable[SpanRecord], *, service: str, scope: str) -> Json:
@@ -118,5 +120,7 @@ def _value(value: Value) -> Json:
             return {"intValue": str(value)}
         case str():
             return {"stringValue": value}
+        case float():
+            return {"doubleValue": value}
         case _:
-            return {"arrayValue": {"values": [{"stringValue": part} for part in value]}}
+            return {"arrayValue": {"values": [_value(part) for part in value]}}

@@ -13,9 +13,10 @@ from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.keys import name_of, served
 from durable_core.model.record import ABANDON
 from durable_core.model.run import RunRecord
+from durable_core.model.said import SAID, said_in
 from durable_core.tracing.parts import Parts
 from durable_core.tracing.pen import Pen
-from durable_core.tracing.span import SpanLink, SpanRecord
+from durable_core.tracing.span import SHORT_NS, Holder, SpanLink, SpanRecord, Value
 from durable_core.tracing.steps import StepTrace
 from durable_core.tracing.vocabulary import CORE, Closes, Meaning, Notes, Opens, Vocabulary
 
@@ -43,17 +44,19 @@ def spans_of(
 class RunTrace:
     """The spans of one run, entry by entry."""
 
-    __slots__ = ("_name", "_parts", "_pen", "_root", "_steps", "_version", "_vocabulary", "_waits", "seq")
+    __slots__ = ("_parts", "_pen", "_root", "_steps", "_version", "_vocabulary", "_waits", "over", "seq")
 
     def __init__(self, record: RunRecord, vocabulary: Vocabulary = CORE) -> None:
         self._pen = Pen(record, vocabulary)
-        self._name, self._version = record.name, record.version
+        self._version = record.version
         self._vocabulary = vocabulary
-        self._root = self._pen.id("run")
+        self._root = Holder(self._pen.id("run"), 2 * SHORT_NS)
         self._parts = Parts(self._pen, self._root)
         self._steps: dict[str, StepTrace] = {}
-        self._waits: dict[str, tuple[Entry, int, int]] = {}
-        """Each wait under way: its ``armed`` entry, when it began, and its parent."""
+        self._waits: dict[str, tuple[Entry, int, Holder, int]] = {}
+        """Each wait under way: its ``armed`` entry, when it began, its parent, and the span of its beginning."""
+        self.over = False
+        """The run has ended, and has not been taken up again."""
         self.seq = 0
         """The last entry fed."""
 
@@ -61,33 +64,40 @@ class RunTrace:
         """The span that all others are under: short, so that it can be exported at the start."""
         pen, origin = self._pen, self._pen.origin
         joins = origin is not None and origin.mode == "join"
-        parent_id = origin.span_id if origin is not None and joins else None
         linked = origin is not None and origin.mode == "link"
         links = (SpanLink(origin.trace_id, origin.span_id),) if origin is not None and linked else ()
-        attributes = pen.attributes(name=self._name, version=self._version)
-        start_ns = pen.began_ns
-        name = f"{pen.prefix} {self._name}"
-        found = pen.span(name, self._root, parent_id, attributes, start_ns=start_ns, links=links)
-        return found._replace(remote_parent=True) if joins else found
+        attributes = pen.attributes(version=self._version)
+        name = f"{pen.prefix} {pen.shared[pen.names.run_name]}"
+        found = pen.span(name, self._root.span_id, None, attributes, start_ns=pen.began_ns, links=links, holds=True)
+        if origin is None or not joins:
+            return found
+        return found._replace(parent_id=origin.span_id, remote_parent=True)
 
     def feed(self, entry: Entry) -> list[SpanRecord]:
         """Take up the journal's next entry; the spans that it completes."""
         self.seq = entry.seq
-        self._pen.advance(entry.at_ns)
+        pen, at_ns = self._pen, entry.at_ns
+        if at_ns > pen.now_ns:  # noqa: PLR1730 - a call of max() for each entry is felt
+            pen.now_ns = at_ns  # by whichever clock: it does not go back
         handle = self._HANDLERS.get(entry.kind)
         return [] if handle is None else handle(self, entry)
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def _started(self, entry: Entry) -> list[SpanRecord]:
-        before = self._steps.get(entry.key)
-        found = [] if before is None else before.cut()
-        parent, scopes = self._parts.of(entry.key, entry.label)
-        found += scopes
-        serves = self._steps.get(served(entry.key)) if "~" in entry.key else None
+        key = entry.key
+        before = self._steps.get(key)
+        parent, found = self._parts.of(key, entry.label)
+        if before is not None:
+            found = before.cut() + found
+        serves = self._steps.get(served(key)) if "~" in key else None
         links = () if serves is None else self._pen.link(serves.latest)
-        self._steps[entry.key] = StepTrace(self._pen, self._vocabulary, entry, parent, links)
+        self._steps[key] = StepTrace(self._pen, self._vocabulary, entry, parent, links)
         return found
+
+    def _attempt(self, entry: Entry) -> list[SpanRecord]:
+        step = self._steps.get(entry.key)
+        return [] if step is None else step.ended(entry)
 
     def _step(self, entry: Entry) -> list[SpanRecord]:
         step = self._steps.get(entry.key)
@@ -96,27 +106,25 @@ class RunTrace:
         match entry.kind:
             case EntryKind.RETRIED | EntryKind.REOPENED:
                 return step.again(entry)
-            case EntryKind.WITHHELD:
-                step.withheld()
-            case EntryKind.TIMED_OUT:
-                step.overdue(entry)
             case EntryKind.GAVE_UP:
                 return step.given_up(entry)
             case EntryKind.SETTLED:
                 return step.settled(entry)
+            case EntryKind.TIMED_OUT:
+                step.overdue(entry)
             case _:
-                return step.ended(entry)
+                step.withheld()
         return []
 
     def _cut_all(self) -> list[SpanRecord]:
-        return [span for step in self._steps.values() for span in step.cut()]
+        return [span for step in self._steps.values() if step.open for span in step.cut()]
 
     # -- waits -----------------------------------------------------------------------------------------------------
 
     def _armed(self, entry: Entry) -> list[SpanRecord]:
         parent, found = self._parts.of(entry.key, entry.label)
-        self._waits[entry.key] = (entry, self._pen.now_ns, parent)
         span_id = self._pen.id("armed", entry.key, 0, entry.seq)
+        self._waits[entry.key] = (entry, self._pen.now_ns, parent, span_id)
         attributes = self._wait_attributes(entry, None, entry.worker)
         found.append(self._pen.span(f"wait {name_of(entry.key)} armed", span_id, parent, attributes))
         return found
@@ -125,7 +133,7 @@ class RunTrace:
         known = self._waits.pop(entry.key, None)
         if known is None:
             return []  # what was given up waited for a person
-        armed, start_ns, parent = known
+        armed, start_ns, parent, tells = known
         outcome = str(entry.kind)  # an entry of this process's own may hold a member of an enumeration
         if entry.kind == EntryKind.ANSWERED:
             outcome = str(entry.label)
@@ -134,15 +142,16 @@ class RunTrace:
         attributes = self._wait_attributes(armed, outcome, entry.worker)
         span_id = self._pen.id("wait", entry.key, 0, armed.seq)
         name = f"wait {name_of(entry.key)}"
-        return [self._pen.span(name, span_id, parent, attributes, start_ns=start_ns, end_ns=self._pen.now_ns)]
+        pen = self._pen
+        return [pen.span(name, span_id, parent, attributes, start_ns=start_ns, end_ns=pen.now_ns, tells=(tells,))]
 
-    def _wait_attributes(self, armed: Entry, outcome: str | None, worker: str) -> dict[str, Any]:
+    def _wait_attributes(self, armed: Entry, outcome: str | None, worker: str) -> dict[str, Value]:
         return self._pen.attributes(
+            worker,
             step__name=name_of(armed.key),
             step__key=armed.key,
             step__kind=armed.label,
             step__outcome=outcome,
-            worker__id=worker,
         )
 
     # -- the run itself --------------------------------------------------------------------------------------------
@@ -165,34 +174,53 @@ class RunTrace:
     def _signalled(self, entry: Entry) -> list[SpanRecord]:
         found = [self._moment(entry, entry.key, **self._vocabulary.signal(entry))]
         if entry.label == ABANDON:
+            self.over = False
             found += self._cut_all()
         return found
 
     def _moment(self, entry: Entry, name: str, /, **own: Any) -> SpanRecord:
         span_id = self._pen.id(entry.kind, entry.key, 0, entry.seq)
-        return self._pen.span(name, span_id, self._root, self._pen.attributes(worker__id=entry.worker, **own))
+        return self._pen.span(name, span_id, self._root, self._pen.attributes(entry.worker, **own))
 
     def _parked(self, entry: Entry) -> list[SpanRecord]:
-        """It is stuck. The reason is a text of exceptions, so only what it is stuck on is told."""
+        """It is stuck. The reason is a text of exceptions, so it tells what on, and the exception behind it."""
         on: tuple[str, ...] = (entry.key,) if entry.key else ()
         if entry.kind == EntryKind.PARKED:
             on = tuple(msgspec.json.decode(entry.payload or b"{}").get("steps", ()))
+        pen = self._pen
+        step = self._concerned(entry, on)
+        error = entry.error
+        if error is None and step is not None:
+            error = step.failure
         found = self._moment(entry, "stuck", stuck_on=on or None)
-        events = self._pen.exception(entry.error)
+        events = pen.exception(error)
         if events:
-            found = found._replace(
-                attributes={**found.attributes, "error.type": events[0].attributes["exception.type"]}
-            )
-        return [found._replace(failed=True, events=events)]
+            attributes = {**found.attributes, "error.type": events[0].attributes["exception.type"]}
+            found = found._replace(attributes=attributes, events=events)
+        links = () if step is None else pen.link(step.latest)
+        return [found._replace(failed=True, links=links)]
+
+    def _concerned(self, entry: Entry, on: tuple[str, ...]) -> StepTrace | None:
+        """The step whose failure it is: what serves the first one that it is stuck on, where that is what failed."""
+        for key in (entry.key, *on):
+            serving = [step for other, step in self._steps.items() if "~" in other and served(other) == key]
+            for step in (self._steps.get(key), *reversed(serving)):
+                if step is not None and step.failure is not None:
+                    return step
+        return None
 
     def _ended(self, entry: Entry) -> list[SpanRecord]:
         pen = self._pen
+        self.over = True
         found = self._cut_all()
         found += self._parts.close_all(entry)
         ending = self._vocabulary.ending(entry)
-        attributes = pen.attributes(
-            name=self._name, version=self._version, status=ending.status, worker__id=entry.worker, **ending.attributes
-        )
+        attributes = pen.attributes(entry.worker, version=self._version, status=ending.status, **ending.attributes)
+        events = pen.exception(entry.error)
+        if events:
+            attributes["error.type"] = events[0].attributes["exception.type"]
+        mark = pen.id("ended", "", 0, entry.seq)
+        found.append(pen.span(f"ended {ending.status}", mark, self._root, attributes, failed=ending.failed))
         found.append(
             pen.span(
                 f"outcome {ending.status}",
@@ -201,15 +229,33 @@ class RunTrace:
                 attributes,
                 start_ns=pen.began_ns,
                 end_ns=pen.now_ns,
-                events=pen.exception(entry.error),
+                events=events,
                 failed=ending.failed,
+                tells=(self._root.span_id, mark),
             )
         )
         return found
 
     def _noted(self, entry: Entry) -> list[SpanRecord]:
         step = self._steps.get(entry.key)
-        return [] if step is None or not entry.attempt else step.late(entry)
+        if step is None:
+            return []
+        if entry.label == SAID:
+            step.said(said_in(entry.payload))
+            return []
+        return step.late(entry) if entry.attempt else []
+
+    # -- as it stands ----------------------------------------------------------------------------------------------
+
+    def under_way(self) -> set[int]:
+        """The spans of those parts that have not ended, among those whose end is told."""
+        steps = {step.group for step in self._steps.values() if step.group is not None and not step.over}
+        root = set[int]() if self.over else {self._root.span_id}
+        return steps | self._parts.under_way() | root
+
+    def running(self, now_ns: int) -> list[SpanRecord]:
+        """The attempts under way, as far as the journal knows, up to now."""
+        return [span for step in self._steps.values() for span in step.running(now_ns)]
 
     _HANDLERS: ClassVar[Mapping[str, Callable[[Any, Entry], list[SpanRecord]]]] = {
         EntryKind.STARTED: _started,
@@ -229,9 +275,9 @@ class RunTrace:
                 EntryKind.TIMED_OUT,
                 EntryKind.GAVE_UP,
                 EntryKind.SETTLED,
-                EntryKind.SUCCEEDED,
-                EntryKind.FAILED,
             ),
             _step,
         ),
+        EntryKind.SUCCEEDED: _attempt,
+        EntryKind.FAILED: _attempt,
     }

@@ -6,8 +6,9 @@ generator of the library has a say in it.
 
 import logging
 import struct
+import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, Protocol, cast
@@ -21,6 +22,8 @@ from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace.status import Status, StatusCode
 
+from durable_core.model.failure import capture, describe
+from durable_core.model.said import STACK, Saying
 from durable_core.model.trace import Mode, Origin, span_id_of, trace_id_of
 from durable_core.tracing.answers import Accepted, Answer, Later
 from durable_core.tracing.hand import breathing
@@ -38,6 +41,8 @@ FEW_VALUES = (
     "step.attempt",
     "step.outcome",
     "worker.id",
+    "worker.host",
+    "worker.pid",
     "name",
     "version",
     "status",
@@ -47,6 +52,8 @@ FEW_VALUES = (
 _SAMPLED, _DROPPED = trace.TraceFlags(trace.TraceFlags.SAMPLED), trace.TraceFlags(trace.TraceFlags.DEFAULT)
 _NOWHERE = otel_context.Context()
 _ERROR, _UNSET = Status(StatusCode.ERROR), Status(StatusCode.UNSET)
+_SAYING = threading.Lock()
+"""A step's code may be on several threads."""
 _DIRECT: "weakref.WeakKeyDictionary[TracerProvider, SpanExporter | Posting]" = weakref.WeakKeyDictionary()
 _FAILURES: "weakref.WeakSet[TracerProvider]" = weakref.WeakSet()
 
@@ -203,11 +210,21 @@ class OtelSink:
 
 
 class _AttemptSpan(trace.NonRecordingSpan):
-    """The span of an attempt for the code that runs in it; recorded it is elsewhere, from the journal."""
+    """The span of an attempt for the code that runs in it; recorded it is elsewhere, from the journal.
 
-    def __init__(self, told: Callable[[], tuple[int, int, bool]]) -> None:
+    Attributes and events that the code sets are kept, bounded, until the attempt is over; the journal has them then.
+    Name, status and end are the attempt's own.
+    """
+
+    def __init__(
+        self, told: Callable[[], tuple[int, int, bool]], now_ns: Callable[[], int], *, unsampled_too: bool
+    ) -> None:
         super().__init__(trace.INVALID_SPAN_CONTEXT)
         self._told: Callable[[], tuple[int, int, bool]] | None = told
+        self._now_ns = now_ns
+        self._unsampled_too = unsampled_too
+        self._saying: Saying | None = None
+        self._over = False
 
     def get_span_context(self) -> trace.SpanContext:
         """Its ids; worked out when they are first asked for."""
@@ -217,8 +234,56 @@ class _AttemptSpan(trace.NonRecordingSpan):
             self._context = trace.SpanContext(trace_id, span_id, False, _SAMPLED if sampled else _DROPPED)  # noqa: FBT003
         return self._context
 
+    def is_recording(self) -> bool:
+        """Whether what is set on it is kept: until the attempt is over, where its run is exported, or may be."""
+        return not self._over and (self._unsampled_too or self.get_span_context().trace_flags.sampled)
+
+    def set_attribute(self, key: str, value: object) -> None:
+        """Keep an attribute."""
+        self.set_attributes({key: value})
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Keep attributes."""
+        if self.is_recording():
+            with _SAYING:
+                saying = self._said()
+                for name, value in attributes.items():
+                    saying.attribute(str(name), value)
+
+    def add_event(self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None) -> None:
+        """Keep an event."""
+        if self.is_recording():
+            at_ns = self._now_ns() if timestamp is None else int(timestamp)
+            with _SAYING:
+                self._said().event(str(name), at_ns, attributes or {})
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Mapping[str, Any] | None = None,
+        timestamp: int | None = None,
+        escaped: bool = False,  # noqa: FBT001, FBT002, ARG002 - the library's signature
+    ) -> None:
+        """Keep an exception as the event that OpenTelemetry has for it."""
+        told = describe(capture(exception))
+        texts = {"exception.type": told.type_name, "exception.message": told.message, STACK: told.traceback}
+        self.add_event("exception", {**texts, **(attributes or {})}, timestamp)
+
+    def _said(self) -> Saying:
+        if self._saying is None:
+            self._saying = Saying()
+        return self._saying
+
+    def over(self) -> bytes | None:
+        """The attempt is over: what was said in it, for the journal."""
+        self._over = True
+        return None if self._saying is None else self._saying.stored()
+
     def __repr__(self) -> str:
         return f"<the span of an attempt, {self.get_span_context()!r}>"
+
+
+_Entered = tuple[Token[otel_context.Context], _AttemptSpan]
 
 
 class OtelContext:
@@ -226,6 +291,7 @@ class OtelContext:
 
     def __init__(self, provider: TracerProvider) -> None:
         self._sampler = provider.sampler
+        self._failures = exports_failures(provider)
 
     def origin(self, uid: bytes, name: str, mode: Literal["link", "join"]) -> str | None:
         """What is to be stored of the trace of a run that begins here: its caller, and whether it is sampled."""
@@ -240,10 +306,13 @@ class OtelContext:
         own: Mode = "self"
         return None if sampled else Origin(own, trace_id, span_id_of(uid, "run"), sampled).stored()
 
-    def enter(self, told: Callable[[], tuple[int, int, bool]]) -> Token[otel_context.Context]:
+    def enter(self, told: Callable[[], tuple[int, int, bool]], now_ns: Callable[[], int]) -> _Entered:
         """Make an attempt's span the current one: what its code begins is under it."""
-        return otel_context.attach(trace.set_span_in_context(_AttemptSpan(told), _NOWHERE))
+        span = _AttemptSpan(told, now_ns, unsampled_too=self._failures)
+        return otel_context.attach(trace.set_span_in_context(span, _NOWHERE)), span
 
-    def leave(self, token: Token[otel_context.Context]) -> None:
-        """The attempt is over."""
-        otel_context.detach(token)
+    def leave(self, token: _Entered) -> bytes | None:
+        """The attempt is over; what its code has said."""
+        attached, span = token
+        otel_context.detach(attached)
+        return span.over()

@@ -12,6 +12,7 @@ from durable_core.tracing.hand import breathing
 from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord, Value
 
 _FIXED64 = Struct("<Q").pack
+_DOUBLE = Struct("<d").pack
 _TIMES = Struct("<2scQcQ").pack
 _IDS, _OWN_ID = b"\x0a\x10", b"\x12\x08"
 _SPAN, _ATTRIBUTE, _EVENT, _LINK = b"\x12", b"\x4a", b"\x5a", b"\x6a"
@@ -95,6 +96,8 @@ def _value(value: Value) -> bytes:
             return b"\x10\x01" if value else b"\x10\x00"
         case int():
             return b"\x18" + _varint(value & _MASK)
+        case float():
+            return b"\x21" + _DOUBLE(value)
         case _:
             return _part(b"\x2a", b"".join(_part(b"\x0a", _value(part)) for part in value))
 

@@ -8,7 +8,7 @@ import attrs
 from durable_core.model.entry import Entry
 from durable_core.model.keys import name_of
 from durable_core.tracing.pen import Pen
-from durable_core.tracing.span import SpanRecord
+from durable_core.tracing.span import Holder, SpanRecord
 from durable_core.tracing.vocabulary import Closes, Opens
 
 
@@ -17,64 +17,86 @@ class Part:
     """A part that a mark has opened."""
 
     opens: Opens
-    span_id: int
-    parent_id: int
+    span: Holder
     since_ns: int
+    seq: int
+    """The mark's entry."""
+    inner: dict[str, Holder] = attrs.field(factory=dict[str, Holder])
+    """Its own parts, for what is under the prefix of a child."""
 
 
 class Parts:
     """Where in the run a step or wait belongs."""
 
-    __slots__ = ("_kinds", "_marked", "_pen", "_root", "_scopes")
+    __slots__ = ("_children", "_kinds", "_marked", "_pen", "_root", "_scopes")
 
-    def __init__(self, pen: Pen, root: int) -> None:
+    def __init__(self, pen: Pen, root: Holder) -> None:
         self._pen = pen
         self._root = root
-        self._scopes: dict[str, int] = {"": root}
+        self._scopes: dict[str, Holder] = {"": root}
         """The span that holds what is under each prefix."""
+        self._children: set[str] = set()
+        """The prefixes that are those of children."""
         self._kinds: dict[str, Part] = {}
         """Parts that hold some kinds of steps only, by prefix."""
         self._marked: dict[str, Part] = {}
         """Parts by the mark that opened them."""
 
-    def of(self, key: str, kind: str) -> tuple[int, list[SpanRecord]]:
-        """The parent of the step or wait at ``key``, and the blocks around it that have no span yet."""
+    def of(self, key: str, kind: str) -> tuple[Holder, list[SpanRecord]]:
+        """The parent of the step or wait at ``key``, and the parts around it that have no span yet."""
         if not self._kinds and "/" not in key:
             return self._root, []
         prefixes = _prefixes(key)
-        for prefix in reversed(prefixes):
-            part = self._kinds.get(prefix)
+        for place in range(len(prefixes) - 1, -1, -1):
+            part = self._kinds.get(prefixes[place])
             if part is not None and part.opens.kinds is not None and kind in part.opens.kinds:
-                return part.span_id, []
+                return self._within(part, prefixes[place + 1 :])
         found: list[SpanRecord] = []
         holder = self._root
         for prefix in prefixes:
             known = self._scopes.get(prefix)
             if known is None:
-                known = self._scopes[prefix] = self._pen.id("block", prefix)
-                attributes = self._pen.attributes(
-                    step__name=name_of(prefix[:-1]), step__key=prefix[:-1], step__kind="block"
-                )
-                found.append(self._pen.span(name_of(prefix[:-1]), known, holder, attributes))
+                key = prefix[:-1]
+                span_id = self._pen.id("block", prefix)
+                known = self._scopes[prefix] = holder.holding(span_id)
+                attributes = self._pen.attributes(step__name=name_of(key), step__key=key, step__kind="block")
+                found.append(self._pen.span(name_of(key), span_id, holder, attributes, holds=True))
+            holder = known
+        return holder, found
+
+    def _within(self, part: Part, prefixes: list[str]) -> tuple[Holder, list[SpanRecord]]:
+        """Where in ``part`` that is which is under these prefixes: one part more for each of them that is a child's."""
+        holder, name = part.span, part.opens.inner
+        found: list[SpanRecord] = []
+        if name is None or not self._children:
+            return holder, found
+        for prefix in prefixes:
+            if prefix not in self._children:
+                continue
+            known = part.inner.get(prefix)
+            if known is None:
+                key = prefix[:-1]
+                span_id = self._pen.id("inner", prefix, 0, part.seq)
+                known = part.inner[prefix] = holder.holding(span_id)
+                told = self._pen.attributes(step__key=key)
+                found.append(self._pen.span(name.format(child=name_of(key)), span_id, holder, told, holds=True))
             holder = known
         return holder, found
 
     def open(self, entry: Entry, opens: Opens) -> list[SpanRecord]:
         """A mark begins a part."""
-        if opens.kinds is None:
-            outside = opens.scope[:-1]
-            parent, found = self.of(outside, "")
-        else:
-            parent, found = self.of(opens.scope, "")
+        parent, found = self.of(opens.scope[:-1] if opens.kinds is None else opens.scope, "")
         span_id = self._pen.id("part", entry.key, 0, entry.seq)
-        part = self._marked[entry.key] = Part(opens, span_id, parent, self._pen.now_ns)
+        part = self._marked[entry.key] = Part(opens, parent.holding(span_id), self._pen.now_ns, entry.seq)
         if opens.kinds is None:
-            self._scopes[opens.scope] = span_id
+            self._scopes[opens.scope] = part.span
         else:
             self._kinds = {prefix: old for prefix, old in self._kinds.items() if not prefix.startswith(opens.scope)}
             self._kinds[opens.scope] = part
-        attributes = self._pen.attributes(worker__id=entry.worker, **opens.attributes)
-        found.append(self._pen.span(opens.name, span_id, parent, attributes))
+        if opens.child:
+            self._children.add(opens.scope)
+        attributes = self._pen.attributes(entry.worker, **opens.attributes)
+        found.append(self._pen.span(opens.name, span_id, parent, attributes, holds=True))
         return found
 
     def close(self, entry: Entry, closes: Closes) -> list[SpanRecord]:
@@ -82,15 +104,22 @@ class Parts:
         part = self._marked.pop(closes.opened, None)
         if part is None:
             return []
-        if self._kinds.get(part.opens.scope) is part:
-            del self._kinds[part.opens.scope]
-        name = closes.name or part.opens.done or f"{part.opens.name} done"
-        attributes = self._pen.attributes(worker__id=entry.worker, **closes.attributes)
-        span_id = self._pen.id("part done", closes.opened, 0, entry.seq)
-        end_ns = self._pen.now_ns
+        begun = part.opens
+        if self._kinds.get(begun.scope) is part:
+            del self._kinds[begun.scope]
+        name = begun.done or f"{begun.name} done"
+        if closes.name is not None:
+            name = closes.name.format_map(begun.attributes)
         return [
             self._pen.span(
-                name, span_id, part.span_id, attributes, start_ns=part.since_ns, end_ns=end_ns, failed=closes.failed
+                name,
+                self._pen.id("part done", closes.opened, 0, entry.seq),
+                part.span,
+                self._pen.attributes(entry.worker, **{**begun.attributes, **closes.attributes}),
+                start_ns=part.since_ns,
+                end_ns=self._pen.now_ns,
+                failed=closes.failed,
+                tells=(part.span.span_id,),
             )
         ]
 
@@ -98,6 +127,10 @@ class Parts:
         """The run ends, and with it what has a name for its end."""
         open_still = [mark for mark, part in self._marked.items() if part.opens.done is not None]
         return [span for mark in reversed(open_still) for span in self.close(entry, Closes(opened=mark))]
+
+    def under_way(self) -> set[int]:
+        """The spans of parts that have not been closed."""
+        return {part.span.span_id for part in self._marked.values()}
 
 
 def _prefixes(key: str) -> list[str]:

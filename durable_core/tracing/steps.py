@@ -4,15 +4,16 @@ Invariant: an attempt's span has the id that its own code saw while it ran, what
 """
 
 from durable_core.model.entry import Entry, EntryKind
-from durable_core.model.failure import describe
 from durable_core.model.keys import idempotency_key, name_of, served
-from durable_core.model.trace import attempt_span_id
-from durable_core.tracing.pen import Pen
-from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord, Value
+from durable_core.model.said import NOTHING_SAID, Said
+from durable_core.model.trace import ATTEMPT
+from durable_core.tracing.pen import Pen, written_by
+from durable_core.tracing.span import Holder, SpanEvent, SpanLink, SpanRecord, Value
 from durable_core.tracing.vocabulary import PLAIN, StepWords, Vocabulary
 
 CUT = "cut"
 """The outcome of an attempt whose process died, or whose run was ended meanwhile: nobody knows what came of it."""
+MS = 1_000_000
 
 
 class StepTrace:
@@ -27,19 +28,22 @@ class StepTrace:
         "_kind",
         "_links",
         "_name",
-        "_open",
         "_opened_ns",
         "_parent",
         "_pen",
         "_plain",
+        "_said",
         "_timeout",
         "_words",
         "_worker",
+        "failure",
         "latest",
+        "open",
+        "over",
     )
 
     def __init__(
-        self, pen: Pen, words: Vocabulary, started: Entry, parent: int, links: tuple[SpanLink, ...] = ()
+        self, pen: Pen, words: Vocabulary, started: Entry, parent: Holder, links: tuple[SpanLink, ...] = ()
     ) -> None:
         self._pen = pen
         self._key, self._kind, self._intent = started.key, started.label, started.seq
@@ -49,17 +53,28 @@ class StepTrace:
         self._parent = parent
         self._links = links
         self._began_ns = pen.now_ns
-        self._group: int | None = None
+        self._group: Holder | None = None
         self.latest: int | None = None
         """The span of the last attempt that has ended."""
+        self.failure: bytes | None = None
+        """What the last attempt raised, where one has failed since the last success."""
         self._begin(started)
 
     def _begin(self, entry: Entry) -> None:
-        self._open = True
+        self.open = True
+        """Whether an attempt is under way, as far as the journal knows."""
+        self.over = False
+        """Whether no attempt is under way or promised."""
         self._attempt = entry.attempt
         self._opened_ns = self._pen.now_ns
         self._worker = entry.worker
         self._timeout: tuple[SpanEvent, ...] = ()
+        self._said = NOTHING_SAID
+
+    @property
+    def group(self) -> int | None:
+        """The span around its attempts, where it has one."""
+        return None if self._group is None else self._group.span_id
 
     def again(self, entry: Entry) -> list[SpanRecord]:
         """A further attempt begins; one that has no end was cut."""
@@ -71,23 +86,31 @@ class StepTrace:
 
     def withheld(self) -> None:
         """The announced attempt was not made."""
-        self._open = False
+        self.open = False
 
     def overdue(self, entry: Entry) -> None:
         """The attempt has passed its timeout, and goes on for now."""
         self._timeout = (SpanEvent("timeout", self._pen.now_ns, {self._pen.names.worker: entry.worker}),)
 
+    def said(self, said: Said) -> None:
+        """What the code of the attempt under way has set on its span; its end comes next."""
+        self._said = said
+
     def ended(self, entry: Entry) -> list[SpanRecord]:
         """An attempt has ended."""
         outcome = "succeeded" if entry.kind == EntryKind.SUCCEEDED else str(entry.label)
-        found = self._close(entry, outcome, final=entry.due_at_ns is None)
-        if entry.due_at_ns is None and self._group is not None:
-            found.append(self._done(entry, outcome))
+        self.over = final = entry.due_at_ns is None
+        found = self._close(entry, outcome, final=final)
+        if final and self._group is not None:
+            found.append(self._whole(entry, outcome))
         return found
 
     def given_up(self, entry: Entry) -> list[SpanRecord]:
         """The attempt that was due will not be made."""
-        return [*self._grouped(), self._done(entry, str(entry.label))]
+        self.over = True
+        found = self._grouped()
+        found.append(self._whole(entry, str(entry.label)))
+        return found
 
     def settled(self, entry: Entry) -> list[SpanRecord]:
         """Whether it happened is known now."""
@@ -98,7 +121,28 @@ class StepTrace:
 
     def cut(self) -> list[SpanRecord]:
         """Close an attempt that has no end: it is over by now, and nobody saw how it went."""
-        return self._close(None, CUT, final=False) if self._open else []
+        if not self.open:
+            return []
+        self.over = True
+        return self._close(None, CUT, final=False)
+
+    def running(self, now_ns: int) -> list[SpanRecord]:
+        """The attempt under way, as far as the journal knows, up to now."""
+        if not self.open:
+            return []
+        name, parent = self._named()
+        return [
+            self._pen.span(
+                f"{name} (running)",
+                self._pen.id(ATTEMPT, self._key, self._attempt, self._intent),
+                parent,
+                self._attributes(self._attempt, "running", self._worker),
+                start_ns=self._opened_ns,
+                end_ns=now_ns,
+                links=self._links,
+                events=self._timeout,
+            )
+        ]
 
     def late(self, entry: Entry) -> list[SpanRecord]:
         """Evidence of how an attempt went that was under way when its run was killed."""
@@ -110,25 +154,35 @@ class StepTrace:
             self._pen.span(name, span_id, self._parent, attributes, links=self._pen.link(self.latest), events=events)
         ]
 
+    def _named(self) -> tuple[str, Holder]:
+        """The attempt's name and parent: its step's own where no other attempt follows, as far as is known."""
+        if self._group is None:
+            return self._name, self._parent
+        return f"{self._name} #{self._attempt}", self._group
+
     def _close(self, entry: Entry | None, outcome: str, *, final: bool) -> list[SpanRecord]:
-        """The attempt's span; the first one's has the step's own name where no other follows, as far as is known."""
+        """The attempt's span."""
         pen = self._pen
-        self._open = False
+        self.open = False
         found = [] if final else self._grouped()
-        span_id = attempt_span_id(pen.uid, self._key, self._attempt, self._intent)
-        called_ns = None if entry is None else entry.started_at_ns
-        start_ns = self._opened_ns if called_ns is None else min(max(self._opened_ns, called_ns), pen.now_ns)
+        self.latest = span_id = pen.id(ATTEMPT, self._key, self._attempt, self._intent)
+        start_ns, events = self._opened_ns, self._timeout
         attributes = self._attributes(self._attempt, outcome, self._worker if entry is None else entry.worker)
+        name, parent = self._named()
         failed = outcome != "succeeded"
-        error = None if entry is None else entry.error
-        if error is not None:
-            attributes["error.type"] = describe(error).type_name
-        elif failed:
+        if entry is None:
+            name = f"{name} {CUT}"
             attributes["error.type"] = outcome
-        name, parent = self._name, self._parent
-        if self._group is not None:
-            name, parent = f"{name} #{self._attempt}", self._group
-        self.latest = span_id
+        else:
+            called_ns = entry.started_at_ns
+            if called_ns is not None and called_ns > start_ns:
+                start_ns = min(called_ns, pen.now_ns)
+            if failed:
+                events += self._failed(entry, attributes, outcome)
+            else:
+                self.failure = None
+            if self._said is not NOTHING_SAID:
+                attributes, events = self._with_said(attributes, events, start_ns)
         found.append(
             pen.span(
                 name,
@@ -138,47 +192,76 @@ class StepTrace:
                 start_ns=start_ns,
                 end_ns=pen.now_ns,
                 links=self._links,
-                events=self._timeout + pen.exception(error),
+                events=events,
                 failed=failed,
             )
         )
         return found
 
+    def _failed(self, entry: Entry, attributes: dict[str, Value], outcome: str) -> tuple[SpanEvent, ...]:
+        """Add to ``attributes`` what a failed attempt says; the event of its exception."""
+        self.failure = entry.error
+        events = self._pen.exception(entry.error)
+        attributes["error.type"] = events[0].attributes["exception.type"] if events else outcome
+        if entry.due_at_ns is not None:
+            attributes[self._pen.names.retry_in_ms] = max(0, entry.due_at_ns - entry.at_ns) // MS
+        return events
+
+    def _with_said(
+        self, attributes: dict[str, Value], events: tuple[SpanEvent, ...], start_ns: int
+    ) -> tuple[dict[str, Value], tuple[SpanEvent, ...]]:
+        """What the step's own code has set, and what we say of the attempt, which counts where both say it."""
+        pen = self._pen
+        mine = f"{pen.prefix}."
+        own: dict[str, Value] = {name: v for name, v in self._said.attributes.items() if not name.startswith(mine)}
+        told = tuple(
+            SpanEvent(name, min(max(at_ns, start_ns), pen.now_ns), about) for name, at_ns, about in self._said.events
+        )
+        if self._said.left_out:
+            attributes[pen.names.left_out] = self._said.left_out
+        return own | attributes, (*told, *events)
+
     def _grouped(self) -> list[SpanRecord]:
         """The short span around several attempts, where it is not there yet."""
         if self._group is not None:
             return []
-        self._group = self._pen.id("group", self._key, 0, self._intent)
+        span_id = self._pen.id("group", self._key, 0, self._intent)
+        self._group = self._parent.holding(span_id)
         attributes = self._attributes(None, None, self._worker)
         return [
             self._pen.span(
-                self._name, self._group, self._parent, attributes, start_ns=self._began_ns, links=self._links
+                self._name, span_id, self._parent, attributes, start_ns=self._began_ns, links=self._links, holds=True
             )
         ]
 
-    def _done(self, entry: Entry, outcome: str) -> SpanRecord:
+    def _whole(self, entry: Entry, outcome: str) -> SpanRecord:
         """The span over all attempts."""
-        span_id = self._pen.id("done", self._key, entry.attempt, entry.seq)
+        group = self._group or self._parent
         attributes = self._attributes(None, outcome, entry.worker)
         failed = outcome != "succeeded"
+        word = "gave up" if failed and self._words.must_succeed else "done"
+        if failed:
+            attributes["error.type"] = self._pen.type_of(self.failure) or outcome
         return self._pen.span(
-            f"{self._name} done",
-            span_id,
-            self._group,
+            f"{self._name} {word}",
+            self._pen.id("done", self._key, entry.attempt, entry.seq),
+            group,
             attributes,
             start_ns=self._began_ns,
             end_ns=self._pen.now_ns,
             failed=failed,
+            tells=(group.span_id,),
         )
 
     def _attributes(self, attempt: int | None, outcome: str | None, worker: str) -> dict[str, Value]:
-        pen, names = self._pen, self._pen.names
+        pen = self._pen
+        names = pen.names
         found: dict[str, Value] = {
-            names.id: pen.run_id,
+            **pen.shared,
             names.step_name: self._plain,
             names.step_key: self._key,
             names.step_kind: self._kind,
-            names.worker: worker,
+            **written_by(pen.prefix, worker),
         }
         if outcome is not None:
             found[names.outcome] = outcome

@@ -28,6 +28,10 @@ class Opens:
     """Only steps of these kinds are in it; None: whatever is under ``scope``."""
     done: str | None = None
     """The name of the span over the whole of it, where the run's end may end it."""
+    inner: str | None = None
+    """Where it holds steps by their kind: the name of the part in it for those of a child; ``{child}`` is its name."""
+    child: bool = False
+    """Whether it is another durable function that runs in this one."""
     attributes: Attributes = NOTHING
 
 
@@ -38,8 +42,9 @@ class Closes:
     opened: str
     """The key of the mark that began it."""
     name: str | None = None
-    """Default the ``done`` that it was opened with."""
+    """Default the ``done`` that it was opened with. In braces, an attribute that it was opened with."""
     attributes: Attributes = NOTHING
+    """Besides those that it was opened with."""
     failed: bool = False
 
 
@@ -61,6 +66,8 @@ class StepWords:
     name: str = "{step}"
     serves: str | None = None
     """The attribute that names the step which it serves."""
+    must_succeed: bool = False
+    """Whether it is over by success alone: one that has failed was given up, and somebody will have it tried again."""
     counts: str | None = None
     """The metric that counts those that have ended, by outcome; one of the vocabulary's own."""
 

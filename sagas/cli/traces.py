@@ -55,7 +55,8 @@ def export(
 ) -> None:
     """Write a saga's whole trace, as its journal tells it: drop the file on Jaeger's page to look at it.
 
-    It is the same trace, to the byte of each id, as its workers send. A child saga is part of its root's trace.
+    It has the ids that its workers send. What has ended is one span with its true times; what is under way lasts up to
+    now. A child saga is part of its root's trace.
     """
     given = common(ctx, store, as_json=as_json)
     trace = asyncio.run(_trace(given.address, saga_id, form))

@@ -12,14 +12,28 @@ What a saga's trace holds. This page is made from the code by `python -m sagas.m
 equal. How to get them: [Look at traces](../how-to/traces.md).
 
 One saga is one trace, however many workers drive it and however often they die. Its spans are a function of its
-journal: the same whoever exports them, and as often as you like. A span comes after its parent, always. What holds
-others is therefore a span of 1 µs that comes first, and what tells the whole comes last.
+journal: the same whoever sends them, and as often as you like. A span comes after its parent, always. So what holds
+others is a moment that comes first, and what tells the whole comes last: `outcome` for the saga, `done` for a part.
+
+A moment lasts a microsecond, and one more for each span that it is under. No span is as short as its parent unless it
+lies within it: for where no machine is known, Jaeger would take its clock for wrong, and warn, or move it.
+
+A document (`sagas trace export`, `sagas.tracing.document`) has what has ended as one span: it bears the name and id of
+the moment, and the times, status and attributes of the whole. `outcome`, `done`, `ended` and `armed` are left out then.
+A block ends with the last thing in it. What has not ended is a moment there too, and an attempt under way is
+`<step> (running)`, up to now.
 
 A name in `<...>` stands for one of yours. A step's name in a span has no scope and no occurrence; its key has both.
 """
 FOOT = """\
-The `outcome` of a child saga is provisional, as its end is: where its root is undone later, the child's steps have
-their `undo` spans, and the outcome that counts is the root's.
+The end of a child saga is provisional: where its root is undone later, the child's steps have their `undo` spans under
+the root's `compensate`, in a part `compensate <child>`; and the outcome that counts is the root's.
+
+Red are what failed and what it led to: failed attempts, `stuck`, and the outcome of a saga that failed, passed its
+deadline, was resolved by an operator, or was killed. A saga that was undone because it was cancelled is not red.
+
+What a step's own code sets on the current span, attributes and events, is on the span of its attempt; see
+[Look at traces](../how-to/traces.md#your-own-attributes). Its names may be any but `saga.`.
 
 Arguments, results, notes of operators and reasons are in no span. The texts of exceptions are in `exception` events
 only.
@@ -77,7 +91,7 @@ def _metric(metric: Metric) -> str:
 
 
 def _code(parent: str) -> str:
-    return f"`{parent}`" if parent.startswith(("<", "saga <")) or parent == "compensate" else parent
+    return f"`{parent}`" if parent.startswith(("<", "saga <", "undo <")) or parent == "compensate" else parent
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def traced(**options: Any) -> list[Any]:
 def test_an_engine_exports_its_runs():
     """``Engine(tracer_provider=)`` gets a trace of each run: spans and attributes are called after runs."""
     found = traced()
-    names = ["run nightly", "look", "wait sleep armed", "wait sleep", "outcome completed"]
+    names = ["run nightly", "look", "wait sleep armed", "wait sleep", "ended completed", "outcome completed"]
     assert [span.name for span in found] == names
     assert {span.attributes["run.id"] for span in found} == {"one"}
     assert not [name for span in found for name in span.attributes if not name.startswith("run.")]

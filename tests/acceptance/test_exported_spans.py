@@ -124,7 +124,13 @@ def test_a_saga_that_goes_from_worker_to_worker_is_one_trace(place: Place):
             await end_of(await running.get("trip"), running)
             want = await expected(running, "trip")
         assert [span.name for span in first[1].taken] == ["saga patient", "car", "wait go armed"]
-        assert [span.name for span in second[1].taken] == ["saga patient", "wait go", "flight", "outcome completed"]
+        assert [span.name for span in second[1].taken] == [
+            "saga patient",
+            "wait go",
+            "flight",
+            "ended completed",
+            "outcome completed",
+        ]
         assert_sound([*first[1].taken, *second[1].taken], want)
         assert_sound(second[1].taken, [span for span in want if span.span_id in second[1].ids()])
 
@@ -380,6 +386,7 @@ def test_a_run_that_was_not_traced_at_first_has_no_orphans(place: Place):
             "car",
             "undo car",
             "compensate done",
+            "ended compensated",
             "outcome compensated",
         ]
         assert want.items() >= {id_of(span): span.name for span in collector.taken}.items()
@@ -451,7 +458,7 @@ def test_a_journal_that_cannot_be_told_keeps_no_other_from_it(place: Place, monk
         assert running.engine.exporter.tally.broken == 1
         names = [(span.attributes or {})["saga.id"] for span in collector.taken]
         assert names.count("bad") == 2
-        assert names.count("good") == 5
+        assert names.count("good") == 6
 
     monkeypatch.setattr("tests.traces.check_trace", lambda *_, **__: [])
     play(main)

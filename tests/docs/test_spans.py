@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from durable_core import SpanRecord
+from durable_core.model.said import MOST_ATTRIBUTES
 from durable_core.stores.memory import MemoryData
-from sagas import Retry, Saga, SagaCompensated, SagaDef, retriable, saga
+from sagas import Retry, Saga, SagaCompensated, SagaDef, retriable, saga, step
 from sagas.model.spans import ATTRIBUTES, EVENTS, SPANS
 from sagas.model.spans_page import page
 from tests.acceptance.parties import Place, World, begun, entered, party, point_of_no_return
 from tests.sagas_for_tests import end_of
-from tests.traces import check_trace
+from tests.traces import check_trace, whole
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "spans.md"
 
@@ -25,6 +28,23 @@ pay = point_of_no_return("pay")
 @retriable
 async def confirm(about: str) -> str:
     return about
+
+
+TWICE = Retry(attempts=2, first=0)
+bike = party("bike", undo_retry=TWICE)
+
+
+@step(compensation=None, because="it only talks")
+async def talk() -> None:
+    trace.get_current_span().set_attributes({f"{place}": "x" for place in range(MOST_ATTRIBUTES + 1)})
+
+
+@saga("ride", version=1)
+async def ride(s: Saga, who: str) -> None:
+    await s.run(talk)
+    await s.run(inner, who)
+    await s.run(bike, who)
+    await s.run(car, who)
 
 
 @saga("inner", version=1)
@@ -52,10 +72,32 @@ async def trip(s: Saga, who: str) -> None:
 
 
 async def _trace(data: MemoryData, id: str) -> list[SpanRecord]:
+    """What is sent of it; and where it has not ended, what a document says besides."""
     place = Place("memory://", data)
     async with place.orchestrator(world=World(), worker=False) as looking:
         (record,) = await looking.engine.store.find([id])
-        return check_trace(record, await looking.engine.journal(record.num))
+        journal = await looking.engine.journal(record.num)
+        told = whole(record, journal, now_ns=looking.engine.clock.now_ns())
+        return [*check_trace(record, journal), *(span for span in told if span.name.endswith("(running)"))]
+
+
+async def _cut(world: World) -> list[SpanRecord]:
+    """A saga whose process dies in a step, seen before another one takes it up, and after."""
+    data = MemoryData()
+    place = Place("memory://", data)
+    gate = world.gate("car")
+    async with place.dying(ride, world=world) as first:
+        await first.start(ride, "ann", id="one")
+        await entered(gate, first)
+    found = await _trace(data, "one")
+    gate.opened.set()
+    provider = TracerProvider(shutdown_on_exit=False)
+    async with place.orchestrator(ride, world=world, tracer_provider=provider) as second:
+        await end_of(await second.get("one"), second)
+        await second.retry("one", actor="ann")
+        await end_of(await second.get("one"), second)
+        await end_of(await second.start(ride, "ann", id="two"), second)
+    return [*found, *await _trace(data, "one"), *await _trace(data, "two")]
 
 
 async def _play(definition: SagaDef[[str], None], world: World, verbs: str) -> list[SpanRecord]:
@@ -101,6 +143,7 @@ def emitted() -> list[SpanRecord]:
         found += await _play(trip, World().plan("hall", "ok"), "too late")
         found += await _play(trip, World().plan("car", "lost"), "mended")
         found += await _play(trip, World(), "killed")
+        found += await _cut(World().plan("car", "refused").plan("undo bike", "broken", "broken", "ok"))
         return found
 
     return asyncio.run(main())
@@ -109,7 +152,9 @@ def emitted() -> list[SpanRecord]:
 def _patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
     known = {"<verb>": "(cancel|retry|skip|resolve|kill|pause|resume|rollback|deadline)", "<n>": r"\d+"}
     for doc in SPANS:
-        pattern = re.sub(r"<\w+>", lambda found: known.get(found[0], r"[\w-]+"), doc.name)
+        name = doc.name.replace("(", r"\(").replace(")", r"\)")
+        name = re.sub("^<step> ", r"(?:(?:undo|probe) )?<step> ", name)  # told as steps are
+        pattern = re.sub(r"<\w+>", lambda found: known.get(found[0], r"[\w-]+"), name)
         yield doc.name, re.compile(pattern)
 
 
@@ -127,6 +172,7 @@ def test_every_span_has_a_name_of_the_table(emitted: list[SpanRecord]):
 
 
 def test_every_attribute_is_one_of_the_table(emitted: list[SpanRecord]):
-    """Attributes and events are exactly those that the table lists."""
-    assert {name for span in emitted for name in span.attributes} == {doc.name for doc in ATTRIBUTES}
+    """Attributes and events are exactly those that the table lists, and what a step's own code has set."""
+    own = {str(place) for place in range(MOST_ATTRIBUTES)}
+    assert {name for span in emitted for name in span.attributes} == {doc.name for doc in ATTRIBUTES} | own
     assert {event.name for span in emitted for event in span.events} <= {doc.name for doc in EVENTS}
