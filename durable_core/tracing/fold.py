@@ -183,17 +183,14 @@ class RunTrace:
         return self._pen.span(name, span_id, self._root, self._pen.attributes(entry.worker, **own))
 
     def _parked(self, entry: Entry) -> list[SpanRecord]:
-        """It is stuck. The reason is a text of exceptions, so it tells what on, and the exception behind it."""
-        on: tuple[str, ...] = (entry.key,) if entry.key else ()
-        if entry.kind == EntryKind.PARKED:
-            on = tuple(msgspec.json.decode(entry.payload or b"{}").get("steps", ()))
+        """It is stuck. The reason is a text of exceptions, so it tells on what, and the exceptions behind it."""
+        on: tuple[str, ...] = tuple(msgspec.json.decode(entry.payload or b"{}").get("steps", ()))
+        if entry.kind == EntryKind.FAULTED and entry.key:
+            on = (served(entry.key),)
         pen = self._pen
         step = self._concerned(entry, on)
-        error = entry.error
-        if error is None and step is not None:
-            error = step.failure
         found = self._moment(entry, "stuck", stuck_on=on or None)
-        events = pen.exception(error)
+        events = pen.exception(None if step is None else step.failure) + pen.exception(entry.error)
         if events:
             attributes = {**found.attributes, "error.type": events[0].attributes["exception.type"]}
             found = found._replace(attributes=attributes, events=events)
@@ -207,7 +204,7 @@ class RunTrace:
             for step in (self._steps.get(key), *reversed(serving)):
                 if step is not None and step.failure is not None:
                     return step
-        return None
+        return self._steps.get(entry.key)
 
     def _ended(self, entry: Entry) -> list[SpanRecord]:
         pen = self._pen

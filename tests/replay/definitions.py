@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import attrs
+from opentelemetry import trace
 
 from durable_core import CURRENT
 from sagas import (
@@ -317,11 +318,27 @@ async def chain(s: Saga, about: str) -> list[str]:
     return [await s.run(flight, about), await s.run(car, about), await s.run(hotel, about)]
 
 
+@step(compensation=None, because="it only talks", retry=TWICE)
+async def talk(about: str, *, world: World = resource()) -> str:
+    span = trace.get_current_span()
+    span.set_attributes({"about": about, "words": 3, "sure": True, "share": 0.5, "all": ["one", "two"]})
+    span.add_event("talked", {"to": "nobody"})
+    await world.act("talk")
+    return about
+
+
+@saga("spoken", version=1)
+async def spoken(s: Saga, about: str) -> str:
+    await s.run(talk, about)
+    await s.run(hotel, about)
+    return await s.run(talk, "again")
+
+
 SAGAS: dict[str, SagaDef[..., Any]] = {
     each.name: each
     for each in (
         trip, undone, doubts, person, part, blocks, answers, heartbeats, waits, mended, forward, loops,
         crashes, overrun,
-        pair, chain,
+        pair, chain, spoken,
     )
 }  # fmt: skip

@@ -14,9 +14,11 @@ from hashlib import blake2b
 from typing import Any
 
 import attrs
+from opentelemetry.sdk.trace import TracerProvider
 
 from durable_core.ports import Batch
 from durable_core.stores.memory import MemoryData, MemoryStore
+from durable_core.tracing.otel import OtelContext
 from sagas import Orchestrator, Saga, SagaDef, saga
 from sagas.testing import ManualClock
 from tests.replay.definitions import SAGAS, World, car, hotel
@@ -64,6 +66,8 @@ class Scene:
     clock: ManualClock = attrs.field(factory=ManualClock)
     ids: CountedIds = attrs.field(factory=CountedIds)
     workers: int = 0
+    traced: bool = False
+    """Whether steps have a span that they can say something on."""
 
     @asynccontextmanager
     async def process(self, *sagas: SagaDef[..., Any], dies: bool = False) -> AsyncGenerator[Orchestrator]:
@@ -71,6 +75,8 @@ class Scene:
         before = asyncio.all_tasks()
         running = process(self.data, self.clock, self.world, *sagas)
         running.engine.ids = self.ids
+        if self.traced:
+            running.engine.context = OtelContext(TracerProvider(shutdown_on_exit=False))
         running.engine.store = HeldStore(self.data)
         self.workers += 1
         running.engine.name = f"w-{self.workers}"
@@ -361,10 +367,16 @@ async def held(scene: Scene) -> None:
         await scene.clock.advance(60)
 
 
+async def said(scene: Scene) -> None:
+    """A step says something on its span, in an attempt that fails and in two that do not: completed."""
+    scene.traced = True
+    await plain(scene, "spoken", talk=["broken", "ok"])
+
+
 SCENES: tuple[Callable[[Scene], Awaitable[None]], ...] = (
     trip, refused_pivot, savepoint, doubts, blocks, deadline, answers, heartbeats, cancelled_delay, cancelled_sleep,
     skipped, resolved, retried_doubt, past_pivot, paused, patched, crashed, left, withheld, overrun,
-    killed, rolled_back, held,
+    killed, rolled_back, held, said,
 )  # fmt: skip
 
 
