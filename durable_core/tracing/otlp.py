@@ -4,7 +4,7 @@ A request is ``ExportTraceServiceRequest`` of opentelemetry-proto 1.x, whose fie
 holds every byte's meaning against the library's own encoder.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
 
@@ -58,11 +58,13 @@ def _span(span: SpanRecord) -> bytes:
     ]
     kept = _KEPT
     for key, value in span.attributes.items():
-        write = kept.get(key)
-        if write is not None:
-            parts.append(write(key, value))
-        elif type(value) is str and len(value) < _BRIEF and value.isascii():
-            parts += (_head(key, len(value)), value.encode())
+        kind = type(value)
+        known = kept.get(key) if kind is str or kind is int else None  # True is 1, and is written otherwise
+        if known is not None:
+            written = known.get(value)
+            parts.append(written if written is not None else _keep(known, key, value))
+        elif kind is str and len(value) < _BRIEF and value.isascii():  # type: ignore[arg-type, union-attr]
+            parts += (_head(key, len(value)), value.encode())  # type: ignore[arg-type, union-attr]
         else:
             parts.append(_attribute(key, value))
     if span.events:
@@ -141,11 +143,20 @@ def _head(key: str, size: int) -> bytes:
     return written[: len(written) - size]
 
 
-_known_attribute: Callable[[str, Value], bytes] = lru_cache(8_000)(_attribute)
-_KEPT: dict[str, Callable[[str, Value], bytes]] = {}
-"""Attributes that have few values: what was written for one is kept. By the attribute's name."""
+_MOST_KEPT = 1_000
+"""Values of one attribute."""
+_KEPT: dict[str, dict[Value, bytes]] = {}
+"""Attributes that have few values: what was written for each is kept. By the attribute's name."""
+
+
+def _keep(known: dict[Value, bytes], key: str, value: Value) -> bytes:
+    if len(known) >= _MOST_KEPT:
+        known.clear()  # they are not so few after all
+    written = known[value] = _attribute(key, value)
+    return written
 
 
 def keep(names: Sequence[str]) -> None:
     """Note that these attributes have few values."""
-    _KEPT.update(dict.fromkeys(names, _known_attribute))
+    for name in names:
+        _KEPT.setdefault(name, {})
