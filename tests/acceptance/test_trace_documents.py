@@ -178,15 +178,13 @@ def test_a_second_attempt_under_way_is_told_in_its_group(place: Place):
 
     async def main() -> None:
         world = World().plan("hotel", "broken", "ok")
-        clock = ManualClock(start=START, auto=True)
+        clock = ManualClock(start=START)
         async with place.orchestrator(trip, world=world, resources=[clock], clock=clock) as running:
             handle = await running.start(trip, "ann", id="one")
-
-            async def hotel_has_failed() -> bool:
-                return world.count("hotel") == 1
-
-            await until(hotel_has_failed, running)
+            await clock.advance(72)
+            assert world.count("hotel") == 1
             gate = world.gate("hotel")
+            await clock.advance(4)
             await entered(gate, running)
             found = spans_in(await written(place, "one", clock=clock))
             gate.opened.set()
