@@ -240,7 +240,10 @@ class RunTrace:
         if entry.label == SAID:
             step.said(said_in(entry.payload))
             return []
-        return step.late(entry) if entry.attempt else []
+        if entry.label == EntryKind.WITHHELD:
+            step.withheld()
+            return []
+        return step.late(entry, str(entry.label)) if entry.attempt else []
 
     # -- as it stands ----------------------------------------------------------------------------------------------
 

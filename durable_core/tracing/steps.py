@@ -100,7 +100,8 @@ class StepTrace:
         """An attempt has ended."""
         outcome = "succeeded" if entry.kind == EntryKind.SUCCEEDED else str(entry.label)
         self.over = final = entry.due_at_ns is None
-        found = self._close(entry, outcome, final=final)
+        # One that was taken for cut has returned after all: its span has left already.
+        found = self._close(entry, outcome, final=final) if self.open else self.late(entry, outcome)
         if final and self._group is not None:
             found.append(self._whole(entry, outcome))
         return found
@@ -144,10 +145,10 @@ class StepTrace:
             )
         ]
 
-    def late(self, entry: Entry) -> list[SpanRecord]:
-        """Evidence of how an attempt went that was under way when its run was killed."""
+    def late(self, entry: Entry, outcome: str) -> list[SpanRecord]:
+        """How an attempt went that returned when its run was driven no more."""
         span_id = self._pen.id("late", self._key, entry.attempt, entry.seq)
-        attributes = self._attributes(entry.attempt, str(entry.label), entry.worker)
+        attributes = self._attributes(entry.attempt, outcome, entry.worker)
         name = f"{self._name} ended late"
         events = self._pen.exception(entry.error)
         return [

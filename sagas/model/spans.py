@@ -163,7 +163,9 @@ SPANS = (
     SpanDoc("<step> done", "<step>", "A step of several attempts, from the first to its end"),
     SpanDoc("<step> (running)", "as for <step>", "In a document only: the attempt under way, up to now"),
     SpanDoc(
-        "<step> ended late", "the block around it", "An attempt that came back after its saga was killed: evidence"
+        "<step> ended late",
+        "the block around it",
+        "An attempt that came back after its saga was killed or got stuck: evidence",
     ),
     SpanDoc("<block>", "the block around it", "A savepoint or branch that has keys of its own began; a moment"),
     SpanDoc("wait <name> armed", "the block around it", "A sleep or callback began; a moment"),
