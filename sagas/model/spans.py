@@ -159,7 +159,7 @@ SPANS = (
         "<step>", "the block around it", "A step that was attempted once. Of one attempted again: a moment, the group"
     ),
     SpanDoc("<step> #<n>", "<step>", "One of several attempts of a step"),
-    SpanDoc("<step> #<n> cut", "<step>", "An attempt whose process died; nobody knows what came of it"),
+    SpanDoc("<step> #<n> cut", "<step>", "Its process died, or its saga was killed; nobody knows what came of it"),
     SpanDoc("<step> done", "<step>", "A step of several attempts, from the first to its end"),
     SpanDoc("<step> (running)", "as for <step>", "In a document only: the attempt under way, up to now"),
     SpanDoc(
