@@ -59,16 +59,22 @@ class Traced:
             return
         caller = propagate.extract({name.decode(): value.decode("latin-1") for name, value in scope["headers"]})
         name = f"{scope['method']} {scope['path']}"
-        with self._tracer.start_as_current_span(name, caller, kind=trace.SpanKind.SERVER) as span:
+        with self._tracer.start_as_current_span(name, caller, kind=trace.SpanKind.SERVER, end_on_exit=False) as span:
 
             async def noting(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     span.set_attribute("http.response.status_code", message["status"])
                     if message["status"] >= NO_ANSWER:
                         span.set_status(trace.StatusCode.ERROR)
+                if message["type"] == "http.response.body" and not message.get("more_body"):
+                    span.end()  # before the answer is out: it cannot outlast the caller's span, as if clocks differed
                 await send(message)
 
-            await self._app(scope, receive, noting)
+            try:
+                await self._app(scope, receive, noting)
+            finally:
+                if span.is_recording():
+                    span.end()
 
 
 def _flushing(send: Send) -> Send:
