@@ -3,6 +3,7 @@
 Jaeger's page takes either by drag and drop. Nothing here but the standard forms; ids are hex digits in both.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -72,7 +73,11 @@ def _tags(attributes: Mapping[str, Value]) -> Iterator[Json]:
             case float():
                 yield {"key": key, "type": "float64", "value": value}
             case _:
-                yield {"key": key, "type": "string", "value": ", ".join(map(str, value))}
+                yield {
+                    "key": key,
+                    "type": "string",
+                    "value": json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+                }
 
 
 def otlp_document(spans: Iterable[SpanRecord], *, service: str, scope: str) -> Json:
