@@ -10,6 +10,7 @@ PY := $(VENV)/bin/python
 PINS := constraints.txt
 INSTALL := $(PY) -m pip install -qq --no-input --disable-pip-version-check -c $(PINS)
 AT_ONCE := -n auto --dist worksteal
+JAEGER = program=$$($(PY) -m tests.real_jaeger.build) && SAGAS_JAEGER="$$program"
 CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 
 # notices of newer versions and of other tools
@@ -19,7 +20,7 @@ export NO_MKDOCS_2_WARNING := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test coverage lint types soak bench docs wheel test-wheel format pins clean
+.PHONY: help demo test coverage lint types test-jaeger soak bench docs wheel test-wheel format pins clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -45,8 +46,12 @@ types: $(VENV)/.ready-test $(VENV)/.ready-types ## mypy --strict and pyright str
 	@$(PY) -m pyright --pythonpath $(PY)
 	@$(PY) -m pytest -q tests/typing
 
-soak: $(VENV)/.ready-test ## the fleet with 2,000 sagas, and behind PgBouncer; every acceptance test on PostgreSQL; minutes
-	@SAGAS_SOAK=2000 $(PY) -m pytest --timeout 900 tests/crash/test_fleet.py tests/crash/test_pooler.py tests/acceptance $(PYTEST_ARGS)
+test-jaeger: $(VENV)/.ready-test ## what a real Jaeger says of our traces; builds it once, where Go is (GO=/path/to/go)
+	@$(JAEGER) $(PY) -m pytest -rs tests/real_jaeger $(PYTEST_ARGS)
+
+soak: $(VENV)/.ready-test ## the fleet with 2,000 sagas, and behind PgBouncer; acceptance on PostgreSQL; Jaeger; minutes
+	@$(JAEGER) SAGAS_SOAK=2000 $(PY) -m pytest -rs --timeout 900 tests/crash/test_fleet.py tests/crash/test_pooler.py \
+		tests/acceptance tests/real_jaeger $(PYTEST_ARGS)
 
 bench: $(VENV)/.ready-demo $(VENV)/.ready-postgres ## measure both databases and a fleet (BENCH_ARGS="--help" lists choices)
 	@$(if $(BENCH_ARGS),$(PY) -m benchmarks $(BENCH_ARGS),$(PY) -m benchmarks \

@@ -4,13 +4,16 @@ Invariant: the spans are those of the journal alone, so this needs no exporter a
 the folders whose conftest takes it up.
 """
 
+import os
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from durable_core import JournalEntry, RunRecord, SpanRecord, spans_of, whole_spans
+from durable_core import JournalEntry, RunRecord, SpanRecord, otlp_document, spans_of, whole_spans
 from durable_core.model.run import RunQuery
 from durable_core.stores.memory import MemoryStore
 from durable_core.stores.sqlite import SqliteStore
@@ -21,6 +24,8 @@ MANY = 100
 """Sagas looked at when a store is closed: those of a load test are alike."""
 PREFIXES = 3
 """From how many places of its journal a saga's spans are tried; all of them would cost the square of its length."""
+KEPT_IN = "SAGAS_TRACES"
+"""The variable with a folder that each saga's spans are kept in: as they are sent, and as a document; else nowhere."""
 
 spans = partial(spans_of, vocabulary=VOCABULARY)
 whole = partial(whole_spans, vocabulary=VOCABULARY)
@@ -67,7 +72,17 @@ async def _check_all(store: Any, prefixes: int) -> None:
     records = await store.select(RunQuery(limit=MANY))
     journals = await store.load([record.num for record in records])
     for record in records:
-        check_trace(record, journals[record.num], prefixes=prefixes)
+        _keep(record, journals[record.num], check_trace(record, journals[record.num], prefixes=prefixes))
+
+
+def _keep(record: RunRecord, entries: list[JournalEntry], sent: list[SpanRecord]) -> None:
+    folder = os.environ.get(KEPT_IN)
+    if folder is None or not sent or not entries:
+        return
+    for kind, found in {"sent": sent, "document": whole(record, entries, now_ns=entries[-1].at_ns)}.items():
+        written = msgspec.json.encode(otlp_document(found, service="tests", scope=VOCABULARY.scope))
+        Path(folder, kind).mkdir(exist_ok=True)
+        Path(folder, kind, f"{found[0].trace_id:032x}.json").write_bytes(written)
 
 
 def sound(*, prefixes: int = PREFIXES) -> Any:
