@@ -26,6 +26,7 @@ mail = act("mail", undo="none")
 threaded = act_on_thread("threaded")
 charge = act("charge", at=pivot)
 SECOND: dict[str, Any] = {"late": late, "blind": blind, "threaded": threaded, "mail": mail}
+ENDS = ("completed", "compensated", "resolved", "killed")
 NEXT_NS = 500_000_000
 FOREIGN = {"awaits": True}
 """Whether the code loaded just now awaits something foreign."""
@@ -82,15 +83,13 @@ async def settled(handle: SagaHandle[Any], desk: Orchestrator, watch: Watch) -> 
     async def returned() -> bool:
         return not watch.under_way
 
-    while True:
-        info = await reaches(handle, desk, "completed", "compensated", "resolved", "killed", "stuck")
-        if info.status in ("completed", "compensated", "resolved", "killed"):
-            break
-        if info.status != "stuck":
-            continue  # it went on in between
-        assert [listed.id for listed in await desk.list(attention=True)] == [handle.id]
-        assert info.reason
+    while (info := await reaches(handle, desk, *ENDS, "stuck")).status not in ENDS:
         await until(returned, desk)  # a person finds out before they settle anything
+        listed = [each.id for each in await desk.list(attention=True)]
+        if (info := await handle.info()).status != "stuck":
+            continue  # it was on its way
+        assert info.reason
+        assert listed == [handle.id]
         for key in info.stuck_on:
             happened = key in watch.kept()
             await desk.resolve(handle.id, key, happened=happened, result=key if happened else None)

@@ -227,11 +227,11 @@ def test_a_verb_between_two_workers(place: Place, verb: str):
 
 
 async def left_while(leaving: Orchestrator, gate: Any, *, turns: int | None = None) -> None:
-    """Leave while an attempt is under way; it ends some turns of the loop after leaving has begun, or once it is sure."""
+    """Leave while an attempt is under way; it ends some turns after leaving has begun, or once that is sure."""
     going = asyncio.create_task(leaving.__aexit__(None, None, None))
     if turns is None:
         worker: Any = leaving.engine._worker
-        while not worker.leaving:
+        while not worker.leaving:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0)
     for _ in range(turns or 0):
         await asyncio.sleep(0)
@@ -744,3 +744,33 @@ def claims_of(worker: Orchestrator, saga_id: str) -> list[str]:
 
     store.claim = noted
     return found
+
+
+# -- a step that was given up before it was called is not called ----------------------------------------------------
+
+
+@pytest.mark.parametrize("second", ["blind", "late", "once"])
+def test_a_deadline_between_the_launch_and_the_call(place: Place, second: str):
+    """The deadline falls due when the step's task has been made and has not run yet: it is never called, or undone."""
+
+    async def main() -> None:
+        watch, clock = Watch(), ManualClock()
+        async with place.orchestrator(then_once, world=watch, clock=clock) as worker:
+            gate = watch.gate("hold")
+            handle = await worker.start(then_once, second, id="o", deadline=60)
+            await entered(gate, worker)
+            driven: Any = worker.engine._worker
+            attempt = driven.attempt
+
+            def launched(run: Any, *args: Any) -> None:
+                attempt(run, *args)
+                clock._ring(clock.now_ns() + 61_000_000_000)
+
+            driven.attempt = launched
+            gate.open()
+            info = await reaches(handle, worker, "completed", "compensated", "resolved", "stuck")
+            assert (info.status, info.cause) == ("compensated", "deadline")
+            assert watch.live == {}
+            assert watch.begun(second) == watch.undone.count(second)
+
+    play(main)
