@@ -13,6 +13,7 @@ SagasError                 root of them all (the core's ``DurableError``)
 ├── WrongState             the verb makes no sense in this state
 │   └── SagaPastPivot      nothing can be undone after the pivot
 ├── StepTimeout            an attempt passed its timeout
+├── StepExited             a step raised something that is no Exception, such as ``SystemExit``
 ├── StepInterrupted        the process died in an ``at_most_once`` step
 └── RemoteError            an exception whose class is not imported here
 """

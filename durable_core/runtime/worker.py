@@ -560,8 +560,8 @@ class Worker:
             lingering.reloading = True
         why = str(error.args[0]).rpartition(" [")[0]
         self._refused[num] = (
-            f"the store refused what it was to write ({why}), so what it did since its last entry is not recorded. Look "
-            "into what its step returned or raised, then retry the run: it goes on from its journal"
+            f"the store refused what it was to write ({why}), so what it did since its last entry is not recorded. "
+            "Look into what its step returned or raised, then retry the run: it goes on from its journal"
         )
         self._again.add(num)
         self.poked.set()

@@ -176,7 +176,7 @@ def _begun(entries: Sequence[JournalEntry]) -> dict[str, int]:
 
 
 def _cause(child: Child, children: Mapping[str, Child]) -> str | None:
-    """Why a child was or is undone: by its own failure or deadline, or that of a scope around it; None: by its root's."""
+    """Why a child is undone: by its own failure or deadline, or that of a scope around it; None: by its root's."""
     if child.undoing is None:
         return None
     around = children.get(child.undoing.key.removeprefix(UNDOING))
