@@ -115,7 +115,7 @@ class Attempts:
 
     async def _attempt(self, step: "PendingStep") -> None:
         run, spec = step.run, step.spec
-        task = step.task
+        task = asyncio.current_task()
         value: Any = None
         error: BaseException | None = None
         timers: list[Timer] = []
@@ -176,7 +176,7 @@ class Attempts:
         except Exception as bug:  # noqa: BLE001 - a retry policy of the user's own, or our bug: nobody may lose the run
             self._undecided(now.run, now, bug)
 
-    def _may_begin(self, step: "PendingStep", task: "asyncio.Task[None] | None") -> bool:
+    def _may_begin(self, step: "PendingStep", task: "asyncio.Task[Any] | None") -> bool:
         """Whether the function may be called here and now: asked at the last moment, because a turn may take long."""
         if step.task is not task:
             return False  # recalled
@@ -208,7 +208,7 @@ class Attempts:
             due_ns = began_ns + step.spec.timeout_ns
             timers.append(self.shell.clock.call_at(due_ns, step.overdue))
 
-    def _is_cut(self, step: "PendingStep", task: "asyncio.Task[None] | None") -> bool:
+    def _is_cut(self, step: "PendingStep", task: "asyncio.Task[Any] | None") -> bool:
         """Whether a cancellation came from outside, and not from a timeout or out of the step's own code."""
         now = step.latest
         if now.task is not task:

@@ -25,7 +25,12 @@ def of_ours(run: "Run", error: BaseException) -> Fault | None:
 
     None for what a step or the user's own code raised, and for our documented errors.
     """
-    if isinstance(error, DurableError) or type(error) is RuntimeError or any(error is each for each in run.thrown):
+    if (
+        not isinstance(error, Exception)
+        or isinstance(error, DurableError)
+        or type(error) is RuntimeError
+        or any(error is each for each in run.thrown)
+    ):
         return None
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:

@@ -156,7 +156,10 @@ class PendingStep(StepRecord):
             return
         if run.undriven:
             run.pump()
-        if run.dead or self.stale:
+        if self.stale:
+            self.stale -= 1
+            return
+        if run.dead:
             return
         if run.shell.leaving or run.held:
             self.withhold()

@@ -107,8 +107,11 @@ class StepTrace:
         return found
 
     def given_up(self, entry: Entry) -> list[SpanRecord]:
-        """The attempt that was due will not be made."""
+        """The attempt that was due, or announced, will not be made: it was never called."""
         self.over = True
+        self.open = False
+        if self.latest is None and self._group is None:
+            return []
         found = self._grouped()
         found.append(self._whole(entry, str(entry.label)))
         return found

@@ -305,8 +305,7 @@ class Driver:
             raise await self._child_undone(child.key, child.prefix, expired, cause="deadline") from expired.__cause__
         except (Exception, SiblingFailed) as error:
             child.leave()
-            if isinstance(error, Exception):
-                self.ctx.refuse_own(error)
+            self.ctx.refuse_own(error)
             if self._forward and isinstance(error, Exception):
                 raise self._stuck_past_pivot(error, child.key) from error  # nothing is undone: the root is stuck on it
             if self._forward:
