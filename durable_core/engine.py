@@ -44,6 +44,7 @@ class Engine(Operators):
         worker: whether it executes runs; False only starts and observes.
         clock: drives waits, retry delays and step timeouts.
         concurrency: runs that may have something under way at once.
+        threads: plain functions that may run at once, each on a thread; what waits for one has not begun.
         grace: how long leaving waits for attempts under way; a timedelta or seconds.
         store_timeout: how long a call waits for a store that fails before it raises ``StoreError``.
         max_crashes: after so many deaths of the process within one step its run is stuck.
@@ -64,6 +65,7 @@ class Engine(Operators):
         worker: bool = True,
         clock: Clock | None = None,
         concurrency: int = 1000,
+        threads: int = 32,
         grace: Span = timedelta(seconds=10),
         store_timeout: Span = timedelta(seconds=30),
         max_crashes: int = 5,
@@ -71,7 +73,12 @@ class Engine(Operators):
         tracer_provider: object = None,
     ) -> None:
         settings = Settings.of(
-            worker=worker, concurrency=concurrency, grace=grace, store_timeout=store_timeout, max_crashes=max_crashes
+            worker=worker,
+            concurrency=concurrency,
+            threads=threads,
+            grace=grace,
+            store_timeout=store_timeout,
+            max_crashes=max_crashes,
         )
         self._on_attention = on_attention
         self._attention_log = AttentionLog()

@@ -68,6 +68,7 @@ class Orchestrator(Answering):
         worker: whether it executes sagas; False only starts and observes.
         clock: drives waits, retry delays, deadlines and step timeouts.
         concurrency: sagas that may have something under way at once.
+        threads: plain functions (``def`` steps) that may run at once, each on a thread; what waits for one has not begun.
         lease: how long a silent worker keeps its sagas, on a store where its death cannot be seen at once.
         grace: how long leaving waits for attempts under way.
         store_timeout: how long a call waits for a store that fails before it raises ``StoreError``.
@@ -96,6 +97,7 @@ class Orchestrator(Answering):
         worker: bool = True,
         clock: Clock | None = None,
         concurrency: int = 1000,
+        threads: int = 32,
         lease: Span = timedelta(seconds=15),
         grace: Span = timedelta(seconds=10),
         store_timeout: Span = timedelta(seconds=30),
@@ -109,6 +111,7 @@ class Orchestrator(Answering):
         settings = Settings.of(
             worker=worker,
             concurrency=concurrency,
+            threads=threads,
             grace=grace,
             store_timeout=store_timeout,
             lease=lease,

@@ -38,6 +38,7 @@ class Limits:
     """How a worker works; the names are those of the orchestrator's options."""
 
     concurrency: int
+    threads: int
     grace: float
     """Seconds."""
     lease: float
@@ -72,6 +73,7 @@ def worker(
     ],
     *,
     concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Sagas that may be under way at once.")] = 1000,
+    threads: Annotated[int, typer.Option(min=1, metavar="N", help="Plain functions that may run at once.")] = 32,
     grace: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to wait, when stopping, for attempts under way.")
     ] = 10,
@@ -104,7 +106,7 @@ def worker(
     logs.begin(log_level, as_json=given.json)
     watch = Watch(endpoint_of(health), store_limit)
     ages = retention_of(retention, "--retention"), retention_of(id_retention, "--id-retention")
-    limits = Limits(concurrency, grace, lease, *ages)
+    limits = Limits(concurrency, threads, grace, lease, *ages)
     _run([load(name) for name in modules], given, limits, watch)
 
 
