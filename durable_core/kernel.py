@@ -323,7 +323,7 @@ class Kernel:
         """Notice what other processes did, and claim what falls due."""
         loop = asyncio.get_running_loop()
         burial_at = loop.time() + BURIAL_S
-        while True:
+        while not self._left:
             began_s = await self._until_poked()
             try:
                 if self._worker is not None and loop.time() >= burial_at:

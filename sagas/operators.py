@@ -34,6 +34,8 @@ from sagas.observer import Observer
 from sagas.runtime.binding import Binder
 from sagas.runtime.people import Verdict, verdict_named, verdict_of
 
+TOLD_LAST = {"kill": SagaStatus.KILLED, "rollback": SagaStatus.COMPENSATING}
+"""How a saga stands once it has taken up a verb that says so by itself."""
 Reopening = tuple[str, int]
 """A label and an entry: which part of the journal is void once the verb acts; see ``EntryKind.SIGNALLED``."""
 
@@ -215,11 +217,9 @@ class Operators(Observer):
         if signalled:  # the journal tells: until a worker has taken a verb up it is stuck on what it was
             info = attrs.evolve(info, status=SagaStatus.STUCK)
         phase = record.phase
-        match await self._told_last(record):
-            case "kill":
-                info, signalled = attrs.evolve(info, status=SagaStatus.KILLED), False
-            case "rollback":
-                info, signalled = attrs.evolve(info, status=SagaStatus.COMPENSATING), False
+        told = TOLD_LAST.get(await self._told_last(record) or "")
+        if told is not None:
+            info, signalled = attrs.evolve(info, status=told), False
         found = judge(verb, info, phase, verdict.step)
         doubtful = isinstance(found, Accept) if signalled else isinstance(found, Refuse) and not found.past_pivot
         if doubtful and await self._is_repeated(record, entries, verb, verdict):
@@ -229,7 +229,7 @@ class Operators(Observer):
     async def _told_last(self, record: RunRecord) -> str | None:
         """Which verb waits to be taken up that says, by itself, how the saga will stand: ``kill`` or ``rollback``."""
         names = [signal.name.partition(" ")[0] for signal in await self.engine.store.signals([record.num])]
-        return next((name for name in reversed(names) if name in ("kill", "rollback")), None)
+        return next((name for name in reversed(names) if name in TOLD_LAST), None)
 
     async def _is_repeated(self, record: RunRecord, entries: list[JournalEntry], verb: str, verdict: Verdict) -> bool:
         """Whether the last that anybody asked for is just this: then it has been done, whoever asks again."""

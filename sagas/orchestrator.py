@@ -68,7 +68,7 @@ class Orchestrator(Answering):
         worker: whether it executes sagas; False only starts and observes.
         clock: drives waits, retry delays, deadlines and step timeouts.
         concurrency: sagas that may have something under way at once.
-        threads: plain functions (``def`` steps) that may run at once, each on a thread; what waits for one has not begun.
+        threads: plain functions (``def`` steps) that may run at once, each on a thread; one that waits has not begun.
         lease: how long a silent worker keeps its sagas, on a store where its death cannot be seen at once.
         grace: how long leaving waits for attempts under way.
         store_timeout: how long a call waits for a store that fails before it raises ``StoreError``.

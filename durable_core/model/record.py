@@ -176,7 +176,8 @@ def fold(entries: list[Entry]) -> dict[str, StepRecord]:
         if is_evidence(entry):
             late[entry.key] = entry
         elif entry.kind == EntryKind.STARTED:
-            steps[entry.key] = StepRecord(entry.key, entry.label, entry.payload, entry.at_ns, entry.seq)
+            record = steps[entry.key] = StepRecord(entry.key, entry.label, entry.payload, entry.at_ns, entry.seq)
+            record.attempt = entry.attempt
         elif entry.kind == EntryKind.SIGNALLED:
             if entry.label == ABANDON:
                 for begun in steps.values():

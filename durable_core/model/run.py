@@ -130,6 +130,11 @@ class RunRecord:
     updated_at_ns: int
     ended_at_ns: int | None
 
+    def claimed_by(self, worker: str) -> "RunRecord":
+        """The run as ``worker``'s. A stuck one stays so: only what is promised beside that is due."""
+        status = self.status if self.status is RunStatus.STUCK else RunStatus.RUNNING
+        return attrs.evolve(self, owner=worker, status=status, wake_at_ns=None)
+
 
 def _check_name(_: object, __: object, name: str | None) -> None:
     if name is not None:

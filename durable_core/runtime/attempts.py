@@ -9,6 +9,7 @@ import contextvars
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -37,13 +38,15 @@ class _NotBegun(Enum):
 class _ThreadCall:
     """A call of a plain function: a thread begins it, or the loop recalls it first; never both."""
 
-    __slots__ = ("_safe", "_ticket", "outcome", "started_at_ns", "step")
+    __slots__ = ("_safe", "_ticket", "begun", "outcome", "started_at_ns", "step")
 
     def __init__(self, step: "PendingStep", safe: Callable[[], bool]) -> None:
         self.step = step
         self._safe = safe
         self._ticket = [True]  # taken out once, by whichever thread comes first: `pop` is atomic
         self.started_at_ns = 0
+        self.begun: Callable[[], object] | None = None
+        """Called on the thread once the function is about to be."""
         self.outcome: asyncio.Future[Any] | None = None
         """What the thread returns."""
 
@@ -61,7 +64,7 @@ class _ThreadCall:
         except IndexError:
             return False
 
-    def __call__(self, begun: Callable[[], None] | None) -> Any:
+    def __call__(self) -> Any:
         """On the thread: call the function, if that is still wanted."""
         step = self.step
         run = step.run
@@ -73,8 +76,8 @@ class _ThreadCall:
             return _NotBegun.UNSAFE
         step.latest.called = True
         self.started_at_ns = run.shell.now_ns()
-        if begun is not None:
-            begun()
+        if self.begun is not None:
+            self.begun()
         try:
             return step.spec.fn(*step.args, **(step.kwargs if step.extra is None else {**step.kwargs, **step.extra}))
         except StopIteration as stop:  # a future cannot carry it
@@ -94,7 +97,7 @@ class Attempts:
     tracing: TraceContext | None = None
     cutting: bool = False
     """The grace is over: what has not returned is left behind."""
-    _waiting: "dict[PendingStep, _ThreadCall]" = attrs.field(factory=dict)
+    _waiting: "dict[PendingStep, _ThreadCall]" = attrs.field(factory=dict["PendingStep", _ThreadCall])
     """Calls that no thread has begun, as far as the loop knows."""
 
     def call(self, step: "PendingStep") -> None:
@@ -208,6 +211,9 @@ class Attempts:
             due_ns = began_ns + step.spec.timeout_ns
             timers.append(self.shell.clock.call_at(due_ns, step.overdue))
 
+    def _limit_thread(self, call: _ThreadCall, timers: list[Timer]) -> None:
+        self._limit(call.step, call.started_at_ns, timers)
+
     def _is_cut(self, step: "PendingStep", task: "asyncio.Task[Any] | None") -> bool:
         """Whether a cancellation came from outside, and not from a timeout or out of the step's own code."""
         now = step.latest
@@ -262,13 +268,10 @@ class Attempts:
             self.threads = ThreadPoolExecutor(self.places, "sagas-step")
         context = contextvars.copy_context()
         call = self._waiting[step] = _ThreadCall(step, self.lease_is_safe)
-        begun: Callable[[], None] | None = None
         if step.spec.timeout_ns is not None:
-
-            def begun() -> None:
-                self.loop.call_soon_threadsafe(lambda: self._limit(step, call.started_at_ns, timers))
-
-        outcome = call.outcome = self.loop.run_in_executor(self.threads, lambda: context.run(call, begun))
+            limit = partial(self._limit_thread, call, timers)
+            call.begun = lambda: self.loop.call_soon_threadsafe(limit)
+        outcome = call.outcome = self.loop.run_in_executor(self.threads, lambda: context.run(call))
         while True:
             try:
                 # A thread cannot be stopped: after a timeout, or when the program cancels its tasks, retry and undo

@@ -29,7 +29,7 @@ class Lingering:
     """The worker's name while it owned the run."""
     steps: "dict[str, PendingStep]"
     """Those whose attempts have not returned."""
-    told: "list[Evidence]" = attrs.field(factory=list)
+    told: "list[Evidence]" = attrs.field(factory=list["Evidence"])
     """How attempts ended, where that is not in the journal: it is told to the run once that is loaded again."""
     reloading: bool = False
     """The run is about to be loaded again, so nothing may be written to its journal."""

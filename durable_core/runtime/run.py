@@ -56,6 +56,7 @@ class Run(Ledger):
         "current",
         "deadline_timer",
         "fault",
+        "halted",
         "in_flight",
         "inbox",
         "left",
@@ -100,8 +101,8 @@ class Run(Ledger):
         self.on_signal: Callable[[Entry], None] | None = None
         self.restoring = False
         """Its journal is being fed, or what came meanwhile."""
-        self.left = self.catching_up = False
-        """Why it is ``held``, beside a pause: a worker has left it; something is taken up before the body goes on."""
+        self.halted = self.left = self.catching_up = False
+        """Why it is ``held``, as its journal has it so far: by a pause; a worker has left it; it is catching up."""
         self.context = contextvars.copy_context()
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -224,14 +225,14 @@ class Run(Ledger):
         if kind in (EntryKind.SUSPENDED, EntryKind.RESUMED):
             self.catching_up = kind == EntryKind.SUSPENDED and bool(entry.label)
             self.left = kind == EntryKind.SUSPENDED and not entry.label
-            self.held = self.paused or self.left or self.catching_up
+            self.held = self.halted or self.left or self.catching_up
             return
         if kind == EntryKind.SIGNALLED:
             self.told_seq = entry.seq
             if entry.key in ("pause", "resume"):
-                self.paused = entry.key == "pause"
+                self.paused = self.halted = entry.key == "pause"
                 self.left = False
-                self.held = self.paused or self.catching_up
+                self.held = self.halted or self.catching_up
             elif entry.key == "deadline":
                 self.deadline_at_ns = None  # it comes once; whoever waits on in spite of it is not woken for it again
             if entry.label and entry.label in self.steps:
@@ -483,6 +484,7 @@ class Run(Ledger):
     def release(self) -> None:
         """Cut the cycles between run, fibers and coroutines, so that the collector need not find them."""
         self.dead = True
+        self.undriven = False
         if self.deadline_timer is not None:
             self.deadline_timer.cancel()
             self.deadline_timer = None

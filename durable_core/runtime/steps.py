@@ -112,6 +112,7 @@ class PendingStep(StepRecord):
         started: Entry,
     ) -> None:
         super().__init__(started.key, spec.kind, started.payload, started.at_ns, started.seq)
+        self.attempt = started.attempt
         self.run = run
         self.spec = spec
         self.args = args
@@ -151,21 +152,24 @@ class PendingStep(StepRecord):
     def launch(self) -> None:
         """The intent is durable: attempt it, unless the run or its worker is leaving."""
         run = self.run
-        if self.stale:
-            self.stale -= 1
+        if self._is_withdrawn():
             return
         if run.undriven:
             run.pump()
-        if self.stale:
-            self.stale -= 1
-            return
-        if run.dead:
+        if self._is_withdrawn() or run.dead:
             return
         if run.shell.leaving or run.held:
             self.withhold()
             run.shell.drive_soon(run)
             return
         run.shell.attempt(run, self)
+
+    def _is_withdrawn(self) -> bool:
+        """Whether this launch is that of an attempt that was withdrawn: each of them has one, in order."""
+        if not self.stale:
+            return False
+        self.stale -= 1
+        return True
 
     def announce(self) -> None:
         """Have the attempt made once the intent is durable."""
@@ -505,7 +509,9 @@ class Perform(Command[R]):
         except DurableError:  # once more, with its text
             payload = spec.shape.encode(self.args, self.kwargs, what=f"run {run.id}, step {key!r}: the arguments")
         self.key = key
-        entry, new = run.output(STARTED, key, 1, spec.kind, payload)
+        before = run.steps.get(key)  # of a body that was abandoned: its attempts count on
+        attempt = 1 if before is None else before.attempt + (not before.withheld)
+        entry, new = run.output(STARTED, key, attempt, spec.kind, payload)
         step = PendingStep(run, spec, self.args, self.kwargs, self.extra, fiber, entry)
         run.steps[key] = step
         fiber.wait = step

@@ -120,6 +120,7 @@ class Worker:
             log.warning(
                 "%d attempts were cut: they did not end within the grace of %.3g s and will be run again", cut, grace_s
             )
+        await self._keep_told()
         for lingering in list(self._lingering.values()):
             self._let_go(lingering)
         for run in list(self.runs.values()):
@@ -134,6 +135,20 @@ class Worker:
             log.warning("the store does not take what is queued, so announced attempts are not withdrawn")
         except StoreError as lost:
             log.warning("what was queued was not written: %s", lost)
+
+    async def _keep_told(self) -> None:
+        """Have what attempts returned kept in the journals of runs that were about to be loaded again."""
+        told = {num: one for num, one in self._lingering.items() if one.told and one.owner == self.worker}
+        if not told:
+            return
+        try:
+            journals = await self.store.load(list(told))
+            for record in await self.store.find_nums(list(told)):
+                if record.owner == self.worker:
+                    told[record.num].run = self._restored(record, self.registry.get(record.name, record.version))
+                    told[record.num].note(journals[record.num][-1].seq if journals[record.num] else 0)
+        except StoreError as error:
+            log.warning("what attempts returned at the end could not be kept, so they count as cut: %s", error)
 
     def _calls(self) -> list[PendingStep]:
         """The steps whose attempts have not returned, whether their runs are in memory or not."""
@@ -516,7 +531,7 @@ class Worker:
         if self.runs.get(run.num) is run:
             del self.runs[run.num]
         called = {key: step for key, step in run.steps.items() if isinstance(step, PendingStep) and step.called}
-        if called and not self.leaving:
+        if called:
             self._lingering[run.num] = Lingering(run.num, run, self.worker, called)
         self._rest(run)
 
@@ -619,6 +634,7 @@ class Worker:
     async def look(self, *, changed: bool) -> None:
         """Take up what other processes left, and claim what is due. ``changed``: another process has written."""
         if self.leaving:
+            self.poked.clear()
             return
         self._looking = True
         try:

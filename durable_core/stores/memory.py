@@ -205,9 +205,7 @@ class MemoryStore(Local, Purging, Owing, Examined):
         ]
         taken: list[RunRecord] = []
         for _, num in sorted(due)[: max(limit, 0)]:
-            run = self.data.runs[num]
-            status = run.status if run.status is RunStatus.STUCK else RunStatus.RUNNING
-            run = attrs.evolve(run, owner=worker, status=status, wake_at_ns=None)
+            run = self.data.runs[num].claimed_by(worker)
             self.data.runs[num] = run
             taken.append(run)
         if taken:

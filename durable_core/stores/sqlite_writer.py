@@ -9,10 +9,8 @@ import platform
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 
-import attrs
-
 from durable_core.errors import StoreError
-from durable_core.model.run import NewRun, RunRecord, RunStatus
+from durable_core.model.run import NewRun, RunRecord
 from durable_core.model.version import Offer, replaced
 from durable_core.ports import Batch
 from durable_core.stores import sql
@@ -155,15 +153,7 @@ class Writer:
         due = self._reader.due(served, now_ns=now_ns, limit=limit)
         for some in chunks([run.num for run in due]):
             self._connection.execute(_CLAIM.format(marks=marks(len(some))), (worker, *some))
-        return [
-            attrs.evolve(
-                run,
-                owner=worker,
-                status=run.status if run.status is RunStatus.STUCK else RunStatus.RUNNING,
-                wake_at_ns=None,
-            )
-            for run in due
-        ]
+        return [run.claimed_by(worker) for run in due]
 
     def release(self, workers: Iterable[str]) -> int:
         """Free the open runs of ``workers`` and forget them; return how many runs that are."""

@@ -6,6 +6,7 @@ import asyncio
 import pytest
 
 from durable_core.errors import StoreError
+from durable_core.model.entry import EntryKind
 from durable_core.model.run import RunQuery, RunStatus
 from durable_core.ports import Batch
 from durable_core.testing.store_rows import (
@@ -169,6 +170,67 @@ class ClaimRules(Rules):
             await observer.signal(a, "four", b"", now_ns=1)
             (last,) = await store.signals([a])
             assert last.num not in {signal.num for signal in found}
+
+    @in_loop
+    async def test_no_beginning_and_no_end_commits_over_a_signal(self, make_store: MakeStore) -> None:
+        """What a run decided before it heard a signal is left out; what happened in the world is written."""
+        async with opened(make_store, "w1", None) as (store, desk):
+            ids = ("begins", "ends", "goes on", "heard")
+            runs = [await add(store, id, owner="w1", wake_at_ns=None) for id in ids]
+            for run in runs:
+                await desk.signal(run, "cancel", b"{}", now_ns=7)
+            (heard,) = await store.signals([runs[3]])
+            assert heard.at_ns == 7
+            result, intent = EntryKind.SUCCEEDED, EntryKind.STARTED
+            batch = new_batch(
+                entries=[
+                    new_entry(runs[0], 1)._replace(kind=result),
+                    new_entry(runs[0], 2)._replace(kind=EntryKind.MARKED),
+                    new_entry(runs[0], 3)._replace(kind=intent),
+                    new_entry(runs[0], 4)._replace(kind=result),
+                    new_entry(runs[1], 1)._replace(kind=result),
+                    new_entry(runs[1], 2)._replace(kind=EntryKind.ENDED),
+                    new_entry(runs[2], 1)._replace(kind=result),
+                    new_entry(runs[3], 1)._replace(kind=intent),
+                ],
+                updates=[
+                    new_update(runs[1], status=RunStatus.COMPLETED, ended_at_ns=9),
+                    new_update(runs[2], owner="w1", wake_at_ns=None),
+                ],
+            )
+            batch.consumed.append(heard.num)
+            assert await store.commit(batch) == {runs[0], runs[1]}
+            journals = await store.load(runs)
+            assert [[entry.seq for entry in journals[run]] for run in runs] == [[1], [1], [1], [1]]
+            assert (await store.find_nums([runs[1]]))[0].ended_at_ns is None
+            assert [signal.run for signal in await store.signals(runs)] == runs[:3]
+
+    @in_loop
+    async def test_a_signal_opens_an_ended_run_again(self, make_store: MakeStore) -> None:
+        """It stays with its owner where that lives, for an attempt of it has not returned; else it is anybody's."""
+        async with opened(make_store, "w1", None) as (store, desk):
+            kept, free = await add(store, "kept", owner="w1"), await add(store, "free", owner="w1")
+            ends = [
+                new_update(run, status=RunStatus.KILLED, owner=owner, ended_at_ns=9)
+                for run, owner in ((kept, "w1"), (free, "gone"))
+            ]
+            await store.commit(new_batch(updates=ends))
+            for run in (kept, free):
+                assert await desk.signal(run, "cancel", b"{}", now_ns=10) is False
+                assert await desk.signal(run, "rollback 0 abandon", b"{}", now_ns=10, ended=True) is True
+            found = {run.num: (run.status, run.owner, run.ended_at_ns) for run in await desk.find(["kept", "free"])}
+            assert found == {kept: (RunStatus.PENDING, "w1", None), free: (RunStatus.PENDING, None, None)}
+            assert await claimed(store, "w1") == ["free"]
+
+    @in_loop
+    async def test_a_stuck_run_that_falls_due_is_stuck_all_the_same(self, make_store: MakeStore) -> None:
+        """What is promised beside what it is stuck on is due; who claims it has not answered for a person."""
+        async with opened(make_store, "w1") as (store,):
+            num = await add(store, "stuck")
+            await store.commit(new_batch(updates=[new_update(num, status=RunStatus.STUCK, wake_at_ns=NOW_NS)]))
+            (run,) = await store.claim("w1", SERVED, now_ns=NOW_NS, limit=1)
+            assert run.status is RunStatus.STUCK
+            assert (await the(store, "stuck")).status is RunStatus.STUCK
 
     @in_loop
     async def test_a_signal_makes_an_unowned_run_due(self, make_store: MakeStore) -> None:

@@ -61,7 +61,7 @@ def attach(app: typer.Typer) -> None:
     app.command("worker")(worker)
 
 
-def worker(
+def worker(  # noqa: PLR0913 - one option for each thing that a person may decide
     ctx: typer.Context,
     modules: Annotated[
         list[str],

@@ -79,7 +79,9 @@ def test_files_and_functions_are_short(path: Path):
     lines = text.count("\n")
     assert lines <= LONGEST_FILE
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    assert {node.name: length(node) for node in functions if length(node) > LONGEST_FUNCTION} == {}
+    long = {node.name: length(node) for node in functions if length(node) > LONGEST_FUNCTION}
+    long.pop("__init__", None)  # which lists what its object has
+    assert long == {}
 
 
 @source

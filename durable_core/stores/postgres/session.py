@@ -11,10 +11,8 @@ import platform
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-import attrs
-
 from durable_core.errors import LeaseLost, StoreError
-from durable_core.model.run import RunRecord, RunStatus
+from durable_core.model.run import RunRecord
 from durable_core.ports import Batch
 from durable_core.stores.numbers import RunNumbers
 from durable_core.stores.postgres import refusals, schema
@@ -272,9 +270,8 @@ class PostgresSession:
 
     def _as_claimed(self, rows: Sequence[Sequence[Any]], worker: str) -> list[RunRecord]:
         """The records of the runs just claimed, the longest due first."""
-        runs = [attrs.evolve(to_run(row), owner=worker, status=RunStatus.RUNNING) for row in rows]
-        runs.sort(key=lambda run: (run.wake_at_ns or run.updated_at_ns, run.num))
-        return [attrs.evolve(run, wake_at_ns=None) for run in runs]
+        runs = sorted(map(to_run, rows), key=lambda run: (run.wake_at_ns or run.updated_at_ns, run.num))
+        return [run.claimed_by(worker) for run in runs]
 
     # -- numbers ---------------------------------------------------------------------------------------------------
 
