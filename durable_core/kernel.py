@@ -166,9 +166,12 @@ class Kernel:
 
     def _scout_ended(self, scout: "asyncio.Task[None]") -> None:
         """Where the program has cancelled all its tasks, its sagas are untouched: look again, unless its loop ends."""
-        if scout.cancelled() and not self._left:
-            loop = scout.get_loop()
-            loop.call_later(POLL_S, lambda: None if self._left else self._send_scout(again=True))
+        if self._left or not (scout.cancelled() or scout.exception() is not None):
+            return
+        if not scout.cancelled():
+            log.error("internal error while looking for work; looking again", exc_info=scout.exception())
+        loop = scout.get_loop()
+        loop.call_later(POLL_S, lambda: None if self._left else self._send_scout(again=True))
 
     def _begin_work(self, writer: Writer) -> None:
         """Make the worker, and who looks after it."""

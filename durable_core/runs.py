@@ -245,7 +245,8 @@ class Runs(Kernel):
             if run.phase != record.phase or run.dead:
                 await self.writer.flushed()
                 return False
-            worker.deliver(run, name, payload)
+            if not worker.deliver(run, name, payload):
+                return False
             try:
                 await self.writer.flushed()
             except LeaseLost:

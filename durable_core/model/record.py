@@ -100,6 +100,7 @@ class StepRecord:
         elif kind == EntryKind.WITHHELD:
             self.begun, self.withheld = False, True
         elif kind == EntryKind.GAVE_UP:
+            self.withheld = self.due_at_ns is None  # the attempt had been announced, and was never called
             self._end(StepStatus(entry.label), entry)
         elif kind == EntryKind.REOPENED:
             self.reopen(entry.at_ns)

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from durable_core.errors import Fault, StepExited, StepInterrupted, StepTimeout
+from durable_core.model.entry import EntryKind
 from durable_core.ports import Timer, TraceContext
 from durable_core.runtime.current import CURRENT, AttemptInfo
+from durable_core.runtime.steps import Evidence
 
 if TYPE_CHECKING:
     from durable_core.runtime.run import Run
@@ -111,8 +113,14 @@ class Attempts:
         """Leave out the call that was asked for; False where its function has been called."""
         if step.called:
             return False
-        call = self._waiting.pop(step, None)
-        return call is None or call.recall()
+        call = self._waiting.get(step)
+        if call is None:
+            return True
+        if call.recall():
+            del self._waiting[step]
+            return True
+        step.called = True  # its thread is about to call it
+        return False
 
     # -- one attempt -----------------------------------------------------------------------------------------------
 
@@ -196,11 +204,17 @@ class Attempts:
         if why is _NotBegun.RECALLED:
             return
         step.task = None
+        step.called = False
         run = step.run
         if run.dead:
+            withheld = Evidence(step.key, step.attempt, EntryKind.WITHHELD, None, None, self.shell.now_ns())
+            self.shell.returned_late(step, withheld)
             return
         if why is _NotBegun.UNSAFE:
             self.loop.call_later(UNSAFE_PAUSE_S, step.launch)
+            return
+        if not run.held and not self.shell.leaving:
+            self.loop.call_soon(step.launch)  # it was let go before the loop heard that a thread had found it held
             return
         step.withhold()
         self.shell.drive_soon(run)
@@ -297,6 +311,8 @@ class Attempts:
         step = call.step
         self._waiting.pop(step, None)
         _stop(timers)
+        if step.latest.task is None:
+            return  # recalled
         if done.cancelled():
             self.shell.cut(step.latest)
             return
@@ -308,11 +324,12 @@ class Attempts:
     async def drain(self, steps: "Iterable[PendingStep]", *, within_s: float) -> int:
         """Wait for the attempts of ``steps``, cut what does not end in time; return how many were cut."""
         steps = list(steps)
+        calls = {step.latest: call for step, call in self._waiting.items()}
         for step in steps:
-            call = self._waiting.get(step)
+            call = calls.get(step)
             if call is not None and call.recall():
                 self._not_begun(step, _NotBegun.HELD)
-        threads = {call.outcome for step in steps if (call := self._waiting.get(step)) and call.outcome is not None}
+        threads = {call.outcome for step in steps if (call := calls.get(step)) and call.outcome is not None}
         under_way = {step.task for step in steps if step.task is not None and not step.task.done()}
         if threads or under_way:
             await asyncio.wait(threads | under_way, timeout=within_s)
@@ -322,7 +339,7 @@ class Attempts:
             task.cancel()
         if waiting:
             await asyncio.wait(waiting, timeout=1.0)
-        for step in [step for step in self._waiting if step.task is None or step.task.done()]:
+        for step in [step for step in self._waiting if step.latest.task is None or step.latest.task.done()]:
             self.shell.cut(step.latest)
         if self.threads is not None:
             self.threads.shutdown(wait=False, cancel_futures=True)

@@ -34,6 +34,7 @@ class Quarantine:
     def enter(self, step: "PendingStep") -> None:
         """Have ``step`` attempted when its turn comes; its run stays in memory until then."""
         step.run.in_flight += 1
+        step.suspected = True
         self._waiting.append(step)
         if self._turn is None:
             self._next()
@@ -43,6 +44,7 @@ class Quarantine:
         shell = self._shell
         while self._turn is None and self._waiting and not shell.leaving:
             step = self._waiting.popleft()
+            step.suspected = False
             run = step.run
             if run.dead:
                 continue

@@ -199,6 +199,12 @@ class Run(Ledger):
             if one.name in ("pause", "resume"):
                 self.save(owner=self.shell.worker, wake_at_ns=None)
 
+    def go_on(self) -> None:
+        """It was resumed: make the attempts that were held back."""
+        for step in self.unended():
+            step.resume(self)
+        self.pump()
+
     def is_overdue(self) -> bool:
         """Whether its deadline has passed, still counts, and has not been told to it."""
         return (
@@ -206,6 +212,7 @@ class Run(Ledger):
             and not self.phase
             and not self.dead
             and not self.restoring
+            and not self.catching_up
             and self.shell.now_ns() >= self.deadline_at_ns
         )
 
@@ -278,7 +285,7 @@ class Run(Ledger):
         for wait in self.unarmed:
             wait.arm(self)
         self.unarmed = ()
-        if not self.in_flight and not self.restoring:
+        if not self.in_flight and not self.restoring and not self.catching_up:
             self.shell.idle(self)
 
     def run_ready(self) -> None:

@@ -97,6 +97,7 @@ class PendingStep(StepRecord):
         "said",
         "spec",
         "stale",
+        "suspected",
         "task",
         "timer",
     )
@@ -125,6 +126,8 @@ class PendingStep(StepRecord):
         """Whether this process has announced an attempt of it."""
         self.called = False
         """Whether the function has been called for the attempt under way, and may still be running."""
+        self.suspected = False
+        """It waits for its turn to be attempted alone."""
         self.stale = 0
         """Announced attempts that were withdrawn before they were launched."""
         self.overrun = False
@@ -200,7 +203,7 @@ class PendingStep(StepRecord):
         """Journal that the announced attempt was not begun, and now never will be."""
         run = self.run
         run.in_flight -= 1
-        self.apply(run.input(EntryKind.WITHHELD, self.key, self.attempt))
+        self.take(run, run.input(EntryKind.WITHHELD, self.key, self.attempt))
 
     def withdraw(self) -> bool:
         """See to it that the announced attempt is never begun; False where it has been, or none is announced."""
@@ -278,13 +281,18 @@ class PendingStep(StepRecord):
             return
         started_at_ns = evidence.started_at_ns
         if evidence.label == EntryKind.WITHHELD:
-            self.apply(run.input(EntryKind.WITHHELD, self.key, self.attempt))
+            self.take(run, run.input(EntryKind.WITHHELD, self.key, self.attempt))
         elif evidence.label == SUCCEEDED:
             entry = run.input(SUCCEEDED, self.key, self.attempt, "", evidence.payload, None, started_at_ns)
             self.take(run, entry)
         else:
             error = rebuild(evidence.error or b"{}", self._preferred())
-            self._ended_badly(error, started_at_ns, doubtful=evidence.label == Outcome.UNKNOWN, repeatable=True)
+            self._ended_badly(
+                error,
+                started_at_ns,
+                doubtful=evidence.label == Outcome.UNKNOWN,
+                repeatable=not isinstance(error, PayloadError),
+            )
 
     def _unstorable(self, value: object) -> PayloadError:
         """Why a result cannot be stored. The text is put together only here: a step that succeeds needs none."""
@@ -344,6 +352,8 @@ class PendingStep(StepRecord):
         run.last_at_ns = entry.at_ns
         self.apply(entry)
         if self.status is RUNNING:
+            if entry.kind == EntryKind.WITHHELD:
+                self._leave_out(run)
             return
         if self.status is StepStatus.SUCCEEDED:
             shape = self.spec.shape
@@ -357,6 +367,13 @@ class PendingStep(StepRecord):
             self._answer(
                 None, self.failure(rebuild(entry.error or b"{}", self._preferred()) if error is None else error)
             )
+
+    def _leave_out(self, run: "Run") -> None:
+        """What was withheld is not attempted later where its fiber is being closed: a cancel came first, say."""
+        fiber = self.fiber
+        if fiber is not None and fiber.signal is not None and self.interrupt(run):
+            fiber.wait = None
+            structure.advance(run, fiber)
 
     def failure(self, error: BaseException) -> BaseException:
         """What the body sees for ``error``, which ended this step."""
@@ -426,6 +443,8 @@ class PendingStep(StepRecord):
         """The run is no longer paused: make the attempt that was held back."""
         if not self.begun:
             self.again()
+        elif self.due_at_ns is None and not self.announced and not self.suspected:
+            self.recover(run)  # its turn among the suspects came while the run was held
         else:
             self.arm(run)
 
@@ -532,7 +551,7 @@ class Reattempt(Command[R]):
         step = run.steps.get(self.key)
         if not isinstance(step, PendingStep) or step.waiting or step.status is StepStatus.SUCCEEDED:
             raise Closed
-        entry, new = run.output(EntryKind.REOPENED, self.key, step.attempt + 1)
+        entry, new = run.output(EntryKind.REOPENED, self.key, step.attempt + (not step.withheld))
         step.apply(entry)
         step.fiber = fiber
         fiber.wait = step

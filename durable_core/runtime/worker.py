@@ -6,7 +6,7 @@ in the same commit that gives it back.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import attrs
@@ -41,6 +41,16 @@ log = logging.getLogger("durable_core")
 
 MOST_CLAIMED = 500
 """Runs claimed in one transaction."""
+LOST: Mapping[str, str] = {
+    EntryKind.SUCCEEDED: "succeeded",
+    EntryKind.FAILED: "",
+    EntryKind.WITHHELD: "withheld",
+    EntryKind.GAVE_UP: "withheld",
+}
+"""Entries that tell how an attempt ended, also where they were not written: as what (see ``LATE``), or by their label.
+
+A promised attempt that was given up was never called.
+"""
 FLUSH_S = 1.0
 """How long leaving waits at least for what is queued to be written, however short its grace."""
 
@@ -100,16 +110,18 @@ class Worker:
         """Start nothing new from here on."""
         if self.leaving:
             return
-        for run in self.runs.values():
-            if run.in_flight and not run.held:
+        for run in list(self.runs.values()):
+            run.settle()  # which may end it, or have it leave memory
+            if not run.dead and run.in_flight and not run.held:
                 # Several may end before another worker drives the body: it must then see them as it would have here.
                 run.input(EntryKind.SUSPENDED, "")
         self.leaving = True
         if self._wake is not None:
             self._wake[1].cancel()
         for queued in self._admission.queue:
-            queued.run.status = RunStatus.PENDING
-            queued.run.save(owner=None, wake_at_ns=0)
+            if not queued.run.dead:
+                queued.run.status = RunStatus.PENDING
+                queued.run.save(owner=None, wake_at_ns=0)
 
     async def close(self, *, grace_s: float) -> None:
         """Start nothing new, let attempts under way end for ``grace_s``, and give every run back."""
@@ -226,8 +238,10 @@ class Worker:
             self._revive(run, record.input, entries, signals, lingering.told if lingering is not None else ())
             for signal in signals:
                 self._consume(signal, run)
-        if lingering is not None and not lingering.steps and self._lingering.get(record.num) is lingering:
-            del self._lingering[record.num]
+        if lingering is not None and self._lingering.get(record.num) is lingering:
+            lingering.run = run  # from here on it is this one's place in its journal
+            if not lingering.steps:
+                del self._lingering[record.num]
 
     def _consume(self, signal: StoredSignal, run: Run) -> None:
         """The run has taken the signal up: it leaves the store in the commit of the entries that say so."""
@@ -305,15 +319,18 @@ class Worker:
             found.append(run.input(EntryKind.SIGNALLED, name, int(since), label, signal.payload))
         return found
 
-    def deliver(self, run: Run, name: str, payload: bytes) -> None:
+    def deliver(self, run: Run, name: str, payload: bytes) -> bool:
         """Journal a signal for a run in memory, and feed it. A run that still waits for its turn begins now.
 
-        What the body has not seen yet it sees after the signal: so nothing begins in between.
+        What the body has not seen yet it sees after the signal: so nothing begins in between. False where the run has
+        left memory instead: the signal is to be taken up by whoever drives it next.
         """
         if run.root is None:
             self._begin_early(run)
+        if run.undriven and not run.ready:
+            run.settle()
         if run.dead:
-            return
+            return False
         if name == "kill":
             run.kill(payload)
         elif run.ready or run.is_overdue():
@@ -328,9 +345,8 @@ class Worker:
             if name in ("pause", "resume") and not run.dead:
                 run.save(owner=self.worker, wake_at_ns=None)
         if name == "resume" and not run.dead:
-            for step in run.unended():
-                step.resume(run)
-            run.pump()
+            run.go_on()
+        return True
 
     def _watch_deadline(self, run: Run) -> None:
         """Have the deadline delivered as a signal; void once the run's phase says that it no longer counts."""
@@ -386,7 +402,7 @@ class Worker:
         """An attempt was cut from outside: it has no outcome, as after a crash."""
         run = step.run
         step.task = None
-        step.called = False
+        step.called = step.announced = False  # it was called, so nothing may say that it was withheld
         if run.dead:
             lingering = self._lingering.get(run.num)
             if lingering is not None and lingering.steps.get(step.key) is step:
@@ -466,9 +482,7 @@ class Worker:
         lingering = self._lingering.setdefault(num, Lingering(num, run, self.worker, {}))
         lingering.reloading = True
         lingering.told[:0] = [
-            Evidence.of(entry._replace(label=entry.label or entry.kind))
-            for entry in lost
-            if entry.kind in (EntryKind.SUCCEEDED, EntryKind.FAILED)
+            Evidence.of(entry._replace(label=LOST[entry.kind] or entry.label)) for entry in lost if entry.kind in LOST
         ]
         self._again.add(num)
         self.poked.set()
@@ -531,8 +545,11 @@ class Worker:
         if self.runs.get(run.num) is run:
             del self.runs[run.num]
         called = {key: step for key, step in run.steps.items() if isinstance(step, PendingStep) and step.called}
-        if called:
+        before = self._lingering.get(run.num)
+        if called and before is None:
             self._lingering[run.num] = Lingering(run.num, run, self.worker, called)
+        elif before is not None:
+            before.run, before.owner, before.steps = run, self.worker, {**before.steps, **called}
         self._rest(run)
 
     def disown(self, name: str) -> None:
@@ -545,6 +562,7 @@ class Worker:
             run.evict()
         for lingering in self._lingering.values():
             lingering.told.clear()
+            lingering.reloading = False
         self._again.clear()
         self._refused.clear()
         self._untold.clear()
@@ -655,8 +673,8 @@ class Worker:
             if run is not None and not run.dead and " " in signal.name:
                 self._reload(run)  # it changes what is replayed
             elif run is not None and not run.dead:
-                self.deliver(run, signal.name, signal.payload)
-                self._consume(signal, run)
+                if self.deliver(run, signal.name, signal.payload):
+                    self._consume(signal, run)
             elif run is None:
                 self.signalled(signal.run, signal.name)
         # One that left memory with a signal of its may have more: the store makes it due, and nobody else would ask.
@@ -688,8 +706,10 @@ class Worker:
             if num in self.runs:
                 continue
             if record is None or record.owner != self.worker or record.ended_at_ns is not None:
-                if num in self._lingering and not self._lingering[num].steps:
-                    del self._lingering[num]
+                if num in self._lingering:
+                    self._lingering[num].reloading = False
+                    if not self._lingering[num].steps:
+                        del self._lingering[num]
             elif (why := self._refused.pop(num, None)) is not None:
                 self._show_refused(record, journals[num], why)
             else:

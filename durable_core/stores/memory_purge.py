@@ -32,7 +32,10 @@ class Purging:
         found = sorted(
             (run.ended_at_ns, run.num)
             for run in self.data.runs.values()
-            if run.ended_at_ns is not None and run.ended_at_ns < before_ns and (name is None or run.name == name)
+            if run.ended_at_ns is not None
+            and run.ended_at_ns < before_ns
+            and (name is None or run.name == name)
+            and run.owner not in self.data.workers
         )
         return [
             EndedRun(num, self.data.runs[num].id, ended_at_ns, self._last_seq(num))
@@ -47,6 +50,8 @@ class Purging:
             run = self.data.runs.get(found.num)
             if run is None or run.ended_at_ns != found.ended_at_ns or self._last_seq(run.num) != found.last_seq:
                 continue
+            if run.owner in self.data.workers:
+                continue  # an attempt of it has not returned
             ends = (run.status.value, run.phase, run.created_at_ns, found.ended_at_ns, now_ns, until_ns)
             self.data.tombstones[run.id] = Tombstone(run.num, run.id, run.name, run.version, *ends)
             self.data.unswept.add(run.num)

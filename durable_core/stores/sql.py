@@ -174,10 +174,3 @@ INSERT_SIGNAL = "INSERT INTO signals (run, name, payload, at_ns) VALUES (?, ?, ?
 TOMBSTONE_COLUMNS = "num, id, name, version, status, phase, created_at_ns, ended_at_ns, purged_at_ns, until_ns"
 
 INSERT_WORKER = "INSERT INTO workers (id, pid, host, started_at_ns) VALUES (?, ?, ?, ?)"
-NEWEST = """
-SELECT max(at_ns) FROM (
-    SELECT max(updated_at_ns) AS at_ns FROM (SELECT updated_at_ns FROM runs ORDER BY num DESC LIMIT 1)
-    UNION ALL SELECT at_ns FROM (SELECT at_ns FROM journal ORDER BY pos DESC LIMIT 1)
-)
-"""
-"""The last time that was written: of the newest run or entry. Two looks at the ends of indexes."""

@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from durable_core.model.checkup import GRACE_NS, SHOWN, Facts, Group, WorkerSeen
 from durable_core.model.run import OPEN
-from durable_core.stores import sql
 from durable_core.stores.locks import is_held, worker_path
+from durable_core.stores.sqlite_reader import NEWEST
 
 TABLES = ("runs", "journal", "signals", "tombstones", "workers", "served")
 
@@ -25,7 +25,7 @@ def facts_of(connection: sqlite3.Connection, path: str, *, now_ns: int) -> Facts
     ask = connection.execute
     workers = _workers(connection, path)
     runnable = ask(f"SELECT id, {SINCE} FROM runs WHERE {DUE} ORDER BY 2, num LIMIT 1", (now_ns,)).fetchone()
-    (newest_at_ns,) = ask(sql.NEWEST).fetchone()
+    (newest_at_ns,) = ask(NEWEST).fetchone()
     (oldest_end_ns,) = ask("SELECT min(ended_at_ns) FROM runs WHERE ended_at_ns IS NOT NULL").fetchone()
     (unswept,) = ask("SELECT count(*) FROM tombstones WHERE unswept = 1").fetchone()
     return Facts(

@@ -19,12 +19,14 @@ ROWS = 32
 # ruff: noqa: S608 - every statement here is put together from our own column names; values are bound
 ENDED = """
 SELECT num, id, ended_at_ns, coalesce((SELECT max(seq) FROM journal WHERE run = runs.num), 0) FROM runs
-WHERE (ended_at_ns, num) > (?, ?) AND ended_at_ns < ? {named} ORDER BY ended_at_ns, num LIMIT ?
+WHERE (ended_at_ns, num) > (?, ?) AND ended_at_ns < ? {named}
+    AND (owner IS NULL OR owner NOT IN (SELECT id FROM workers)) ORDER BY ended_at_ns, num LIMIT ?
 """
 BURY = f"""
 INSERT INTO tombstones ({sql.TOMBSTONE_COLUMNS})
 SELECT num, id, name, version, status, phase, created_at_ns, ended_at_ns, ?, ? FROM runs
-WHERE num = ? AND ended_at_ns = ? AND coalesce((SELECT max(seq) FROM journal WHERE run = runs.num), 0) = ?
+WHERE num = ? AND ended_at_ns = ? AND (owner IS NULL OR owner NOT IN (SELECT id FROM workers))
+    AND coalesce((SELECT max(seq) FROM journal WHERE run = runs.num), 0) = ?
 """
 UNSWEPT = "SELECT num FROM tombstones WHERE unswept = 1 LIMIT 1"
 SWEEP = "DELETE FROM journal WHERE pos IN (SELECT pos FROM journal WHERE run = ? LIMIT ?)"

@@ -38,6 +38,13 @@ OWED = "SELECT worker, pos FROM traced WHERE worker = ? OR worker NOT IN (SELECT
 WRITTEN = f"SELECT pos, {sql.ENTRY_COLUMNS} FROM journal WHERE pos > ? AND worker = ? ORDER BY pos LIMIT ?"
 WAITING = "SELECT num, run FROM signals LIMIT ?"
 WAITING_FOR = "SELECT num FROM signals WHERE run IN ({marks})"
+NEWEST = """
+SELECT max(at_ns) FROM (
+    SELECT max(updated_at_ns) AS at_ns FROM (SELECT updated_at_ns FROM runs ORDER BY num DESC LIMIT 1)
+    UNION ALL SELECT at_ns FROM (SELECT at_ns FROM journal ORDER BY pos DESC LIMIT 1)
+)
+"""
+"""The last time that was written: of the newest run or entry. Two looks at the ends of indexes."""
 SIGNALS = "SELECT num, run, name, payload, at_ns FROM signals WHERE num IN ({marks})"
 DUE = f"""
 SELECT {sql.RUN_COLUMNS} FROM runs
@@ -189,7 +196,7 @@ class Reader:
 
     def last_seen_ns(self) -> int | None:
         """The last time that was written."""
-        found: int | None = self._connection.execute(sql.NEWEST).fetchone()[0]
+        found: int | None = self._connection.execute(NEWEST).fetchone()[0]
         return found
 
     def find_num(self, num: int) -> RunRecord | None:

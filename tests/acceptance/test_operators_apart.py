@@ -177,7 +177,6 @@ def test_a_saga_stuck_on_its_own_mistake_can_be_cancelled(place: Place, monkeypa
     asyncio.run(main())
 
 
-
 def test_a_childs_failure_after_the_pivot_names_it(place: Place):
     """Its parent cannot catch it and go on: the whole is stuck, and both message and steps name the child."""
 

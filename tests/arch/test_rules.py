@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*ROOT.glob("sagas/**/*.py"), *ROOT.glob("durable_core/**/*.py")])
 TESTS = sorted(ROOT.glob("tests/**/test_*.py"))
-LONGEST_FILE = 750
+LONGEST_FILE = 800
 LONGEST_FUNCTION = 40
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
 
@@ -74,7 +74,7 @@ def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 @source
 def test_files_and_functions_are_short(path: Path):
-    """A file has at most 750 lines and one idea, a function at most 40 besides its docstring."""
+    """A file has at most 800 lines and one idea, a function at most 40 besides its docstring."""
     text = path.read_text(encoding="utf-8")
     lines = text.count("\n")
     assert lines <= LONGEST_FILE

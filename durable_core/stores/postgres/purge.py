@@ -24,12 +24,14 @@ TEMPLATES = {
     "ended": """
 SELECT num, id, ended_at_ns, coalesce((SELECT max(seq) FROM {s}.journal WHERE run = r.num), 0) FROM {s}.runs AS r
 WHERE ended_at_ns IS NOT NULL AND (ended_at_ns, num) > ($1, $2) AND ended_at_ns < $3 AND ($4::text IS NULL OR name = $4)
+    AND NOT EXISTS (SELECT 1 FROM {s}.workers AS w WHERE w.id = r.owner)
 ORDER BY ended_at_ns, num LIMIT $5""",
     "bury": """
 WITH found AS (
     SELECT r.* FROM unnest($1::int8[], $2::int8[], $3::int8[]) AS f (num, at_ns, last)
     JOIN {s}.runs AS r ON r.num = f.num
-    WHERE r.ended_at_ns = f.at_ns AND coalesce((SELECT max(seq) FROM {s}.journal WHERE run = r.num), 0) = f.last
+    WHERE NOT EXISTS (SELECT 1 FROM {s}.workers AS w WHERE w.id = r.owner)
+        AND r.ended_at_ns = f.at_ns AND coalesce((SELECT max(seq) FROM {s}.journal WHERE run = r.num), 0) = f.last
     FOR UPDATE OF r SKIP LOCKED
 ), stones AS (
     INSERT INTO {s}.tombstones

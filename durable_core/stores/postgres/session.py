@@ -71,6 +71,10 @@ class PostgresSession:
         self._doubt: Doubt | None = None
         self._cut: tuple[Batch, Batch, frozenset[int]] | None = None
         """The batch that is being written, what is left of it, and the runs that signals have overtaken."""
+        self._signalled: set[int] = set()
+        """Runs of this worker's for which signals may wait: it was told so, and has not found out otherwise."""
+        self._unread = False
+        """Whether signals were left since it was last asked which."""
         self._claiming: list[int] = []
         """Runs that a claim was about to take: ours perhaps, until it is known how that claim ended."""
         self._blocks: list[range] = []

@@ -64,8 +64,10 @@ MANY = f"""
 WITH asked AS (
     SELECT * FROM unnest($1::int8[], $2::text[], $3::bytea[], $4::int8[], $5::bool[])
     WITH ORDINALITY AS a (run, name, payload, at_ns, ended, place)
+), seen AS (
+    SELECT num, owner FROM {{s}}.runs WHERE num = ANY($1::int8[])
 ), owners AS (
-    SELECT w.id FROM {{s}}.workers AS w WHERE w.id IN (SELECT owner FROM {{s}}.runs WHERE num = ANY($1::int8[]))
+    SELECT w.id FROM {{s}}.workers AS w WHERE w.id IN (SELECT owner FROM seen)
     ORDER BY w.id FOR NO KEY UPDATE
 ), flagged AS (
     UPDATE {{s}}.workers AS w SET batch = w.batch | {SIGNALLED} FROM owners AS o WHERE w.id = o.id RETURNING w.id
@@ -73,7 +75,11 @@ WITH asked AS (
     SELECT num, owner, ended_at_ns FROM {{s}}.runs
     WHERE num = ANY($1::int8[]) AND (SELECT count(*) FROM flagged) >= 0 FOR NO KEY UPDATE SKIP LOCKED
 ), agreed AS (
-    SELECT t.* FROM told AS t WHERE t.ended_at_ns IS NULL AND (t.owner IS NULL OR t.owner IN (SELECT id FROM flagged))
+    SELECT t.* FROM told AS t JOIN seen AS s ON s.num = t.num
+    WHERE t.ended_at_ns IS NULL AND (
+        t.owner IS NULL OR t.owner IN (SELECT id FROM flagged)
+        OR t.owner = s.owner AND NOT EXISTS (SELECT 1 FROM {{s}}.workers AS w WHERE w.id = t.owner)
+    )
 ), left_here AS (
     INSERT INTO {{s}}.signals (run, name, payload, at_ns)
     SELECT run, name, payload, at_ns FROM asked JOIN agreed ON num = run ORDER BY place RETURNING run

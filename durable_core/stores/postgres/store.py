@@ -87,11 +87,14 @@ class PostgresStore(PostgresSession):
         """Write ``batch`` without what signals have overtaken; the count of batches tells that some were left since."""
         while True:
             part, left_out = self._part_of(batch)
+            kept, more = part.yielding(await self._waiting_for(part))
+            if more:
+                part, left_out = kept, left_out | more
+                self._cut = batch, part, left_out
             try:
                 return await self._commit(part) | left_out
             except batches.Refused:
-                kept, more = part.yielding(await self._signalled(part))
-                self._cut = batch, kept, left_out | more
+                continue  # and look which signals these are
 
     def _part_of(self, batch: Batch) -> tuple[Batch, frozenset[int]]:
         """What is left of ``batch`` since signals have overtaken some of its runs, and which these are."""
@@ -99,15 +102,26 @@ class PostgresStore(PostgresSession):
             return self._cut[1], self._cut[2]
         return batch, frozenset()
 
-    async def _signalled(self, batch: Batch) -> set[int]:
-        """The runs that decide something with ``batch`` and for which a signal waits that it does not consume."""
-        deciding = sorted(batch.deciding())
-        if not deciding:
+    async def _waiting_for(self, batch: Batch) -> set[int]:
+        """The runs that decide something with ``batch`` and for which a signal waits that it does not consume.
+
+        Which runs of this worker were signalled is remembered beyond this batch: the others' come later.
+        """
+        if self._unread:
+            rows = await self._ask(
+                "look for signals", lambda c: c.fetch(self._texts["heeded"], self._worker), link=self._commits
+            )
+            self._signalled.update(int(row[0]) for row in rows)
+            self._unread = False
+        asked = sorted(batch.deciding() & self._signalled) if self._signalled else []
+        if not asked:
             return set()
         rows = await self._ask(
-            "look for signals", lambda c: c.fetch(self._texts["signalled"], deciding), link=self._commits
+            "look for signals", lambda c: c.fetch(self._texts["signalled"], asked), link=self._commits
         )
-        return {int(run) for num, run in rows if num not in batch.consumed}
+        found = {int(run) for num, run in rows if num not in batch.consumed}
+        self._signalled -= set(asked) - {int(run) for _, run in rows}
+        return found
 
     async def _commit(self, batch: Batch) -> frozenset[int]:
         number, sent = self._number + 1, False
@@ -173,6 +187,7 @@ class PostgresStore(PostgresSession):
 
     async def _explain_refusal(self) -> None:
         """The worker's row is not as it was left: raise ``LeaseLost`` where it is gone, else take up its count."""
+        self._unread = True  # before the flag is put out: whoever is cut off in between looks all the same
         count = await self._ask("look for the worker", lambda c: c.fetchval(self._texts["count"], self._worker))
         if count is None:
             raise self._lease_lost()

@@ -74,8 +74,12 @@ FROM {{s}}.workers WHERE id IS DISTINCT FROM $1""",
     # Who has renewed since it was looked at is left alone, also where this waits for the row: the condition is judged
     # again, on the row as it is.
     "bury": """
-DELETE FROM {s}.workers AS w USING unnest($1::text[], $2::int8[]) AS d (id, until_ns)
-WHERE w.id = d.id AND w.lease_until_ns = d.until_ns RETURNING w.id""",
+WITH dead AS (
+    SELECT w.id FROM {s}.workers AS w JOIN unnest($1::text[], $2::int8[]) AS d (id, until_ns)
+        ON w.id = d.id AND w.lease_until_ns = d.until_ns
+    ORDER BY w.id FOR UPDATE OF w
+)
+DELETE FROM {s}.workers AS w USING dead WHERE w.id = dead.id RETURNING w.id""",
     "leave": "DELETE FROM {s}.workers WHERE id = $1",
     "serves_no_more": "DELETE FROM {s}.serving WHERE worker = ANY($1::text[])",
     "release": _RELEASED,
@@ -94,6 +98,8 @@ WHERE id = $1 AND pid = $2 AND host = $3 AND batch = 0 RETURNING 1""",
     # Asked before the signals are: one that is left later raises the flag again, and the batch is refused again.
     "count": f"""
 UPDATE {{s}}.workers SET batch = batch & {COUNTED} WHERE id = $1 RETURNING batch""",
+    "heeded": """
+SELECT DISTINCT g.run FROM {s}.signals AS g JOIN {s}.runs AS r ON r.num = g.run WHERE r.owner = $1""",
     "signalled": "SELECT num, run FROM {s}.signals WHERE run = ANY($1::int8[])",
     "clock": f"SELECT {NOW_NS}",
     "numbers": "SELECT nextval('{s}.run_numbers')",
