@@ -49,8 +49,9 @@ types: $(VENV)/.ready-test $(VENV)/.ready-types ## mypy --strict and pyright str
 test-jaeger: $(VENV)/.ready-test ## what a real Jaeger says of our traces; builds it once, where Go is (GO=/path/to/go)
 	@$(JAEGER) $(PY) -m pytest -rs tests/real_jaeger $(PYTEST_ARGS)
 
-soak: $(VENV)/.ready-test ## the fleet with 2,000 sagas, and behind PgBouncer; acceptance on PostgreSQL; Jaeger; minutes
+soak: $(VENV)/.ready-test ## a fleet, PgBouncer, random verbs; acceptance on PostgreSQL; Jaeger; long
 	@$(JAEGER) SAGAS_SOAK=2000 $(PY) -m pytest -rs --timeout 900 tests/crash/test_fleet.py tests/crash/test_pooler.py \
+		tests/property/test_verbs_at_random.py \
 		tests/acceptance tests/real_jaeger $(PYTEST_ARGS)
 
 bench: $(VENV)/.ready-demo $(VENV)/.ready-postgres ## measure both databases and a fleet (BENCH_ARGS="--help" lists choices)

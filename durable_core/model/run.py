@@ -132,8 +132,9 @@ class RunRecord:
 
     def claimed_by(self, worker: str) -> "RunRecord":
         """The run as ``worker``'s. A stuck one stays so: only what is promised beside that is due."""
-        status = self.status if self.status is RunStatus.STUCK else RunStatus.RUNNING
-        return attrs.evolve(self, owner=worker, status=status, wake_at_ns=None)
+        if self.status is RunStatus.STUCK:
+            return attrs.evolve(self, owner=worker)  # should the worker die, the rest falls due all the same
+        return attrs.evolve(self, owner=worker, status=RunStatus.RUNNING, wake_at_ns=None)
 
 
 def _check_name(_: object, __: object, name: str | None) -> None:

@@ -49,8 +49,7 @@ def may_go_on(lingering: Lingering, entries: Sequence[Entry], signals: Sequence[
     """Whether the run can be driven beside the attempts that have not returned: its journal expects each of them."""
     if not lingering.steps:
         return True
-    abandoned = any(entry.kind == EntryKind.SIGNALLED and entry.label == ABANDON for entry in entries)
-    if abandoned or abandons(signals):
+    if abandoned(entries) or abandons(signals):
         return False  # it is to be undone, and what has not returned cannot be
     records = fold(effective(entries))
     return all(_expects(records, step) for step in lingering.steps.values())
@@ -65,6 +64,11 @@ def _expects(records: Mapping[str, StepRecord], step: "PendingStep") -> bool:
         and record.due_at_ns is None
         and record.attempt == step.attempt
     )
+
+
+def abandoned(entries: Sequence[Entry]) -> bool:
+    """Whether the journal says that the body's part is over."""
+    return any(entry.kind == EntryKind.SIGNALLED and entry.label == ABANDON for entry in entries)
 
 
 def abandons(signals: Sequence[Signal]) -> bool:

@@ -452,6 +452,7 @@ class Run(Ledger):
         if asked:
             self.told_seq = self.input(EntryKind.SIGNALLED, "kill", 0, "", payload).seq
         self.status = RunStatus.KILLED
+        self.paused = False
         self.reason = None
         self.input(EntryKind.ENDED, "", 0, RunStatus.KILLED)
         self.save(owner=self.shell.owner_after(self), wake_at_ns=None, end=End(status=RunStatus.KILLED))

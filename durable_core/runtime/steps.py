@@ -202,8 +202,12 @@ class PendingStep(StepRecord):
     def withhold(self) -> None:
         """Journal that the announced attempt was not begun, and now never will be."""
         run = self.run
+        run.settle()  # while it still counts as in flight: a run with nothing in flight may leave memory
+        if run.dead:
+            return
+        entry = run.input(EntryKind.WITHHELD, self.key, self.attempt)
         run.in_flight -= 1
-        self.take(run, run.input(EntryKind.WITHHELD, self.key, self.attempt))
+        self.take(run, entry)
 
     def withdraw(self) -> bool:
         """See to it that the announced attempt is never begun; False where it has been, or none is announced."""

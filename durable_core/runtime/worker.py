@@ -26,7 +26,7 @@ from durable_core.runtime.callbacks import answered
 from durable_core.runtime.clock import go_on_from
 from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End
-from durable_core.runtime.lingering import Lingering, abandons, killed_by, may_go_on
+from durable_core.runtime.lingering import Lingering, abandoned, abandons, killed_by, may_go_on
 from durable_core.runtime.primitives import Primitives
 from durable_core.runtime.quarantine import Quarantine
 from durable_core.runtime.registry import Registry
@@ -277,7 +277,9 @@ class Worker:
             run.inbox = (*told_late, *told)
             run.park(Fault(f"{unreadable} Bring back the signature that it was started with, then retry the run"))
             return
-        late = [*map(Evidence.of, evidence(entries).values()), *told_late]
+        late = [] if abandoned(entries) else [*map(Evidence.of, evidence(entries).values()), *told_late]
+        if killed_by(entries) is not None:
+            run.paused = False  # the kill was the end of that
         if abandons(signals):  # its body hears nothing any more: the journal alone says what there is to undo
             entries = [*entries, *map(run.note, told_late)]
         early = [signal for signal in signals if " " in signal.name]
@@ -689,6 +691,10 @@ class Worker:
             self._again.add(num)
         self.poked.set()
 
+    def _is_leaving(self) -> bool:
+        """Asked after each wait, in which that may have begun."""
+        return self.leaving
+
     async def _load_again(self) -> None:
         """Drive again what is ours and was dropped from memory: a signal came first, or an attempt was cut."""
         if not self._again or self.leaving:
@@ -700,6 +706,8 @@ class Worker:
         left: dict[int, list[StoredSignal]] = {}
         for signal in await self.store.signals(nums):
             left.setdefault(signal.run, []).append(signal)
+        if self._is_leaving():
+            return
         for num in nums:
             self._again.discard(num)
             record = records.get(num)
@@ -747,6 +755,8 @@ class Worker:
             left: dict[int, list[StoredSignal]] = {}
             for signal in await self.store.signals(nums):
                 left.setdefault(signal.run, []).append(signal)
+            if self._is_leaving():
+                return  # no body is driven any more, nor along its journal; leaving gives back what was claimed
             records, self._claimed = [one for one in self._claimed if one.owner == self.worker], []
             for record in records:
                 self.adopt(record, journals[record.num], left.get(record.num, []))

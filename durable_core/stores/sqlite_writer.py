@@ -26,7 +26,8 @@ _INSERT_RUNS = {n: sql.INSERT_RUNS + ", ".join([sql.RUN_MARKS] * n) for n in ROW
 _INSERT_ENTRIES = {n: sql.INSERT_ENTRIES + ", ".join([sql.ENTRY_MARKS] * n) for n in ROW_CHUNKS}
 # A stuck run that is claimed because a retry beside what it is stuck on fell due is stuck all the same.
 _CLAIM = """
-UPDATE runs SET owner = ?, status = CASE WHEN status = 'stuck' THEN status ELSE 'running' END, wake_at_ns = NULL
+UPDATE runs SET owner = ?, status = CASE WHEN status = 'stuck' THEN status ELSE 'running' END,
+    wake_at_ns = CASE WHEN status = 'stuck' THEN wake_at_ns END
 WHERE num IN ({marks})
 """
 _ANY_SIGNAL = "SELECT 1 FROM signals LIMIT 1"

@@ -231,6 +231,9 @@ class ClaimRules(Rules):
             (run,) = await store.claim("w1", SERVED, now_ns=NOW_NS, limit=1)
             assert run.status is RunStatus.STUCK
             assert (await the(store, "stuck")).status is RunStatus.STUCK
+            assert await claimed(store, "w1") == []
+        async with opened(make_store, "w2") as (store,):
+            assert await claimed(store, "w2") == ["stuck"], "the worker ended, and what is promised is still due"
 
     @in_loop
     async def test_a_signal_makes_an_unowned_run_due(self, make_store: MakeStore) -> None:

@@ -28,6 +28,7 @@ AGAIN = 100
 UNHEARD_OF = (
     "internal error",
     "DC010",
+    "DC101",
     "please report",
     "was destroyed",
     "never retrieved",

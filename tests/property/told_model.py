@@ -11,8 +11,8 @@ from tests.property.random_operators import Played, Told
 from tests.property.random_sagas import NO_EFFECT, plan_of
 from tests.property.random_world import Call
 
-RELEASES = {"cancel": (), "rollback": (), "kill": ("rollback",), "pause": ("resume",)}
-"""After which verbs something may begin again."""
+RELEASES = {"cancel": (), "rollback": (), "kill": ("rollback",), "pause": ("resume", "kill")}
+"""After which verbs something may begin again; a kill ends a pause too, and stands for itself."""
 
 BACK = ("cancel", "rollback")
 
@@ -87,7 +87,7 @@ def nothing_lost(played: Played, saga: str) -> Iterator[str]:
             continue
         if each.note not in notes and not _repeats(each, told, paused=paused):
             yield f"{each.verb} ({each.note}) was accepted when it was {each.status}, and is in no history"
-        if each.verb in ("pause", "resume"):
+        if each.verb in ("pause", "resume", "kill"):
             paused = each.verb == "pause"
         told.append(each)
 

@@ -62,7 +62,8 @@ WHERE r.{_OPEN} ORDER BY k.rank, k.since, k.num LIMIT $5 FOR UPDATE OF r SKIP LO
     "alive": "SELECT 1 FROM {s}.workers WHERE id = $1 FOR KEY SHARE",
     # A stuck run that is claimed because a retry beside what it is stuck on fell due is stuck all the same.
     "claim": """
-UPDATE {s}.runs SET owner = $1, status = CASE WHEN status = 'stuck' THEN status ELSE 'running' END, wake_at_ns = NULL
+UPDATE {s}.runs SET owner = $1, status = CASE WHEN status = 'stuck' THEN status ELSE 'running' END,
+    wake_at_ns = CASE WHEN status = 'stuck' THEN wake_at_ns END
 WHERE num = ANY($2::int8[])""",
     "claimed": f"SELECT {RUN} FROM {{s}}.runs WHERE num = ANY($2::int8[]) AND owner = $1 FOR UPDATE",
     "next_wake": """
