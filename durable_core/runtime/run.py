@@ -154,7 +154,7 @@ class Run(Ledger):
         inbox, self.inbox = self.inbox, ()
         if inbox:
             self.catch_up(inbox)
-        elif self.held and not self.paused:
+        elif self.catching_up or (self.held and not self.paused):
             self.feed(self.input(EntryKind.RESUMED, ""))
         deadlines.before_steps(self)
         for step in self.unended():
