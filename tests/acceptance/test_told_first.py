@@ -13,7 +13,7 @@ import pytest
 from sagas import Orchestrator, Retry, Saga, SagaHandle, pivot, retriable, saga
 from sagas.testing import ManualClock
 from tests.acceptance.parties import Place, entered, play
-from tests.sagas_for_tests import journalled, reaches, within
+from tests.sagas_for_tests import journalled, reaches, until, within
 from tests.watching import Watch, act, act_on_thread, bell, looking_away, rung
 
 hold, late = act("hold"), act("late")
@@ -103,8 +103,11 @@ async def stopped(verb: str, handle: SagaHandle[Any], worker: Orchestrator, watc
     """The saga has stopped as ``verb`` says, nothing began after call ``before``, and its verb is in its history."""
     if verb == "pause":
         await rung(worker)
-        info = await handle.info()
-        assert info.paused
+
+        async def paused() -> bool:
+            return (await handle.info()).paused
+
+        await until(paused, worker)
         assert [call.what for call in watch.calls[before:]] == [], "it began although the saga was paused"
         await worker.resume(handle.id)
         assert await within(handle.result(), worker) == "done"
@@ -623,6 +626,7 @@ def test_a_kill_between_two_steps_puts_none_in_doubt(place: Place, second: str):
             handle = await worker.start(then_once, second, id="o")
             await entered(gate, worker)
             store: Any = worker.engine.store
+            num = (await worker.engine.find("o")).num
             commit, free = store.commit, asyncio.Event()
 
             async def held_up(batch: Any) -> Any:
@@ -634,7 +638,7 @@ def test_a_kill_between_two_steps_puts_none_in_doubt(place: Place, second: str):
             store.commit = held_up
             gate.open()
             await journalled(handle, worker, "started", times=2)
-            killing = asyncio.create_task(killed(worker))
+            killing = asyncio.create_task(killed(worker, num))
             for _ in range(5):
                 await asyncio.sleep(0)
             free.set()
@@ -648,11 +652,10 @@ def test_a_kill_between_two_steps_puts_none_in_doubt(place: Place, second: str):
                 assert watch.log == ["begin hold", "end hold", "begin undo hold", "end undo hold"]
             assert watch.live == {}
 
-    async def killed(worker: Orchestrator) -> None:
+    async def killed(worker: Orchestrator, num: int) -> None:
         """Kill the run as the worker hears it, while its commit is under way."""
-        record = await worker.engine.find("o")
         driven: Any = worker.engine._worker
-        driven.deliver(driven.runs[record.num], "kill", b"{}")
+        driven.deliver(driven.runs[num], "kill", b"{}")
         await worker.engine.flushed()
 
     play(main)

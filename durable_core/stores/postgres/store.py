@@ -349,7 +349,9 @@ class PostgresStore(PostgresSession):
         return [signal for signal in await self._waiting.about(asked) if signal.run in asked]
 
     async def _signals(self, runs: Collection[int]) -> list[Signal]:
-        return await self._ask("read signals", lambda c: self._reader.signals(c, runs))
+        found = await self._ask("read signals", lambda c: self._reader.signals(c, runs))
+        self._signalled.update(signal.run for signal in found)  # those left while nobody owned the run raised no flag
+        return found
 
     # -- purging and looking from outside --------------------------------------------------------------------------
 
