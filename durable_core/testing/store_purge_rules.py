@@ -70,6 +70,21 @@ class PurgeRules(Rules):
             assert [run.id for run in await store.select(RunQuery(ended_before_ns=20, limit=None))] == ["other", "a"]
 
     @in_loop
+    async def test_an_ended_run_whose_owner_lives_stays(self, make_store: MakeStore) -> None:
+        """An attempt of it has not returned: it is not among the ended, and one that was found is not buried either."""
+        async with opened(make_store, "w1", None) as (store, other):
+            num, found = await end(store, "a", 10, entries=1), await ended(store)
+            await end(store, "b", 20)
+            for owner, seen in (("w1", ["b"]), ("gone", ["a", "b"]), ("w1", ["b"]), (None, ["a", "b"])):
+                update = new_update(num, status=RunStatus.KILLED, owner=owner, ended_at_ns=10)
+                await store.commit(new_batch(updates=[update]))
+                for each in (store, other):
+                    assert [run.id for run in await ended(each)] == seen
+                    if owner == "w1":
+                        assert await each.bury(found, now_ns=100, until_ns=None) == []
+            assert await other.bury(found, now_ns=100, until_ns=None) == [num]
+
+    @in_loop
     async def test_a_buried_run_is_a_tombstone(self, make_store: MakeStore) -> None:
         """Run and journal are gone at once; the tombstone says what it was; others are untouched."""
         async with opened(make_store, "w1", None) as (store, other):
