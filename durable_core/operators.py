@@ -77,7 +77,14 @@ class Operators(Observer):
     # -- callbacks -------------------------------------------------------------------------------------------------
 
     async def complete_callback(
-        self, token: str | None = None, value: object = None, *, run_id: str | None = None, name: str | None = None
+        self,
+        token: str | None = None,
+        value: object = None,
+        *,
+        run_id: str | None = None,
+        name: str | None = None,
+        actor: str = "",
+        note: str = "",
     ) -> None:
         """Answer a callback with ``value``; the answer is durable on return. Repeating it is harmless.
 
@@ -86,21 +93,32 @@ class Operators(Observer):
             value: of the type that the callback was declared with: checked before it is accepted.
             run_id: the run, together with
             name: the callback's key: its name, ``approval#2`` for a second use, ``load/approval`` within a child.
+            actor: who answers; kept in the journal beside the answer. The same answer by somebody else is a repetition.
+            note: why; likewise.
 
         Raises:
             CallbackNotFound: unknown or forged.
             CallbackAlreadyAnswered: another answer came first.
             CallbackClosed: the wait was given up: timeout, a failure beside it, or the end.
-            PayloadError: the value is not of the declared type; the run keeps waiting.
+            PayloadError: the value is not of the declared type, or ``actor`` or ``note`` is no text that can be stored;
+                the run keeps waiting.
         """
         payload = self.runs.codec.encode_ordered(value, what="the answer to a callback")
-        await self._answer(token, run_id, name, COMPLETED, payload)
+        await self._answer(token, run_id, name, Answer("", COMPLETED, msgspec.Raw(payload), actor, note))
 
     async def fail_callback(
-        self, token: str | None = None, message: str = "", *, run_id: str | None = None, name: str | None = None
+        self,
+        token: str | None = None,
+        message: str = "",
+        *,
+        run_id: str | None = None,
+        name: str | None = None,
+        actor: str = "",
+        note: str = "",
     ) -> None:
         """Answer a callback with a failure: the body sees ``CallbackFailed``. As ``complete_callback`` otherwise."""
-        await self._answer(token, run_id, name, FAILED, msgspec.json.encode(str(message)))
+        payload = msgspec.json.encode(str(message))
+        await self._answer(token, run_id, name, Answer("", FAILED, msgspec.Raw(payload), actor, note))
 
     async def heartbeat_callback(
         self, token: str | None = None, *, run_id: str | None = None, name: str | None = None
@@ -115,9 +133,10 @@ class Operators(Observer):
             CallbackAlreadyAnswered: the callback has its answer; no more heartbeats are needed.
             CallbackClosed: the wait was given up: timeout, a heartbeat too late, a failure beside it, or the end.
         """
-        await self._answer(token, run_id, name, HEARTBEAT, b"null")
+        await self._answer(token, run_id, name, Answer("", HEARTBEAT))
 
-    async def _answer(self, token: str | None, run_id: str | None, name: str | None, kind: str, payload: bytes) -> None:
+    async def _answer(self, token: str | None, run_id: str | None, name: str | None, answer: Answer) -> None:
+        """Give ``answer``, whose key is still open, to the callback that is named so."""
         answers = Answers(self.runs)
         if token is not None and run_id is None and name is None:
             record, key = await answers.by_token(token)
@@ -125,7 +144,7 @@ class Operators(Observer):
             record, key = await self.runs.find(run_id), name
         else:
             raise DefinitionError("name the callback by its token, or by run_id= and name=; nothing was changed")
-        await answers.give(record, Answer(key, kind, msgspec.Raw(payload)), closed=_ended)
+        await answers.give(record, msgspec.structs.replace(answer, key=key), closed=_ended)
 
 
 def _ended(record: RunRecord) -> bool:

@@ -38,7 +38,14 @@ class Answering(Operators):
     """What the world outside may tell a waiting saga."""
 
     async def complete_callback(
-        self, token: str | None = None, value: object = None, *, saga_id: str | None = None, name: str | None = None
+        self,
+        token: str | None = None,
+        value: object = None,
+        *,
+        saga_id: str | None = None,
+        name: str | None = None,
+        actor: str = "",
+        note: str = "",
     ) -> None:
         """Answer a callback with ``value``; the answer is durable on return. Repeating it is harmless.
 
@@ -49,21 +56,31 @@ class Answering(Operators):
             value: of the type that the callback was declared with: checked before it is accepted.
             saga_id: the saga, together with
             name: the callback's name; a second use of a name is ``approval#2``.
+            actor: who answers; kept in the journal beside the answer. The same answer by somebody else is a repetition.
+            note: why; likewise.
 
         Raises:
             CallbackNotFound: unknown or forged.
             CallbackAlreadyAnswered: another answer came first.
             CallbackClosed: the wait was given up: timeout, cancel, or the end.
-            PayloadError: the value is not of the declared type; the saga keeps waiting.
+            PayloadError: the value is not of the declared type, or ``actor`` or ``note`` is no text that can be stored;
+                the saga keeps waiting.
             SagaNotFound: no saga has this id.
         """
-        await complete(self, Asked(token=token, saga_id=saga_id, name=name), value)
+        await complete(self, Asked(token=token, saga_id=saga_id, name=name), value, actor=actor, note=note)
 
     async def fail_callback(
-        self, token: str | None = None, message: str = "", *, saga_id: str | None = None, name: str | None = None
+        self,
+        token: str | None = None,
+        message: str = "",
+        *,
+        saga_id: str | None = None,
+        name: str | None = None,
+        actor: str = "",
+        note: str = "",
     ) -> None:
         """Answer a callback with a failure: the body sees ``CallbackFailed``. As ``complete_callback`` otherwise."""
-        await fail(self, Asked(token=token, saga_id=saga_id, name=name), message)
+        await fail(self, Asked(token=token, saga_id=saga_id, name=name), message, actor=actor, note=note)
 
     async def heartbeat_callback(
         self, token: str | None = None, *, saga_id: str | None = None, name: str | None = None
@@ -82,31 +99,32 @@ class Answering(Operators):
         await beat(self, Asked(token=token, saga_id=saga_id, name=name))
 
 
-async def complete(orchestrator: Answering, asked: Asked, value: object) -> Told:
+async def complete(orchestrator: Answering, asked: Asked, value: object, *, actor: str = "", note: str = "") -> Told:
     """Answer a callback with ``value``; see ``Answering.complete_callback``."""
     payload = orchestrator.engine.codec.encode_ordered(value, what="the answer to a callback")
-    return await _give(orchestrator, asked, "completed", payload)
+    return await _give(orchestrator, asked, Answer("", "completed", msgspec.Raw(payload), actor, note))
 
 
-async def fail(orchestrator: Answering, asked: Asked, message: str) -> Told:
+async def fail(orchestrator: Answering, asked: Asked, message: str, *, actor: str = "", note: str = "") -> Told:
     """Answer a callback with a failure; see ``Answering.fail_callback``."""
     payload = orchestrator.engine.codec.encode(str(message), what="the message that fails a callback")
-    return await _give(orchestrator, asked, "failed", payload)
+    return await _give(orchestrator, asked, Answer("", "failed", msgspec.Raw(payload), actor, note))
 
 
 async def beat(orchestrator: Answering, asked: Asked) -> Told:
     """Send a heartbeat; see ``Answering.heartbeat_callback``."""
-    return await _give(orchestrator, asked, "heartbeat", b"null")
+    return await _give(orchestrator, asked, Answer("", "heartbeat"))
 
 
-async def _give(orchestrator: Answering, asked: Asked, kind: str, payload: bytes) -> Told:
+async def _give(orchestrator: Answering, asked: Asked, answer: Answer) -> Told:
+    """Give ``answer``, whose key is still open, to the callback that is meant."""
     orchestrator.engine.home.check("answering a callback")  # whoever else than ``Answering`` asks: an app, say
     answers = Answers(orchestrator.engine)
     if asked.token is not None:
         record, key = await answers.by_token(asked.token)
     else:
         record, key = await _named(orchestrator, asked.saga_id or "", asked.name or "")
-    taken = await answers.give(record, Answer(key, kind, msgspec.Raw(payload)), closed=_closed)
+    taken = await answers.give(record, msgspec.structs.replace(answer, key=key), closed=_closed)
     return Told(record.id, key, taken)
 
 

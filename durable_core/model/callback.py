@@ -14,7 +14,8 @@ from enum import StrEnum
 import attrs
 import msgspec
 
-from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.entry import ANSWERED_BY, Entry, EntryKind
+from durable_core.model.verbs import Asked
 
 LONGEST_TOKEN = 200
 LONGEST_NUM = 16
@@ -25,7 +26,7 @@ TOLD = frozenset({"answer", HEARTBEAT})
 ENDINGS = frozenset({EntryKind.ANSWERED, EntryKind.FIRED, EntryKind.CLOSED})
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What somebody answered; or a sign that somebody is still at it."""
 
     key: str
@@ -33,6 +34,22 @@ class Answer(msgspec.Struct, frozen=True):
     """``completed``, ``failed`` or ``heartbeat``."""
     value: msgspec.Raw = msgspec.Raw(b"null")
     """The value, or the message of a failure."""
+    actor: str = ""
+    """Who answers, as far as they say."""
+    note: str = ""
+    """Why they do."""
+
+    def __post_init__(self) -> None:
+        Asked(self.actor, self.note)  # refuses what no store can hold
+
+    @property
+    def by(self) -> bytes | None:
+        """Who answers and why, as the journal keeps it; None where nothing is said of it."""
+        return msgspec.json.encode(Asked(self.actor, self.note)) if self.actor or self.note else None
+
+    def repeats(self, other: "Answer") -> bool:
+        """Whether it says the same as ``other``, whoever gave them and why."""
+        return (self.key, self.kind, bytes(self.value)) == (other.key, other.kind, bytes(other.value))
 
     @property
     def signal(self) -> str:
@@ -163,3 +180,15 @@ def state_of(entries: Sequence[Entry], key: str) -> CallbackState | None:
 def same(ended: Entry, answer: Answer) -> bool:
     """Whether ``answer`` repeats the one that was accepted."""
     return ended.kind == EntryKind.ANSWERED and ended.label == answer.kind and ended.payload == bytes(answer.value)
+
+
+def answered_by(before: Entry | None, entry: Entry) -> Asked:
+    """Who gave the answer in ``entry`` and why, from the entry before it; both empty where that does not say."""
+    if (
+        before is None
+        or entry.kind != EntryKind.ANSWERED
+        or before.label != ANSWERED_BY
+        or (before.kind, before.key, before.seq) != (EntryKind.NOTED, entry.key, entry.seq - 1)
+    ):
+        return Asked()
+    return msgspec.json.decode(before.payload or b"{}", type=Asked)

@@ -75,7 +75,8 @@ class EntryKind(StrEnum):
 
     An attempt that returned after its run got stuck is noted with its outcome (see ``LATE``) as ``label``: whoever
     undoes or retries the run takes it from here.
-    What a step's own code has said on its span is noted right before the attempt's end (``durable_core.model.said``).
+    What a step's own code has said on its span is noted right before the attempt's end (``durable_core.model.said``),
+    and who has answered a callback right before the answer (``ANSWERED_BY``).
     """
 
 
@@ -86,6 +87,11 @@ LATE = frozenset({"succeeded", "rejected", "failed", "unknown", "withheld"})
 MISFIT, TOO_LATE = "answer misfit", "answer too late"
 REFUSALS = frozenset({MISFIT, TOO_LATE})
 """Labels of the ``noted`` entries that say why an answer or heartbeat was not accepted."""
+ANSWERED_BY = "answered by"
+"""Label of the ``noted`` entry that says who gave the answer in the entry after it, and why.
+
+Its ``key`` is the callback's, its ``attempt`` is 0, its ``payload`` holds actor and note; it is in the answer's commit.
+"""
 
 
 class Role(StrEnum):

@@ -8,8 +8,9 @@ import attrs
 import msgspec
 
 from durable_core.errors import DurableError
+from durable_core.model.callback import answered_by
 from durable_core.model.children import COMPLETED, OPENED
-from durable_core.model.entry import Entry, EntryKind, is_evidence
+from durable_core.model.entry import ANSWERED_BY, Entry, EntryKind, is_evidence
 from durable_core.model.failure import describe, rebuild
 from durable_core.model.keys import name_of
 from durable_core.model.record import StepRecord, StepStatus, fold
@@ -220,14 +221,18 @@ def _begun(entry: Entry, key: str, kind: str) -> RunStep:
 
 def history_of(entries: Sequence[Entry]) -> list[HistoryEntry]:
     """A journal as people read it."""
-    return [_line(entry) for entry in entries]
+    return [_line(entry, before) for before, entry in zip((None, *entries), entries, strict=False)]
 
 
-def _line(entry: Entry) -> HistoryEntry:
+def _line(entry: Entry, before: Entry | None) -> HistoryEntry:
+    """One entry; what the one before it says of an answer is told of the answer, and only there."""
     data: dict[str, Any] = {}
-    if (
+    if entry.kind == EntryKind.ANSWERED:
+        data = msgspec.structs.asdict(answered_by(before, entry))
+    elif (
         entry.kind in (EntryKind.SIGNALLED, EntryKind.HELD, EntryKind.NOTED)
         and entry.payload
+        and entry.label != ANSWERED_BY
         and not is_evidence(entry)
     ):
         data = msgspec.json.decode(entry.payload)

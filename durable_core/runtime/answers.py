@@ -151,7 +151,7 @@ class Answers:
             return await self._hand_over(pending, record, answer, closed)  # pyright: ignore[reportUnknownArgumentType]
         self._check_by_name(record, entries, answer)
         kept = await self._kept(record, answer)
-        if not any(one.answer == answer for one in kept):
+        if not any(one.answer.repeats(answer) for one in kept):
             if kept and answer.kind != HEARTBEAT:
                 return await self._come_second(record, answer)
             if not await engine.signal(record, answer.signal, msgspec.json.encode(answer)):
@@ -189,14 +189,14 @@ class Answers:
         kept = await self._kept(record, answer)
         fresh = await self._engine.find(record.id)
         entries = await self._entries(fresh)  # read after what is kept: what is gone from there is in here
-        mine = [one.num for one in kept if one.answer == answer and one.num is not None]
+        mine = [one.num for one in kept if one.answer.repeats(answer) and one.num is not None]
         try:
             if self._settled(fresh, entries, answer, closed=closed(fresh)):
                 return Taken.ACCEPTED
         except CallbackError:
             await self._engine.withdraw(mine)
             raise
-        if kept and kept[0].answer == answer:
+        if kept and kept[0].answer.repeats(answer):
             return Taken.KEPT if waits else None
         if mine:
             return await self._come_second(record, answer)
@@ -213,10 +213,12 @@ class Answers:
         until_s = loop.time() + KEPT_AFTER_S
         while True:
             kept = await self._kept(record, answer)
-            if not kept or kept[0].answer == answer:
+            if not kept or kept[0].answer.repeats(answer):
                 return None
             if loop.time() >= until_s:
-                await self._engine.withdraw([one.num for one in kept if one.answer == answer and one.num is not None])
+                await self._engine.withdraw(
+                    [one.num for one in kept if one.answer.repeats(answer) and one.num is not None]
+                )
                 raise _second(record, answer)
             await self._engine.news.next(LOOK_S)
 
@@ -224,15 +226,14 @@ class Answers:
         """Whether the stored answer still waits for a worker, after a while; sooner where it need wait no longer."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + KEPT_AFTER_S
-        payload = msgspec.json.encode(answer)
-        while any(signal.payload == payload for signal in await self._engine.store.signals([record.num])):
+        while any(one.answer.repeats(answer) for one in await self._stored(record, answer)):
             state = state_of(await self._entries(record), answer.key)
             if state is not None and state.ended is not None:
                 return False
             if loop.time() >= until_s:
                 return True
             await self._engine.news.next(LOOK_S)
-        return any(one.answer == answer for one in await self._kept(record, answer))
+        return any(one.answer.repeats(answer) for one in await self._kept(record, answer))
 
     async def _entries(self, record: RunRecord) -> list[Entry]:
         """What the run's journal says, without what is void."""
@@ -242,11 +243,15 @@ class Answers:
 
     async def _kept(self, record: RunRecord, answer: Answer) -> list[_Kept]:
         """What waits for a worker and is about the same callback, the first first."""
-        stored = await self._engine.store.signals([record.num])
+        stored = await self._stored(record, answer)
         entries = await self._entries(record)
         held_back = [_kept(entry.payload, None) for entry in held(entries) if entry.key == answer.signal]
-        waiting = [_kept(signal.payload, signal.num) for signal in stored if signal.name == answer.signal]
-        return [one for one in (*held_back, *waiting) if one.answer.key == answer.key]
+        return [one for one in (*held_back, *stored) if one.answer.key == answer.key]
+
+    async def _stored(self, record: RunRecord, answer: Answer) -> list[_Kept]:
+        """The signals to the run that are of the same kind, the first first."""
+        stored = await self._engine.store.signals([record.num])
+        return [_kept(signal.payload, signal.num) for signal in stored if signal.name == answer.signal]
 
     def _settled(self, record: RunRecord, entries: list[Entry], answer: Answer, *, closed: bool) -> bool:
         """Whether this very answer has been accepted already; raises where it no longer can be."""

@@ -7,7 +7,7 @@ import msgspec
 
 from durable_core.errors import CallbackFailed, CallbackTimeout, DurableError, Fault, PayloadError, SiblingFailed
 from durable_core.model.callback import COMPLETED, HEARTBEAT, Answer, Declared, pulse_of, token_of
-from durable_core.model.entry import MISFIT, TOO_LATE, Entry, EntryKind
+from durable_core.model.entry import ANSWERED_BY, MISFIT, TOO_LATE, Entry, EntryKind
 from durable_core.model.masking import Masks
 from durable_core.model.plain import type_name
 from durable_core.ports import Timer
@@ -114,6 +114,8 @@ class PendingCallback(Generic[T]):
             seq: the entry that held it back, or 0.
         """
         if answer.kind != HEARTBEAT:
+            if answer.by is not None:  # in the commit of the answer, and right before it
+                run.input(EntryKind.NOTED, self.key, 0, ANSWERED_BY, answer.by)
             entry = run.input(EntryKind.ANSWERED, self.key, seq, answer.kind, bytes(answer.value))
             run.told_seq = entry.seq
             run.feed(entry)
@@ -202,14 +204,14 @@ def answered(run: "Run", payload: bytes, seq: int = 0) -> None:
         return
     callback = run.waits.get(answer.key)
     if not isinstance(callback, PendingCallback) or callback.shut:
-        run.told_seq = run.input(EntryKind.NOTED, answer.key, seq, TOO_LATE).seq
+        run.told_seq = run.input(EntryKind.NOTED, answer.key, seq, TOO_LATE, answer.by).seq
         return
     try:
         if answer.kind == COMPLETED:
             callback.check(bytes(answer.value))
     except PayloadError:  # whose message may quote the answer
         log.warning("run %s: an answer to callback %r is not of its declared type, and was refused", run.id, answer.key)
-        run.told_seq = run.input(EntryKind.NOTED, answer.key, seq, MISFIT).seq
+        run.told_seq = run.input(EntryKind.NOTED, answer.key, seq, MISFIT, answer.by).seq
     else:
         callback.hear(run, answer, seq)
 

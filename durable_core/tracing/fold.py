@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.callback import answered_by
+from durable_core.model.entry import ANSWERED_BY, Entry, EntryKind
 from durable_core.model.keys import name_of, served
 from durable_core.model.record import ABANDON
 from durable_core.model.run import RunRecord
@@ -44,7 +45,7 @@ def spans_of(
 class RunTrace:
     """The spans of one run, entry by entry."""
 
-    __slots__ = ("_parts", "_pen", "_root", "_steps", "_version", "_vocabulary", "_waits", "over", "seq")
+    __slots__ = ("_by", "_parts", "_pen", "_root", "_steps", "_version", "_vocabulary", "_waits", "over", "seq")
 
     def __init__(self, record: RunRecord, vocabulary: Vocabulary = CORE) -> None:
         self._pen = Pen(record, vocabulary)
@@ -55,6 +56,8 @@ class RunTrace:
         self._steps: dict[str, StepTrace] = {}
         self._waits: dict[str, tuple[Entry, int, Holder, int]] = {}
         """Each wait under way: its ``armed`` entry, when it began, its parent, and the span of its beginning."""
+        self._by: Entry | None = None
+        """The last entry that says who answered a callback."""
         self.over = False
         """The run has ended, and has not been taken up again."""
         self.seq = 0
@@ -139,19 +142,22 @@ class RunTrace:
             outcome = str(entry.label)
         elif entry.kind == EntryKind.FIRED and armed.label == "callback":
             outcome = "timed_out"
-        attributes = self._wait_attributes(armed, outcome, entry.worker)
+        attributes = self._wait_attributes(armed, outcome, entry.worker, answered_by(self._by, entry).actor or None)
         span_id = self._pen.id("wait", entry.key, 0, armed.seq)
         name = f"wait {name_of(entry.key)}"
         pen = self._pen
         return [pen.span(name, span_id, parent, attributes, start_ns=start_ns, end_ns=pen.now_ns, tells=(tells,))]
 
-    def _wait_attributes(self, armed: Entry, outcome: str | None, worker: str) -> dict[str, Value]:
+    def _wait_attributes(
+        self, armed: Entry, outcome: str | None, worker: str, actor: str | None = None
+    ) -> dict[str, Value]:
         return self._pen.attributes(
             worker,
             step__name=name_of(armed.key),
             step__key=armed.key,
             step__kind=armed.label,
             step__outcome=outcome,
+            actor=actor,
         )
 
     # -- the run itself --------------------------------------------------------------------------------------------
@@ -234,6 +240,9 @@ class RunTrace:
         return found
 
     def _noted(self, entry: Entry) -> list[SpanRecord]:
+        if entry.label == ANSWERED_BY:
+            self._by = entry
+            return []
         step = self._steps.get(entry.key)
         if step is None:
             return []

@@ -19,7 +19,7 @@ from sagas.cli import screen
 from sagas.cli.address import orchestrator_at
 from sagas.cli.exits import CommandError
 from sagas.cli.layout import wrapped
-from sagas.cli.options import Common, Json, Store, common
+from sagas.cli.options import Actor, Common, Json, Note, Store, actor_or_user, common
 
 if TYPE_CHECKING:
     from sagas.orchestrator import Orchestrator
@@ -58,6 +58,8 @@ def complete_(
     token: Token = None,
     saga: Saga = None,
     name: Name = None,
+    actor: Actor = None,
+    note: Note = "",
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -68,8 +70,9 @@ def complete_(
         raise CommandError(
             f"the answer is not JSON: {error}; nothing was changed. A text needs quotes of its own: '\"yes\"'"
         ) from error
-    asked = _asked(token, saga, name)
-    _give(asked, common(ctx, store, as_json=as_json), "completed", lambda o, which: complete(o, which, answer))
+    asked, by = _asked(token, saga, name), actor_or_user(actor)
+    given = common(ctx, store, as_json=as_json)
+    _give(asked, given, "completed", lambda o, which: complete(o, which, answer, actor=by, note=note))
 
 
 def fail_(
@@ -79,12 +82,15 @@ def fail_(
     token: Token = None,
     saga: Saga = None,
     name: Name = None,
+    actor: Actor = None,
+    note: Note = "",
     store: Store = None,
     as_json: Json = False,
 ) -> None:
     """Answer a callback with a failure: the saga sees CallbackFailed, and is undone unless it catches that."""
-    asked = _asked(token, saga, name)
-    _give(asked, common(ctx, store, as_json=as_json), "failed", lambda o, which: fail(o, which, message))
+    asked, by = _asked(token, saga, name), actor_or_user(actor)
+    given = common(ctx, store, as_json=as_json)
+    _give(asked, given, "failed", lambda o, which: fail(o, which, message, actor=by, note=note))
 
 
 def heartbeat(

@@ -239,7 +239,7 @@ ATTRIBUTES = (
     AttributeDoc("saga.compensates", "undo", "The key of the step that is undone"),
     AttributeDoc("saga.probes", "probe", "The key of the step that is asked about"),
     AttributeDoc("saga.stuck_on", "stuck", "The keys of the steps that a person must mend"),
-    AttributeDoc("saga.actor", "verbs", "Who asked"),
+    AttributeDoc("saga.actor", "verbs, waits", "Who asked; of a callback, who answered"),
     AttributeDoc("saga.worker.id", "all but saga and blocks", "The worker that wrote the journal entry"),
     AttributeDoc("saga.worker.host", "all but saga and blocks", "The machine that it was on, as far as its name says"),
     AttributeDoc("saga.worker.pid", "all but saga and blocks", "The process that it was"),

@@ -161,6 +161,19 @@ async def answers(scene: Scene) -> None:
         await scene.clock.advance(DAY)
 
 
+async def answered_by(scene: Scene) -> None:
+    """As ``answers``, with who answered and why; one answer names nobody."""
+    async with scene.process(SAGAS["answers"]) as running:
+        await running.start(SAGAS["answers"], "tea", id=ID)
+        await scene.clock.advance(1)
+        await running.complete_callback(saga_id=ID, name="approval", value="yes", actor="ann", note="she was asked")
+        await scene.clock.advance(1)
+        await running.fail_callback(saga_id=ID, name="approval#2", message="no", actor="bob")
+        await scene.clock.advance(1)
+        await running.complete_callback(saga_id=ID, name="one", value=7)
+        await scene.clock.advance(DAY)
+
+
 async def heartbeats(scene: Scene) -> None:
     """Heartbeats that keep a callback waiting, an answer, and one where none comes."""
     hour = DAY / 24
@@ -374,8 +387,8 @@ async def said(scene: Scene) -> None:
 
 
 SCENES: tuple[Callable[[Scene], Awaitable[None]], ...] = (
-    trip, refused_pivot, savepoint, doubts, blocks, deadline, answers, heartbeats, cancelled_delay, cancelled_sleep,
-    skipped, resolved, retried_doubt, past_pivot, paused, patched, crashed, left, withheld, overrun,
+    trip, refused_pivot, savepoint, doubts, blocks, deadline, answers, answered_by, heartbeats, cancelled_delay,
+    cancelled_sleep, skipped, resolved, retried_doubt, past_pivot, paused, patched, crashed, left, withheld, overrun,
     killed, rolled_back, held, said,
 )  # fmt: skip
 

@@ -299,7 +299,7 @@ async def run(order: Order) -> None:
         assert_type(await orchestrator.list(status=SagaStatus.STUCK, saga="ship"), list[SagaInfo])
         assert_type(await orchestrator.count(status="stuck"), int)
         await orchestrator.retry("order-17", "charge", actor="me", note="mended")
-        await orchestrator.complete_callback(saga_id="order-17", name="approval", value=True)
+        await orchestrator.complete_callback(saga_id="order-17", name="approval", value=True, actor="ann", note="seen")
         await orchestrator.fail_callback("token", "not in August")
         await orchestrator.resolve("order-17", "charge", happened=True, result=Payment("p-1"), actor="me")
 
@@ -321,7 +321,7 @@ def run_blocking(order: Order) -> None:
         orchestrator.cancel("order-17", reason="changed my mind", actor="me")
         orchestrator.skip("order-17", "charge", actor="me", note="undone by hand")
         orchestrator.resolve("order-17", "charge", happened=False)
-        orchestrator.complete_callback("token", value=True)
+        orchestrator.complete_callback("token", value=True, actor="ann", note="seen")
 
 
 async def steps_are_functions(order: Order, payment: Payment) -> None:

@@ -138,7 +138,7 @@ async def main() -> None:
         assert_type(await engine.get("a"), RunHandle[Any])
         assert_type(await engine.list(status="stuck"), list[RunInfo])
         assert_type(await engine.count(name="nightly"), int)
-        await engine.complete_callback("token", Table(1))
+        await engine.complete_callback("token", Table(1), actor="ann", note="seen")
         await engine.fail_callback(run_id="a", name="approval", message="no")
         await engine.retry("a", actor="ann", note="mended")
     Engine("memory://", on_attention=listener)

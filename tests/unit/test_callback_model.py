@@ -2,12 +2,13 @@
 
 import itertools
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable_core.model.callback import Pulse, key_of, run_of, token_of
-from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.callback import Answer, Pulse, answered_by, key_of, run_of, token_of
+from durable_core.model.entry import ANSWERED_BY, LATE, REFUSALS, Entry, EntryKind, effective, evidence
 from durable_core.model.masking import Masks, revealed
 
 SECRET, UID = b"s" * 32, b"u" * 16
@@ -75,3 +76,47 @@ def test_what_is_stored_holds_no_token_and_reads_back_as_it_was(keys: list[str],
     stored = [masks.hide(one) for one in wrote]
     assert not any(token.encode() in (stored[-1].payload or b"") for token in tokens)
     assert list(revealed(SECRET, 7, UID, stored)) == wrote
+
+
+ANN = Answer("approval", "completed", msgspec.Raw(b"7"), "ann", "why not")
+
+
+def test_an_answer_repeats_another_whoever_gave_them():
+    """Callback, kind and value count; actor and note do not."""
+    for same in ({}, {"actor": "bob"}, {"note": ""}):
+        assert msgspec.structs.replace(ANN, **same).repeats(ANN)
+    for other in ({"key": "approval#2"}, {"kind": "failed"}, {"value": msgspec.Raw(b"8")}):
+        assert not msgspec.structs.replace(ANN, **other).repeats(ANN)
+
+
+def test_an_answer_is_stored_as_before_where_nobody_says_who_gave_it():
+    """What an earlier release has kept is read, and what it must read holds nothing new."""
+    stored = b'{"key":"approval","kind":"completed","value":7}'
+    assert msgspec.json.encode(Answer("approval", "completed", msgspec.Raw(b"7"))) == stored
+    told = msgspec.json.decode(stored, type=Answer)
+    assert (told.actor, told.note, told.by, told.repeats(ANN)) == ("", "", None, True)
+    assert msgspec.json.decode(msgspec.json.encode(ANN), type=Answer).by == ANN.by
+
+
+def remark(**other: object) -> Entry:
+    """Who gave the answer in entry 8."""
+    found = Entry(1, 7, EntryKind.NOTED, "approval", 0, ANSWERED_BY, ANN.by, None, None, 0, None, "w")
+    return found._replace(**other)  # type: ignore[arg-type]  # fields of an entry
+
+
+def test_a_remark_is_about_the_answer_right_after_it():
+    """It is joined to no other entry, be it of another callback, of another kind or further on."""
+    answer = remark(seq=8, kind=EntryKind.ANSWERED, label="completed", payload=b"7")
+    told = answered_by(remark(), answer)
+    assert (told.actor, told.note) == ("ann", "why not")
+    others = [remark(key="other"), remark(seq=6), remark(label="said"), remark(kind=EntryKind.HELD), None]
+    for before in others:
+        assert answered_by(before, answer).actor == ""
+    assert answered_by(remark(), answer._replace(kind=EntryKind.FIRED)).actor == ""
+
+
+def test_a_remark_on_an_answer_is_for_people_only():
+    """It is not replayed, ends no attempt, and is no refusal."""
+    assert effective([remark()]) == []
+    assert evidence([remark(), remark(started_at_ns=1)]) == {}
+    assert ANSWERED_BY not in LATE | REFUSALS

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sagas import Orchestrator, Saga, lookup, saga
+from sagas import Orchestrator, Saga, SagaCompensated, lookup, saga
 from sagas.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -167,6 +167,39 @@ def test_a_second_different_answer_is_refused(counter: Counter):
     ended = counter.run("complete", "[3]", "--token", counter.token)
     assert (ended.code, "DC045" in ended.err) == (2, True)
     assert counter.result() == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["complete", "fail"])
+@pytest.mark.parametrize("actor", ["ann", None])
+def test_who_answers_and_why_is_in_the_history(
+    counter: Counter, kind: str, actor: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    """``--actor`` and ``--note``, as with the operators' verbs: without the former it is the system's user."""
+    monkeypatch.setattr("getpass.getuser", lambda: "login")
+    given = [] if actor is None else ["--actor", actor]
+    ended = counter.run(kind, "[1]", "--token", counter.token, "--note", "the count is in", *given)
+    assert ended.code == 0, ended.err
+    if kind == "complete":
+        counter.result()
+    else:
+        with pytest.raises(SagaCompensated):
+            counter.result()
+    with pytest.raises(SystemExit):
+        main(["history", "n"])
+    assert f"by {actor or 'login'}: the count is in" in counter.capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["history", "n", "--json"])
+    entries = json.loads(counter.capsys.readouterr().out)["entries"]
+    told = [(entry["actor"], entry["note"]) for entry in entries if entry["kind"] == "answered"]
+    assert told == [(actor or "login", "the count is in")]
+
+
+def test_a_note_that_is_no_text_is_refused(counter: Counter):
+    """What the shell passes that is not UTF-8 is refused, with exit code 2, and no answer is kept."""
+    ended = counter.run("complete", "[1]", "--token", counter.token, "--note", "\udcff")
+    assert (ended.code, "note=" in ended.err) == (2, True)
+    assert counter.run("complete", "[7]", "--token", counter.token).code == 0
+    assert counter.result() == [7]
 
 
 @pytest.mark.slow
