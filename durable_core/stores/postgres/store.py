@@ -36,6 +36,10 @@ CLAIMS = 5
 """How often a claim looks again where other workers hold all that it has found."""
 
 
+MOST_REMEMBERED = 50_000
+"""Runs of which it is remembered that they were signalled."""
+
+
 class PostgresStore(PostgresSession):
     """A ``Store`` in a schema of a PostgreSQL database; ``open`` makes its tables where there are none.
 
@@ -351,6 +355,9 @@ class PostgresStore(PostgresSession):
     async def _signals(self, runs: Collection[int]) -> list[Signal]:
         found = await self._ask("read signals", lambda c: self._reader.signals(c, runs))
         self._signalled.update(signal.run for signal in found)  # those left while nobody owned the run raised no flag
+        if len(self._signalled) > MOST_REMEMBERED:  # runs that others drive by now are among them: ask anew
+            self._signalled.clear()
+            self._unread = True
         return found
 
     # -- purging and looking from outside --------------------------------------------------------------------------
