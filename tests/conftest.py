@@ -1,4 +1,4 @@
-"""What all tests share: how hard Hypothesis searches, and a PostgreSQL of their own.
+"""What all tests share: how hard Hypothesis searches, rules of stores that say what differs, and a PostgreSQL.
 
 ``HYPOTHESIS_PROFILE=thorough make test`` searches longer; a failure prints the line that reproduces it.
 """
@@ -13,6 +13,15 @@ from tests.postgres_server import QUICK, Server
 
 MOST_PROCESSES = 8
 """Each has a PostgreSQL server of its own, and the longest tests end no sooner where there are more."""
+
+pytest.register_assert_rewrite(
+    "durable_core.testing.store_checkup_rules",
+    "durable_core.testing.store_claim_rules",
+    "durable_core.testing.store_commit_rules",
+    "durable_core.testing.store_contract",
+    "durable_core.testing.store_purge_rules",
+    "durable_core.testing.store_rows",
+)
 
 settings.register_profile(
     "default",

@@ -497,7 +497,7 @@ def test_no_compensation_begins_over_a_verb_from_another_process(place: Place, v
                 await tell(desk, verb)
                 gate.open()
                 await ended(watch, "undo late")
-            await rung(worker)
+            await (reaches(handle, worker, "killed") if verb == "kill" else rung(worker))
             assert watch.begun("undo hold") == 0
             assert (await handle.info()).status == ("killed" if verb == "kill" else "compensating")
             await worker.rollback("o") if verb == "kill" else await worker.resume("o")
