@@ -122,7 +122,7 @@ if TYPE_CHECKING:
     from durable_core.runtime.steps import MANY_FAILURES, OutcomeUnknown, Perform
     from durable_core.runtime.waiters import RunOutcome
     from durable_core.stores import Migrated, migrate, open_store
-    from durable_core.tracing.collector import Collector
+    from durable_core.tracing.answers import Posting
     from durable_core.tracing.documents import jaeger_document, otlp_document
     from durable_core.tracing.ending import AtExit
     from durable_core.tracing.fold import RunTrace, spans_of
@@ -213,7 +213,7 @@ LATER = {
     "runtime.steps": ("MANY_FAILURES", "OutcomeUnknown", "Perform"),
     "runtime.waiters": ("RunOutcome",),
     "stores": ("Migrated", "migrate", "open_store"),
-    "tracing.collector": ("Collector",),
+    "tracing.answers": ("Posting",),
     "tracing.documents": ("jaeger_document", "otlp_document"),
     "tracing.ending": ("AtExit",),
     "tracing.fold": ("RunTrace", "spans_of"),
@@ -259,7 +259,6 @@ __all__ = [
     "Closed",
     "Closes",
     "Codec",
-    "Collector",
     "Context",
     "DeclaredStep",
     "DefinitionError",
@@ -296,6 +295,7 @@ __all__ = [
     "PayloadError",
     "PendingCallback",
     "Perform",
+    "Posting",
     "Primitives",
     "Pulse",
     "PurgeReport",

@@ -20,6 +20,7 @@ from durable_core import (
     AtExit,
     DefinitionError,
     JournalEntry,
+    Posting,
     RunNotFound,
     RunRecord,
     bring_spans,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
-    from durable_core import Collector
     from sagas.orchestrator import Orchestrator
 
 __all__ = ["StepLogs", "configure", "document", "finish", "flush", "is_set", "send", "wanted"]
@@ -300,7 +300,7 @@ def _direct(provider: "TracerProvider", url: str | None) -> None:
     export_directly(provider, _collector(url))
 
 
-def _collector(url: str | None) -> "Collector":
+def _collector(url: str | None) -> Posting:
     """Where to send to; default as the environment says."""
     try:
         return collector_at(url)

@@ -45,6 +45,17 @@ class Refused(NamedTuple):
 Answer = Accepted | Later | Refused
 
 
+class Posting(Protocol):
+    """Takes a request of OTLP as bytes; see ``durable_core.tracing.collector``."""
+
+    url: str
+    """Where it goes to."""
+
+    def post(self, data: bytes) -> Answer:
+        """Send it. Called on a thread of its own: it may block."""
+        ...
+
+
 class SpanSink(Protocol):
     """Takes spans out of the process."""
 

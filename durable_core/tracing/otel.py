@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -25,7 +25,7 @@ from opentelemetry.trace.status import Status, StatusCode
 from durable_core.model.failure import capture, describe
 from durable_core.model.said import STACK, Saying
 from durable_core.model.trace import Mode, Origin, span_id_of, trace_id_of
-from durable_core.tracing.answers import Accepted, Answer, Later
+from durable_core.tracing.answers import Accepted, Answer, Later, Posting
 from durable_core.tracing.hand import breathing
 from durable_core.tracing.otlp import Encoder, keep
 from durable_core.tracing.span import SpanRecord, Value
@@ -56,14 +56,6 @@ _SAYING = threading.Lock()
 """A step's code may be on several threads."""
 _DIRECT: "weakref.WeakKeyDictionary[TracerProvider, SpanExporter | Posting]" = weakref.WeakKeyDictionary()
 _FAILURES: "weakref.WeakSet[TracerProvider]" = weakref.WeakSet()
-
-
-class Posting(Protocol):
-    """Takes a request of OTLP as bytes; see ``durable_core.tracing.collector``."""
-
-    def post(self, data: bytes) -> Answer:
-        """Send it. Called on a thread of its own: it may block."""
-        ...
 
 
 def export_directly(provider: TracerProvider, exporter: "SpanExporter | Posting") -> None:

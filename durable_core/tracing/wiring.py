@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from durable_core.ports import MeasureSink, TraceContext
-from durable_core.tracing.answers import SpanSink
+from durable_core.tracing.answers import Posting, SpanSink
 from durable_core.tracing.metrics import Measure
 from durable_core.tracing.vocabulary import CORE, Vocabulary
 from durable_core.tracing.wanted import spans_wanted
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
-    from durable_core.tracing.collector import Collector
     from durable_core.tracing.delivery import Tally
-    from durable_core.tracing.otel import Posting
     from durable_core.tracing.span import SpanRecord
 
 
@@ -89,7 +87,7 @@ def export_failures(provider: "TracerProvider") -> None:
     otel.export_failures(provider)
 
 
-def collector_at(url: str | None = None) -> "Collector":
+def collector_at(url: str | None = None) -> Posting:
     """Where OTLP over HTTP is sent, for ``export_directly``; default as the environment says.
 
     Raises:
