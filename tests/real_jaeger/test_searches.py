@@ -52,6 +52,8 @@ def cut(told: Told) -> set[str]:
     open_: Counter[str] = Counter()
     for entry in told.history:
         open_[entry.key] += kinds.get(entry.kind, 0)
+        if entry.kind == "gave_up":  # announced, and never called
+            open_[entry.key] = 0
     return {key for key, number in open_.items() if number > 0}
 
 
