@@ -3,6 +3,7 @@
 Invariant: the same entries give the same record, whoever folds them.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from durable_core.model.entry import Entry, EntryKind, is_evidence
@@ -11,6 +12,14 @@ from durable_core.model.outcome import Outcome
 
 ABANDON = "abandon"
 """The label of a signal after which the body's part is over: an operator had its run rolled back."""
+
+
+def abandoned_at(entries: Sequence[Entry]) -> int | None:
+    """The place of the entry that says last that the body's part is over; None where none does."""
+    for place in range(len(entries) - 1, -1, -1):
+        if entries[place].kind == EntryKind.SIGNALLED and entries[place].label == ABANDON:
+            return place
+    return None
 
 
 class StepStatus(StrEnum):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from durable_core.model.entry import Entry, EntryKind, effective, evidence
 from durable_core.model.failure import rebuild
-from durable_core.model.record import ABANDON, StepRecord, fold
+from durable_core.model.record import StepRecord, abandoned_at, fold
 from durable_core.model.spec import StepSpec
 from durable_core.runtime.fibers import Fiber
 
@@ -40,16 +40,15 @@ class Restored(StepRecord):
 
 def restore(run: "Run", entries: Sequence[Entry]) -> Sequence[Entry]:
     """Where the journal abandons its body, take up what that has done; returns the entries that are still to be fed."""
-    for place in range(len(entries) - 1, -1, -1):
-        entry = entries[place]
-        if entry.kind == EntryKind.SIGNALLED and entry.label == ABANDON:
-            run.abandoned = True
-            records = fold(effective(entries[:place]))
-            for key, note in evidence(entries[:place]).items():
-                if key in records:
-                    records[key].returned_late(note)
-            run.steps = {key: Restored(run, record) for key, record in records.items()}
-            run.marks = tuple(before.key for before in entries[:place] if before.kind == EntryKind.MARKED)
-            run.last_at_ns = entry.at_ns
-            return entries[place + 1 :] or [entry._replace(kind=EntryKind.NOTED)]
-    return entries
+    place = abandoned_at(entries)
+    if place is None:
+        return entries
+    run.abandoned = True
+    records = fold(effective(entries[:place]))
+    for key, note in evidence(entries[:place]).items():
+        if key in records:
+            records[key].returned_late(note)
+    run.steps = {key: Restored(run, record) for key, record in records.items()}
+    run.marks = tuple(before.key for before in entries[:place] if before.kind == EntryKind.MARKED)
+    run.last_at_ns = entries[place].at_ns
+    return entries[place + 1 :] or [entries[place]._replace(kind=EntryKind.NOTED)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from durable_core.model.entry import Entry, EntryKind, effective
-from durable_core.model.record import ABANDON, StepRecord, StepStatus, fold
+from durable_core.model.record import ABANDON, StepRecord, StepStatus, abandoned_at, fold
 from durable_core.ports import Signal
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def may_go_on(lingering: Lingering, entries: Sequence[Entry], signals: Sequence[
     """Whether the run can be driven beside the attempts that have not returned: its journal expects each of them."""
     if not lingering.steps:
         return True
-    if abandoned(entries) or abandons(signals):
+    if abandoned_at(entries) is not None or abandons(signals):
         return False  # it is to be undone, and what has not returned cannot be
     records = fold(effective(entries))
     return all(_expects(records, step) for step in lingering.steps.values())
@@ -64,11 +64,6 @@ def _expects(records: Mapping[str, StepRecord], step: "PendingStep") -> bool:
         and record.due_at_ns is None
         and record.attempt == step.attempt
     )
-
-
-def abandoned(entries: Sequence[Entry]) -> bool:
-    """Whether the journal says that the body's part is over."""
-    return any(entry.kind == EntryKind.SIGNALLED and entry.label == ABANDON for entry in entries)
 
 
 def abandons(signals: Sequence[Signal]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from durable_core.errors import Closed, Fault
 from durable_core.model.entry import ROLES, Entry, EntryKind, Role, effective
-from durable_core.model.record import ABANDON
+from durable_core.model.record import abandoned_at
 from durable_core.model.spec import StepSpec
 from durable_core.runtime.fibers import Fiber
 from durable_core.runtime.ledger import End
@@ -65,14 +65,7 @@ class Shadow(Run):
 
 def bindings(run: Run, entries: Sequence[Entry], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, StepSpec]:
     """What the code loaded here ran each step key with, for a run whose journal abandons its body; else nothing."""
-    place = next(
-        (
-            index
-            for index in range(len(entries) - 1, -1, -1)
-            if entries[index].kind == EntryKind.SIGNALLED and entries[index].label == ABANDON
-        ),
-        None,
-    )
+    place = abandoned_at(entries)
     if place is None:
         return {}
     shadow = Shadow(run.shell, run.definition, num=run.num, id=run.id, uid=run.uid, created_at_ns=run.last_at_ns)

@@ -16,6 +16,7 @@ from durable_core.model.callback import TOLD
 from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry, EntryKind, evidence
 from durable_core.model.masking import revealed
+from durable_core.model.record import abandoned_at
 from durable_core.model.run import ENDS, NewRun, RunRecord, RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Clock, Ids, Store, Timer, TraceContext
@@ -26,7 +27,7 @@ from durable_core.runtime.callbacks import answered
 from durable_core.runtime.clock import go_on_from
 from durable_core.runtime.guard import LoopGuard
 from durable_core.runtime.ledger import End
-from durable_core.runtime.lingering import Lingering, abandoned, abandons, killed_by, may_go_on
+from durable_core.runtime.lingering import Lingering, abandons, killed_by, may_go_on
 from durable_core.runtime.primitives import Primitives
 from durable_core.runtime.quarantine import Quarantine
 from durable_core.runtime.registry import Registry
@@ -136,8 +137,7 @@ class Worker:
         for lingering in list(self._lingering.values()):
             self._let_go(lingering)
         for run in list(self.runs.values()):
-            run.save(owner=None, wake_at_ns=0)
-            run.evict()
+            self._give_back(run, 0)
 
     async def _launched(self, *, within_s: float) -> None:
         """Return once every announced attempt has been called or withheld: its intent is on disk then."""
@@ -277,7 +277,7 @@ class Worker:
             run.inbox = (*told_late, *told)
             run.park(Fault(f"{unreadable} Bring back the signature that it was started with, then retry the run"))
             return
-        late = [] if abandoned(entries) else [*map(Evidence.of, evidence(entries).values()), *told_late]
+        late = [] if abandoned_at(entries) is not None else [*map(Evidence.of, evidence(entries).values()), *told_late]
         if killed_by(entries) is not None:
             run.paused = False  # the kill was the end of that
         if abandons(signals):  # its body hears nothing any more: the journal alone says what there is to undo
@@ -703,9 +703,7 @@ class Worker:
         nums = sorted(self._again)
         records = {record.num: record for record in await self.store.find_nums(nums)}
         journals = await self.store.load(nums)
-        left: dict[int, list[StoredSignal]] = {}
-        for signal in await self.store.signals(nums):
-            left.setdefault(signal.run, []).append(signal)
+        left = await self._left_for(nums)
         if self._is_leaving():
             return
         for num in nums:
@@ -722,6 +720,13 @@ class Worker:
                 self._show_refused(record, journals[num], why)
             else:
                 self._adopt_again(record, journals[num], left.get(num, []))
+
+    async def _left_for(self, nums: Sequence[int]) -> dict[int, list[StoredSignal]]:
+        """The signals that wait for these runs, by run."""
+        left: dict[int, list[StoredSignal]] = {}
+        for signal in await self.store.signals(nums):
+            left.setdefault(signal.run, []).append(signal)
+        return left
 
     def _adopt_again(self, record: RunRecord, entries: list[Entry], signals: list[StoredSignal]) -> None:
         """Drive a run again that has been ours all the time."""
@@ -752,9 +757,7 @@ class Worker:
                 break
             nums = [record.num for record in self._claimed]
             journals = await self.store.load(nums)
-            left: dict[int, list[StoredSignal]] = {}
-            for signal in await self.store.signals(nums):
-                left.setdefault(signal.run, []).append(signal)
+            left = await self._left_for(nums)
             if self._is_leaving():
                 return  # no body is driven any more, nor along its journal; leaving gives back what was claimed
             records, self._claimed = [one for one in self._claimed if one.owner == self.worker], []

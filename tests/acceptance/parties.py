@@ -31,6 +31,7 @@ from sagas import (
 )
 from tests.postgres_server import crash
 from tests.sagas_for_tests import until
+from tests.watching import Watch
 
 ONCE = Retry(attempts=1)
 PROMPT = Retry(attempts=3, first=0, jitter=False)
@@ -242,6 +243,22 @@ class Place:
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
+
+
+@asynccontextmanager
+async def working(
+    place: Place, sagas: Sequence[SagaDef[..., Any]], watch: Watch, **options: Any
+) -> AsyncGenerator[tuple[Orchestrator, Orchestrator]]:
+    """A worker, and a process beside it that only tells."""
+    async with (
+        place.orchestrator(*sagas, world=watch, **options) as worker,
+        place.orchestrator(*sagas, world=watch, worker=False, **options) as desk,
+    ):
+        try:
+            yield worker, desk
+        finally:
+            for gate in watch.gates.values():
+                gate.open()
 
 
 async def entered(gate: Gate, running: Orchestrator) -> None:

@@ -8,15 +8,13 @@ import asyncio
 import gc
 import logging
 import weakref
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from sagas import Orchestrator, Retry, Saga, SagaHandle, SagaInfo, StoreError, Unknown, pivot, resource, saga, step
 from sagas.testing import ManualClock
-from tests.acceptance.parties import Place, entered, play
+from tests.acceptance.parties import Place, entered, play, working
 from tests.sagas_for_tests import journalled, reaches, until, within
 from tests.watching import Watch, act, act_on_thread, bell, rung
 
@@ -63,20 +61,6 @@ async def parked(s: Saga, second: str) -> str:
 SAGAS = (two_steps, undoes, parked, bell)
 
 
-@asynccontextmanager
-async def working(place: Place, watch: Watch, **options: Any) -> AsyncGenerator[tuple[Orchestrator, Orchestrator]]:
-    """A worker, and a process beside it that only tells."""
-    async with (
-        place.orchestrator(*SAGAS, world=watch, **options) as worker,
-        place.orchestrator(*SAGAS, world=watch, worker=False, **options) as desk,
-    ):
-        try:
-            yield worker, desk
-        finally:
-            for gate in watch.gates.values():
-                gate.open()
-
-
 async def settled(handle: SagaHandle[Any], desk: Orchestrator, watch: Watch) -> SagaInfo:
     """How the saga ends once a person has settled by what is so whatever it is stuck on; it has told no lie."""
 
@@ -112,7 +96,7 @@ def test_a_rollback_after_a_kill_waits_for_the_step_in_flight(place: Place, seco
     async def main() -> None:
         watch = Watch()
         gate = watch.gate(second)
-        async with working(place, watch) as (worker, desk):
+        async with working(place, SAGAS, watch) as (worker, desk):
             handle = await worker.start(two_steps, second, id="o")
             await entered(gate, worker)
             told = worker if teller == "itself" else desk
@@ -137,7 +121,7 @@ def test_another_worker_is_kept_off_while_the_step_is_in_flight(place: Place, se
     async def main() -> None:
         watch = Watch()
         gate = watch.gate(second)
-        async with working(place, watch) as (worker, desk):
+        async with working(place, SAGAS, watch) as (worker, desk):
             handle = await worker.start(two_steps, second, id="o")
             await entered(gate, worker)
             await worker.kill("o")
@@ -165,7 +149,7 @@ def test_a_dead_worker_keeps_nobody_off(place: Place):
             await worker.kill("o")
         watch.under_way.clear()
         gate.open()
-        async with working(place, watch) as (other, desk):
+        async with working(place, SAGAS, watch) as (other, desk):
             await desk.rollback("o")
             info = await settled(await other.get("o"), desk, watch)
             assert info.status in ("compensated", "resolved")
@@ -188,7 +172,7 @@ def test_an_undo_in_flight_is_not_begun_again_beside_itself(
         watch = Watch()
         watch.plan("fails", "refused")
         gate = watch.gate("undo late")
-        async with working(place, watch) as (worker, desk):
+        async with working(place, SAGAS, watch) as (worker, desk):
             handle = await worker.start(undoes, id="o")
             await entered(gate, worker)
             told = worker if teller == "itself" else desk
@@ -219,7 +203,7 @@ def test_a_late_result_goes_to_the_run_it_belongs_to(place: Place):
         watch = Watch()
         watch.plan("fails", "refused")
         gate = watch.gate("undo late")
-        async with working(place, watch) as (worker, desk):
+        async with working(place, SAGAS, watch) as (worker, desk):
             handle = await worker.start(undoes, id="o")
             await entered(gate, worker)
             await worker.kill("o")
@@ -245,7 +229,7 @@ def test_a_run_that_is_dropped_is_loaded_again_or_needs_attention(place: Place):
 
     async def main() -> None:
         watch = Watch()
-        async with working(place, watch) as (worker, desk):
+        async with working(place, SAGAS, watch) as (worker, desk):
             store: Any = worker.engine.store
             commit, refusals = store.commit, [2]  # with whatever else is in the batch, and alone
 
@@ -284,7 +268,7 @@ def test_a_parked_saga_waits_for_the_sibling_in_flight(place: Place, second: str
         gate = watch.gate(second)
         first = watch.gate("foreign/quick")
         FOREIGN["awaits"] = True
-        async with working(place, watch) as (worker, desk):
+        async with working(place, SAGAS, watch) as (worker, desk):
             handle = await worker.start(parked, second, id="o")
             await entered(gate, worker)
             await entered(first, worker)

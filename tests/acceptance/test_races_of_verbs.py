@@ -6,8 +6,8 @@ A verb, an answer or a cut from outside meets a run just as that leaves memory, 
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -19,7 +19,7 @@ from durable_core.runtime.run import Run
 from durable_core.testing.store_rows import in_loop
 from sagas import Orchestrator, Retry, Saga, SagaHandle, Unknown, resource, saga, step
 from sagas.testing import ManualClock
-from tests.acceptance.parties import Place, begun, entered
+from tests.acceptance.parties import Place, begun, entered, working
 from tests.sagas_for_tests import DEADLINE_S, journalled, reaches, until, within
 from tests.watching import Gate, Watch, act, act_on_thread, bell, looking_away, rung
 
@@ -129,20 +129,6 @@ async def parks(s: Saga) -> None:
 SAGAS = (one, two, asks, asks_beside, beside, holder, changes, branches, parks, bell)
 
 
-@asynccontextmanager
-async def working(place: Place, watch: Watch, **options: Any) -> AsyncGenerator[tuple[Orchestrator, Orchestrator]]:
-    """A worker, and a process beside it that only tells."""
-    async with (
-        place.orchestrator(*SAGAS, world=watch, **options) as worker,
-        place.orchestrator(*SAGAS, world=watch, worker=False, **options) as desk,
-    ):
-        try:
-            yield worker, desk
-        finally:
-            for gate in watch.gates.values():
-                gate.open()
-
-
 def driving(worker: Orchestrator, id: str = "o") -> Run:
     """The saga as the worker has it in memory."""
     engine: Any = worker.engine
@@ -208,7 +194,7 @@ async def test_a_verb_that_meets_a_saga_as_it_leaves_memory(place: Place):
     """
     watch = Watch()
     watch.plan("patient", "broken", "ok")
-    async with working(place, watch) as (worker, desk):
+    async with working(place, SAGAS, watch) as (worker, desk):
         gate = watch.gate("patient")
         handle = await worker.start(one, "patient", id="o")
         await entered(gate, worker)
@@ -226,7 +212,7 @@ async def test_an_answer_that_meets_a_saga_as_it_leaves_memory(place: Place):
     """An answer is taken up in the turn in which the last attempt has failed for a minute: it is not lost."""
     watch, clock = Watch(), ManualClock()
     watch.plan("patient", "broken", "ok")
-    async with working(place, watch, clock=clock) as (worker, desk):
+    async with working(place, SAGAS, watch, clock=clock) as (worker, desk):
         gate = watch.gate("patient")
         handle = await worker.start(asks, "patient", id="o")
         await entered(gate, worker)
@@ -243,7 +229,7 @@ async def test_an_answer_that_meets_a_saga_as_it_leaves_memory(place: Place):
 async def test_an_answer_in_the_turn_in_which_the_only_step_ends(place: Place):
     """The answer is taken up before the body goes on; catching up with it does not give the saga back amid that."""
     watch = Watch()
-    async with working(place, watch) as (worker, desk):
+    async with working(place, SAGAS, watch) as (worker, desk):
         gate = watch.gate("a")
         handle = await worker.start(asks, "a", id="o")
         await entered(gate, worker)
@@ -262,7 +248,7 @@ async def test_an_answer_in_the_turn_in_which_the_only_step_ends(place: Place):
 async def test_what_is_cut_from_outside_had_been_called(place: Place, cancelled: bool):  # noqa: FBT001
     """An at_most_once step is cut while it runs: nothing says it was withheld, and what it may have done is undone."""
     watch = Watch()
-    async with working(place, watch) as (worker, _):
+    async with working(place, SAGAS, watch) as (worker, _):
         gate = watch.gate("once")
         handle = await worker.start(one, "once", id="o")
         await entered(gate, worker)
@@ -280,7 +266,7 @@ async def test_what_is_cut_from_outside_had_been_called(place: Place, cancelled:
 async def test_a_saga_parked_for_one_step_keeps_what_the_other_returns(place: Place, names: str):
     """One step is cut too often and its saga is parked; the other, in flight all the time, is not called again."""
     watch = Watch()
-    async with working(place, watch, max_crashes=1) as (worker, _):
+    async with working(place, SAGAS, watch, max_crashes=1) as (worker, _):
         gates = {name: watch.gate(name) for name in "ab"}
         handle = await worker.start(beside, names, id="o")
         for gate in gates.values():
@@ -302,7 +288,7 @@ async def test_a_saga_parked_for_its_code_keeps_what_is_in_flight(place: Place, 
     What the step returns is in the journal; with the old build back it is not called again.
     """
     watch = Watch()
-    async with working(place, watch) as (worker, _):
+    async with working(place, SAGAS, watch) as (worker, _):
         gate, other = watch.gate("a"), watch.gate("b")
         handle = await worker.start(changes, id="o")
         await entered(gate, worker)
@@ -327,7 +313,7 @@ async def test_what_lingers_is_not_overwritten(place: Place):
     One of them returns before the retry, the other after it.
     """
     watch = Watch()
-    async with working(place, watch, max_crashes=1) as (worker, _):
+    async with working(place, SAGAS, watch, max_crashes=1) as (worker, _):
         gates = {name: watch.gate(name) for name in "abc"}
         handle = await worker.start(beside, "a b c", id="o")
         for gate in gates.values():
@@ -357,7 +343,7 @@ async def test_what_was_given_up_uncalled_stays_so_when_its_batch_is_not_written
     Once the saga is resumed, that attempt is neither called nor in doubt.
     """
     watch = Watch()
-    async with working(place, watch) as (worker, desk):
+    async with working(place, SAGAS, watch) as (worker, desk):
         store: Any = worker.engine.store
         engine: Any = worker.engine
         write, hit = store.commit, asyncio.Event()
@@ -397,7 +383,7 @@ async def test_leaving_writes_nothing_for_a_start_that_was_refused(place: Place,
         await leaving.start(one, "b", id="o")
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
     gate.open()
-    async with working(place, watch) as (worker, _):
+    async with working(place, SAGAS, watch) as (worker, _):
         for id in ("first", "o"):
             await within((await worker.get(id)).result(), worker)
     assert watch.begun("b") == 1
@@ -436,7 +422,7 @@ async def test_a_body_that_parks_its_saga_as_the_worker_leaves(place: Place):
 async def test_a_killed_saga_is_not_purged_while_its_attempt_is_in_flight(place: Place):
     """A purge leaves it until that has returned: what it returned is in the journal first, and goes with it."""
     watch = Watch()
-    async with working(place, watch) as (worker, _):
+    async with working(place, SAGAS, watch) as (worker, _):
         gate = watch.gate("a")
         handle = await worker.start(one, "a", id="o")
         await entered(gate, worker)
@@ -474,7 +460,7 @@ async def test_what_returned_before_a_saga_was_loaded_again_outlives_its_worker(
         gates[1].open()
         await all_ended(watch, leaving, second)
         await leaving.__aexit__(None, None, None)
-    async with working(place, watch) as (worker, _):
+    async with working(place, SAGAS, watch) as (worker, _):
         handle = await worker.get("o")
         await journalled(handle, worker, "signalled")
         await worker.resume("o")
@@ -506,7 +492,7 @@ async def test_a_suspect_whose_turn_comes_amid_a_pause_gets_it_later(place: Plac
                 await dying.start(beside, "a b", id="o")
             await calls(2 * death, dying)
     clock = ManualClock()
-    async with working(place, watch, clock=clock) as (worker, _):
+    async with working(place, SAGAS, watch, clock=clock) as (worker, _):
         handle = await worker.get("o")
         await calls(5, worker)
         await worker.pause("o")
@@ -579,7 +565,7 @@ async def test_a_thread_that_decides_between_a_pause_and_its_resume(place: Place
     """Both are taken up in one look, and in between a thread finds the saga held: its step is called all the same."""
     watch = Watch()
     wait = decided(monkeypatch, "threaded")
-    async with working(place, watch, threads=1) as (worker, desk):
+    async with working(place, SAGAS, watch, threads=1) as (worker, desk):
         gate = await thread_taken(worker, watch)
         handle = await worker.start(one, "threaded", id="o")
         await begun(handle, worker, "threaded")
@@ -607,7 +593,7 @@ async def test_a_thread_that_decides_amid_a_catching_up(place: Place, monkeypatc
     watch = Watch()
     wait = decided(monkeypatch, "threaded")
     take_up = Run._take_up
-    async with working(place, watch, threads=1) as (worker, desk):
+    async with working(place, SAGAS, watch, threads=1) as (worker, desk):
         gate, other = await thread_taken(worker, watch), watch.gate("a")
         handle = await worker.start(asks_beside, id="o")
         await entered(other, worker)
@@ -636,7 +622,7 @@ async def test_a_kill_between_a_threads_ticket_and_its_call(place: Place):
     watch = Watch()
     gate = watch.gate("fenced")
     with stopping() as about_to_call:
-        async with working(place, watch) as (worker, _):
+        async with working(place, SAGAS, watch) as (worker, _):
             engine: Any = worker.engine
             attempts = engine._worker._attempts
             lease_is_safe = attempts.lease_is_safe
@@ -680,7 +666,7 @@ async def test_what_is_withheld_after_its_block_was_closed_is_not_attempted(
             return taken
 
         monkeypatch.setattr(_ThreadCall, "_take", preempted)
-        async with working(place, watch) as (worker, desk):
+        async with working(place, SAGAS, watch) as (worker, desk):
             handle = await worker.start(one, "threaded", id="o")
             await has_ticket.until_reached(worker)
             await worker.cancel("o")

@@ -4,15 +4,13 @@ Issue 11 part A, what random sagas with random verbs showed of it, and the stuck
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from sagas import Orchestrator, Retry, Saga, SagaHandle, pivot, retriable, saga
 from sagas.testing import ManualClock
-from tests.acceptance.parties import Place, entered, play
+from tests.acceptance.parties import Place, entered, play, working
 from tests.sagas_for_tests import journalled, reaches, until, within
 from tests.watching import Watch, act, act_on_thread, bell, looking_away, rung
 
@@ -85,20 +83,6 @@ act_that_fails = act("fails")
 SAGAS = (order, nested, waits, one_step, undoes, bell)
 
 
-@asynccontextmanager
-async def working(place: Place, watch: Watch, **options: Any) -> AsyncGenerator[tuple[Orchestrator, Orchestrator]]:
-    """A worker, and a process beside it that only tells."""
-    async with (
-        place.orchestrator(*SAGAS, world=watch, **options) as worker,
-        place.orchestrator(*SAGAS, world=watch, worker=False, **options) as desk,
-    ):
-        try:
-            yield worker, desk
-        finally:
-            for gate in watch.gates.values():
-                gate.open()
-
-
 async def stopped(verb: str, handle: SagaHandle[Any], worker: Orchestrator, watch: Watch, *, before: int = 0) -> None:
     """The saga has stopped as ``verb`` says, nothing began after call ``before``, and its verb is in its history."""
     if verb == "pause":
@@ -142,7 +126,7 @@ def test_a_verb_before_any_worker(place: Place, verb: str, first: str):
         async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
             await desk.start(order, first, id="o")
             await tell(desk, verb)
-        async with working(place, watch) as (worker, _):
+        async with working(place, SAGAS, watch) as (worker, _):
             await stopped(verb, await worker.get("o"), worker, watch)
 
     play(main)
@@ -158,7 +142,7 @@ def test_a_verb_before_any_worker_reaches_into_blocks(place: Place, verb: str, s
         async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
             await desk.start(nested, shape, id="o")
             await tell(desk, verb)
-        async with working(place, watch) as (worker, _):
+        async with working(place, SAGAS, watch) as (worker, _):
             await stopped(verb, await worker.get("o"), worker, watch)
 
     play(main)
@@ -172,7 +156,7 @@ def test_a_verb_while_the_saga_waits_for_its_turn(place: Place, verb: str, first
 
     async def main() -> None:
         watch = Watch()
-        async with working(place, watch, concurrency=1) as (worker, desk):
+        async with working(place, SAGAS, watch, concurrency=1) as (worker, desk):
             gate = watch.gate("hold")
             await worker.start(one_step, id="holder")
             await entered(gate, worker)
@@ -192,7 +176,7 @@ def test_an_answer_and_a_cancel_before_any_worker(place: Place, order_of: str, i
 
     async def main() -> None:
         watch = Watch()
-        async with working(place, watch) as (worker, _):
+        async with working(place, SAGAS, watch) as (worker, _):
             handle = await worker.start(waits, "callback", id="o")
             await reaches(handle, worker, "waiting")
         async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
@@ -201,7 +185,7 @@ def test_an_answer_and_a_cancel_before_any_worker(place: Place, order_of: str, i
                     await tell(desk, "cancel")
                 else:
                     await desk.complete_callback(value="yes", saga_id="o", name="approval")
-        async with working(place, watch) as (worker, _):
+        async with working(place, SAGAS, watch) as (worker, _):
             await stopped("cancel", await worker.get("o"), worker, watch, before=1)
             assert watch.undone == ["hold"]
 
@@ -223,7 +207,7 @@ def test_a_verb_between_two_workers(place: Place, verb: str):
         assert watch.log == ["begin hold", "end hold"]
         async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
             await tell(desk, verb)
-        async with working(place, watch) as (worker, _):
+        async with working(place, SAGAS, watch) as (worker, _):
             await stopped(verb, await worker.get(handle.id), worker, watch, before=1)
 
     play(main)
@@ -261,7 +245,7 @@ def test_a_deadline_that_passes_while_the_saga_is_paused(place: Place, teller: s
     async def main() -> None:
         watch, clock = Watch(), ManualClock()
         gate = watch.gate("hold")
-        async with working(place, watch, clock=clock) as (worker, desk):
+        async with working(place, SAGAS, watch, clock=clock) as (worker, desk):
             handle = await worker.start(order, "hold", id="o", deadline=60)
             await entered(gate, worker)
             await tell(worker, "pause")
@@ -281,7 +265,7 @@ def test_a_deadline_that_passes_while_the_saga_is_paused_in_a_wait(place: Place)
 
     async def main() -> None:
         watch, clock = Watch(), ManualClock()
-        async with working(place, watch, clock=clock) as (worker, _):
+        async with working(place, SAGAS, watch, clock=clock) as (worker, _):
             handle = await worker.start(waits, "sleep", id="o", deadline=90)
             await reaches(handle, worker, "waiting")
             await tell(worker, "pause")
@@ -301,7 +285,7 @@ def test_a_deadline_that_passes_before_any_worker(place: Place, first: str):
         async with place.orchestrator(*SAGAS, world=watch, worker=False, clock=clock) as desk:
             await desk.start(order, first, id="o", deadline=60)
         await clock.advance(61)
-        async with working(place, watch, clock=clock) as (worker, _):
+        async with working(place, SAGAS, watch, clock=clock) as (worker, _):
             await timed_out(await worker.get("o"), worker, watch, [])
 
     play(main)
@@ -312,7 +296,7 @@ def test_a_deadline_that_passes_while_the_saga_waits_for_its_turn(place: Place):
 
     async def main() -> None:
         watch, clock = Watch(), ManualClock()
-        async with working(place, watch, concurrency=1, clock=clock) as (worker, _):
+        async with working(place, SAGAS, watch, concurrency=1, clock=clock) as (worker, _):
             gate = watch.gate("hold")
             await worker.start(one_step, id="holder")
             await entered(gate, worker)
@@ -339,7 +323,7 @@ def test_a_deadline_that_passes_between_two_workers(place: Place):
         await entered(gate, leaving)
         await left_while(leaving, gate)
         await clock.advance(61)
-        async with working(place, watch, clock=clock) as (worker, _):
+        async with working(place, SAGAS, watch, clock=clock) as (worker, _):
             await timed_out(await worker.get("o"), worker, watch, ["hold"])
 
     play(main)
@@ -354,7 +338,7 @@ def test_a_kill_and_a_rollback_from_another_process(place: Place, stands: str):
 
     async def main() -> None:
         watch = Watch()
-        async with working(place, watch) as (worker, desk):
+        async with working(place, SAGAS, watch) as (worker, desk):
             if stands == "compensating":
                 watch.plan("fails", "refused")
             gate = watch.gate({"running": "blind", "waiting": "nobody", "compensating": "undo late"}[stands])
@@ -403,7 +387,7 @@ def test_no_step_begins_over_a_verb_from_another_process(place: Place, verb: str
 
     async def main() -> None:
         watch = Watch()
-        async with working(place, watch) as (worker, desk):
+        async with working(place, SAGAS, watch) as (worker, desk):
             gate = watch.gate(first)
             handle = await worker.start(order, first, id="o")
             await entered(gate, worker)
@@ -428,7 +412,7 @@ def test_no_end_comes_over_a_verb_from_another_process(place: Place, verb: str):
 
     async def main() -> None:
         watch = Watch()
-        async with working(place, watch) as (worker, desk):
+        async with working(place, SAGAS, watch) as (worker, desk):
             gate = watch.gate("hold")
             handle = await worker.start(one_step, id="o")
             await entered(gate, worker)
@@ -450,7 +434,7 @@ def test_no_wait_ends_over_a_verb_from_another_process(place: Place, verb: str, 
         watch, clock = Watch(), ManualClock()
         watch.plan("patient", "broken", "ok")
         watch.plan("hasty", "broken", "ok")
-        async with working(place, watch, clock=clock) as (worker, desk):
+        async with working(place, SAGAS, watch, clock=clock) as (worker, desk):
             handle = await worker.start(waits, what, id="o")
             await waiting(handle, worker, what)
             before = len(watch.calls)
@@ -489,7 +473,7 @@ def test_no_compensation_begins_over_a_verb_from_another_process(place: Place, v
     async def main() -> None:
         watch = Watch()
         watch.plan("fails", "refused")
-        async with working(place, watch) as (worker, desk):
+        async with working(place, SAGAS, watch) as (worker, desk):
             gate = watch.gate("undo late")
             handle = await worker.start(undoes, id="o")
             await entered(gate, worker)
@@ -522,7 +506,7 @@ def test_each_verb_behind_a_pause_is_taken_up(place: Place, what: str, verbs: st
         watch, clock = Watch(), ManualClock()
         watch.plan("patient", "broken", "ok")
         watch.plan("hasty", "broken", "ok")
-        async with working(place, watch, clock=clock) as (worker, desk):
+        async with working(place, SAGAS, watch, clock=clock) as (worker, desk):
             handle = await worker.start(waits, what, id="o")
             await waiting(handle, worker, what)
             async with looking_away(worker):
@@ -672,7 +656,7 @@ def test_a_pause_before_the_worker_is_no_attempt(place: Place):
         async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
             handle = await desk.start(order, "hold", id="o")
             await tell(desk, "pause")
-        async with working(place, watch) as (worker, _):
+        async with working(place, SAGAS, watch) as (worker, _):
             await rung(worker)
             await tell(worker, "resume")
             handle = await worker.get("o")
