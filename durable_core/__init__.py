@@ -5,7 +5,7 @@ say how a step is attempted, ``current`` what it may know about itself. ``RunHan
 ``RunStatus`` and ``HistoryEntry`` show runs; ``Branch``, ``Callback``, ``Parallel``, ``Durable`` and ``Step`` are what
 the calls give. And the errors: ``DurableError`` and all that derive from it, ``Fault`` and ``Closed``.
 
-For whoever builds another layer: all else. ``Runs`` drives a ``DurableFunction`` and gives its body ``Primitives``;
+For whoever builds another layer: all else. ``Runs`` drives a ``DurableFunction`` and gives its body ``HostContext``;
 ``BodyContext``, ``Operation``, ``ParallelBlock``, ``in_lanes``, ``all_of``, ``branch_body`` and ``ChildBlock`` are what
 a layer's own context is made of, ``DeclaredStep`` and ``CallShape`` its declarations. ``sagas`` stands on the names
 listed here and on no others; this package knows nothing of compensation.
@@ -58,8 +58,17 @@ if TYPE_CHECKING:
     from durable_core.bodies.context import Context
     from durable_core.bodies.operation import Operation, watched
     from durable_core.bodies.parallel import Parallel
+    from durable_core.client import Engine
     from durable_core.dsl import durable, step
-    from durable_core.engine import Engine
+    from durable_core.engine.attention import AttentionLog
+    from durable_core.engine.callback_delivery import CallbackDelivery
+    from durable_core.engine.current import CURRENT, AttemptInfo, current
+    from durable_core.engine.health import Pulse
+    from durable_core.engine.home import at_home
+    from durable_core.engine.purge import PurgeReport
+    from durable_core.engine.runs import Runs
+    from durable_core.engine.settings import Settings
+    from durable_core.engine.waiters import RunOutcome
     from durable_core.handle import RunHandle
     from durable_core.model.archive import read_line
     from durable_core.model.callback import Answer, Taken
@@ -74,17 +83,14 @@ if TYPE_CHECKING:
         positional,
     )
     from durable_core.model.durable import Durable
+    from durable_core.model.duration import Duration, at, maybe_at, not_before, ns_of, shown, to_ns
     from durable_core.model.failure import FailureText, capture, describe, rebuild
     from durable_core.model.info import (
         HistoryEntry,
         RunInfo,
         RunStep,
-        at,
         error_text,
         history_of,
-        maybe_at,
-        not_before,
-        ns_of,
         plain_input,
         read_or_plain,
         step_of,
@@ -98,32 +104,22 @@ if TYPE_CHECKING:
     from durable_core.model.retry import Retry, duration
     from durable_core.model.run import ENDS, RunQuery, RunRecord, RunRef, RunStatus
     from durable_core.model.shape import CallShape
-    from durable_core.model.span import Span, shown
     from durable_core.model.spec import DurableFunction, StepSpec, is_async
     from durable_core.model.startable import Takes0, Takes1, Takes2, Takes3
     from durable_core.model.texts import check_text, is_text
     from durable_core.model.verbs import faulted_on
     from durable_core.model.version import Announced, Offer, Tally
     from durable_core.ports import Clock, Ids, Store
-    from durable_core.runs import Runs
-    from durable_core.runtime.answers import Answers
-    from durable_core.runtime.attention import AttentionLog
-    from durable_core.runtime.blocks import Branches
-    from durable_core.runtime.callbacks import PendingCallback
-    from durable_core.runtime.clock import to_ns
-    from durable_core.runtime.current import CURRENT, AttemptInfo, current
-    from durable_core.runtime.fibers import Branch
-    from durable_core.runtime.home import at_home
-    from durable_core.runtime.ledger import End
-    from durable_core.runtime.primitives import Primitives
-    from durable_core.runtime.pulse import Pulse
-    from durable_core.runtime.purge import PurgeReport
-    from durable_core.runtime.settings import Settings
-    from durable_core.runtime.steps import MANY_FAILURES, OutcomeUnknown, Perform
-    from durable_core.runtime.waiters import RunOutcome
+    from durable_core.replay.blocks import Branches
+    from durable_core.replay.callbacks import PendingCallback
+    from durable_core.replay.cursor import End
+    from durable_core.replay.fibers import Branch
+    from durable_core.replay.host_context import HostContext
+    from durable_core.replay.steps import MANY_FAILURES, OutcomeUnknown, Perform
     from durable_core.stores import Migrated, migrate, open_store
     from durable_core.tracing.answers import Posting
     from durable_core.tracing.documents import jaeger_document, otlp_document
+    from durable_core.tracing.enabled import spans_wanted
     from durable_core.tracing.ending import AtExit
     from durable_core.tracing.fold import RunTrace, spans_of
     from durable_core.tracing.metrics import METRICS, Metric
@@ -137,7 +133,6 @@ if TYPE_CHECKING:
         StepWords,
         Vocabulary,
     )
-    from durable_core.tracing.wanted import spans_wanted
     from durable_core.tracing.whole import whole_spans
     from durable_core.tracing.wiring import (
         Tracing,
@@ -157,7 +152,7 @@ LATER = {
     "bodies.operation": ("Operation", "watched"),
     "bodies.parallel": ("Parallel",),
     "dsl": ("durable", "step"),
-    "engine": ("Engine",),
+    "client": ("Engine",),
     "handle": ("RunHandle",),
     "model.archive": ("read_line",),
     "model.callback": ("Answer", "Taken"),
@@ -170,12 +165,8 @@ LATER = {
         "HistoryEntry",
         "RunInfo",
         "RunStep",
-        "at",
         "error_text",
         "history_of",
-        "maybe_at",
-        "not_before",
-        "ns_of",
         "plain_input",
         "read_or_plain",
         "step_of",
@@ -189,29 +180,28 @@ LATER = {
     "model.retry": ("Retry", "duration"),
     "model.run": ("ENDS", "RunQuery", "RunRecord", "RunRef", "RunStatus"),
     "model.shape": ("CallShape",),
-    "model.span": ("Span", "shown"),
+    "model.duration": ("Duration", "at", "maybe_at", "not_before", "ns_of", "shown", "to_ns"),
     "model.spec": ("DurableFunction", "StepSpec", "is_async"),
     "model.startable": ("Takes0", "Takes1", "Takes2", "Takes3"),
     "model.texts": ("check_text", "is_text"),
     "model.verbs": ("faulted_on",),
     "model.version": ("Announced", "Offer", "Tally"),
     "ports": ("Clock", "Ids", "Store"),
-    "runs": ("Runs",),
-    "runtime.answers": ("Answers",),
-    "runtime.attention": ("AttentionLog",),
-    "runtime.blocks": ("Branches",),
-    "runtime.callbacks": ("PendingCallback",),
-    "runtime.clock": ("to_ns",),
-    "runtime.current": ("AttemptInfo", "CURRENT", "current"),
-    "runtime.fibers": ("Branch",),
-    "runtime.home": ("at_home",),
-    "runtime.ledger": ("End",),
-    "runtime.primitives": ("Primitives",),
-    "runtime.pulse": ("Pulse",),
-    "runtime.purge": ("PurgeReport",),
-    "runtime.settings": ("Settings",),
-    "runtime.steps": ("MANY_FAILURES", "OutcomeUnknown", "Perform"),
-    "runtime.waiters": ("RunOutcome",),
+    "engine.runs": ("Runs",),
+    "engine.callback_delivery": ("CallbackDelivery",),
+    "engine.attention": ("AttentionLog",),
+    "replay.blocks": ("Branches",),
+    "replay.callbacks": ("PendingCallback",),
+    "engine.current": ("AttemptInfo", "CURRENT", "current"),
+    "replay.fibers": ("Branch",),
+    "engine.home": ("at_home",),
+    "replay.cursor": ("End",),
+    "replay.host_context": ("HostContext",),
+    "engine.health": ("Pulse",),
+    "engine.purge": ("PurgeReport",),
+    "engine.settings": ("Settings",),
+    "replay.steps": ("MANY_FAILURES", "OutcomeUnknown", "Perform"),
+    "engine.waiters": ("RunOutcome",),
     "stores": ("Migrated", "migrate", "open_store"),
     "tracing.answers": ("Posting",),
     "tracing.documents": ("jaeger_document", "otlp_document"),
@@ -220,7 +210,7 @@ LATER = {
     "tracing.metrics": ("METRICS", "Metric"),
     "tracing.span": ("SpanEvent", "SpanLink", "SpanRecord"),
     "tracing.vocabulary": ("Closes", "Ending", "Meaning", "Notes", "Opens", "StepWords", "Vocabulary"),
-    "tracing.wanted": ("spans_wanted",),
+    "tracing.enabled": ("spans_wanted",),
     "tracing.whole": ("whole_spans",),
     "tracing.wiring": ("Tracing", "bring_spans", "collector_at", "export_directly", "export_failures", "tracing_with"),
 }
@@ -238,7 +228,6 @@ __all__ = [
     "METRICS",
     "Announced",
     "Answer",
-    "Answers",
     "AtExit",
     "AttemptInfo",
     "AttentionLog",
@@ -249,6 +238,7 @@ __all__ = [
     "Callback",
     "CallbackAlreadyAnswered",
     "CallbackClosed",
+    "CallbackDelivery",
     "CallbackError",
     "CallbackFailed",
     "CallbackNotFound",
@@ -265,6 +255,7 @@ __all__ = [
     "Durable",
     "DurableError",
     "DurableFunction",
+    "Duration",
     "End",
     "Ending",
     "Engine",
@@ -276,6 +267,7 @@ __all__ = [
     "ForeignAwaitError",
     "Group",
     "HistoryEntry",
+    "HostContext",
     "Ids",
     "JournalEntry",
     "LeaseLost",
@@ -296,7 +288,6 @@ __all__ = [
     "PendingCallback",
     "Perform",
     "Posting",
-    "Primitives",
     "Pulse",
     "PurgeReport",
     "RemoteError",
@@ -317,7 +308,6 @@ __all__ = [
     "Runs",
     "Settings",
     "SiblingFailed",
-    "Span",
     "SpanEvent",
     "SpanLink",
     "SpanRecord",

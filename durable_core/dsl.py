@@ -6,9 +6,9 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overloa
 from durable_core.bodies.context import Context
 from durable_core.model.declared import Step
 from durable_core.model.durable import Durable
+from durable_core.model.duration import Duration
 from durable_core.model.outcome import DEFAULT_UNKNOWN
 from durable_core.model.retry import Retry
-from durable_core.model.span import Span
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +33,7 @@ def step(
     *,
     name: str | None = ...,
     retry: Retry | int | None = ...,
-    timeout: Span | None = ...,
+    timeout: Duration | None = ...,
     rejects: Types = ...,
     unknown: Types = ...,
     at_most_once: bool = ...,
@@ -44,7 +44,7 @@ def step(
     *,
     name: str | None = None,
     retry: Retry | int | None = None,
-    timeout: Span | None = None,
+    timeout: Duration | None = None,
     rejects: Types = (),
     unknown: Types = DEFAULT_UNKNOWN,
     at_most_once: bool = False,

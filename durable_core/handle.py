@@ -3,12 +3,12 @@
 import asyncio
 from typing import Generic, TypeVar
 
+from durable_core.engine.home import at_home
+from durable_core.model.duration import Duration
 from durable_core.model.info import HistoryEntry, RunInfo, history_of
 from durable_core.model.retry import duration
 from durable_core.model.run import RunRef
-from durable_core.model.span import Span
 from durable_core.observer import Observer
-from durable_core.runtime.home import at_home
 
 R = TypeVar("R")
 
@@ -29,7 +29,7 @@ class RunHandle(Generic[R]):
     def __repr__(self) -> str:
         return f"<RunHandle {self._ref.name} v{self._ref.version} {self.id!r}>"
 
-    async def result(self, timeout: Span | None = None) -> R:
+    async def result(self, timeout: Duration | None = None) -> R:
         """Wait for the end; returns what the body returned, decoded where its function is registered here.
 
         Args:

@@ -7,15 +7,16 @@ from typing import Any
 
 import msgspec
 
+from durable_core.engine.home import at_home
+from durable_core.engine.runs import Runs
+from durable_core.engine.waiters import RunOutcome
 from durable_core.errors import DefinitionError, RunKilled, RunStuck
+from durable_core.model.duration import ns_of
 from durable_core.model.entry import Entry
 from durable_core.model.failure import rebuild
-from durable_core.model.info import RunInfo, ns_of, plain_input, run_info
+from durable_core.model.info import RunInfo, plain_input, run_info
 from durable_core.model.run import RunQuery, RunRecord, RunRef, RunStatus
 from durable_core.model.verbs import faulted_on
-from durable_core.runs import Runs
-from durable_core.runtime.home import at_home
-from durable_core.runtime.waiters import RunOutcome
 
 
 @at_home("runs.home")

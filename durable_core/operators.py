@@ -5,13 +5,13 @@ Invariant: a verb is kept in the journal with actor and note, is safe to repeat,
 
 import msgspec
 
+from durable_core.engine.callback_delivery import CallbackDelivery
+from durable_core.engine.home import at_home
 from durable_core.errors import DefinitionError, WrongState
 from durable_core.model.callback import COMPLETED, FAILED, HEARTBEAT, Answer
 from durable_core.model.run import ENDS, RunRecord
 from durable_core.model.verbs import Accept, Asked, Refuse, Repeat, faulted_on, judge
 from durable_core.observer import Observer
-from durable_core.runtime.answers import Answers
-from durable_core.runtime.home import at_home
 
 
 @at_home("runs.home")
@@ -137,7 +137,7 @@ class Operators(Observer):
 
     async def _answer(self, token: str | None, run_id: str | None, name: str | None, answer: Answer) -> None:
         """Give ``answer``, whose key is still open, to the callback that is named so."""
-        answers = Answers(self.runs)
+        answers = CallbackDelivery(self.runs)
         if token is not None and run_id is None and name is None:
             record, key = await answers.by_token(token)
         elif token is None and run_id is not None and name is not None:

@@ -3,7 +3,7 @@
 import attrs
 import msgspec
 
-from durable_core import Answer, Answers, DefinitionError, RunRecord, Taken, at_home
+from durable_core import Answer, CallbackDelivery, DefinitionError, RunRecord, Taken, at_home
 from sagas.observer import find_with_child
 from sagas.operators import Operators
 
@@ -119,7 +119,7 @@ async def beat(orchestrator: Answering, asked: Asked) -> Told:
 async def _give(orchestrator: Answering, asked: Asked, answer: Answer) -> Told:
     """Give ``answer``, whose key is still open, to the callback that is meant."""
     orchestrator.engine.home.check("answering a callback")  # whoever else than ``Answering`` asks: an app, say
-    answers = Answers(orchestrator.engine)
+    answers = CallbackDelivery(orchestrator.engine)
     if asked.token is not None:
         record, key = await answers.by_token(asked.token)
     else:

@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
-from durable_core import DefinitionError, Span, StoreError, Takes0, Takes1, Takes2, Takes3
+from durable_core import DefinitionError, Duration, StoreError, Takes0, Takes1, Takes2, Takes3
 from sagas.handle import SagaHandle as ServedHandle
 from sagas.model.definition import SagaDef
 from sagas.model.info import Entry, SagaInfo, SagaStatus
@@ -188,7 +188,7 @@ class SagaHandle(Generic[R]):
     def __repr__(self) -> str:
         return repr(self._handle)
 
-    def result(self, timeout: Span | None = None) -> R:
+    def result(self, timeout: Duration | None = None) -> R:
         """Block until the end; returns what the body returned.
 
         Args:
@@ -300,7 +300,7 @@ class Orchestrator:
         *args: Any,
         id: str | None = ...,
         version: int | None = ...,
-        deadline: Span | None = ...,
+        deadline: Duration | None = ...,
         trace: Literal["link", "join"] = ...,
         **kwargs: Any,
     ) -> SagaHandle[Any]: ...
@@ -312,7 +312,7 @@ class Orchestrator:
         *,
         id: str | None = ...,
         version: int | None = ...,
-        deadline: Span | None = ...,
+        deadline: Duration | None = ...,
         trace: Literal["link", "join"] = ...,
     ) -> SagaHandle[R]: ...
     @overload
@@ -324,7 +324,7 @@ class Orchestrator:
         *,
         id: str | None = ...,
         version: int | None = ...,
-        deadline: Span | None = ...,
+        deadline: Duration | None = ...,
         trace: Literal["link", "join"] = ...,
     ) -> SagaHandle[R]: ...
     @overload
@@ -337,7 +337,7 @@ class Orchestrator:
         *,
         id: str | None = ...,
         version: int | None = ...,
-        deadline: Span | None = ...,
+        deadline: Duration | None = ...,
         trace: Literal["link", "join"] = ...,
     ) -> SagaHandle[R]: ...
     @overload
@@ -351,7 +351,7 @@ class Orchestrator:
         *,
         id: str | None = ...,
         version: int | None = ...,
-        deadline: Span | None = ...,
+        deadline: Duration | None = ...,
         trace: Literal["link", "join"] = ...,
     ) -> SagaHandle[R]: ...
     @overload

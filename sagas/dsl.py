@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
-from durable_core import DEFAULT_UNKNOWN, DefinitionError, Retry, Span
+from durable_core import DEFAULT_UNKNOWN, DefinitionError, Duration, Retry
 from sagas.model.definition import FOREVER, Lookup, Pivot, Retriable, SagaDef, Step
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def step(
     *,
     name: str | None = ...,
     retry: Retry | int | None = ...,
-    timeout: Span | None = ...,
+    timeout: Duration | None = ...,
     rejects: Types = ...,
     unknown: Types = ...,
     at_most_once: bool = ...,
@@ -76,7 +76,7 @@ def step(
     *,
     name: str | None = None,
     retry: Retry | int | None = None,
-    timeout: Span | None = None,
+    timeout: Duration | None = None,
     rejects: Types = (),
     unknown: Types = DEFAULT_UNKNOWN,
     at_most_once: bool = False,
@@ -129,7 +129,7 @@ def pivot(
     *,
     name: str | None = ...,
     retry: Retry | int | None = ...,
-    timeout: Span | None = ...,
+    timeout: Duration | None = ...,
     rejects: Types = ...,
     unknown: Types = ...,
     at_most_once: bool = ...,
@@ -140,7 +140,7 @@ def pivot(
     *,
     name: str | None = None,
     retry: Retry | int | None = None,
-    timeout: Span | None = None,
+    timeout: Duration | None = None,
     rejects: Types = (),
     unknown: Types = DEFAULT_UNKNOWN,
     at_most_once: bool = False,
@@ -162,7 +162,7 @@ def retriable(fn: Callable[P, Awaitable[R]], /) -> Retriable[P, R]: ...
 def retriable(fn: Callable[P, R], /) -> Retriable[P, R]: ...
 @overload
 def retriable(
-    *, name: str | None = ..., retry: Retry | int | None = ..., timeout: Span | None = ..., unknown: Types = ...
+    *, name: str | None = ..., retry: Retry | int | None = ..., timeout: Duration | None = ..., unknown: Types = ...
 ) -> RetriableMaker: ...
 def retriable(
     fn: Any = None,
@@ -170,7 +170,7 @@ def retriable(
     *,
     name: str | None = None,
     retry: Retry | int | None = None,
-    timeout: Span | None = None,
+    timeout: Duration | None = None,
     rejects: Types = (),
     unknown: Types = DEFAULT_UNKNOWN,
     at_most_once: bool = False,
@@ -200,7 +200,7 @@ def lookup(
     *,
     name: str | None = ...,
     retry: Retry | int | None = ...,
-    timeout: Span | None = ...,
+    timeout: Duration | None = ...,
     rejects: Types = ...,
     unknown: Types = ...,
     at_most_once: bool = ...,
@@ -211,7 +211,7 @@ def lookup(
     *,
     name: str | None = None,
     retry: Retry | int | None = None,
-    timeout: Span | None = None,
+    timeout: Duration | None = None,
     rejects: Types = (),
     unknown: Types = DEFAULT_UNKNOWN,
     at_most_once: bool = False,
@@ -231,7 +231,7 @@ def saga(
     name: str,
     *,
     version: int,
-    deadline: Span | None = None,
+    deadline: Duration | None = None,
     parallel_compensation: bool = False,
     on_compensation_failure: Literal["continue", "halt"] = "continue",
 ) -> "Callable[[Callable[Concatenate[Saga, P], Awaitable[R]]], SagaDef[P, R]]":

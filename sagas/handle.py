@@ -3,7 +3,7 @@
 import asyncio
 from typing import Generic, TypeVar
 
-from durable_core import RunNotFound, RunRef, Span, at_home, duration
+from durable_core import Duration, RunNotFound, RunRef, at_home, duration
 from sagas.model.info import Entry, SagaInfo, SagaStatus, history_of
 from sagas.observer import not_found
 from sagas.operators import Operators
@@ -30,7 +30,7 @@ class SagaHandle(Generic[R]):
     def __repr__(self) -> str:
         return f"<SagaHandle {self._ref.name} v{self._ref.version} {self.id!r}>"
 
-    async def result(self, timeout: Span | None = None) -> R:
+    async def result(self, timeout: Duration | None = None) -> R:
         """Wait for the end; returns what the body returned.
 
         Args:

@@ -12,13 +12,13 @@ import msgspec
 from durable_core import (
     CallShape,
     Codec,
+    Duration,
     EntryKind,
     JournalEntry,
     PayloadError,
     PurgeReport,
     RunRecord,
     RunStatus,
-    Span,
     WrongState,
     at_home,
     faulted_on,
@@ -32,7 +32,7 @@ from sagas.model.stuck import ABANDON, parked
 from sagas.model.verbs import VERBS, Accept, Refuse, Repeat, judge
 from sagas.observer import Observer
 from sagas.runtime.binding import Binder
-from sagas.runtime.people import Verdict, verdict_named, verdict_of
+from sagas.runtime.operator import OperatorAction, verdict_named, verdict_of
 
 TOLD_LAST = {"kill": SagaStatus.KILLED, "rollback": SagaStatus.COMPENSATING}
 """How a saga stands once it has taken up a verb that says so by itself."""
@@ -53,7 +53,7 @@ class Operators(Observer):
             SagaPastPivot: nothing can be undone any more.
             WrongState: it has ended otherwise.
         """
-        await self._verb(id, "cancel", Verdict(reason=reason, actor=actor, note=note))
+        await self._verb(id, "cancel", OperatorAction(reason=reason, actor=actor, note=note))
 
     async def retry(self, id: str, step: str | None = None, *, actor: str = "", note: str = "") -> None:
         """Have a stuck saga try again what it is stuck on, with a fresh policy; durable on return.
@@ -67,7 +67,7 @@ class Operators(Observer):
         Raises:
             WrongState: it is not stuck.
         """
-        await self._verb(id, "retry", Verdict(step=step, actor=actor, note=note))
+        await self._verb(id, "retry", OperatorAction(step=step, actor=actor, note=note))
 
     async def skip(self, id: str, step: str, *, actor: str = "", note: str = "") -> None:
         """Count the compensation of ``step`` as done, because a person has undone it; durable on return.
@@ -75,7 +75,7 @@ class Operators(Observer):
         Raises:
             WrongState: the saga is not stuck, or that step's compensation was not given up.
         """
-        await self._verb(id, "skip", Verdict(step=step, actor=actor, note=note))
+        await self._verb(id, "skip", OperatorAction(step=step, actor=actor, note=note))
 
     async def resolve(
         self,
@@ -94,7 +94,7 @@ class Operators(Observer):
             PayloadError: the result cannot be stored.
         """
         stored = Codec().encode(result, what=f"saga {id}, step {step!r}: the result given to resolve")
-        verdict = Verdict(step=step, happened=happened, result=msgspec.Raw(stored), actor=actor, note=note)
+        verdict = OperatorAction(step=step, happened=happened, result=msgspec.Raw(stored), actor=actor, note=note)
         if happened and result is not None:
             record, child = await self._find_with_child(id)
             shape = self._step_shape(record, f"{child}/{step}" if child else step)
@@ -117,15 +117,15 @@ class Operators(Observer):
 
     async def kill(self, id: str, *, actor: str = "", note: str = "") -> None:
         """End it here and now and undo nothing; what is in flight is kept as evidence only. Durable on return."""
-        await self._verb(id, "kill", Verdict(actor=actor, note=note))
+        await self._verb(id, "kill", OperatorAction(actor=actor, note=note))
 
     async def pause(self, id: str, *, actor: str = "", note: str = "") -> None:
         """Start no further step until ``resume``; its deadline runs on. Durable on return."""
-        await self._verb(id, "pause", Verdict(actor=actor, note=note))
+        await self._verb(id, "pause", OperatorAction(actor=actor, note=note))
 
     async def resume(self, id: str, *, actor: str = "", note: str = "") -> None:
         """Go on after ``pause``. Durable on return."""
-        await self._verb(id, "resume", Verdict(actor=actor, note=note))
+        await self._verb(id, "resume", OperatorAction(actor=actor, note=note))
 
     async def rollback(self, id: str, *, actor: str = "", note: str = "") -> None:
         """Undo what a stuck or killed saga has done; durable on return.
@@ -134,12 +134,12 @@ class Operators(Observer):
             SagaPastPivot: nothing can be undone any more.
             WrongState: it is neither stuck nor killed.
         """
-        await self._verb(id, "rollback", Verdict(actor=actor, note=note))
+        await self._verb(id, "rollback", OperatorAction(actor=actor, note=note))
 
     async def purge(
         self,
         *,
-        older_than: Span,
+        older_than: Duration,
         saga: str | None = None,
         limit: int | None = None,
         archive: str | Path | None = None,
@@ -170,7 +170,7 @@ class Operators(Observer):
             dry_run=dry_run,
         )
 
-    async def _verb(self, id: str, verb: str, verdict: Verdict) -> None:
+    async def _verb(self, id: str, verb: str, verdict: OperatorAction) -> None:
         record, child = await self._find_with_child(id)
         if child and verdict.step is None:
             raise WrongState(
@@ -184,7 +184,7 @@ class Operators(Observer):
         while not await self._judged(record.id, verb, verdict):
             pass  # the saga moved on while it was judged: look again
 
-    async def _judged(self, id: str, verb: str, verdict: Verdict) -> bool:
+    async def _judged(self, id: str, verb: str, verdict: OperatorAction) -> bool:
         """Signal the saga where the verb makes sense as it stands now; False where it has moved on meanwhile."""
         await self.engine.flushed()
         record = await self._find(id)
@@ -206,7 +206,7 @@ class Operators(Observer):
                 return await self.engine.signal(record, verb, msgspec.json.encode(verdict), label=label, since=since)
 
     async def _judgement(
-        self, record: RunRecord, entries: list[JournalEntry], verb: str, verdict: Verdict
+        self, record: RunRecord, entries: list[JournalEntry], verb: str, verdict: OperatorAction
     ) -> Accept | Repeat | Refuse:
         """Whether the verb makes sense for the saga as it stands, and as it will with what waits for it."""
         info = self._whole(record, entries)
@@ -231,7 +231,9 @@ class Operators(Observer):
         names = [signal.name.partition(" ")[0] for signal in await self.engine.store.signals([record.num])]
         return next((name for name in reversed(names) if name in TOLD_LAST), None)
 
-    async def _is_repeated(self, record: RunRecord, entries: list[JournalEntry], verb: str, verdict: Verdict) -> bool:
+    async def _is_repeated(
+        self, record: RunRecord, entries: list[JournalEntry], verb: str, verdict: OperatorAction
+    ) -> bool:
         """Whether the last that anybody asked for is just this: then it has been done, whoever asks again."""
         given = [verdict_of(entry) for entry in entries if entry.kind == EntryKind.SIGNALLED and entry.key in VERBS]
         for signal in await self.engine.store.signals([record.num]):

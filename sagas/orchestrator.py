@@ -16,11 +16,11 @@ from durable_core import (
     Clock,
     DefinitionError,
     DurableFunction,
+    Duration,
     RunExists,
     RunRef,
     Runs,
     Settings,
-    Span,
     Takes0,
     Takes1,
     Takes2,
@@ -98,13 +98,13 @@ class Orchestrator(Answering):
         clock: Clock | None = None,
         concurrency: int = 1000,
         threads: int = 32,
-        lease: Span = timedelta(seconds=15),
-        grace: Span = timedelta(seconds=10),
-        store_timeout: Span = timedelta(seconds=30),
+        lease: Duration = timedelta(seconds=15),
+        grace: Duration = timedelta(seconds=10),
+        store_timeout: Duration = timedelta(seconds=30),
         max_crashes: int = 5,
         secret: str | bytes | None = None,
-        retention: Span | None = None,
-        id_retention: Span | None = timedelta(days=90),
+        retention: Duration | None = None,
+        id_retention: Duration | None = timedelta(days=90),
         tracer_provider: object = None,
         on_attention: Callable[[SagaInfo], Awaitable[None]] | None = None,
     ) -> None:
@@ -223,7 +223,7 @@ class Orchestrator(Answering):
         *args: Any,
         id: str | None = ...,
         version: int | None = ...,
-        deadline: Span | None = ...,
+        deadline: Duration | None = ...,
         trace: Literal["link", "join"] = ...,
         **kwargs: Any,
     ) -> SagaHandle[Any]: ...
@@ -235,7 +235,7 @@ class Orchestrator(Answering):
         *,
         id: str | None = ...,
         version: int | None = ...,
-        deadline: Span | None = ...,
+        deadline: Duration | None = ...,
         trace: Literal["link", "join"] = ...,
     ) -> SagaHandle[R]: ...
     @overload
@@ -247,7 +247,7 @@ class Orchestrator(Answering):
         *,
         id: str | None = ...,
         version: int | None = ...,
-        deadline: Span | None = ...,
+        deadline: Duration | None = ...,
         trace: Literal["link", "join"] = ...,
     ) -> SagaHandle[R]: ...
     @overload
@@ -260,7 +260,7 @@ class Orchestrator(Answering):
         *,
         id: str | None = ...,
         version: int | None = ...,
-        deadline: Span | None = ...,
+        deadline: Duration | None = ...,
         trace: Literal["link", "join"] = ...,
     ) -> SagaHandle[R]: ...
     @overload
@@ -274,7 +274,7 @@ class Orchestrator(Answering):
         *,
         id: str | None = ...,
         version: int | None = ...,
-        deadline: Span | None = ...,
+        deadline: Duration | None = ...,
         trace: Literal["link", "join"] = ...,
     ) -> SagaHandle[R]: ...
     @overload
@@ -286,7 +286,7 @@ class Orchestrator(Answering):
         *args: Any,
         id: str | None = None,
         version: int | None = None,
-        deadline: Span | None = None,
+        deadline: Duration | None = None,
         trace: Literal["link", "join"] = "link",
         **kwargs: Any,
     ) -> SagaHandle[Any]:
@@ -365,5 +365,5 @@ def _rewritten(function: DurableFunction, runs: int) -> None:
     )
 
 
-def _ns(span: Span | None, what: str) -> int | None:
+def _ns(span: Duration | None, what: str) -> int | None:
     return None if span is None else to_ns(check_timeout(span, what) or 0)

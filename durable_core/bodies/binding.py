@@ -9,11 +9,11 @@ from durable_core.errors import DefinitionError
 from durable_core.model.codec import Codec
 from durable_core.model.declared import DeclaredStep, Step, place_of, positional
 from durable_core.model.durable import Durable
+from durable_core.model.duration import to_ns
 from durable_core.model.shape import CallShape
 from durable_core.model.spec import DurableFunction, StepSpec
-from durable_core.runtime.clock import to_ns
-from durable_core.runtime.ledger import End
-from durable_core.runtime.primitives import Primitives
+from durable_core.replay.cursor import End
+from durable_core.replay.host_context import HostContext
 
 KEPT = 1024
 """Functions whose specs are remembered; a closure made anew for each call must not be kept for ever."""
@@ -50,7 +50,7 @@ class Binder:
         """What the engine drives for a durable function."""
         shape = self.shape(durable)
 
-        def body(core: Primitives, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, End]:
+        def body(core: HostContext, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, End]:
             return _to_its_end(core, durable.body(Context(core, self), *args, **kwargs), shape)
 
         return DurableFunction(
@@ -77,7 +77,7 @@ class Binder:
         )
 
 
-async def _to_its_end(core: Primitives, body: Coroutine[Any, Any, Any], shape: CallShape) -> End:
+async def _to_its_end(core: HostContext, body: Coroutine[Any, Any, Any], shape: CallShape) -> End:
     return End(output=shape.encode_result(await body, what=f"run {core.id}: the result"))
 
 

@@ -11,11 +11,11 @@ import msgspec
 
 from durable_core.errors import DefinitionError, Fault
 from durable_core.model.children import COMPLETED, OPENED
+from durable_core.model.duration import shown
 from durable_core.model.shape import CallShape
-from durable_core.model.span import shown
-from durable_core.runtime.blocks import Branches
-from durable_core.runtime.fibers import Branch
-from durable_core.runtime.primitives import Primitives
+from durable_core.replay.blocks import Branches
+from durable_core.replay.fibers import Branch
+from durable_core.replay.host_context import HostContext
 
 R = TypeVar("R")
 
@@ -25,7 +25,7 @@ class ParallelBlock:
 
     __slots__ = ("_branches", "_core")
 
-    def __init__(self, core: Primitives) -> None:
+    def __init__(self, core: HostContext) -> None:
         self._core = core
         self._branches: Branches | None = None
 
@@ -54,7 +54,7 @@ class ParallelBlock:
 
 
 async def in_lanes(
-    core: Primitives, count: int, one: Callable[[int], Awaitable[R]], *, most: int | None = None
+    core: HostContext, count: int, one: Callable[[int], Awaitable[R]], *, most: int | None = None
 ) -> list[R]:
     """Await ``one`` for each place from 0, at most ``most`` at a time; results by place.
 
@@ -80,7 +80,7 @@ async def in_lanes(
     return results
 
 
-def all_of(core: Primitives, items: Iterable[R]) -> list[R]:
+def all_of(core: HostContext, items: Iterable[R]) -> list[R]:
     """The items of a map."""
     try:
         each = iter(items)
@@ -91,7 +91,7 @@ def all_of(core: Primitives, items: Iterable[R]) -> list[R]:
     return list(each)
 
 
-def branch_body(core: Primitives, branch: Any, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+def branch_body(core: HostContext, branch: Any, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
     """Call an ``async def``: nothing of it runs yet, so a ``TypeError`` says that the arguments do not fit."""
     try:
         body: Coroutine[Any, Any, Any] = branch(*args, **kwargs)
@@ -110,7 +110,7 @@ class ChildBlock:
 
     def __init__(
         self,
-        core: Primitives,
+        core: HostContext,
         shape: CallShape,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],

@@ -8,8 +8,8 @@ from uuid import UUID
 from durable_core.bodies.callback import Callback
 from durable_core.bodies.operation import Operation, watched
 from durable_core.errors import DefinitionError, Fault
-from durable_core.model.span import Span, shown
-from durable_core.runtime.primitives import Primitives
+from durable_core.model.duration import Duration, shown
+from durable_core.replay.host_context import HostContext
 
 if TYPE_CHECKING:
     import logging
@@ -22,7 +22,7 @@ class BodyContext:
 
     __slots__ = ("_core",)
 
-    def __init__(self, core: Primitives) -> None:
+    def __init__(self, core: HostContext) -> None:
         self._core = core
 
     @property
@@ -60,11 +60,11 @@ class BodyContext:
         """True for runs that begin, or first come here, with the changed code; False for those that passed before."""
         return self._core.patched(name)
 
-    def sleep(self, span: Span) -> Coroutine[Any, Any, None]:
+    def sleep(self, span: Duration) -> Coroutine[Any, Any, None]:
         """Wait for ``span`` (a timedelta, or seconds, from 0); durable."""
         return Operation(self._core, f"{self._core.word}.sleep(...)", self._sleep, (span,))
 
-    async def _sleep(self, span: Span) -> None:
+    async def _sleep(self, span: Duration) -> None:
         await self._core.sleep(span)
 
     def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]:
@@ -75,7 +75,7 @@ class BodyContext:
         await self._core.sleep_until(when)
 
     def callback(
-        self, name: str, type: type[T], *, timeout: Span | None = None, heartbeat: Span | None = None
+        self, name: str, type: type[T], *, timeout: Duration | None = None, heartbeat: Duration | None = None
     ) -> Coroutine[Any, Any, Callback[T]]:
         """Create a callback that somebody outside will answer with a value of ``type``.
 
@@ -94,7 +94,9 @@ class BodyContext:
         what = f"{self._core.word}.callback({shown(name)}, ...)"
         return Operation(self._core, what, self._callback, (name, type, timeout, heartbeat))
 
-    async def _callback(self, name: str, declared: Any, timeout: Span | None, heartbeat: Span | None) -> Callback[Any]:
+    async def _callback(
+        self, name: str, declared: Any, timeout: Duration | None, heartbeat: Duration | None
+    ) -> Callback[Any]:
         return Callback(self._core, self._core.callback(name, declared, timeout=timeout, heartbeat=heartbeat))
 
     def first(self, *callbacks: Callback[Any]) -> Coroutine[Any, Any, Callback[Any]]:

@@ -4,8 +4,8 @@ from collections.abc import Coroutine
 from typing import Any, Generic, TypeVar
 
 from durable_core.bodies.operation import Operation
-from durable_core.runtime.callbacks import PendingCallback
-from durable_core.runtime.primitives import Primitives
+from durable_core.replay.callbacks import PendingCallback
+from durable_core.replay.host_context import HostContext
 
 T = TypeVar("T")
 
@@ -15,7 +15,7 @@ class Callback(Generic[T]):
 
     __slots__ = ("_core", "pending")
 
-    def __init__(self, core: Primitives, pending: PendingCallback[T]) -> None:
+    def __init__(self, core: HostContext, pending: PendingCallback[T]) -> None:
         self._core = core
         self.pending = pending
 

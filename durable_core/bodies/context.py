@@ -14,7 +14,7 @@ from durable_core.errors import DefinitionError, PayloadError
 from durable_core.model.declared import Step, positional
 from durable_core.model.durable import Durable
 from durable_core.model.spec import StepSpec, is_async
-from durable_core.runtime.primitives import Primitives
+from durable_core.replay.host_context import HostContext
 
 if TYPE_CHECKING:
     from durable_core.bodies.binding import Binder
@@ -29,7 +29,7 @@ class Context(BodyContext):
 
     __slots__ = ("_binder", "_version")
 
-    def __init__(self, core: Primitives, binder: "Binder", version: int | None = None) -> None:
+    def __init__(self, core: HostContext, binder: "Binder", version: int | None = None) -> None:
         super().__init__(core)
         self._binder = binder
         self._version = core.version if version is None else version

@@ -10,7 +10,7 @@ from types import GeneratorType
 from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
 from durable_core.errors import Fault
-from durable_core.runtime.primitives import Primitives
+from durable_core.replay.host_context import HostContext
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 class _HasCore(Protocol):
-    _core: Primitives
+    _core: HostContext
 
 
 Self = TypeVar("Self", bound=_HasCore)
@@ -51,7 +51,7 @@ class Operation(Coroutine[Any, Any, R_co]):
 
     def __init__(
         self,
-        core: Primitives,
+        core: HostContext,
         what: str,
         begin: Callable[..., Awaitable[R_co] | Generator[Any, Any, R_co]],
         args: tuple[Any, ...],

@@ -12,8 +12,8 @@ import attrs
 import msgspec
 
 from durable_core.errors import PayloadError
+from durable_core.model.duration import iso
 from durable_core.model.entry import Entry
-from durable_core.model.moment import iso
 from durable_core.model.run import RunRecord
 
 VERSION = 1

@@ -9,7 +9,9 @@ from enum import StrEnum
 
 import attrs
 
-GRACE_NS = 60 * 1_000_000_000
+from durable_core.model.duration import NS
+
+GRACE_NS = 60 * NS
 """How long a run may be due, or past its deadline, before somebody should look."""
 SHOWN = 5
 """Ids of a group."""

@@ -5,13 +5,13 @@ Invariant: no clock, no randomness and no I/O; the same record and the same ques
 
 import attrs
 
+from durable_core.model.duration import NS
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.outcome import Outcome, classify
 from durable_core.model.record import StepRecord
 from durable_core.model.retry import Delay, decide_retry
 from durable_core.model.spec import StepSpec
 
-NS = 1_000_000_000
 SUSPECT = 2
 """Deaths after which a step is attempted alone. One is mostly nobody's fault: a restart, a power cut."""
 

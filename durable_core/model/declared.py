@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from durable_core.errors import DefinitionError
+from durable_core.model.duration import Duration, seconds_of, shown
 from durable_core.model.keys import check_name
 from durable_core.model.outcome import DEFAULT_UNKNOWN
 from durable_core.model.retry import Retry
-from durable_core.model.span import Span, seconds_of, shown
 from durable_core.model.spec import ONCE, is_async
 
 P = ParamSpec("P")
@@ -30,7 +30,7 @@ class DeclaredStep(Generic[P, R]):
         name: str | None = None,
         retry: Retry | int | None = None,
         default_retry: Retry = ONCE,
-        timeout: Span | None = None,
+        timeout: Duration | None = None,
         rejects: tuple[type[Exception], ...] = (),
         unknown: tuple[type[Exception], ...] = DEFAULT_UNKNOWN,
         at_most_once: bool = False,
@@ -86,7 +86,7 @@ def check_version(version: Any, what: str) -> None:
         raise DefinitionError(f"{what}: version={version!r}; give a whole number from 1")
 
 
-def check_timeout(timeout: Span | None, what: str) -> Span | None:
+def check_timeout(timeout: Duration | None, what: str) -> Duration | None:
     """Refuse a timeout that is no positive duration."""
     if timeout is not None and seconds_of(timeout) is None:
         raise DefinitionError(

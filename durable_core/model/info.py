@@ -1,7 +1,7 @@
 """What a run looks like from outside: its row, its steps and its history. Pure functions of its row and its journal."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import attrs
@@ -10,14 +10,13 @@ import msgspec
 from durable_core.errors import DurableError
 from durable_core.model.callback import answered_by
 from durable_core.model.children import COMPLETED, OPENED
+from durable_core.model.duration import at, maybe_at, not_before
 from durable_core.model.entry import ANSWERED_BY, Entry, EntryKind, is_evidence
 from durable_core.model.failure import describe, rebuild
 from durable_core.model.keys import name_of
 from durable_core.model.record import StepRecord, StepStatus, fold
 from durable_core.model.run import ENDS, RunRecord, RunStatus
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-LAST_NS = 2**63 - 1
 WAIT_ENDS = {
     EntryKind.FIRED.value: "succeeded",
     EntryKind.ANSWERED.value: "succeeded",
@@ -84,27 +83,6 @@ class RunInfo:
     wake_at: datetime | None
     steps: list[RunStep]
     """Steps, waits and children, in the order in which they began; what a child did has keys under its own."""
-
-
-def at(at_ns: int) -> datetime:
-    """Nanoseconds since the epoch as an aware datetime (microseconds, UTC)."""
-    return EPOCH + timedelta(microseconds=at_ns // 1000)
-
-
-def maybe_at(at_ns: int | None) -> datetime | None:
-    """As ``at``; None where there is no such time, or it is past and forgotten."""
-    return None if not at_ns else at(at_ns)
-
-
-def not_before(at_ns: int | None) -> datetime | None:
-    """As ``maybe_at``, rounded up: once that time has come, so has ``at_ns``."""
-    return None if not at_ns else at(at_ns + 999)
-
-
-def ns_of(when: datetime) -> int:
-    """An aware datetime in nanoseconds since the epoch."""
-    at_ns = (when - EPOCH) // timedelta(microseconds=1) * 1000
-    return max(min(at_ns, LAST_NS), -LAST_NS)  # beyond what a store can hold lies nothing that ever happened
 
 
 def error_text(stored: bytes | None) -> str | None:

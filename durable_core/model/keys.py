@@ -8,7 +8,7 @@ moves no other step's key, except later occurrences of its own name.
 import hashlib
 
 from durable_core.errors import DefinitionError
-from durable_core.model.span import shown
+from durable_core.model.duration import shown
 
 LONGEST_NAME = 200
 LONGEST_ID = 500

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import attrs
 
 from durable_core.errors import DefinitionError
-from durable_core.model.span import LONGEST_S, seconds_of, shown
+from durable_core.model.duration import LONGEST_S, seconds_of, shown
 
 if TYPE_CHECKING:
     from tenacity import BaseRetrying, RetryCallState

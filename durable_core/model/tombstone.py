@@ -6,7 +6,7 @@ what is left of its journal is removed in pieces; a crash in between leaves a to
 
 from typing import NamedTuple
 
-from durable_core.model.moment import moment
+from durable_core.model.duration import moment
 
 
 class EndedRun(NamedTuple):

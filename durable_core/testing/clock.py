@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Protocol
 
-NS = 1_000_000_000
+from durable_core.model.duration import NS
+
 START = datetime(2030, 1, 1, tzinfo=UTC)
 PATIENCE_S = 0.05
 """How long an attempt may be under way without a sign of life before it counts as waiting for something else."""

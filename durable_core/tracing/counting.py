@@ -6,13 +6,12 @@ Invariant: no id is in an attribute, so that a store of measurements does not gr
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from durable_core.model.duration import NS
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.keys import name_of
 from durable_core.model.run import RunRecord
 from durable_core.tracing.metrics import Attribute, Measure
 from durable_core.tracing.vocabulary import PLAIN, Vocabulary
-
-NS = 1_000_000_000
 
 
 class Counting:

@@ -15,7 +15,7 @@ from functools import partial
 import attrs
 
 from durable_core.tracing.answers import Accepted, Answer, Later, Refused, SpanSink
-from durable_core.tracing.hand import Hand
+from durable_core.tracing.export_thread import ExportThread
 from durable_core.tracing.span import SpanRecord
 
 log = logging.getLogger("durable_core.tracing")
@@ -54,7 +54,7 @@ class Tally:
 class Delivery:
     """One sink, and how it has answered so far."""
 
-    def __init__(self, sink: SpanSink, hand: Hand, tally: Tally) -> None:
+    def __init__(self, sink: SpanSink, hand: ExportThread, tally: Tally) -> None:
         self._sink = sink
         self._hand = hand
         self._tally = tally

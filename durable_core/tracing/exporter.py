@@ -19,11 +19,11 @@ from durable_core.model.trace import origin_of
 from durable_core.ports import MeasureSink, SpanLedger, Store
 from durable_core.tracing.answers import SpanSink
 from durable_core.tracing.delivery import Delivery, Tally
+from durable_core.tracing.export_thread import ExportThread, breathing
 from durable_core.tracing.fold import RunTrace
 from durable_core.tracing.following import Followed, lost_track
-from durable_core.tracing.hand import Hand, breathing
+from durable_core.tracing.journal_tail import JournalTail
 from durable_core.tracing.measuring import Measuring
-from durable_core.tracing.pursuit import Pursuit
 from durable_core.tracing.span import SpanRecord
 from durable_core.tracing.vocabulary import Vocabulary
 
@@ -66,7 +66,7 @@ class Exporter:
         self._pos: int = 0
         self._noted: int = 0
         self._note_at = 0.0
-        self._pursuit: Pursuit | None = None
+        self._pursuit: JournalTail | None = None
         self._delivery: Delivery | None = None
         self.tally = Tally()
         self._measuring: Measuring | None = None
@@ -86,9 +86,9 @@ class Exporter:
         if self._sink is None:
             await self._ledger.pay(self._worker, None)
             return
-        self._hand = Hand("spans")
+        self._hand = ExportThread("spans")
         self._delivery = Delivery(self._sink, self._hand, self.tally)
-        self._pursuit = Pursuit(
+        self._pursuit = JournalTail(
             what="spans", progress=self._progress, catch_up=self._catch_up, besides=self._pay_for_the_dead
         )
 
@@ -103,7 +103,7 @@ class Exporter:
         if self._measuring is not None:
             await self._measuring.close(within_s=within_s)
 
-    async def _leave(self, pursuit: Pursuit, within_s: float) -> None:
+    async def _leave(self, pursuit: JournalTail, within_s: float) -> None:
         hopeless_at_s = None
         if self._delivery is not None:
             self._delivery.leave()

@@ -15,8 +15,8 @@ from durable_core.model.keys import name_of, served
 from durable_core.model.record import ABANDON
 from durable_core.model.run import RunRecord
 from durable_core.model.said import SAID, said_in
-from durable_core.tracing.parts import Parts
-from durable_core.tracing.pen import Pen
+from durable_core.tracing.builder import SpanBuilder
+from durable_core.tracing.scopes import SpanScopes
 from durable_core.tracing.span import SHORT_NS, Holder, SpanLink, SpanRecord, Value
 from durable_core.tracing.steps import StepTrace
 from durable_core.tracing.vocabulary import CORE, Closes, Meaning, Notes, Opens, Vocabulary
@@ -48,11 +48,11 @@ class RunTrace:
     __slots__ = ("_by", "_parts", "_pen", "_root", "_steps", "_version", "_vocabulary", "_waits", "over", "seq")
 
     def __init__(self, record: RunRecord, vocabulary: Vocabulary = CORE) -> None:
-        self._pen = Pen(record, vocabulary)
+        self._pen = SpanBuilder(record, vocabulary)
         self._version = record.version
         self._vocabulary = vocabulary
         self._root = Holder(self._pen.id("run"), 2 * SHORT_NS)
-        self._parts = Parts(self._pen, self._root)
+        self._parts = SpanScopes(self._pen, self._root)
         self._steps: dict[str, StepTrace] = {}
         self._waits: dict[str, tuple[Entry, int, Holder, int]] = {}
         """Each wait under way: its ``armed`` entry, when it began, its parent, and the span of its beginning."""

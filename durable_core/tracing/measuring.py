@@ -10,14 +10,15 @@ from functools import partial
 
 import attrs
 
+from durable_core.model.duration import NS
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.ports import MeasureSink, SpanLedger, Store
-from durable_core.tracing.counting import NS, Counting
+from durable_core.tracing.counting import Counting
 from durable_core.tracing.delivery import Tally
+from durable_core.tracing.export_thread import ExportThread, breathing
 from durable_core.tracing.following import lost_track
-from durable_core.tracing.hand import Hand, breathing
+from durable_core.tracing.journal_tail import JournalTail
 from durable_core.tracing.metrics import Measure
-from durable_core.tracing.pursuit import Pursuit
 from durable_core.tracing.vocabulary import Vocabulary
 
 log = logging.getLogger("durable_core.tracing")
@@ -56,13 +57,13 @@ class Measuring:
         """How it stood when it was last measured."""
         self._runs: dict[int, Counting] = {}
         self._pos = 0
-        self._pursuit: Pursuit | None = None
+        self._pursuit: JournalTail | None = None
 
     def start(self, pos: int) -> None:
         """Begin to follow, behind this position."""
         self._pos = pos
-        self._hand = Hand("measurements")
-        self._pursuit = Pursuit(
+        self._hand = ExportThread("measurements")
+        self._pursuit = JournalTail(
             what="measurements", progress=self._progress, catch_up=self._catch_up, besides=self._gauge
         )
 

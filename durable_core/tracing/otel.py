@@ -26,7 +26,7 @@ from durable_core.model.failure import capture, describe
 from durable_core.model.said import STACK, Saying
 from durable_core.model.trace import Mode, Origin, span_id_of, trace_id_of
 from durable_core.tracing.answers import Accepted, Answer, Later, Posting
-from durable_core.tracing.hand import breathing
+from durable_core.tracing.export_thread import breathing
 from durable_core.tracing.otlp import Encoder, keep
 from durable_core.tracing.span import SpanRecord, Value
 

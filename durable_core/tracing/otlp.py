@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
 
-from durable_core.tracing.hand import breathing
+from durable_core.tracing.export_thread import breathing
 from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord, Value
 
 _FIXED64 = Struct("<Q").pack

@@ -7,7 +7,7 @@ from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.keys import idempotency_key, name_of, served
 from durable_core.model.said import NOTHING_SAID, Said
 from durable_core.model.trace import ATTEMPT
-from durable_core.tracing.pen import Pen, written_by
+from durable_core.tracing.builder import SpanBuilder, written_by
 from durable_core.tracing.span import Holder, SpanEvent, SpanLink, SpanRecord, Value
 from durable_core.tracing.vocabulary import PLAIN, StepWords, Vocabulary
 
@@ -43,7 +43,7 @@ class StepTrace:
     )
 
     def __init__(
-        self, pen: Pen, words: Vocabulary, started: Entry, parent: Holder, links: tuple[SpanLink, ...] = ()
+        self, pen: SpanBuilder, words: Vocabulary, started: Entry, parent: Holder, links: tuple[SpanLink, ...] = ()
     ) -> None:
         self._pen = pen
         self._key, self._kind, self._intent = started.key, started.label, started.seq

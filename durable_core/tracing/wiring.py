@@ -8,9 +8,9 @@ import attrs
 
 from durable_core.ports import MeasureSink, TraceContext
 from durable_core.tracing.answers import Posting, SpanSink
+from durable_core.tracing.enabled import spans_wanted
 from durable_core.tracing.metrics import Measure
 from durable_core.tracing.vocabulary import CORE, Vocabulary
-from durable_core.tracing.wanted import spans_wanted
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -106,9 +106,9 @@ async def bring_spans(
 
     Waits for a collector that is down for as long as it is: bound it with ``asyncio.timeout``.
     """
-    from durable_core.tracing import delivery, hand, otel  # noqa: PLC0415 - as above
+    from durable_core.tracing import delivery, export_thread, otel  # noqa: PLC0415 - only for those who want spans
 
-    tally, by = delivery.Tally(), hand.Hand("spans")
+    tally, by = delivery.Tally(), export_thread.ExportThread("spans")
     try:
         sink = otel.OtelSink(provider, vocabulary.scope, vocabulary.prefix)
         await delivery.Delivery(sink, by, tally).bring(spans)

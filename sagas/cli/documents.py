@@ -12,7 +12,7 @@ import msgspec
 
 from durable_core import Codec
 from sagas.cli.looking import Seen
-from sagas.cli.mending import remedies
+from sagas.cli.remedies import remedies
 from sagas.model.info import Entry, SagaInfo, StepState
 
 OF_A_SAGA = (

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from sagas.cli.layout import Column, Line, Piece, Table, clean, wrapped
+from sagas.cli.statuses import MEANINGS
 from sagas.cli.times import duration, minute, moment
-from sagas.cli.words import MEANINGS
 from sagas.model.fingerprint import SHORT
 from sagas.model.info import Entry, SagaInfo, at
 from sagas.model.versions import VersionInfo, VersionVerdict

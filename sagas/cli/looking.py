@@ -11,7 +11,7 @@ from durable_core import EntryKind, JournalEntry, RunNotFound, RunRecord, served
 from sagas.model.children import child_info, children_of
 from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState, at, error_text, history_of, steps_of
 from sagas.model.plan import PROBE
-from sagas.runtime.people import Verdict
+from sagas.runtime.operator import OperatorAction
 
 if TYPE_CHECKING:
     from sagas.orchestrator import Orchestrator
@@ -116,7 +116,7 @@ async def journal(orchestrator: "Orchestrator", saga_id: str) -> list[Entry]:
 def _told(told: Entry, entry: JournalEntry) -> Entry:
     if entry.kind not in (EntryKind.SIGNALLED, EntryKind.HELD) or not entry.payload:
         return told
-    verdict = msgspec.json.decode(entry.payload, type=Verdict)
+    verdict = msgspec.json.decode(entry.payload, type=OperatorAction)
     about = [] if verdict.step is None else [verdict.step]
     if verdict.happened is not None:
         about.append("happened" if verdict.happened else "did not happen")

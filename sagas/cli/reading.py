@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sagas.cli import documents, lists, screen, timeline, words
+from sagas.cli import documents, lists, screen, statuses, timeline
 from sagas.cli.address import Address, orchestrator_at
 from sagas.cli.exits import code_of
 from sagas.cli.layout import Line, Piece
@@ -109,7 +109,7 @@ def present(seen: Seen, given: Common, *, payloads: bool) -> None:
         return
     how = timeline.Look(
         width=screen.width(),
-        ascii=not screen.can_write(words.EVERY_SIGN),
+        ascii=not screen.can_write(statuses.EVERY_SIGN),
         payloads=payloads,
         option=given.address.option,
     )

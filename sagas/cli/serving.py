@@ -20,13 +20,13 @@ import attrs
 import typer
 
 from durable_core import Runs
-from sagas.cli import garbage, logs, screen
+from sagas.cli import gc_settings, logs, screen
 from sagas.cli.address import orchestrator_at
 from sagas.cli.exits import DONE, INTERRUPTED, CommandError, tell
+from sagas.cli.health import Endpoint, endpoint_of, lost, shown
 from sagas.cli.layout import Piece, clean
 from sagas.cli.modules import load, resources_of, sagas_of
 from sagas.cli.options import Common, Json, Store, common
-from sagas.cli.pulse import Endpoint, endpoint_of, lost, shown
 from sagas.cli.spans import retention_of
 from sagas.tracing import configure, finish, is_set, wanted
 
@@ -137,7 +137,7 @@ async def _serve(
         )
         stop = _stop_on_signals(say)
         await stack.enter_async_context(orchestrator)
-        garbage.settle()
+        gc_settings.settle()
         served = sorted((saga.name, saga.version) for saga in sagas)
         port = await stack.enter_async_context(shown(watch.health, orchestrator.engine, watch.store_limit))
         _ready(orchestrator.engine.name, served, given, port)

@@ -13,9 +13,9 @@ import msgspec
 from sagas.cli.layout import Column, Line, Piece, Table, clean, wrapped
 from sagas.cli.lists import reason_of
 from sagas.cli.looking import Seen
-from sagas.cli.mending import remedies
+from sagas.cli.remedies import remedies
+from sagas.cli.statuses import ASCII_BRANCH, BRANCH, ONCE, SIGNS, UNLISTED, WAITING_KINDS, WAITS, meaning
 from sagas.cli.times import duration, moment
-from sagas.cli.words import ASCII_BRANCH, BRANCH, ONCE, SIGNS, UNLISTED, WAITING_KINDS, WAITS, meaning
 from sagas.model.info import SagaInfo, SagaStatus, StepState, at
 
 LABEL = 9

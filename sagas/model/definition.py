@@ -23,8 +23,8 @@ import attrs
 from durable_core import (
     DeclaredStep,
     DefinitionError,
+    Duration,
     Retry,
-    Span,
     check_name,
     check_timeout,
     check_version,
@@ -52,7 +52,7 @@ class Serving:
 
     fn: Callable[..., Any]
     retry: Retry
-    timeout: Span | None
+    timeout: Duration | None
     resources: dict[str, Any]
     """Parameter name to the type that fills it."""
 
@@ -86,8 +86,8 @@ class Probed(Declared[P, R]):
     @overload
     def probe(self, fn: PlainProbe[P, R], /) -> PlainProbe[P, R]: ...
     @overload
-    def probe(self, /, *, retry: Retry | int | None = ..., timeout: Span | None = ...) -> "Probing[P, R]": ...
-    def probe(self, fn: Any = None, /, *, retry: Retry | int | None = None, timeout: Span | None = None) -> Any:
+    def probe(self, /, *, retry: Retry | int | None = ..., timeout: Duration | None = ...) -> "Probing[P, R]": ...
+    def probe(self, fn: Any = None, /, *, retry: Retry | int | None = None, timeout: Duration | None = None) -> Any:
         """Declare the function that settles an unknown outcome: it takes the step's arguments.
 
         It returns ``Happened(value)``, ``DidNotHappen()`` or ``StillUnknown()``; a bare value or None is short for the
@@ -135,8 +135,12 @@ class Step(Probed[P, R]):
         self, undo: Callable[Concatenate[R, P], T], /
     ) -> Callable[Concatenate[R, P], T]: ...
     @overload
-    def compensate(self, /, *, retry: Retry | int | None = ..., timeout: Span | None = ...) -> "Compensate[P, R]": ...
-    def compensate(self, undo: Any = None, /, *, retry: Retry | int | None = None, timeout: Span | None = None) -> Any:
+    def compensate(
+        self, /, *, retry: Retry | int | None = ..., timeout: Duration | None = ...
+    ) -> "Compensate[P, R]": ...
+    def compensate(
+        self, undo: Any = None, /, *, retry: Retry | int | None = None, timeout: Duration | None = None
+    ) -> Any:
         """Declare how to undo the step: a function of its result, or of its result and its own arguments.
 
         Where the first parameter's annotation admits ``Unknown``, it is also run for a step of which nobody knows
@@ -222,7 +226,7 @@ class SagaDef(Generic[P, R]):
     name: str
     version: int
     body: Callable[..., Coroutine[Any, Any, Any]]
-    deadline: Span | None = None
+    deadline: Duration | None = None
     parallel_compensation: bool = False
     on_compensation_failure: Literal["continue", "halt"] = "continue"
 
@@ -264,7 +268,7 @@ def takes_arguments(undo: Callable[..., Any]) -> bool:
     return len(parameters) > 1 or any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
 
 
-def check_age(age: Span, what: str) -> Span:
+def check_age(age: Duration, what: str) -> Duration:
     """Refuse what is no length of time since something; unlike a timeout it may be none at all."""
     given: Any = age
     if given is not False and given in (0, timedelta(0)):

@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from durable_core import CallShape, Codec, DefinitionError, Span, StepSpec, is_async, to_ns
+from durable_core import CallShape, Codec, DefinitionError, Duration, StepSpec, is_async, to_ns
 from sagas.model.calling import completer
 from sagas.model.definition import Declared, Pivot, Probed, Retriable, SagaDef, Serving, Step, takes_arguments
 from sagas.model.outcome import DidNotHappen, Happened, StillUnknown
@@ -235,5 +235,5 @@ def _nothing() -> None:
     """A signature without parameters."""
 
 
-def _ns(span: Span | None) -> int | None:
+def _ns(span: Duration | None) -> int | None:
     return None if span is None else to_ns(span)

@@ -12,7 +12,7 @@ from durable_core import Branch, Fault, ParallelBlock, SiblingFailed, all_of, br
 from sagas.model.definition import Declared, Pivot, SagaDef, is_saga, is_step
 
 if TYPE_CHECKING:
-    from durable_core import Primitives
+    from durable_core import HostContext
     from sagas.runtime.driver import Driver
     from sagas.runtime.saga import Saga
 
@@ -96,7 +96,7 @@ def _coroutine(driver: "Driver", what: Any, args: tuple[Any, ...], kwargs: dict[
     )
 
 
-def refuse_nested_pivot(ctx: "Primitives", pivot: Declared[..., Any]) -> None:
+def refuse_nested_pivot(ctx: "HostContext", pivot: Declared[..., Any]) -> None:
     """The pivot runs alone: what runs beside it could neither be undone nor be sure to go forward."""
     ctx.refuse(
         Fault(

@@ -17,12 +17,12 @@ from durable_core import (
     DurableError,
     End,
     Fault,
+    HostContext,
     JournalEntry,
     Operation,
     OutcomeUnknown,
     PayloadError,
     Perform,
-    Primitives,
     RunStatus,
     SiblingFailed,
     capture,
@@ -34,9 +34,9 @@ from sagas.model.definition import Declared, Pivot, SagaDef, Step
 from sagas.model.plan import undone
 from sagas.runtime.binding import Binder, Bound
 from sagas.runtime.blocks import map_all, refuse_nested_pivot
-from sagas.runtime.doubt import Doubt
+from sagas.runtime.operator import hand_out, told, verdict_of
 from sagas.runtime.parts import Part, PartExpired
-from sagas.runtime.people import hand_out, told, verdict_of
+from sagas.runtime.resolver import OutcomeResolver
 from sagas.runtime.saga import Saga
 from sagas.runtime.undo import Undo
 
@@ -65,14 +65,14 @@ class Driver:
         "saga",
     )
 
-    def __init__(self, ctx: Primitives, definition: SagaDef[..., Any], binder: Binder) -> None:
+    def __init__(self, ctx: HostContext, definition: SagaDef[..., Any], binder: Binder) -> None:
         self.ctx = ctx
         self.binder = binder
         self._known = binder.known_in(definition)
         self.definition = definition
         self.saga = Saga(self)
         self._undo: Undo | None = None
-        self._doubt: Doubt | None = None
+        self._doubt: OutcomeResolver | None = None
         self._errors: dict[str, BaseException] = {}
         """The last exception of each failed step: to tell after the pivot which step to attempt again."""
         self._cause: str | None = None
@@ -99,10 +99,10 @@ class Driver:
         return self._undo
 
     @property
-    def doubt(self) -> Doubt:
+    def doubt(self) -> OutcomeResolver:
         """The unknown outcomes."""
         if self._doubt is None:
-            self._doubt = Doubt(self.ctx, self.undo)
+            self._doubt = OutcomeResolver(self.ctx, self.undo)
         return self._doubt
 
     # -- the whole saga --------------------------------------------------------------------------------------------
@@ -380,7 +380,7 @@ def plain(error: DurableError) -> str:
 def body_of(definition: SagaDef[..., Any], binder: Binder, shape: CallShape) -> Any:
     """The durable body that drives ``definition``."""
 
-    def body(ctx: Primitives, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, End]:
+    def body(ctx: HostContext, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, End]:
         return Driver(ctx, definition, binder).execute(args, kwargs, shape)
 
     return body

@@ -7,12 +7,12 @@ attempted again under the same idempotency key.
 from collections.abc import Awaitable
 from typing import Any
 
-from durable_core import CallShape, DefinitionError, Primitives, StepRecord, StepStatus, name_of
+from durable_core import CallShape, DefinitionError, HostContext, StepRecord, StepStatus, name_of
 from sagas.model.definition import SagaDef
 from sagas.model.outcome import Unknown
 from sagas.model.plan import is_undone, to_undo, undo_key
 from sagas.runtime.binding import RESULT, Binder, Bound
-from sagas.runtime.people import ask, told
+from sagas.runtime.operator import ask, told
 
 UNKNOWN = Unknown()
 
@@ -22,7 +22,7 @@ class Undo:
 
     __slots__ = ("_binder", "_ctx", "_definition", "resolved", "skipped")
 
-    def __init__(self, ctx: Primitives, definition: SagaDef[..., Any], binder: Binder) -> None:
+    def __init__(self, ctx: HostContext, definition: SagaDef[..., Any], binder: Binder) -> None:
         self._ctx = ctx
         self._definition = definition
         self._binder = binder

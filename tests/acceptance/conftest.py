@@ -27,7 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Senders wait only a little for a worker to take their answer up: for tests in which there is none that could."""
-    monkeypatch.setattr("durable_core.runtime.answers.KEPT_AFTER_S", 0.05)
+    monkeypatch.setattr("durable_core.engine.callback_delivery.KEPT_AFTER_S", 0.05)
 
 
 @pytest.fixture

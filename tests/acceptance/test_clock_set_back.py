@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from durable_core.runtime.clock import NS, SystemClock
+from durable_core.engine.clock import SystemClock
+from durable_core.model.duration import NS
 from sagas import Entry, Retry, Saga, saga
 from tests.acceptance.parties import Place, World, begun, party, play
 from tests.sagas_for_tests import end_of

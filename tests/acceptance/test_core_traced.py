@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from durable_core import Context, DefinitionError, Engine, durable, spans_of
 from durable_core.testing import broken_rules
 from durable_core.tracing import exporter as exporting
-from durable_core.tracing import measuring, pursuit
+from durable_core.tracing import journal_tail, measuring
 from durable_core.tracing.metrics import METRICS
 
 
@@ -31,7 +31,7 @@ async def nightly(ctx: Context) -> None:
 
 @pytest.fixture(autouse=True)
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pursuit, "POLL_S", 0.01)
+    monkeypatch.setattr(journal_tail, "POLL_S", 0.01)
     monkeypatch.setattr(exporting, "DEBTS_S", 0.01)
     monkeypatch.setattr(measuring, "GAUGE_S", 0.0)
 

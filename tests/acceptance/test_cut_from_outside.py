@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import durable_core.runtime.primitives as primitives_module
+import durable_core.replay.host_context as host_context_module
 import sagas.runtime.blocks as blocks_module
-import sagas.runtime.doubt as doubt_module
 import sagas.runtime.driver as driver_module
+import sagas.runtime.resolver as resolver_module
 from sagas import DidNotHappen, Happened, Orchestrator, Retry, Saga, lookup, pivot, resource, retriable, saga, step
 from tests.acceptance.parties import Place, entered, play
 from tests.sagas_for_tests import reaches, within
@@ -375,15 +375,15 @@ class Build:
 
 BUGS: dict[str, tuple[Any, str, types.ModuleType]] = {
     "run": (driver_module.Driver, "run_step", driver_module),
-    "run, within": (primitives_module.Primitives, "perform", primitives_module),
+    "run, within": (host_context_module.HostContext, "perform", host_context_module),
     "child": (driver_module.Driver, "run_child", driver_module),
     "map": (blocks_module, "_coroutine", blocks_module),
-    "savepoint": (primitives_module.Primitives, "scope", primitives_module),
+    "savepoint": (host_context_module.HostContext, "scope", host_context_module),
     "parallel": (blocks_module, "_coroutine", blocks_module),
-    "now": (primitives_module.Primitives, "now", primitives_module),
-    "uuid": (primitives_module.Primitives, "uuid", primitives_module),
-    "sleep": (primitives_module.Primitives, "sleep", primitives_module),
-    "doubt": (doubt_module.Doubt, "settle", doubt_module),
+    "now": (host_context_module.HostContext, "now", host_context_module),
+    "uuid": (host_context_module.HostContext, "uuid", host_context_module),
+    "sleep": (host_context_module.HostContext, "sleep", host_context_module),
+    "resolver": (resolver_module.OutcomeResolver, "settle", resolver_module),
     "status": (driver_module.Driver, "set_status", driver_module),
 }
 
@@ -408,7 +408,7 @@ async def on_a_broken_build(s: Saga, where: str, *, catches: bool) -> str:
 async def operation(s: Saga, where: str) -> None:
     """The operation in which the bug is."""
     match where:
-        case "run" | "run, within" | "doubt":
+        case "run" | "run, within" | "resolver":
             await s.run(blind)
         case "child":
             await s.run(small, "x")
@@ -445,7 +445,7 @@ def test_an_error_of_our_own_in_a_body_is_a_fault(place: Place, where: str, catc
 
     async def main() -> None:
         watch = Watch()
-        if where == "doubt":
+        if where == "resolver":
             watch.plan("blind", "silent")
         async with place.orchestrator(on_a_broken_build, small, world=watch, resources=[build]) as worker:
             handle = await worker.start(on_a_broken_build, where, catches=catches, id="o")
@@ -458,7 +458,7 @@ def test_an_error_of_our_own_in_a_body_is_a_fault(place: Place, where: str, catc
             assert [listed.id for listed in await worker.list(attention=True)] == ["o"]
             build.mended()
             await worker.retry("o")
-            if where == "doubt":  # what is settled then is the participant's own error
+            if where == "resolver":  # what is settled then is the participant's own error
                 wanted = "completed" if catches else "compensated"
                 assert (await reaches(handle, worker, "completed", "compensated")).status == wanted
             else:

@@ -554,7 +554,7 @@ def test_a_callback_times_out_in_whichever_engine_is_there(url: str):
 
 def test_the_first_of_two_callbacks_goes_on(url: str, monkeypatch: pytest.MonkeyPatch):
     """`first` gives the one that was answered, also where the answer came while no engine was there to drive it."""
-    monkeypatch.setattr("durable_core.runtime.answers.KEPT_AFTER_S", 0.05)
+    monkeypatch.setattr("durable_core.engine.callback_delivery.KEPT_AFTER_S", 0.05)
 
     async def begins(engine: Engine, clock: ManualClock) -> None:
         await engine.start(racing, id="a")

@@ -12,8 +12,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from durable_core import JournalEntry, RunTrace, SpanRecord, kernel
-from durable_core.tracing import delivery, pursuit
+from durable_core import JournalEntry, RunTrace, SpanRecord
+from durable_core.engine import runtime
+from durable_core.tracing import delivery, journal_tail
 from durable_core.tracing import exporter as exporting
 from durable_core.tracing.answers import Accepted
 from durable_core.tracing.collector import Collector as OtlpCollector
@@ -45,7 +46,7 @@ async def patient(s: Saga, who: str) -> str:
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long here."""
     monkeypatch.setattr(delivery, "FIRST_DELAY_S", 0.01)
-    monkeypatch.setattr(pursuit, "POLL_S", 0.01)
+    monkeypatch.setattr(journal_tail, "POLL_S", 0.01)
     monkeypatch.setattr(exporting, "DEBTS_S", 0.05)
 
 
@@ -188,7 +189,7 @@ def test_spans_that_are_refused_are_offered_until_they_are_taken(place: Place):
 @pytest.mark.parametrize("how", ["refuses", "hangs"])
 def test_what_a_process_cannot_send_the_next_one_sends(place: Place, how: str, monkeypatch: pytest.MonkeyPatch):
     """Leaving does not wait for an exporter that is down; what it owes is sent by the next process that exports."""
-    monkeypatch.setattr(kernel, "SPANS_S", 0.2)
+    monkeypatch.setattr(runtime, "SPANS_S", 0.2)
 
     async def main() -> None:
         down, collector = collecting()[0], Collector()

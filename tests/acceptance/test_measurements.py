@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
 from durable_core.tracing import exporter as exporting
-from durable_core.tracing import measuring, pursuit
+from durable_core.tracing import journal_tail, measuring
 from durable_core.tracing.collector import Collector
 from durable_core.tracing.otel import export_directly
 from sagas import Retry, Saga, saga
@@ -74,7 +74,7 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
     """The program's provider of meters; OpenTelemetry lets a real one be set but once in a process."""
     found = Readings()
     monkeypatch.setattr(metrics, "get_meter_provider", lambda: found.provider)
-    monkeypatch.setattr(pursuit, "POLL_S", 0.01)
+    monkeypatch.setattr(journal_tail, "POLL_S", 0.01)
     monkeypatch.setattr(exporting, "DEBTS_S", 0.01)
     monkeypatch.setattr(measuring, "GAUGE_S", 0.0)
     return found

@@ -13,9 +13,9 @@ from typing import Any
 import attrs
 import pytest
 
+from durable_core.engine.executor import _ThreadCall
 from durable_core.ports import Batch
-from durable_core.runtime.attempts import _ThreadCall
-from durable_core.runtime.run import Run
+from durable_core.replay.run import Run
 from durable_core.testing.store_rows import in_loop
 from sagas import Orchestrator, Retry, Saga, SagaHandle, Unknown, resource, saga, step
 from sagas.testing import ManualClock

@@ -10,7 +10,7 @@ import pytest
 
 from durable_core import LeaseLost, RunQuery, open_store
 from durable_core.ports import Batch
-from durable_core.stores.postgres import dial, lease, link
+from durable_core.stores.postgres import connect, connection, lease
 from durable_core.stores.postgres.lease import Lease
 from durable_core.stores.postgres.offset import Offset, steady_s
 from durable_core.stores.postgres.store import PostgresStore
@@ -166,17 +166,17 @@ async def test_only_one_of_many_buries_a_worker(server: Server):
 @in_loop
 async def test_a_worker_that_stops_amid_a_commit_holds_up_nobody(server: Server, monkeypatch: pytest.MonkeyPatch):
     """It holds the lock of its row; the server takes its transaction back, and others take over what it had."""
-    monkeypatch.setattr(link, "IDLE_S", 1.0)
+    monkeypatch.setattr(connection, "IDLE_S", 1.0)
     async with opened(server.fresh(), "w1", "w2") as (stopped, other):
         num = await add(stopped, "a", owner="w1", wake_at_ns=None)
-        connection = await dial.connect(stopped.place.dsn)
-        amid = link.in_transaction(connection)
+        made = await connect.connect(stopped.place.dsn)
+        amid = connection.in_transaction(made)
         await amid.__aenter__()
-        await connection.execute(f"UPDATE {stopped._ready.quoted}.workers SET batch = batch + 1 WHERE id = 'w1'")
+        await made.execute(f"UPDATE {stopped._ready.quoted}.workers SET batch = batch + 1 WHERE id = 'w1'")
         expire_later = asyncio.to_thread(expire, stopped)  # it waits for the row too
         await expire_later
         assert await other.release_dead() == 1
-        with pytest.raises(link.CAUGHT):
+        with pytest.raises(connection.CAUGHT):
             await amid.__aexit__(None, None, None)
         with pytest.raises(LeaseLost):
             await stopped.commit(new_batch(entries=[new_entry(num, 1)]))

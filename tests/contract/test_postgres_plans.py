@@ -9,14 +9,14 @@ import pytest
 from durable_core import RunQuery, RunStatus, open_store
 from durable_core.stores.postgres import columns
 from durable_core.stores.postgres.batch import OFTEN_ALIKE
-from durable_core.stores.postgres.dial import connect
-from durable_core.stores.postgres.doubt import _STRAY
+from durable_core.stores.postgres.connect import connect
+from durable_core.stores.postgres.in_doubt import _STRAY
 from durable_core.stores.postgres.reader import where
 from durable_core.stores.postgres.rows import Arrays, Form, Values
 from durable_core.stores.postgres.signals import MANY, ONE
 from durable_core.stores.postgres.spans import TEMPLATES as SPANS
 from durable_core.stores.postgres.statement import Parts, statement
-from durable_core.stores.postgres.texts import RUN, Texts
+from durable_core.stores.postgres.statements import RUN, Statements
 from tests.postgres_server import Server
 
 RUNS = 200_000
@@ -48,7 +48,7 @@ ANALYZE;
 class Filled:
     """A schema with many runs, and a way to ask for plans."""
 
-    texts: Texts
+    texts: Statements
     plan: Callable[..., str]
 
 
@@ -93,7 +93,7 @@ def filled(server: Server) -> Iterator[Filled]:
             await connection.execute("DEALLOCATE asked")
             return "\n".join(str(row[0]) for row in rows)
 
-        yield Filled(Texts(f'"{schema}"'), lambda *asked: runner.run(plan(*asked)))
+        yield Filled(Statements(f'"{schema}"'), lambda *asked: runner.run(plan(*asked)))
         runner.run(connection.close())
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Senders wait only a little for a worker that is dead."""
-    monkeypatch.setattr("durable_core.runtime.answers.KEPT_AFTER_S", 0.5)
+    monkeypatch.setattr("durable_core.engine.callback_delivery.KEPT_AFTER_S", 0.5)
 
 
 @contextlib.contextmanager

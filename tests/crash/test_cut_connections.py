@@ -11,8 +11,8 @@ import pytest
 
 from durable_core import StoreError, open_store
 from durable_core.ports import Batch
-from durable_core.stores.postgres.dial import connect
-from durable_core.stores.postgres.link import in_transaction
+from durable_core.stores.postgres.connect import connect
+from durable_core.stores.postgres.connection import in_transaction
 from durable_core.stores.postgres.store import PostgresStore
 from durable_core.testing.store_rows import SERVED, add, new_batch, new_entry, new_run, new_update, the
 from tests.crash.proxy import Direction, Proxy, proxy

@@ -15,8 +15,8 @@ import pytest
 
 from durable_core import StoreError, open_store
 from durable_core.ports import Store
-from durable_core.stores.postgres.dial import connect
-from durable_core.stores.postgres.pooled import Pooled
+from durable_core.stores.postgres.connect import connect
+from durable_core.stores.postgres.pooler import PooledConnection
 from durable_core.stores.postgres.store import PostgresStore
 from durable_core.testing.store_contract import StoreContract
 from durable_core.testing.store_rows import MakeStore, add, in_loop, new_batch, new_entry
@@ -70,7 +70,7 @@ def test_a_pooler_of_transactions_is_told(server: Server, size: int, robin: str)
 
     async def main(port: int) -> None:
         made = [await connect(server.url(port=port)) for _ in range(3)]
-        assert [type(each) for each in made] == [Pooled] * 3
+        assert [type(each) for each in made] == [PooledConnection] * 3
         for number in range(30):
             asked = [each.fetchval("SELECT $1::int8 + 1", number) for each in made]
             assert await asyncio.gather(*asked) == [number + 1] * 3
@@ -91,7 +91,7 @@ def test_a_pooler_of_sessions_is_no_hindrance(server: Server, caplog: pytest.Log
         await store.open(worker="w1")
         await other.open(worker="w2")
         async with store._questions.use() as connection:
-            assert not isinstance(connection, Pooled)
+            assert not isinstance(connection, PooledConnection)
         while await store.changed():
             pass
         store._listener._asked = 0  # so that it says yes for no other reason

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from durable_core import JournalEntry, PayloadError, RunNotFound, RunRecord, StoreError, read_line
-from durable_core.runtime import purge as purging
-from durable_core.runtime.archive_file import ArchiveFile
+from durable_core.engine import purge as purging
+from durable_core.engine.archive_file import ArchiveFile
 from durable_core.stores.sqlite_file import SqliteFile
 from sagas import Orchestrator, Saga, retriable, saga
 

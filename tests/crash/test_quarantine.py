@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from durable_core.runtime.quarantine import TURN_NS
+from durable_core.engine.isolation import TURN_NS
 from durable_core.stores.memory import MemoryData, MemoryStore
 from durable_core.stores.sqlite import SqliteStore
 from durable_core.testing import ManualClock

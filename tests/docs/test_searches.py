@@ -197,7 +197,7 @@ def traces() -> dict[str, list[SpanRecord]]:
     def played(name: str) -> list[SpanRecord]:
         with pytest.MonkeyPatch.context() as patch:
             host = "orders-2" if name == "elsewhere" else "orders-1"
-            patch.setattr("durable_core.kernel.socket.gethostname", lambda: host)
+            patch.setattr("durable_core.engine.runtime.socket.gethostname", lambda: host)
             return asyncio.run(_played(name))
 
     return {name: played(name) for name in PLANS}

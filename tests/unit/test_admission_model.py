@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 import pytest
 
-from durable_core.runtime.admission import Admission, Queued
+from durable_core.engine.slots import Queued, Slots
 
 
 @attrs.define(eq=False)
@@ -21,7 +21,7 @@ class Sham:
 class Worked:
     """A worker as far as it has to do with places: what it starts, claims, lets rest in memory, and lets go."""
 
-    places: Admission
+    places: Slots
     resting: list[Any] = attrs.field(factory=list)
     """In memory, with nothing under way: a timer of theirs may ring at any time."""
     active: list[Any] = attrs.field(factory=list)
@@ -117,7 +117,7 @@ def test_whoever_waits_for_a_place_gets_one(places: int):
     for seed in range(SEQUENCES):
         rng = Random(seed)
         moves = rng.choices(sorted(MOVES), k=rng.randint(4, 30))
-        worked = Worked(Admission(places))
+        worked = Worked(Slots(places))
         for move in moves:
             MOVES[move](worked)
             assert worked.places.active == len(worked.active)
@@ -132,7 +132,7 @@ def test_a_kept_place_that_a_timer_took_is_free_again():
 
     Once it rests again the new run that waits in the queue gets its turn.
     """
-    worked = Worked(Admission(1))
+    worked = Worked(Slots(1))
     for move in ("start", "start", "due", "look", "rest", "ring", "look", "end"):
         MOVES[move](worked)
     worked.comes_to_rest()

@@ -102,7 +102,7 @@ def counter(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     url = f"sqlite:///{tmp_path}/c.db"
     monkeypatch.setenv("SAGAS_STORE", url)
     monkeypatch.delenv("SAGAS_TOKEN", raising=False)
-    monkeypatch.setattr("durable_core.runtime.answers.KEPT_AFTER_S", 0.1)
+    monkeypatch.setattr("durable_core.engine.callback_delivery.KEPT_AFTER_S", 0.1)
     return Counter(url, capsys)
 
 

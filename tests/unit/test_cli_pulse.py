@@ -3,7 +3,7 @@
 import pytest
 
 from durable_core import Pulse
-from sagas.cli.pulse import WELL_S, told
+from sagas.cli.health import WELL_S, told
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from sagas.cli.address import Address
 from sagas.cli.app import program
 from sagas.cli.layout import Column, Piece, Table, cells, clean, plain, wrapped
 from sagas.cli.looking import Seen
-from sagas.cli.mending import remedies
+from sagas.cli.remedies import remedies
+from sagas.cli.statuses import MEANINGS, SIGNS
 from sagas.cli.timeline import Look, timeline
 from sagas.cli.times import duration
-from sagas.cli.words import MEANINGS, SIGNS
 from sagas.model.info import SAGA_ENDS, Entry, SagaInfo, SagaStatus, StepState
 from sagas.model.verbs import VERBS, Accept, judge
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable_core.runtime import clock as clock_module
-from durable_core.runtime.clock import NS, SystemClock
+from durable_core.engine import clock as clock_module
+from durable_core.engine.clock import SystemClock
+from durable_core.model.duration import NS
 
 HOUR_NS = 3600 * NS
 BEGAN_NS = 1_900_000_000 * NS

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import pytest
 
-from durable_core.stores.postgres.gathered import FEW, Gathered
+from durable_core.stores.postgres.coalesced import FEW, Coalesced
 
 
 class Asked:
@@ -37,7 +37,7 @@ def test_what_comes_meanwhile_shares_the_next_question():
 
     async def run() -> None:
         asked = Asked()
-        gathered = Gathered[int, dict[int, int]](asked)
+        gathered = Coalesced[int, dict[int, int]](asked)
         first = asyncio.create_task(gathered.about([1]))
         await asked.until(1)
         later = [asyncio.create_task(gathered.about(keys)) for keys in ([3, 2], [2], [5, 1])]
@@ -55,7 +55,7 @@ def test_who_asks_about_many_asks_alone():
 
     async def run() -> None:
         asked = Asked()
-        gathered = Gathered[int, dict[int, int]](asked)
+        gathered = Coalesced[int, dict[int, int]](asked)
         few = asyncio.create_task(gathered.about([1]))
         many = asyncio.create_task(gathered.about(range(FEW + 1)))
         await asked.until(2)
@@ -74,7 +74,7 @@ def test_an_error_is_told_to_all_who_share_it():
         asked = Asked()
         asked.may.set()
         asked.error = OSError("gone")
-        gathered = Gathered[int, dict[int, int]](asked)
+        gathered = Coalesced[int, dict[int, int]](asked)
         told = await asyncio.gather(gathered.about([1]), gathered.about([2]), return_exceptions=True)
         assert told == [asked.error, asked.error]
         asked.error = None
@@ -88,7 +88,7 @@ def test_who_stops_waiting_stops_nobody_else():
 
     async def run() -> None:
         asked = Asked()
-        gathered = Gathered[int, dict[int, int]](asked)
+        gathered = Coalesced[int, dict[int, int]](asked)
         left, stays = (asyncio.create_task(gathered.about([key])) for key in (1, 2))
         await asked.until(1)
         left.cancel()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from durable_core.runtime.news import SHARE, News
+from durable_core.engine.changes import SHARE, ChangeListener
 
 
 class Loop:
@@ -27,7 +27,7 @@ class Loop:
 def test_what_is_heard_makes_one_look_and_looks_are_spaced():
     """At once where nothing was looked at; after a look that took 2 ms not for 8, however much is heard."""
     loop, looks = Loop(), list[float]()
-    news = News(loop, lambda: looks.append(loop.now_s))  # type: ignore[arg-type]
+    news = ChangeListener(loop, lambda: looks.append(loop.now_s))  # type: ignore[arg-type]
     news.heard()
     news.heard()
     ((at_s, ring),) = loop.timers
@@ -44,7 +44,7 @@ def test_who_waits_is_woken_by_what_is_heard():
     """All who wait, and not only the first; without news they go on after their time."""
 
     async def run() -> None:
-        news = News(asyncio.get_running_loop(), lambda: None)
+        news = ChangeListener(asyncio.get_running_loop(), lambda: None)
         waiting = [asyncio.create_task(news.next(60)) for _ in range(2)]
         await asyncio.sleep(0)
         news.heard()

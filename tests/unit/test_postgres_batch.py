@@ -10,11 +10,11 @@ import pytest
 from durable_core import RunStatus
 from durable_core.ports import Batch
 from durable_core.stores.postgres.batch import MANY_ENTRIES, MANY_RUNS, Sender, concerns_others, write
-from durable_core.stores.postgres.link import Connection
-from durable_core.stores.postgres.texts import Texts
+from durable_core.stores.postgres.connection import Connection
+from durable_core.stores.postgres.statements import Statements
 from durable_core.testing.store_rows import new_batch, new_entry, new_run, new_update
 
-TEXTS = Texts('"here"')
+TEXTS = Statements('"here"')
 OWN = [range(100, 200), range(500, 600)]
 
 

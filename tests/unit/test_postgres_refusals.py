@@ -3,9 +3,9 @@
 import asyncpg
 import pytest
 
-from durable_core.stores.postgres import link
+from durable_core.stores.postgres import connection
 from durable_core.stores.postgres.address import FILES, unreadable
-from durable_core.stores.postgres.link import ends_connection
+from durable_core.stores.postgres.connection import ends_connection
 from durable_core.stores.postgres.refusals import explain, explain_commit
 
 
@@ -36,7 +36,7 @@ PASSES = [
 STAYS = [
     asyncpg.DataError("invalid input for query argument $1"),
     asyncpg.UnsupportedServerFeatureError("no such feature"),
-    link.UnreadableFile("sslrootcert"),
+    connection.UnreadableFile("sslrootcert"),
     ConnectionError('PostgreSQL server at "x" rejected SSL upgrade'),
     *map(error_of, ("22021", "23505", "28P01", "3D000", "42501", "42P01", "0A000")),
 ]

@@ -9,7 +9,7 @@ import pytest
 from durable_core.tracing import delivery
 from durable_core.tracing.answers import Accepted, Answer, Later, Refused, answer_to
 from durable_core.tracing.delivery import MOST_OFFERS, REQUEST, Delivery, Tally
-from durable_core.tracing.hand import Hand
+from durable_core.tracing.export_thread import ExportThread
 from durable_core.tracing.span import SpanRecord
 
 DATE = "Thu, 26 Nov 2026 10:00:00 GMT"
@@ -92,7 +92,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def brought(sink: Sink, count: int) -> Tally:
     async def main() -> Tally:
-        hand, tally = Hand("test"), Tally()
+        hand, tally = ExportThread("test"), Tally()
         try:
             await Delivery(sink, hand, tally).bring(made(count))
         finally:

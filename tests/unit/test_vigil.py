@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from durable_core.engine.clock import SystemClock
+from durable_core.engine.unserved import UnservedWatch
 from durable_core.model.run import RunRef
-from durable_core.runtime.clock import SystemClock
-from durable_core.runtime.vigil import Vigil
 from durable_core.stores.memory import MemoryStore
 from durable_core.testing import ManualClock
 
@@ -29,7 +29,7 @@ def test_a_look_is_put_off_by_the_time_that_the_last_one_took(clock: Any, asked:
     async def main() -> None:
         store = Slow()
         await store.open(worker="w")
-        vigil = Vigil(store, clock(), tell=lambda _: None, poke=lambda: None)
+        vigil = UnservedWatch(store, clock(), tell=lambda _: None, poke=lambda: None)
         asyncio.get_running_loop().time = lambda: float(store.asked)  # type: ignore[method-assign]
         for _ in range(3):
             vigil.stir()

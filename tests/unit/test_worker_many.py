@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
+from durable_core.engine import slots
+from durable_core.engine.slots import Queued, Slots
 from durable_core.model.run import RunRecord
-from durable_core.runtime import admission
-from durable_core.runtime.admission import Admission, Queued
-from durable_core.runtime.run import Run
+from durable_core.replay.run import Run
 from durable_core.stores.memory import MemoryStore
 from durable_core.testing import ManualClock
 from sagas import Orchestrator, Saga, lookup, saga
@@ -35,7 +35,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_new_and_due_runs_take_turns():
     """While both wait for a place, each gets every second one that becomes free."""
-    places = Admission(1)
+    places = Slots(1)
     running = place()
     places.enter(running)
     queue = [place() for _ in range(3)]
@@ -62,7 +62,7 @@ def test_new_and_due_runs_take_turns():
 
 def test_a_kept_place_is_anybodys_once_nothing_is_due():
     """A place that was kept for what is due is given to a new run where the store has nothing."""
-    places = Admission(1)
+    places = Slots(1)
     running, new = place(), place()
     places.enter(running)
     places.queue.append(Queued(new, (), {}))
@@ -80,7 +80,7 @@ def test_a_kept_place_is_anybodys_once_nothing_is_due():
 
 def test_no_more_are_claimed_than_there_are_places():
     """Neither kept places nor a long queue let more than the concurrency in."""
-    places = Admission(3)
+    places = Slots(3)
     running = [place() for _ in range(3)]
     for run in running:
         places.enter(run)
@@ -159,7 +159,7 @@ def test_only_few_sagas_that_wait_briefly_stay_in_memory(url: str, monkeypatch: 
                 await within(handle.result(), running)
         assert ORDER == ["due"] * 12
 
-    monkeypatch.setattr(admission, "MOST_LINGERING", 5)
+    monkeypatch.setattr(slots, "MOST_LINGERING", 5)
     asyncio.run(main())
 
 

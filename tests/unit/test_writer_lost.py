@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from durable_core import LeaseLost, StoreError
+from durable_core.engine.writer import Writer
 from durable_core.ports import Batch
-from durable_core.runtime.writer import Writer
 from durable_core.testing.store_rows import new_entry, new_run
 
 LOST = LeaseLost("taken for dead", worker="w1")

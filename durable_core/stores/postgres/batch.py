@@ -13,11 +13,11 @@ from durable_core.errors import StoreError
 from durable_core.model.run import RunStatus
 from durable_core.ports import Batch
 from durable_core.stores.postgres import columns
-from durable_core.stores.postgres.link import COMMAND_S, Connection, Row, in_transaction
+from durable_core.stores.postgres.connection import COMMAND_S, Connection, Row, in_transaction
 from durable_core.stores.postgres.nul import escaped
 from durable_core.stores.postgres.rows import Bound, as_arrays, as_values
 from durable_core.stores.postgres.statement import Parts, statement
-from durable_core.stores.postgres.texts import Texts
+from durable_core.stores.postgres.statements import Statements
 
 MANY_ENTRIES = 200
 """From so many journal entries on COPY is quicker: measured 1.8 against 2.4 ms for 256, 11 against 20 for 2,000."""
@@ -124,7 +124,7 @@ def concerns_others(batch: Batch, own: Collection[range]) -> bool:
     return False
 
 
-async def write(connection: Connection, texts: Texts, batch: Batch, sender: Sender) -> frozenset[int]:
+async def write(connection: Connection, texts: Statements, batch: Batch, sender: Sender) -> frozenset[int]:
     """Write ``batch`` in one transaction; return the numbers of starts whose id is taken.
 
     Raises:

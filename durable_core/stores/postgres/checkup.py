@@ -10,11 +10,11 @@ from durable_core.model.checkup import GRACE_NS, SHOWN, Checkup, Facts, Finding,
 from durable_core.model.run import OPEN
 from durable_core.stores.postgres import refusals, schema
 from durable_core.stores.postgres.address import Place
-from durable_core.stores.postgres.dial import connect
-from durable_core.stores.postgres.link import CAUGHT, Connection
+from durable_core.stores.postgres.connect import connect
+from durable_core.stores.postgres.connection import CAUGHT, Connection
 from durable_core.stores.postgres.nul import plain
 from durable_core.stores.postgres.spans import NEWEST
-from durable_core.stores.postgres.texts import NOW_NS
+from durable_core.stores.postgres.statements import NOW_NS
 
 TABLES = ("runs", "journal", "signals", "tombstones", "workers", "served")
 FEW = 10

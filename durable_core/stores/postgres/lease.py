@@ -9,8 +9,8 @@ import logging
 import math
 import threading
 
-from durable_core.stores.postgres.dial import connect
-from durable_core.stores.postgres.link import CAUGHT, Connection, ends_connection
+from durable_core.stores.postgres.connect import connect
+from durable_core.stores.postgres.connection import CAUGHT, Connection, ends_connection
 from durable_core.stores.postgres.offset import Offset, steady_s
 
 log = logging.getLogger("durable_core")

@@ -9,9 +9,9 @@ import logging
 import secrets
 from collections.abc import Callable
 
-from durable_core.stores.postgres.link import Connection
-from durable_core.stores.postgres.pooled import Pooled
-from durable_core.stores.postgres.texts import Texts
+from durable_core.stores.postgres.connection import Connection
+from durable_core.stores.postgres.pooler import PooledConnection
+from durable_core.stores.postgres.statements import Statements
 
 log = logging.getLogger("durable_core")
 
@@ -26,7 +26,7 @@ PROBE_S = 1.0
 class Listener:
     """The ear of one store in ``schema``."""
 
-    def __init__(self, texts: Texts, schema: str, *, tell: Callable[[], None]) -> None:
+    def __init__(self, texts: Statements, schema: str, *, tell: Callable[[], None]) -> None:
         self._tell = tell
         digest = hashlib.blake2b(schema.encode(), digest_size=8).hexdigest()
         self.channel = f"sagas_{digest}"
@@ -41,7 +41,7 @@ class Listener:
     async def attach(self, connection: Connection) -> None:
         """Listen on a new connection, and find out whether that works. What came before it may have been missed."""
         self._changed = True
-        hears = not isinstance(connection, Pooled) and await self._listens(connection)
+        hears = not isinstance(connection, PooledConnection) and await self._listens(connection)
         if not hears and not self._deaf:
             log.warning(
                 "notifications do not arrive here, as behind a pooler of transactions; looking for work several "

@@ -9,9 +9,10 @@ import math
 import threading
 import time
 
+from durable_core.model.duration import NS
+
 log = logging.getLogger("durable_core")
 
-NS = 1_000_000_000
 STEP_NS = 1 * NS
 """What is more than this was set, and is not followed; less is a clock that runs fast or slow."""
 DRIFT = 0.001

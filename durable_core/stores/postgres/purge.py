@@ -7,9 +7,9 @@ long as a piece takes. An id is at every moment that of a run or of a tombstone:
 from collections.abc import Sequence
 
 from durable_core.model.tombstone import EndedRun, Swept, Tombstone
-from durable_core.stores.postgres.link import Connection, in_transaction
+from durable_core.stores.postgres.connection import Connection, in_transaction
 from durable_core.stores.postgres.nul import escaped, plain
-from durable_core.stores.postgres.texts import Texts
+from durable_core.stores.postgres.statements import Statements
 
 MOST = 100
 """Runs buried in one transaction, which takes some milliseconds; and tombstones that are looked at in one."""
@@ -75,7 +75,7 @@ SELECT count(*) FROM gone""",
 class Purger:
     """Questions and transactions' insides, in one schema."""
 
-    def __init__(self, texts: Texts) -> None:
+    def __init__(self, texts: Statements) -> None:
         self._texts = {
             name: text.replace("{s}", texts.schema).replace("{wait}", WAIT) for name, text in TEMPLATES.items()
         }

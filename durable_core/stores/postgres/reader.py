@@ -8,9 +8,9 @@ import attrs
 from durable_core.model.entry import Entry
 from durable_core.model.run import OPEN, RunQuery, RunRecord, RunStatus
 from durable_core.ports import Signal
-from durable_core.stores.postgres.link import Connection
+from durable_core.stores.postgres.connection import Connection
 from durable_core.stores.postgres.nul import escaped, plain
-from durable_core.stores.postgres.texts import RUN, Texts
+from durable_core.stores.postgres.statements import RUN, Statements
 from durable_core.stores.postgres.versions import IN_VAIN
 
 # ruff: noqa: S608 - every statement here is put together from our own column names and marks; values are bound
@@ -63,7 +63,7 @@ def where(query: RunQuery, schema: str) -> tuple[str, list[object]]:
 class Reader:
     """The questions, in one schema."""
 
-    def __init__(self, texts: Texts) -> None:
+    def __init__(self, texts: Statements) -> None:
         self._texts = texts
 
     async def load(self, connection: Connection, nums: Collection[int]) -> dict[int, list[Entry]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from durable_core.errors import StoreError, StoreFull, StoreNotFound
-from durable_core.stores.postgres.link import UnreadableFile, ends_connection, is_other_kind
+from durable_core.stores.postgres.connection import UnreadableFile, ends_connection, is_other_kind
 
 NOTHING_WRITTEN = "nothing of it was written"
 NOTHING_ASKED = "nothing was changed"

@@ -16,8 +16,8 @@ import attrs
 from durable_core.errors import StoreError, StoreFormatError, StoreNotFound
 from durable_core.stores.postgres import refusals
 from durable_core.stores.postgres.address import Place
-from durable_core.stores.postgres.dial import connect
-from durable_core.stores.postgres.link import CAUGHT, Connection, in_transaction
+from durable_core.stores.postgres.connect import connect
+from durable_core.stores.postgres.connection import CAUGHT, Connection, in_transaction
 
 FORMAT = 1
 """The stored format that this release writes and reads."""

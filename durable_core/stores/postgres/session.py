@@ -18,17 +18,17 @@ from durable_core.stores.numbers import RunNumbers
 from durable_core.stores.postgres import refusals, schema
 from durable_core.stores.postgres.address import Place
 from durable_core.stores.postgres.columns import NUMBERS
-from durable_core.stores.postgres.dial import Link
-from durable_core.stores.postgres.doubt import Doubt
+from durable_core.stores.postgres.connect import Connecting
+from durable_core.stores.postgres.connection import CAUGHT, LONG_S, Connection, in_transaction
+from durable_core.stores.postgres.in_doubt import InDoubtCommit
 from durable_core.stores.postgres.lease import RENEWALS, Lease
-from durable_core.stores.postgres.link import CAUGHT, LONG_S, Connection, in_transaction
 from durable_core.stores.postgres.listen import Listener
 from durable_core.stores.postgres.offset import Offset, steady_s
 from durable_core.stores.postgres.purge import Purger
 from durable_core.stores.postgres.reader import Reader, to_run
 from durable_core.stores.postgres.signals import Post
 from durable_core.stores.postgres.spans import NEWEST, Spans
-from durable_core.stores.postgres.texts import Texts
+from durable_core.stores.postgres.statements import Statements
 from durable_core.stores.postgres.versions import Versions
 from durable_core.stores.postgres.watch import Answered, Leased, Watch
 
@@ -64,11 +64,11 @@ class PostgresSession:
         self._worker: str | None = None
         self._opened: schema.Ready | None = None
         self._turn = asyncio.Lock()
-        self._commits, self._questions = Link(place.dsn), Link(place.dsn)
-        self._at_length = Link(place.dsn, command_s=LONG_S)
+        self._commits, self._questions = Connecting(place.dsn), Connecting(place.dsn)
+        self._at_length = Connecting(place.dsn, command_s=LONG_S)
         self._number = 0
         """Of this worker's last batch."""
-        self._doubt: Doubt | None = None
+        self._doubt: InDoubtCommit | None = None
         self._cut: tuple[Batch, Batch, frozenset[int]] | None = None
         """The batch that is being written, what is left of it, and the runs that signals have overtaken."""
         self._signalled: set[int] = set()
@@ -107,14 +107,14 @@ class PostgresSession:
                 link=self._commits,
                 outcome="no run was changed",
             )
-            self._texts = Texts(ready.quoted)
+            self._texts = Statements(ready.quoted)
             self._reader = Reader(self._texts)
             self._purger = Purger(self._texts)
             self._versions = Versions(self._texts)
             self._spans = Spans(self._texts)
             self._listener = Listener(self._texts, ready.schema, tell=self._told)
             self._post = Post(self._texts, self._listener.channel, self._listener.token)
-            self._questions = Link(self.place.dsn, prepare=self._listener.attach)
+            self._questions = Connecting(self.place.dsn, prepare=self._listener.attach)
             await self._ask("release dead workers", self._bury_workers)
             self._numbers.begin(await self._block())
             await self._ask("ask for the time", self._measure)
@@ -304,7 +304,7 @@ class PostgresSession:
         doing: str,
         question: Callable[[Connection], Awaitable[T]],
         *,
-        link: Link | None = None,
+        link: Connecting | None = None,
         outcome: str = "nothing was changed",
         repeat: bool = True,
         patience_s: float | None = None,

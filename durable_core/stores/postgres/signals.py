@@ -10,9 +10,9 @@ from typing import Protocol, TypeVar
 import attrs
 
 from durable_core.errors import StoreError
-from durable_core.stores.postgres.gathered import Gathered
-from durable_core.stores.postgres.link import Connection
-from durable_core.stores.postgres.texts import SIGNALLED, Texts
+from durable_core.stores.postgres.coalesced import Coalesced
+from durable_core.stores.postgres.connection import Connection
+from durable_core.stores.postgres.statements import SIGNALLED, Statements
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ class Letter:
 class Post:
     """Leaves signals, in one schema; those who listen are told."""
 
-    texts: Texts
+    texts: Statements
     channel: str
     token: str
 
@@ -153,7 +153,7 @@ class Letterbox:
     def __init__(self, ask: Ask, post: Callable[[], Post]) -> None:
         self._ask = ask
         self._post = post
-        self._letters = Gathered[Letter, dict[Letter, bool]](self._leave_many)
+        self._letters = Coalesced[Letter, dict[Letter, bool]](self._leave_many)
 
     async def leave(self, letter: Letter) -> bool | None:
         """Leave it, durably on return; False where the run has ended, None where there is no such run.

@@ -7,9 +7,9 @@ from collections.abc import Collection
 
 from durable_core.model.entry import Entry
 from durable_core.model.run import RunRecord
-from durable_core.stores.postgres.link import Connection
+from durable_core.stores.postgres.connection import Connection
 from durable_core.stores.postgres.reader import to_run
-from durable_core.stores.postgres.texts import ENTRY, RUN, Texts
+from durable_core.stores.postgres.statements import ENTRY, RUN, Statements
 
 # ruff: noqa: S608 - every statement here is put together from our own column names; values are bound
 NEWEST = """
@@ -40,7 +40,7 @@ WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns = 0 AND paused = 0 AN
 class Spans:
     """Questions and single statements, in one schema."""
 
-    def __init__(self, texts: Texts) -> None:
+    def __init__(self, texts: Statements) -> None:
         self._texts = {name: text.replace("{s}", texts.schema) for name, text in TEMPLATES.items()}
 
     async def owe(self, connection: Connection, worker: str) -> int:

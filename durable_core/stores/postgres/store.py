@@ -23,12 +23,12 @@ from durable_core.stores.postgres import batch as batches
 from durable_core.stores.postgres import refusals
 from durable_core.stores.postgres.address import Place
 from durable_core.stores.postgres.checkup import check_up
-from durable_core.stores.postgres.doubt import Doubt, let_stray_go
-from durable_core.stores.postgres.gathered import Gathered
-from durable_core.stores.postgres.link import CAUGHT, Connection, in_transaction
+from durable_core.stores.postgres.coalesced import Coalesced
+from durable_core.stores.postgres.connection import CAUGHT, Connection, in_transaction
+from durable_core.stores.postgres.in_doubt import InDoubtCommit, let_stray_go
 from durable_core.stores.postgres.session import LEASE_S, PATIENCE_S, PostgresSession
 from durable_core.stores.postgres.signals import Letter, Letterbox
-from durable_core.stores.postgres.texts import CANDIDATES
+from durable_core.stores.postgres.statements import CANDIDATES
 
 log = logging.getLogger("durable_core")
 
@@ -51,10 +51,10 @@ class PostgresStore(PostgresSession):
 
     def __init__(self, place: Place, *, lease_s: float = LEASE_S, patience_s: float = PATIENCE_S) -> None:
         super().__init__(place, lease_s=lease_s, patience_s=patience_s)
-        self._journals = Gathered[int, dict[int, list[Entry]]](self._load)
-        self._by_id = Gathered[str, list[RunRecord]](self._find)
-        self._by_num = Gathered[int, list[RunRecord]](self._find_nums)
-        self._waiting = Gathered[int, list[Signal]](self._signals)
+        self._journals = Coalesced[int, dict[int, list[Entry]]](self._load)
+        self._by_id = Coalesced[str, list[RunRecord]](self._find)
+        self._by_num = Coalesced[int, list[RunRecord]](self._find_nums)
+        self._waiting = Coalesced[int, list[Signal]](self._signals)
         self._letterbox = Letterbox(self._ask, lambda: self._post)
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -144,12 +144,12 @@ class PostgresStore(PostgresSession):
                 raise batches.no_such_run(batch, self.place.shown) from error
             unknown = sent and self._commits.lost
             if unknown:
-                self._doubt = Doubt.about(batch, number)
+                self._doubt = InDoubtCommit.about(batch, number)
             raise refusals.explain_commit(
                 error, place=self.place.shown, rows=len(batch), sent=sent, in_doubt=unknown
             ) from error
         except asyncio.CancelledError:
-            self._doubt = Doubt.about(batch, number) if sent else None
+            self._doubt = InDoubtCommit.about(batch, number) if sent else None
             raise
         self._number = number
         if refused and self._worker is None:  # no count fences its echoes: one may have begun these

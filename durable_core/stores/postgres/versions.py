@@ -9,9 +9,9 @@ from operator import itemgetter
 
 from durable_core.model.run import RunRef, RunStatus
 from durable_core.model.version import Announced, Offer, Tally
-from durable_core.stores.postgres.link import Connection
+from durable_core.stores.postgres.connection import Connection
 from durable_core.stores.postgres.nul import plain
-from durable_core.stores.postgres.texts import Texts
+from durable_core.stores.postgres.statements import Statements
 
 IN_VAIN = """
 ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns <= {at}
@@ -40,7 +40,7 @@ GROUP BY 1, 2, 3, 4""",
 class Versions:
     """Questions and the insides of transactions, in one schema."""
 
-    def __init__(self, texts: Texts) -> None:
+    def __init__(self, texts: Statements) -> None:
         self._texts = {
             name: text.replace("{s}", texts.schema).replace("{at}", "$1") for name, text in TEMPLATES.items()
         }

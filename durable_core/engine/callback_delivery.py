@@ -1,0 +1,328 @@
+"""Takes answers to callbacks from outside, and says what became of each.
+
+Invariant: an answer is accepted when it is in the journal; the first one there counts, whoever sent it. Where no worker
+takes an answer up for a while it is kept in the store: then the first one kept is the first one asked.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, Protocol
+
+import attrs
+import msgspec
+
+from durable_core.engine.changes import ChangeListener
+from durable_core.errors import (
+    CallbackAlreadyAnswered,
+    CallbackClosed,
+    CallbackError,
+    CallbackNotFound,
+    DefinitionError,
+)
+from durable_core.model.callback import (
+    COMPLETED,
+    HEARTBEAT,
+    Answer,
+    CallbackState,
+    Taken,
+    key_of,
+    run_of,
+    same,
+    state_of,
+)
+from durable_core.model.codec import Codec
+from durable_core.model.entry import TOO_LATE, Entry, EntryKind, effective, held
+from durable_core.model.masking import revealed
+from durable_core.model.run import ENDS, RunRecord
+from durable_core.ports import Clock, Store
+from durable_core.replay.callbacks import PendingCallback, misfit
+
+KEPT_AFTER_S = 3.0
+"""How long to wait for a worker to take an answer up. One that lives does so within milliseconds."""
+LOOK_S = 0.02
+"""How often to look whether it has, where the store does not hear of it."""
+
+
+class Served(Protocol):
+    """The engine, as answers see it."""
+
+    store: Store
+    codec: Codec
+    clock: Clock
+    news: ChangeListener
+
+    @property
+    def secret(self) -> bytes:
+        """What tokens derive from."""
+        ...
+
+    async def find(self, run_id: str, /) -> RunRecord:
+        """The run's row."""
+        ...
+
+    async def journal(self, num: int, /) -> list[Entry]:
+        """The run's journal, as far as it is durable."""
+        ...
+
+    async def flushed(self) -> None:
+        """Return once all that this process has queued is durable."""
+        ...
+
+    async def signal(self, record: RunRecord, name: str, payload: bytes, /) -> bool:
+        """Signal a run; durable on return. False where it has moved on since it was found."""
+        ...
+
+    async def withdraw(self, signals: Sequence[int], /) -> None:
+        """Take signals back that nobody has taken up; durable on return."""
+        ...
+
+    def waiting_for(self, num: int, key: str, /) -> object:
+        """What a run in this process's memory waits for at ``key``; None where it is not here."""
+        ...
+
+    def serves(self, record: RunRecord, /) -> bool:
+        """Whether this process drives runs of that function and version."""
+        ...
+
+
+@attrs.frozen
+class _Kept:
+    """An answer that waits for a worker."""
+
+    answer: Answer
+    num: int | None
+    """Of its signal; None where it waits in the journal of a run that is stuck on its code."""
+
+
+class CallbackDelivery:
+    """The callbacks of one engine's store."""
+
+    def __init__(self, engine: Served) -> None:
+        self._engine = engine
+
+    async def by_token(self, token: str) -> tuple[RunRecord, str]:
+        """The run and key that ``token`` is for.
+
+        Raises:
+            CallbackNotFound: it is forged, cut short, or of another store.
+        """
+        if not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DefinitionError(f"a token is a text, and this is a {type(token).__name__}; nothing was changed")
+        engine = self._engine
+        num = run_of(token)
+        record = None if num is None else await engine.store.find_num(num)
+        if record is not None:
+            key = key_of(engine.secret, record.num, record.uid, await engine.journal(record.num), token)
+            if key is not None:
+                return record, key
+        raise CallbackNotFound("no callback has this token; check that it was copied whole, and the store")
+
+    async def give(self, record: RunRecord, answer: Answer, *, closed: Callable[[RunRecord], bool]) -> Taken:
+        """Answer a callback, or send its heartbeat; durable on return.
+
+        Args:
+            record: the run as it was found.
+            answer: to which callback, and what.
+            closed: whether the run has given up its callbacks.
+
+        Returns:
+            Whether it is accepted, or kept until a worker takes it up.
+
+        Raises:
+            CallbackNotFound: the run has no callback of this key.
+            CallbackClosed: it was given up: timed out, cancelled, or its run has ended.
+            CallbackAlreadyAnswered: another answer came first.
+            PayloadError: the value is not of the declared type; the run keeps waiting.
+        """
+        while (taken := await self._given(record, answer, closed)) is None:
+            record = await self._engine.find(record.id)  # it moved on meanwhile: look again
+        return taken
+
+    async def _given(self, record: RunRecord, answer: Answer, closed: Callable[[RunRecord], bool]) -> Taken | None:
+        """What became of the answer; None where the run has moved on while it was judged."""
+        engine = self._engine
+        await engine.flushed()
+        entries = await self._entries(record)
+        if self._settled(record, entries, answer, closed=closed(record)) or self._needless(entries, answer):
+            return Taken.ACCEPTED
+        pending = engine.waiting_for(record.num, answer.key)
+        if isinstance(pending, PendingCallback):
+            return await self._hand_over(pending, record, answer, closed)  # pyright: ignore[reportUnknownArgumentType]
+        self._check_by_name(record, entries, answer)
+        kept = await self._kept(record, answer)
+        if not any(one.answer.repeats(answer) for one in kept):
+            if kept and answer.kind != HEARTBEAT:
+                return await self._come_second(record, answer)
+            if not await engine.signal(record, answer.signal, msgspec.json.encode(answer)):
+                return None
+        return await self._taken(record, entries, answer, closed)
+
+    async def _hand_over(
+        self,
+        pending: PendingCallback[Any],
+        record: RunRecord,
+        answer: Answer,
+        closed: Callable[[RunRecord], bool],
+    ) -> Taken | None:
+        """The run is in this process's memory: it hears the answer at once."""
+        if answer.kind == COMPLETED:
+            pending.check(bytes(answer.value))
+        run = pending.run
+        run.settle()
+        if not run.dead and pending.shut and not pending.over:
+            raise _closed(record, answer)
+        if not run.dead and not pending.over:
+            pending.hear(run, answer)
+        await self._engine.flushed()
+        fresh = await self._engine.find(record.id)
+        entries = await self._entries(fresh)
+        if self._settled(fresh, entries, answer, closed=closed(fresh)) or self._needless(entries, answer):
+            return Taken.ACCEPTED
+        return None
+
+    async def _taken(
+        self, record: RunRecord, before: list[Entry], answer: Answer, closed: Callable[[RunRecord], bool]
+    ) -> Taken | None:
+        """Wait, for a while, until a worker has taken the stored answer up; what it made of it."""
+        waits = await self._watch(record, answer)
+        kept = await self._kept(record, answer)
+        fresh = await self._engine.find(record.id)
+        entries = await self._entries(fresh)  # read after what is kept: what is gone from there is in here
+        mine = [one.num for one in kept if one.answer.repeats(answer) and one.num is not None]
+        try:
+            if self._settled(fresh, entries, answer, closed=closed(fresh)):
+                return Taken.ACCEPTED
+        except CallbackError:
+            await self._engine.withdraw(mine)
+            raise
+        if kept and kept[0].answer.repeats(answer):
+            return Taken.KEPT if waits else None
+        if mine:
+            return await self._come_second(record, answer)
+        since = before[-1].seq if before else 0
+        if any(_too_late(entry, answer) for entry in entries if entry.seq > since):
+            raise _closed(record, answer)
+        if answer.kind == HEARTBEAT:
+            return Taken.ACCEPTED
+        raise misfit(record.id, answer.key)
+
+    async def _come_second(self, record: RunRecord, answer: Answer) -> Taken | None:
+        """Another answer waits for a worker. Once that is taken up, the journal tells; else it is the first."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + KEPT_AFTER_S
+        while True:
+            kept = await self._kept(record, answer)
+            if not kept or kept[0].answer.repeats(answer):
+                return None
+            if loop.time() >= until_s:
+                await self._engine.withdraw(
+                    [one.num for one in kept if one.answer.repeats(answer) and one.num is not None]
+                )
+                raise _second(record, answer)
+            await self._engine.news.next(LOOK_S)
+
+    async def _watch(self, record: RunRecord, answer: Answer) -> bool:
+        """Whether the stored answer still waits for a worker, after a while; sooner where it need wait no longer."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + KEPT_AFTER_S
+        while any(one.answer.repeats(answer) for one in await self._stored(record, answer)):
+            state = state_of(await self._entries(record), answer.key)
+            if state is not None and state.ended is not None:
+                return False
+            if loop.time() >= until_s:
+                return True
+            await self._engine.news.next(LOOK_S)
+        return any(one.answer.repeats(answer) for one in await self._kept(record, answer))
+
+    async def _entries(self, record: RunRecord) -> list[Entry]:
+        """What the run's journal says, without what is void."""
+        engine = self._engine
+        entries = await engine.journal(record.num)
+        return list(revealed(engine.secret, record.num, record.uid, entries))
+
+    async def _kept(self, record: RunRecord, answer: Answer) -> list[_Kept]:
+        """What waits for a worker and is about the same callback, the first first."""
+        stored = await self._stored(record, answer)
+        entries = await self._entries(record)
+        held_back = [_kept(entry.payload, None) for entry in held(entries) if entry.key == answer.signal]
+        return [one for one in (*held_back, *stored) if one.answer.key == answer.key]
+
+    async def _stored(self, record: RunRecord, answer: Answer) -> list[_Kept]:
+        """The signals to the run that are of the same kind, the first first."""
+        stored = await self._engine.store.signals([record.num])
+        return [_kept(signal.payload, signal.num) for signal in stored if signal.name == answer.signal]
+
+    def _settled(self, record: RunRecord, entries: list[Entry], answer: Answer, *, closed: bool) -> bool:
+        """Whether this very answer has been accepted already; raises where it no longer can be."""
+        state = state_of(effective(entries), answer.key)
+        if state is None:
+            raise CallbackNotFound(
+                f"run {record.id} has no callback {answer.key!r}; nothing was changed. See the run's history for those "
+                "that it has"
+            )
+        if state.ended is not None:
+            if same(state.ended, answer):
+                return True
+            _refuse(record, state.ended, answer)
+        if closed or record.status in ENDS:
+            raise _closed(record, answer)
+        return False
+
+    def _needless(self, entries: list[Entry], answer: Answer) -> bool:
+        """Whether it is a heartbeat that changes nothing: none is asked for, or what is journalled covers it."""
+        if answer.kind != HEARTBEAT:
+            return False
+        state = state_of(effective(entries), answer.key)
+        pulse = None if state is None else state.pulse
+        return pulse is None or pulse.beat(self._engine.clock.now_ns()) is None
+
+    def _check_by_name(self, record: RunRecord, entries: list[Entry], answer: Answer) -> None:
+        """Check a value against the declared type where that type is loaded here."""
+        state = state_of(entries, answer.key)
+        if state is None or answer.kind != COMPLETED:
+            return
+        declared = _type_of(state, own=self._engine.serves(record))
+        if declared is None:
+            return
+        try:
+            self._engine.codec.decoder(declared)(bytes(answer.value))
+        except Exception as error:  # a user's model validates itself and may raise anything
+            raise misfit(record.id, answer.key, error) from error
+
+
+def _kept(payload: bytes | None, num: int | None) -> _Kept:
+    return _Kept(msgspec.json.decode(payload or b"", type=Answer), num)
+
+
+def _too_late(entry: Entry, answer: Answer) -> bool:
+    return entry.kind == EntryKind.NOTED and entry.label == TOO_LATE and entry.key == answer.key
+
+
+def _refuse(record: RunRecord, ended: Entry, answer: Answer) -> NoReturn:
+    if ended.kind == EntryKind.ANSWERED:
+        raise _second(record, answer)
+    raise _closed(record, answer)
+
+
+def _second(record: RunRecord, answer: Answer) -> CallbackAlreadyAnswered:
+    about = f"run {record.id}: callback {answer.key!r}"
+    if answer.kind == HEARTBEAT:
+        return CallbackAlreadyAnswered(f"{about} has its answer already; it needs no more heartbeats")
+    return CallbackAlreadyAnswered(f"{about} has another answer already; this one was not accepted")
+
+
+def _closed(record: RunRecord, answer: Answer) -> CallbackClosed:
+    what = "heartbeat" if answer.kind == HEARTBEAT else "answer"
+    return CallbackClosed(f"run {record.id}: callback {answer.key!r} was given up; the {what} was not accepted")
+
+
+def _type_of(state: CallbackState, *, own: bool) -> Any:
+    """The declared type where it is loaded here. What another program calls ``__main__`` is not what we call so."""
+    module, _, qualname = state.declared.type.partition(":")
+    if module == "__main__" and not own:
+        return None
+    found: Any = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return found if isinstance(found, type) else None

@@ -1,0 +1,147 @@
+"""The real clock and the real source of ids: the only places that read time and randomness."""
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Callable
+
+from durable_core.model.duration import NS
+from durable_core.ports import Clock, Store, Timer
+
+log = logging.getLogger("durable_core")
+
+LONGEST_S = 60.0
+"""A longer wait is set in parts, so that a step forward of the wall clock is followed within this time."""
+SLOWER = 100
+"""After a step back time goes on, slower by one part in so many, until the wall clock has caught up with it."""
+MUCH_NS = 60 * NS
+"""A store whose last time is so far ahead of this clock is worth a line of the log."""
+
+
+def steady_ns() -> int:
+    """Nanoseconds on a clock that never jumps; where there is one that goes on while the machine sleeps, on that."""
+    clock: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic_ns() if clock is None else time.clock_gettime_ns(clock)
+
+
+def wall_ns() -> int:
+    """What this machine's clock says, in nanoseconds since the epoch."""
+    return time.time_ns()
+
+
+class SystemClock:
+    """Wall time that never goes back and never stands still.
+
+    A step forward is followed at once. After a step back time goes on by a clock that never jumps, a hundredth slower,
+    until the wall clock has caught up with it; so spans stay spans, and times never decrease.
+
+    Args:
+        wall: nanoseconds since the epoch, which may step.
+        steady: nanoseconds from anywhere, which never do.
+    """
+
+    def __init__(self, *, wall: Callable[[], int] = wall_ns, steady: Callable[[], int] = steady_ns) -> None:
+        self._wall = wall
+        self._steady = steady
+        self._told_ns = 0
+        self._seen_ns = steady()
+        self.ahead_ns = 0
+        """How far the clock that this one follows is ahead of this machine's: the database's, where there is one."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the epoch."""
+        # The wall clock is read first: what comes between the two readings then makes us late, and not early for good.
+        wall_ns = self._wall() + self.ahead_ns
+        seen_ns = self._steady()
+        passed_ns = seen_ns - self._seen_ns
+        self._told_ns = max(wall_ns, self._told_ns + passed_ns - passed_ns // SLOWER)
+        self._seen_ns = seen_ns
+        return self._told_ns
+
+    def go_on_from(self, at_ns: int) -> None:
+        """Somebody has told this time: from here on it is past. The clock was set back between two processes, say."""
+        behind_ns = at_ns - self.now_ns()
+        if behind_ns > MUCH_NS:
+            log.warning(
+                "the clock is %.0f s behind the last time that this store knows; time goes on from there, a hundredth "
+                "slower until the clock has caught up. Set the clock of this machine, or of the database",
+                behind_ns / NS,
+            )
+        self._told_ns = max(self._told_ns, at_ns)
+
+    def call_at(self, at_ns: int, call: Callable[[], None]) -> Timer:
+        """Call ``call`` on the running loop at ``at_ns``; at once where that is past."""
+        return _LoopTimer(self, at_ns, call)
+
+
+def follow_store(clock: Clock, store: Store) -> None:
+    """Have all workers of one store tell the same time: that of the store. A clock of the user's own is left alone."""
+    if isinstance(clock, SystemClock):
+        clock.ahead_ns = store.ahead_ns()
+
+
+def go_on_from(clock: Clock, at_ns: int | None) -> None:
+    """See ``SystemClock.go_on_from``; a clock of the user's own is left alone."""
+    if at_ns is not None and isinstance(clock, SystemClock):
+        clock.go_on_from(at_ns)
+
+
+class _LoopTimer:
+    __slots__ = ("_at_ns", "_call", "_clock", "_handle", "_loop")
+
+    def __init__(self, clock: SystemClock, at_ns: int, call: Callable[[], None]) -> None:
+        self._clock = clock
+        self._at_ns = at_ns
+        self._call = call
+        self._loop = asyncio.get_running_loop()
+        self._handle = self._loop.call_later(self._left_s(), self._ring)
+
+    def _left_s(self) -> float:
+        return min(max((self._at_ns - self._clock.now_ns()) / NS, 0.0), LONGEST_S)
+
+    def _ring(self) -> None:
+        if self._clock.now_ns() < self._at_ns:
+            self._handle = self._loop.call_later(self._left_s(), self._ring)
+        else:
+            self._call()
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+
+UIDS = 256
+"""Identities drawn from the operating system at a time: a system call each would cost more than the rest of a start."""
+
+
+class SystemIds:
+    """Random identities from the operating system; jitter from a plain generator."""
+
+    def __init__(self) -> None:
+        self._random = random.Random()
+        self._stock = b""
+        self._used = 0
+        # A forked child must never hand out what its parent will.
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._stock = b""
+        self._used = 0
+
+    def uid(self) -> bytes:
+        """16 random bytes."""
+        begin = self._used
+        if begin >= len(self._stock):
+            self._stock = os.urandom(16 * UIDS)
+            begin = 0
+        self._used = begin + 16
+        return self._stock[begin : begin + 16]
+
+    def name(self) -> str:
+        """16 hex digits."""
+        return self.uid()[:8].hex()
+
+    def draw(self) -> float:
+        """Jitter needs no secrecy."""
+        return self._random.random()

@@ -1,0 +1,70 @@
+"""What is said when the engine refuses to go on with a run: what happened, to which run, and what to do."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from durable_core.errors import DurableError, Fault
+from durable_core.model.entry import Entry
+
+if TYPE_CHECKING:
+    from durable_core.replay.run import Run
+
+
+def internal(run: "Run", bug: Exception) -> Fault:
+    """The engine has a bug."""
+    return Fault(f"run {run.id}: internal error of the engine ({bug!r}); please report it, then retry the run")
+
+
+OURS = tuple(f"{Path(__file__).parents[2] / name}{os.sep}" for name in ("durable_core", "sagas"))
+"""Where our own code lies."""
+
+
+def of_ours(run: "Run", error: BaseException) -> Fault | None:
+    """The fault where ``error`` was raised by our own code and by no design: it must not look like a failure of a step.
+
+    None for what a step or the user's own code raised, and for our documented errors.
+    """
+    if (
+        not isinstance(error, Exception)
+        or isinstance(error, DurableError)
+        or type(error) is RuntimeError
+        or any(error is each for each in run.thrown)
+    ):
+        return None
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None or not traceback.tb_frame.f_code.co_filename.startswith(OURS):
+        return None
+    fault = Fault(
+        f"run {run.id}: an operation of the body raised {error!r} out of the engine itself. Look whether it was called "
+        "as it is meant to be, else report this; nothing is undone. Then retry the run"
+    )
+    fault.__cause__ = error
+    return fault
+
+
+def mistake(run: "Run", error: DurableError) -> Fault:
+    """The code gave an operation something that it cannot take: nothing was done, and nothing is undone."""
+    plain = str(error.args[0]).rpartition(" [")[0].removeprefix(f"run {run.id}: ").rstrip(".")
+    fault = Fault(f"run {run.id}: {plain}. Mend the code, then retry the run")
+    fault.__cause__ = error
+    return fault
+
+
+def bad_signal(run: "Run", entry: Entry, bug: Exception) -> Fault:
+    """The layer above could not take a signal up."""
+    return Fault(
+        f"run {run.id}: the signal {entry.key!r} could not be taken up ({bug!r}); please report it, then retry the run"
+    )
+
+
+def no_exception(run: "Run", raised: BaseException) -> Fault:
+    """What left the body: an engine's fault as it stands; a signal of the user's own is refused."""
+    if isinstance(raised, Fault):
+        return raised
+    return Fault(
+        f"run {run.id} of {run.definition.name}: the body raised {type(raised).__name__}, which is no Exception, "
+        "so it is taken neither for a result nor for a failure. Raise an Exception instead, then retry the run"
+    )

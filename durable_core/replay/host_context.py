@@ -1,0 +1,406 @@
+"""What a run offers to whoever writes operations for bodies: the primitives of which ``Context`` and sagas are made.
+
+Users of durable functions see ``durable_core.bodies``; nothing here touches the world by itself.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any, NoReturn, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from durable_core.errors import DefinitionError, DurableError, Fault, PayloadError
+from durable_core.model.duration import EPOCH, LONGEST_S, duration_ns, moment_of, seconds_of, shown, to_ns
+from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.keys import check_name
+from durable_core.model.record import StepRecord
+from durable_core.model.spec import StepSpec
+from durable_core.model.texts import is_text
+from durable_core.replay import faults
+from durable_core.replay.blocks import Branches, ScopeBlock, Shield
+from durable_core.replay.callbacks import AwaitCallback, AwaitFirst, PendingCallback, create
+from durable_core.replay.commands import Command
+from durable_core.replay.deadlines import Deadline
+from durable_core.replay.fibers import Fiber
+from durable_core.replay.run import Run
+from durable_core.replay.steps import Extra, PendingStep, Perform, Reattempt
+from durable_core.replay.waits import Park, Sleep
+
+R = TypeVar("R")
+
+
+class HostContext:
+    """The primitives of one run. All coroutines of the body share them; keys are those of the caller's scope."""
+
+    __slots__ = ("_run", "unheard")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.unheard: list[Any] = []
+        """For the layer above: what it was told amid a catching up for something that is not parked yet."""
+
+    # -- who and when ----------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._run.id
+
+    @property
+    def uid(self) -> bytes:
+        """16 random bytes, fixed when the run began."""
+        return self._run.uid
+
+    @property
+    def version(self) -> int:
+        """The version that the run is pinned to."""
+        return self._run.definition.version
+
+    @property
+    def word(self) -> str:
+        """What the body calls its operations' object, for messages: ``ctx``, ``s``."""
+        return self._run.definition.operations
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the body's part is over and only what it did is to be undone; see ``steps``."""
+        return self._run.abandoned
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether several things are being taken up, one after the other, before the body goes on."""
+        return self._run.catching_up
+
+    def marks(self) -> Sequence[str]:
+        """What an abandoned body has marked."""
+        return self._run.marks
+
+    @property
+    def replaying(self) -> bool:
+        """Whether what happens now has happened before."""
+        return bool(self._run.backlog)
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger that is silent while replaying."""
+        return _ReplayLog(self._run)
+
+    def now(self) -> datetime:
+        """The time of the last checkpoint, the same on every replay."""
+        return EPOCH + timedelta(microseconds=self._run.last_at_ns // 1000)
+
+    def random(self) -> float:
+        """A number in [0, 1), the same on every replay."""
+        return self._generator().random()
+
+    def uuid(self) -> UUID:
+        """A random UUID (version 4), the same on every replay."""
+        return UUID(int=self._generator().getrandbits(128), version=4)
+
+    def patched(self, name: str) -> bool:
+        """True for runs that begin, or first come here, with the changed code; False for those that passed before."""
+        run = self._run
+        self.caller()
+        if not _is_name(name) or not is_text(name):
+            self.mistake(DefinitionError(f"{self.word}.patched({shown(name)}): give the change a name that is a text"))
+        key = f"patched:{name}"
+        if key not in run.patches:
+            recorded = run.backlog[0] if run.backlog else None
+            if recorded is None or (recorded.kind == EntryKind.MARKED and recorded.key == key):
+                run.output(EntryKind.MARKED, key)
+                run.patches[key] = True
+            else:
+                run.patches[key] = False
+        return run.patches[key]
+
+    def _generator(self) -> Random:
+        fiber = self.caller()
+        if fiber.generator is None:
+            fiber.generator = Random(self._run.uid + fiber.scope.prefix.encode())
+        return fiber.generator
+
+    def caller(self) -> Fiber:
+        """The coroutine that is being driven.
+
+        Raises:
+            DefinitionError: none is: an operation was used outside of the body, perhaps in a step.
+        """
+        fiber = self._run.current
+        if fiber is None:
+            raise DefinitionError(
+                f"run {self._run.id}: an operation of the body was used outside of it, perhaps inside a step; "
+                "a step does its work itself and returns what the body needs"
+            )
+        return fiber
+
+    # -- steps and waits -------------------------------------------------------------------------------------------
+
+    def perform(
+        self,
+        spec: StepSpec,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        extra: Extra | None = None,
+        key: str | None = None,
+    ) -> Perform[Any]:
+        """Run a declared step. Its ``key`` is set once it has begun.
+
+        ``extra`` are keyword arguments that are passed to it and not journalled.
+        """
+        return Perform(spec, args, kwargs or {}, extra=extra, key=key)
+
+    def reattempt(self, key: str) -> Command[Any]:
+        """Attempt a given-up step again under its own key, with a fresh policy."""
+        return Reattempt(key)
+
+    def claim_key(self, name: str) -> str:
+        """The key of the next occurrence of ``name`` in the caller's scope."""
+        return self.caller().scope.key(name)
+
+    def sleep(self, span: timedelta | float) -> Command[None]:
+        """Wait for ``span`` (a timedelta, or seconds). Durable: the time is fixed in the journal."""
+        seconds = seconds_of(span, zero=True)
+        if seconds is None:
+            self.mistake(
+                DefinitionError(
+                    f"{self.word}.sleep({shown(span)}): give a timedelta or seconds, from 0 to 100 years; "
+                    f"{self.word}.sleep_until(...) waits for a time, and not at all for a past one"
+                )
+            )
+        return Sleep(self._run.last_at_ns + to_ns(seconds))
+
+    def sleep_until(self, when: datetime) -> Command[None]:
+        """Wait until ``when``, an aware datetime; at once where it is past."""
+        now_ns = self._run.last_at_ns
+        until_ns = moment_of(when)
+        if until_ns is None or until_ns - now_ns > to_ns(LONGEST_S):
+            self.mistake(
+                DefinitionError(
+                    f"{self.word}.sleep_until({shown(when)}): give a datetime with a time zone, at most 100 years ahead"
+                )
+            )
+        return Sleep(max(until_ns, now_ns))
+
+    def scope(self, name: str, *, block: bool = True) -> "ScopeBlock":
+        """Give the caller's next keys a prefix of their own, until ``leave``; ``block`` counts as nesting."""
+        caller = self.caller()
+        try:
+            return ScopeBlock(caller, check_name(name, what="a savepoint or child"), block=block)
+        except DefinitionError as error:
+            self.mistake(error)
+
+    def shield(self) -> "Shield":
+        """A ``with`` block that nothing closes, for what must be finished: the undoing of what was done."""
+        return Shield(self._run, self.caller())
+
+    def give_up(self, key: str) -> None:
+        """Leave out the attempt promised to the step at ``key``, if it has not begun: it ends as its last one did."""
+        step = self._run.steps.get(key)
+        if isinstance(step, PendingStep):
+            step.give_up(self._run)
+
+    def unended(self) -> Iterable[tuple[str, StepSpec]]:
+        """The steps that have begun and not ended, and those that wait for a further attempt."""
+        return [(step.key, step.spec) for step in self._run.unended()]
+
+    def nesting(self) -> int:
+        """How many groups and blocks the caller is within."""
+        fiber = self.caller()
+        return fiber.nesting + len(fiber.groups)
+
+    def callback(
+        self,
+        name: str,
+        type: type[R],
+        *,
+        timeout: timedelta | float | None = None,
+        heartbeat: timedelta | float | None = None,
+    ) -> PendingCallback[R]:
+        """A callback that somebody outside may answer; its ``token`` may be handed out by a later step.
+
+        The timeout runs from here. With ``heartbeat``, it also times out where neither an answer nor a heartbeat comes
+        within that span. See ``wait_for`` and ``wait_for_first``.
+        """
+        run, caller = self._run, self.caller()
+        try:
+            what = f"callback {check_name(name, what='a callback')!r}"
+            timeout_ns = duration_ns(timeout, what=f"{what}: timeout")
+            return create(
+                run,
+                caller,
+                name,
+                type,
+                due_at_ns=None if timeout_ns is None else run.last_at_ns + timeout_ns,
+                heartbeat_ns=duration_ns(heartbeat, what=f"{what}: heartbeat") or 0,
+            )
+        except (DefinitionError, PayloadError) as error:
+            self.mistake(error)
+
+    def wait_for(self, callback: PendingCallback[R]) -> Command[R]:
+        """Wait for a callback's answer; raises ``CallbackTimeout`` or ``CallbackFailed``."""
+        return AwaitCallback(callback)
+
+    def wait_for_first(self, callbacks: Sequence[PendingCallback[Any]]) -> Command[int]:
+        """Wait until one of ``callbacks`` is over; answers its place among them."""
+        return AwaitFirst(list(callbacks))
+
+    # -- structure -------------------------------------------------------------------------------------------------
+
+    def group(self) -> "Branches":
+        """An empty group of branches, to be entered with ``async with``."""
+        return Branches(self._run, self.caller())
+
+    # -- for the layer above ---------------------------------------------------------------------------------------
+
+    def mark(
+        self, key: str, payload: object = None, *, phase: str | None = None, due_at_ns: int | None = None
+    ) -> int | None:
+        """Note a fact in the journal; with ``phase`` also in the run's row, durable in the same commit.
+
+        Returns ``due_at_ns`` as the journal has it, so that a time is fixed when it is first computed.
+        """
+        run = self._run
+        entry, new = run.output(
+            EntryKind.MARKED, key, 0, phase or "", None if payload is None else msgspec.json.encode(payload), due_at_ns
+        )
+        if phase is not None:
+            run.phase = phase
+            if new:
+                run.save(owner=run.shell.worker, wake_at_ns=None)
+        return entry.due_at_ns
+
+    def settle(self, key: str, *, happened: bool, result: bytes | None = None) -> None:
+        """Settle the unknown outcome of the step at ``key``; ``result`` is its JSON where it happened."""
+        entry, _ = self._run.output(
+            EntryKind.SETTLED, key, 0, "happened" if happened else "did_not_happen", result if happened else None
+        )
+        self._run.steps[key].apply(entry)
+
+    def deadline(self, key: str, due_at_ns: int, call: Callable[[], None]) -> Deadline:
+        """Have ``call`` made once ``due_at_ns`` has passed, at its place in the journal and before any further step.
+
+        The journal must hold that time: see ``mark``. ``Deadline.void`` takes it back.
+        """
+        run = self._run
+        found = run.waits[key] = Deadline(run, key, self.caller(), due_at_ns, call)
+        run.unarmed += (found,)
+        return found
+
+    def due_in(self, span_ns: int) -> int:
+        """The time so long after now, for an entry that is new; on replay the recorded one counts.
+
+        Not after the last checkpoint: a process may have died right behind that, and hours have passed.
+        """
+        return self._run.shell.now_ns() + span_ns
+
+    def park(self, key: str, reason: str, steps: Sequence[str] = ()) -> Command[Any]:
+        """Wait for a person; the answer is what ``unpark`` was given for ``key``.
+
+        Args:
+            key: what is stuck; one fiber may be parked under a key.
+            reason: for a person: what happened and which verbs mend it.
+            steps: the keys of the steps concerned.
+        """
+        return Park(key, reason, tuple(steps))
+
+    def parked(self) -> dict[str, tuple[str, ...]]:
+        """What is parked: the steps concerned, by the key given to ``park``."""
+        return {key: parked.steps for key, parked in self._run.parked.items()}
+
+    def unpark(self, key: str, value: object) -> None:
+        """Let the body parked under ``key`` go on with ``value``; called from a signal's handler."""
+        self._run.parked[key].unpark(self._run, value)
+
+    def on_signal(self, handler: Callable[[Entry], None]) -> None:
+        """Have ``handler`` called for each signal, at its place in the journal."""
+        self._run.on_signal = handler
+
+    def steps(self) -> dict[str, StepRecord]:
+        """The run's steps so far by key, in the order in which they first started."""
+        return self._run.steps  # type: ignore[return-value]  # the values are read-only to the caller
+
+    def error_of(self, key: str) -> BaseException | None:
+        """What ended the step at ``key``, rebuilt; None where it did not fail."""
+        run = self._run
+        error = run.steps[key].stored_error()
+        if error is not None:
+            run.thrown.append(error)
+        return error
+
+    def set_status(self, detail: bytes) -> None:
+        """Publish JSON in the run's row; durable with the next commit."""
+        run = self._run
+        run.detail = detail
+        if not run.backlog and not run.dead:
+            run.save(owner=run.shell.worker, wake_at_ns=None)
+
+    def refuse(self, fault: Fault) -> NoReturn:
+        """Stop this run with ``fault``, whatever the body makes of what is raised here."""
+        self.blame(fault)
+        raise fault
+
+    def mistake(self, error: DurableError) -> NoReturn:
+        """Stop this run: the code gave an operation something that it cannot take. Nothing is undone."""
+        self.refuse(faults.mistake(self._run, error))
+
+    def blame(self, fault: Fault) -> None:
+        """Have the run parked with ``fault`` before its next operation, where nothing can be raised."""
+        if self._run.fault is None and not self._run.dead:
+            self._run.fault = fault
+
+    def refuse_own(self, error: BaseException) -> None:
+        """Stop this run where ``error`` came out of our own code: before anything is undone because of it."""
+        fault = faults.of_ours(self._run, error)
+        if fault is not None:
+            self.refuse(fault)
+
+    def spec_of(self, key: str) -> StepSpec | None:
+        """What the step at ``key`` was run with in this process; None where the code has not asked for it yet."""
+        step = self._run.steps.get(key)
+        return None if step is None else step.spec
+
+    def binding_of(self, key: str) -> StepSpec | None:
+        """What the code loaded here runs the step at ``key`` with, where the body is abandoned and so runs nothing."""
+        return self._run.bindings.get(key)
+
+    def under_way(self) -> Iterable[StepSpec]:
+        """What has begun and not ended."""
+        return (step.spec for step in self._run.unended())
+
+
+def _is_name(given: object) -> bool:
+    """Whether the code gave a text that names something."""
+    return isinstance(given, str) and given != ""
+
+
+class _ReplayLog(logging.LoggerAdapter[logging.Logger]):
+    def __init__(self, run: Run) -> None:
+        super().__init__(logging.getLogger(f"durable_core.run.{run.definition.name}"), {"run_id": run.id})
+        self._run = run
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the standard library's name
+        return not self._run.backlog and super().isEnabledFor(level)
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log, or keep it until the run's start is durable: a start whose id is taken has never been."""
+        unsaid = self._run.unsaid
+        stacklevel = kwargs.pop("stacklevel", 1) + 1  # this frame is not the caller
+        if unsaid is None:
+            super().log(level, msg, *args, stacklevel=stacklevel, **kwargs)
+        elif self.isEnabledFor(level):
+            told, kept = self.process(msg, kwargs)
+            file, line, function, stack = self.logger.findCaller(bool(kept.get("stack_info")), stacklevel)
+            error = kept.get("exc_info")
+            raised = sys.exc_info() if error is True else error
+            if isinstance(raised, BaseException):
+                raised = (type(raised), raised, raised.__traceback__)
+            unsaid.append(
+                self.logger.makeRecord(
+                    self.logger.name, level, file, line, told, args, raised or None, function, kept.get("extra"), stack
+                )
+            )

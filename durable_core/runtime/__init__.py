@@ -1,1 +1,0 @@
-"""The shell around the model: drives bodies, runs attempts, commits in groups."""

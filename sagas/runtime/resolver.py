@@ -1,0 +1,143 @@
+"""Settles unknown outcomes: by the step's probe, by a compensation that admits ``Unknown``, or by a person.
+
+Invariant: nothing is undone, and the body does not go on, while it is not known whether a step happened.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from durable_core import HostContext, OutcomeUnknown, PayloadError, StepSpec, StepStatus
+from sagas.model.definition import Step
+from sagas.model.plan import in_doubt, probe_key
+from sagas.runtime.binding import Bound, ProbeAnswer
+from sagas.runtime.operator import OperatorAction, ask, told
+
+if TYPE_CHECKING:
+    from sagas.runtime.undo import Undo
+
+
+class OutcomeResolver:
+    """The unknown outcomes of one saga."""
+
+    __slots__ = ("_ctx", "_undo")
+
+    def __init__(self, ctx: HostContext, undo: "Undo") -> None:
+        self._ctx = ctx
+        self._undo = undo
+
+    async def settle_all(self, prefix: str) -> None:
+        """Settle what nobody knows under ``prefix``, before anything is undone."""
+        for key in in_doubt(self._ctx.steps(), prefix, skipped=self._undo.skipped):
+            bound = self._undo.bound(key)
+            if bound is not None and not bound.declared.effect:
+                self._ctx.settle(key, happened=False)  # declared to have nothing to undo
+                continue
+            try:
+                await self.settle(key, None)
+            except Exception as error:  # noqa: BLE001 - it did not happen: nothing to undo, and that is all we ask
+                self._ctx.refuse_own(error)
+                self._ctx.log.debug("step %s did not happen: %s", key, error)
+
+    async def settle(self, key: str, error: BaseException | None) -> Any:
+        """Find out whether the step at ``key`` happened.
+
+        Returns its result where it did; raises its exception where it did not, or was undone.
+        """
+        bound = self._undo.bound(key)
+        if error is None:
+            error = self._ctx.error_of(key) or RuntimeError(f"step {key} was cut short")
+        if bound is not None and bound.probe is not None:
+            return await self._ask_probe(key, bound, bound.probe, error)
+        if bound is not None and isinstance(bound.declared, Step) and bound.declared.admits_unknown:
+            await self._undo.these([key])
+            raise error
+        name = bound.declared.name if bound is not None else key
+        return await self._ask_person(
+            key,
+            f"step {key!r} ended with an unknown outcome ({told(error)}): it may or may not have happened. Find out, "
+            f"then run `sagas resolve {self._ctx.id} {key} --happened` or `--did-not-happen`. To have it settled "
+            f"without a person, declare `@{name}.probe`, or a compensation whose first parameter admits Unknown",
+            error,
+        )
+
+    async def _ask_probe(self, key: str, bound: Bound, probe: StepSpec, error: BaseException) -> Any:
+        while True:
+            try:
+                answer = await self._probe(key, bound, probe)
+            except Exception as failed:  # noqa: BLE001 - the border of the user's probe
+                if isinstance(bound.declared, Step) and bound.declared.admits_unknown:
+                    await self._undo.these([key])
+                    raise error from None
+                verdict = await ask(
+                    self._ctx,
+                    key,
+                    f"step {key!r} ended with an unknown outcome ({told(error)}), and its probe was given up "
+                    f"({told(failed)}). Mend the probe and run `sagas retry {self._ctx.id}`, or find out yourself and "
+                    f"run `sagas resolve {self._ctx.id} {key} --happened` or `--did-not-happen`",
+                    (key,),
+                )
+                if verdict.happened is not None and self._misfit(key, verdict) is None:
+                    return self._resolve(key, verdict, error)
+            else:
+                return self._settled(key, happened=answer.happened, result=bytes(answer.value), error=error)
+
+    async def _probe(self, key: str, bound: Bound, probe: StepSpec) -> ProbeAnswer:
+        """Ask the probe; one that has answered is not asked again, one that was given up is asked under its own key."""
+        mine = probe_key(key)
+        before = self._ctx.steps().get(mine)
+        if before is not None and self._ctx.spec_of(mine) is not None:
+            if before.status is StepStatus.SUCCEEDED:
+                answered: ProbeAnswer = probe.shape.decode_result(before.result or b"null", what=f"step {mine!r}")
+                return answered
+            answer: ProbeAnswer = await self._ctx.reattempt(mine)
+            return answer
+        args, kwargs = self._undo.arguments(key, bound)
+        first: ProbeAnswer = await self._ctx.perform(probe, args, kwargs, extra=bound.probe_extra, key=mine)
+        return first
+
+    async def _ask_person(self, key: str, reason: str, error: BaseException) -> Any:
+        misfit = ""
+        while True:
+            verdict = await ask(self._ctx, key, misfit + reason, (key,))
+            misfit = ""
+            if verdict.happened is not None:
+                refused = self._misfit(key, verdict)
+                if refused is None:
+                    return self._resolve(key, verdict, error)
+                misfit = f"the result given to resolve was not taken ({refused}). "
+                continue
+            if self._ctx.spec_of(key) is None:
+                continue  # an abandoned body's step is not attempted again
+            # `retry`: attempt the step again, under its own key, so a participant that keeps it answers once.
+            try:
+                return await self._ctx.reattempt(key)
+            except OutcomeUnknown as unknown:
+                error = unknown.__cause__ or error
+
+    def _misfit(self, key: str, verdict: OperatorAction) -> PayloadError | None:
+        """Why the result that a person gave is not one of the step's type."""
+        shape = self._undo.shape(key)
+        if not verdict.happened or shape is None:
+            return None
+        try:
+            what = f"saga {self._ctx.id}, step {key!r}: the result given to resolve"
+            shape.decode_result(_result(verdict), what=what)
+        except PayloadError as misfit:
+            return misfit
+        return None
+
+    def _resolve(self, key: str, verdict: OperatorAction, error: BaseException) -> Any:
+        self._undo.resolved = True
+        return self._settled(key, happened=bool(verdict.happened), result=_result(verdict), error=error)
+
+    def _settled(self, key: str, *, happened: bool, result: bytes, error: BaseException) -> Any:
+        self._ctx.settle(key, happened=happened, result=result)
+        if not happened:
+            raise error
+        shape = self._undo.shape(key)
+        if shape is None:
+            return None
+        return shape.decode_result(result, what=f"saga {self._ctx.id}, step {key!r}: the settled result")
+
+
+def _result(verdict: OperatorAction) -> bytes:
+    return bytes(verdict.result)
