@@ -274,12 +274,19 @@ class StepLogs(logging.Filter):
         return True
 
 
-def flush(within_s: float = 3.0) -> None:
-    """Send what steps' own instrumentation has left waiting, in a program that goes on; gives up after ``within_s``."""
+def flush(within_s: float = 3.0) -> bool:
+    """Send what steps' own instrumentation has left waiting, in a program that goes on; gives up after ``within_s``.
+
+    Returns:
+        Whether it was done in time. What a collector has refused by then is lost all the same.
+    """
     for each in _configured:
         sending = threading.Thread(target=each.provider.force_flush, name="last-spans", daemon=True)
         sending.start()
         sending.join(within_s)
+        if sending.is_alive():
+            return False
+    return True
 
 
 def finish() -> None:

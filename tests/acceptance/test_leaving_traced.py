@@ -154,6 +154,35 @@ def test_a_collector_that_hangs_does_not_hold_the_process(how: str):
             assert [span.name for span in found.spans] == ["inside"]
 
 
+FLUSHED = """
+import os, sys
+from opentelemetry import trace
+from sagas import tracing
+
+tracing.configure(sys.argv[1])
+with trace.get_tracer("mine").start_as_current_span("inside"):
+    pass
+print(tracing.flush(float(sys.argv[2])), flush=True)
+os._exit(0)  # as if it were killed
+"""
+
+
+@pytest.mark.parametrize(("how", "within_s", "told"), [("takes", "60", "True\n"), ("hangs", "0.1", "False\n")])
+def test_a_flush_tells_whether_it_was_done_in_time(how: str, within_s: str, told: str):
+    """What is sent by then outlives a process that is killed next; a collector that does not answer is given up."""
+    with collector() as found:
+        if how == "hangs":
+            found.hold.clear()
+        hour = {"OTEL_BSP_SCHEDULE_DELAY": "3600000", "OTEL_EXPORTER_OTLP_TIMEOUT": "3600"}
+        try:
+            ran = python(FLUSHED, found.url, within_s, **hour)
+            arrived = [span.name for span in found.spans]
+        finally:
+            found.hold.set()
+        assert (ran.returncode, ran.stdout) == (0, told), ran.stderr
+        assert arrived == (["inside"] if how == "takes" else [])
+
+
 # -- configure, again --------------------------------------------------------------------------------------------------
 
 AGAIN = """
