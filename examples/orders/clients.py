@@ -42,7 +42,7 @@ class ParticipantClient:
 
     async def call(self, operation: str, key: str, **body: object) -> dict[str, Any]:
         """Ask for ``operation`` under ``key``; returns the JSON of the answer."""
-        with calling(operation) as headers:
+        async with calling(operation) as headers:
             response = await self.http.post(f"/{operation}", json=body, headers={"Idempotency-Key": key, **headers})
             answered(response)
         if response.status_code in REFUSED:

@@ -5,9 +5,11 @@ Sent where ``OTEL_EXPORTER_OTLP_ENDPOINT`` says. By hand, to show all there is t
 """
 
 import asyncio
+import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -18,6 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sagas import Orchestrator, tracing
 
 NO_ANSWER = 500
+log = logging.getLogger(__name__)
+_too_slow = threading.Event()
+"""Set once a call has waited too long for the collector."""
 
 
 def begin(service: str) -> None:
@@ -27,14 +32,28 @@ def begin(service: str) -> None:
         tracing.configure(service_name=service)
 
 
-@contextmanager
-def calling(operation: str) -> Iterator[dict[str, str]]:
-    """A call to a service: yields the headers that carry the trace to it."""
+@asynccontextmanager
+async def calling(operation: str) -> AsyncGenerator[dict[str, str]]:
+    """A call to a service: yields the headers that carry the trace to it.
+
+    Its span has been sent when the block is left, so before the journal has the outcome of the step that makes it:
+    kill -9 takes the spans of calls under way, and no others.
+    """
     tracer = trace.get_tracer("examples.orders.shop")
-    with tracer.start_as_current_span(f"POST /{operation}", kind=trace.SpanKind.CLIENT):
-        headers: dict[str, str] = {}
-        propagate.inject(headers)
-        yield headers
+    try:
+        with tracer.start_as_current_span(f"POST /{operation}", kind=trace.SpanKind.CLIENT):
+            headers: dict[str, str] = {}
+            propagate.inject(headers)
+            yield headers
+    finally:
+        await _sent()
+
+
+async def _sent() -> None:
+    """Have the spans that have ended sent; a collector that once takes too long is not waited for any more."""
+    if not _too_slow.is_set() and not await asyncio.to_thread(tracing.flush):
+        _too_slow.set()
+        log.warning("the collector does not take spans in time; the calls do not wait for it any more")
 
 
 def answered(response: httpx.Response) -> None:

@@ -10,11 +10,16 @@ import pytest
 from examples.orders.launcher import ROOT
 from tests.real_jaeger.relay import relay
 from tests.real_jaeger.server import Jaeger, Span
-from tests.real_jaeger.told import in_lines, warned
+from tests.real_jaeger.told import in_lines, roots, warned
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-KILLED = {"order-4", "order-5", "order-9"}
-"""Scenes whose worker is killed: it takes the call that was under way with it (docs/how-to/traces.md)."""
+CUT_CALLS = {"order-4": ["POST /charge"], "order-5": ["POST /refund"]}
+"""The call under way when its worker was killed, by order: its answer is held back so that there is one.
+
+The ninth order's worker is killed while the order waits: with no call under way.
+"""
+SERVICES, SHOP = "examples.orders.participants", "examples.orders.shop"
+ANSWER = "http.response.status_code"
 
 
 @pytest.fixture(scope="session")
@@ -35,28 +40,46 @@ def orders(both: dict[int, Jaeger], tmp_path_factory: pytest.TempPathFactory) ->
     return {file.stem: json.loads(file.read_text())["data"][0]["traceID"] for file in (kept / "traces").iterdir()}
 
 
-def lost(id: str, spans: list[Span]) -> set[str]:
-    """The spans below a call that its process had not sent when it was killed."""
+def below(parent: Span, spans: list[Span]) -> list[Span]:
+    """The spans that have this one as their parent."""
+    return [span for span in spans if span.parent_id == parent.id]
+
+
+def alone(spans: list[Span]) -> list[Span]:
+    """What services did for calls that are not in the trace."""
     known = {span.id for span in spans}
-    return {
-        span.id
-        for span in spans
-        if id in KILLED and span.scope == "examples.orders.participants" and span.parent_id not in known
-    }
+    return [span for span in spans if span.scope == SERVICES and span.parent_id not in known]
 
 
 def test_every_order_is_one_whole_trace(shown: Jaeger, orders: dict[str, str]):
-    """No span of any order has a warning or lacks its parent, but the answer to a call that died with its worker."""
+    """No span of any order has a warning or lacks its parent, but the service's part of the call that a kill cut."""
     assert len(orders) == 10
     for id, trace_id in orders.items():
         spans = shown.trace(trace_id)
-        orphans = lost(id, spans)
-        assert len(orphans) <= 1
-        rest = [span for span in spans if span.id not in orphans]
+        orphans = alone(spans)
+        assert [span.name for span in orphans] == CUT_CALLS.get(id, []), id
+        rest = [span for span in spans if span not in orphans]
         assert not warned(id, rest), in_lines(warned(id, rest))
-        known = {span.id for span in spans}
-        assert [span.name for span in rest if span.parent_id not in known] == ["saga place-order"], id
+        assert roots(rest) == ["saga place-order"], id
         assert {"shop", "inventory"} <= {span.service for span in spans}, id
+
+
+def test_every_attempt_holds_its_call(shown: Jaeger, orders: dict[str, str]):
+    """Below each attempt that has an end is its call, and below a call that was answered what the service did.
+
+    An attempt without an end was cut by a kill: its call was never sent, and what the service did lies in its time.
+    """
+    for id, trace_id in orders.items():
+        spans = shown.trace(trace_id)
+        attempts = [span for span in spans if "saga.step.attempt" in span.tags]
+        cut = [attempt for attempt in attempts if attempt.tags["saga.step.outcome"] == "cut"]
+        for attempt in attempts:
+            calls = below(attempt, spans)
+            assert [call.scope for call in calls] == ([] if attempt in cut else [SHOP]), (id, attempt.name)
+            served = [one.scope for call in calls if ANSWER in call.tags for one in below(call, spans)]
+            assert served == [SERVICES for call in calls if ANSWER in call.tags], (id, attempt.name)
+        for attempt, orphan in zip(cut, alone(spans), strict=True):
+            assert attempt.start_us <= orphan.start_us <= attempt.start_us + attempt.duration_us, (id, attempt.name)
 
 
 def test_an_order_is_found_by_its_id(shown: Jaeger, orders: dict[str, str]):
