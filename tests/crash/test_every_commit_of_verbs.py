@@ -14,19 +14,15 @@ import attrs
 import pytest
 
 from durable_core.stores.memory import MemoryData, MemoryStore
-from sagas import Entry, Orchestrator, Saga, SagaHandle, SagaInfo, pivot, saga
+from sagas import Entry, Orchestrator, SagaHandle, SagaInfo
 from sagas.testing import ManualClock
 from tests.crash.fleet import check_journal
 from tests.crash.mortal import Side
 from tests.crash.successors import Successors
+from tests.crash.told_sagas import SAGAS, careful, order, plain_order
 from tests.postgres_server import Server
 from tests.sagas_for_tests import end_of, reaches, until
-from tests.watching import Call, Watch, act, bell, rung
-
-first, second = act("first"), act("second", undo="blind")
-once = act("once", at_most_once=True)
-plain = act("plain")
-sell = act("sell", at=pivot)
+from tests.watching import Call, Watch, rung
 
 DEADLINE = ("signalled", "deadline")
 MOST_CUTS = 2
@@ -34,33 +30,6 @@ MOST_CUTS = 2
 AGAIN = 2
 
 ENDS = ("completed", "compensated", "resolved", "killed", "stuck")
-
-
-@saga("order", version=1)
-async def order(s: Saga) -> str:
-    await s.run(first)
-    await s.run(second)
-    await s.run(sell)
-    return "done"
-
-
-@saga("plain-order", version=1)
-async def plain_order(s: Saga) -> str:
-    await s.run(first)
-    await s.run(plain)
-    await s.run(sell)
-    return "done"
-
-
-@saga("careful", version=1)
-async def careful(s: Saga) -> str:
-    await s.run(first)
-    await s.run(once)
-    await s.run(sell)
-    return "done"
-
-
-SAGAS = (order, plain_order, careful, bell)
 
 
 # -- one play --------------------------------------------------------------------------------------------------------
