@@ -112,8 +112,7 @@ class Operators(Observer):
     def _step_shape(self, record: RunRecord, key: str) -> CallShape | None:
         """How the step at ``key`` is stored, where the saga is known here."""
         definition = self._registered.get((record.name, record.version))
-        bound = None if definition is None else self._binder.named(name_of(key), definition)
-        return None if bound is None else bound.spec.shape
+        return None if definition is None else self._binder.step_shape(name_of(key), definition)
 
     async def kill(self, id: str, *, actor: str = "", note: str = "") -> None:
         """End it here and now and undo nothing; what is in flight is kept as evidence only. Durable on return."""
@@ -181,32 +180,44 @@ class Operators(Observer):
             )
         if child:
             verdict.step = f"{child}/{verdict.step}"
-        while not await self._judged(record.id, verb, verdict):
-            pass  # the saga moved on while it was judged: look again
+        while not await self._judged(record, verb, verdict):
+            record = await self._find(record.id)  # the saga moved on while it was judged: look again
 
-    async def _judged(self, id: str, verb: str, verdict: OperatorAction) -> bool:
-        """Signal the saga where the verb makes sense as it stands now; False where it has moved on meanwhile."""
+    async def _judged(self, found: RunRecord, verb: str, verdict: OperatorAction) -> bool:
+        """Signal the saga where the verb makes sense as it stands now; False where it has moved on meanwhile.
+
+        The signals are read before the row and the journal, and again after them: where none was taken up in between,
+        each verb that was accepted is either still waiting or in both.
+        """
         await self.engine.flushed()
-        record = await self._find(id)
+        waiting = await self._waiting(found)
+        record = await self._find(found.id)
         entries = await self.engine.journal(record.num)
-        match await self._judgement(record, entries, verb, verdict):
+        if record.num != found.num or await self._waiting(found) != waiting:
+            return False
+        match await self._judgement(record, entries, waiting, verb, verdict):
             case Repeat():
                 return True
             case Refuse(why=why, past_pivot=True):
-                raise SagaPastPivot(why, run_id=id, status=record.status)
+                raise SagaPastPivot(why, run_id=record.id, status=record.status)
             case Refuse(why=why):
-                raise WrongState(why, run_id=id, status=record.status)
+                raise WrongState(why, run_id=record.id, status=record.status)
             case Accept():
                 if verdict.happened and verdict.step is not None:
                     self._check_result(record, verdict.step, bytes(verdict.result))
                 label, since = _reopening(verb, entries)
                 undoing = record.phase.startswith("compensating") and record.ended_at_ns is None
-                if verb == "rollback" and undoing and await self._told_last(record) != "kill":
+                if verb == "rollback" and undoing and _told_last(waiting) != "kill":
                     verb, label = "retry", ""  # it is being undone already: go on with that
                 return await self.engine.signal(record, verb, msgspec.json.encode(verdict), label=label, since=since)
 
+    async def _waiting(self, record: RunRecord) -> dict[int, OperatorAction]:
+        """The verbs that no worker has taken up yet, by the signal's number, in order."""
+        named = {each: each.name.partition(" ")[0] for each in await self.engine.store.signals([record.num])}
+        return {each.num: verdict_named(name, each.payload) for each, name in named.items() if name in VERBS}
+
     async def _judgement(
-        self, record: RunRecord, entries: list[JournalEntry], verb: str, verdict: OperatorAction
+        self, record: RunRecord, entries: list[JournalEntry], waiting: dict[int, OperatorAction], verb: str, verdict: OperatorAction
     ) -> Accept | Repeat | Refuse:
         """Whether the verb makes sense for the saga as it stands, and as it will with what waits for it."""
         info = self._whole(record, entries)
@@ -216,37 +227,36 @@ class Operators(Observer):
         signalled = going and bool(parked(entries))
         if signalled:  # the journal tells: until a worker has taken a verb up it is stuck on what it was
             info = attrs.evolve(info, status=SagaStatus.STUCK)
-        phase = record.phase
-        told = TOLD_LAST.get(await self._told_last(record) or "")
+        told = TOLD_LAST.get(_told_last(waiting) or "")
         if told is not None:
             info, signalled = attrs.evolve(info, status=told), False
-        found = judge(verb, info, phase, verdict.step)
-        doubtful = isinstance(found, Accept) if signalled else isinstance(found, Refuse) and not found.past_pivot
-        if doubtful and await self._is_repeated(record, entries, verb, verdict):
-            return Repeat()
-        return found
+        match judge(verb, info, record.phase, verdict.step):
+            case Accept() as found:
+                # A cancel shows in no status before what is in flight has ended.
+                doubtful = signalled or (verb == "cancel" and going)
+            case Refuse(past_pivot=past_pivot) as found:
+                doubtful = not signalled and not past_pivot
+            case Repeat():
+                return Repeat()
+        return Repeat() if doubtful and _is_repeated(entries, waiting, verb, verdict) else found
 
-    async def _told_last(self, record: RunRecord) -> str | None:
-        """Which verb waits to be taken up that says, by itself, how the saga will stand: ``kill`` or ``rollback``."""
-        names = [signal.name.partition(" ")[0] for signal in await self.engine.store.signals([record.num])]
-        return next((name for name in reversed(names) if name in TOLD_LAST), None)
 
-    async def _is_repeated(
-        self, record: RunRecord, entries: list[JournalEntry], verb: str, verdict: OperatorAction
-    ) -> bool:
-        """Whether the last that anybody asked for is just this: then it has been done, whoever asks again."""
-        given = [verdict_of(entry) for entry in entries if entry.kind == EntryKind.SIGNALLED and entry.key in VERBS]
-        for signal in await self.engine.store.signals([record.num]):
-            name = signal.name.partition(" ")[0]
-            if name in VERBS:
-                given.append(verdict_named(name, signal.payload))
-        last = given[-1] if given else None
-        return last is not None and (last.verb, last.step, last.happened, bytes(last.result)) == (
-            verb,
-            verdict.step,
-            verdict.happened,
-            bytes(verdict.result),
-        )
+def _told_last(waiting: dict[int, OperatorAction]) -> str | None:
+    """Which verb waits to be taken up that says, by itself, how the saga will stand: ``kill`` or ``rollback``."""
+    return next((each.verb for each in reversed(waiting.values()) if each.verb in TOLD_LAST), None)
+
+
+def _is_repeated(entries: list[JournalEntry], waiting: dict[int, OperatorAction], verb: str, verdict: OperatorAction) -> bool:
+    """Whether the last that anybody asked for is just this: then it has been done, whoever asks again."""
+    given = [verdict_of(entry) for entry in entries if entry.kind == EntryKind.SIGNALLED and entry.key in VERBS]
+    given += waiting.values()
+    last = given[-1] if given else None
+    return last is not None and (last.verb, last.step, last.happened, bytes(last.result)) == (
+        verb,
+        verdict.step,
+        verdict.happened,
+        bytes(verdict.result),
+    )
 
 
 def _reopening(verb: str, entries: list[JournalEntry]) -> Reopening:

@@ -90,10 +90,22 @@ class Binder:
 
     def named(self, name: str, definition: SagaDef[..., Any]) -> Bound | None:
         """The one step of that name that the saga's body names or has run here; None where there is not one."""
+        declared = self._declared(name, definition)
+        return None if declared is None else self.bind(declared)
+
+    def step_shape(self, name: str, definition: SagaDef[..., Any]) -> CallShape | None:
+        """How that step is stored, also where its resources are not given: this process need not be a worker."""
+        declared = self._declared(name, definition)
+        return None if declared is None else self._step_shape(declared)
+
+    def _step_shape(self, declared: Declared[..., Any]) -> CallShape:
+        return CallShape.of(declared.fn, self._codec, exclude=declared.resources)
+
+    def _declared(self, name: str, definition: SagaDef[..., Any]) -> Declared[..., Any] | None:
         used = (use.what for use in self.scan(definition).uses)
         found = {what for what in used if isinstance(what, Declared) and what.name == name}
         found |= {declared for declared in self.known_in(definition) if declared.name == name}
-        return self.bind(found.pop()) if len(found) == 1 else None
+        return found.pop() if len(found) == 1 else None
 
     def shape_of(self, definition: SagaDef[..., Any]) -> CallShape:
         """How the arguments and the result of a saga are stored."""
@@ -107,7 +119,7 @@ class Binder:
 
     def _bind(self, declared: Declared[..., Any]) -> Bound:
         self._check(declared)
-        shape = CallShape.of(declared.fn, self._codec, exclude=declared.resources)
+        shape = self._step_shape(declared)
         forever = isinstance(declared, Retriable)
         spec = StepSpec(
             name=declared.name,

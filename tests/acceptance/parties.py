@@ -217,10 +217,11 @@ class Place:
     data: MemoryData | None
 
     def orchestrator(
-        self, *sagas: SagaDef[..., Any], world: World, resources: Sequence[object] = (), **options: Any
+        self, *sagas: SagaDef[..., Any], world: World | None, resources: Sequence[object] = (), **options: Any
     ) -> Orchestrator:
-        """A new process on these sagas."""
-        made = Orchestrator(self.url, sagas=sagas, resources=[world, *resources], **{"grace": 2, **options})
+        """A new process on these sagas; it knows no parties where ``world`` is None."""
+        known = [*([] if world is None else [world]), *resources]
+        made = Orchestrator(self.url, sagas=sagas, resources=known, **{"grace": 2, **options})
         if self.data is not None:
             made.engine.store = MemoryStore(self.data)
         return made

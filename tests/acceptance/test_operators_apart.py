@@ -1,14 +1,17 @@
 """Verbs given where no worker runs, given again, and given where they come to nothing: told, and never lost."""
 
 import asyncio
+import contextlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
 
+from durable_core import JournalEntry
 from durable_core.ports import Batch
 from sagas import PayloadError, Retry, Saga, SagaStuck, WrongState, pivot, resource, retriable, saga, step
 from tests.acceptance.parties import Place, World, entered, play
-from tests.sagas_for_tests import BodyFailed, end_of, reaches
+from tests.sagas_for_tests import BodyFailed, end_of, journalled, reaches
 
 ONCE = Retry(attempts=1)
 
@@ -40,6 +43,20 @@ async def doubt() -> int:
 
 @doubt.compensate
 async def undo_doubt(_: int) -> None: ...
+
+
+@step
+async def lose(*, world: World = resource()) -> int:
+    raise TimeoutError
+
+
+@lose.compensate
+async def undo_lose(_: int) -> None: ...
+
+
+@saga("lost-in", version=1)
+async def lost_in(s: Saga) -> int:
+    return await s.run(lose)
 
 
 @step
@@ -142,6 +159,76 @@ def test_a_verb_that_has_been_done_may_be_repeated(place: Place):
                 await running.retry("one")
 
     asyncio.run(main())
+
+
+def test_a_verb_that_is_taken_up_while_the_next_is_judged_is_not_missed(place: Place):
+    """A worker takes the kill up between two looks of the process that judges the rollback: it is not refused."""
+
+    async def main() -> None:
+        world = World()
+        async with place.orchestrator(held_up, world=world, worker=False) as desk:
+            handle = await desk.start(held_up, id="o")
+            await desk.kill("o")
+            load, workers = desk.engine.store.load, [place.orchestrator(held_up, world=world)]
+
+            async def late(nums: Sequence[int]) -> dict[int, list[JournalEntry]]:
+                """The journal, read once a worker has come and has taken up what waits."""
+                while workers:
+                    async with workers.pop() as worker:
+                        await reaches(await worker.get("o"), worker, "killed")
+                return await load(nums)
+
+            vars(desk.engine.store)["load"] = late
+            await desk.rollback("o")
+            del vars(desk.engine.store)["load"]
+            async with place.orchestrator(held_up, world=world) as worker:
+                await reaches(handle, worker, "compensated")
+            told = [entry.key for entry in await handle.history() if entry.kind == "signalled"]
+            assert told == ["kill", "rollback"]
+
+    play(main)
+
+
+@pytest.mark.parametrize("when", ["no worker", "in flight"])
+def test_a_cancel_is_kept_once(place: Place, when: str):
+    """Asked for again before it shows in the saga's status, it has been asked for already."""
+
+    async def main() -> None:
+        world = World()
+        gate = world.gate("enter")
+        async with place.orchestrator(held_up, world=world, worker=False) as desk:
+            handle = await desk.start(held_up, id="o")
+            async with contextlib.AsyncExitStack() as stack:
+                if when == "in flight":
+                    running = await stack.enter_async_context(place.orchestrator(held_up, world=world))
+                    await entered(gate, running)
+                await desk.cancel("o", actor="ann")
+                await desk.cancel("o", actor="ann")
+                if when == "in flight":
+                    await journalled(handle, desk, "signalled")
+                    await desk.cancel("o", actor="bob")
+                gate.opened.set()
+            async with place.orchestrator(held_up, world=world) as running:
+                assert (await end_of(handle, running)).status == "compensated"
+            assert [entry.actor for entry in await handle.history() if entry.key == "cancel"] == ["ann"]
+
+    play(main)
+
+
+def test_a_process_without_resources_may_resolve(place: Place):
+    """It knows the saga, and so the type of the result; what its steps need is the worker's."""
+
+    async def main() -> None:
+        async with place.orchestrator(lost_in, world=World()) as running:
+            handle = await running.start(lost_in, id="one")
+            assert (await end_of(handle, running)).status == "stuck"
+            async with place.orchestrator(lost_in, world=None, worker=False) as desk:
+                with pytest.raises(PayloadError):
+                    await desk.resolve("one", "lose", happened=True, result="no number")
+                await desk.resolve("one", "lose", happened=True, result=7)
+            assert await handle.result(timeout=20) == 7
+
+    play(main)
 
 
 def test_a_cancel_that_waits_for_the_code_says_so(place: Place, monkeypatch: pytest.MonkeyPatch):
