@@ -4,7 +4,7 @@ It takes connections without encryption: ``sslmode=disable``.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -22,6 +22,8 @@ class Proxy:
     direction: Direction | None = None
     left: int = 0
     """Messages in ``direction`` that are still forwarded; the one after is not, and its connection is cut."""
+    instead: Callable[[], object] | None = None
+    """Called instead of the cut."""
     deaf: bool = False
     """Whether new connections are refused."""
     cuts: int = 0
@@ -32,9 +34,12 @@ class Proxy:
     ended: set[asyncio.StreamWriter] = attrs.Factory(set[asyncio.StreamWriter])
     """Those to clients that were told so, and have not noticed yet."""
 
-    def cut(self, direction: Direction, after: int) -> None:
-        """Cut the connection that is first to carry so many messages in that direction, instead of the next one."""
-        self.direction, self.left = direction, after
+    def cut(self, direction: Direction, after: int, *, instead: Callable[[], object] | None = None) -> None:
+        """Cut the connection that is first to carry so many messages in that direction, instead of the next one.
+
+        Or call ``instead`` then, and carry that message too.
+        """
+        self.direction, self.left, self.instead = direction, after, instead
 
     @property
     def armed(self) -> bool:
@@ -53,7 +58,10 @@ class Proxy:
             return True
         self.direction = None
         self.cuts += 1
-        return False
+        if self.instead is None:
+            return False
+        self.instead()
+        return True
 
     async def end_all(self) -> None:
         """End each connection as a server does: the client is told while it is idle, and can still send something."""

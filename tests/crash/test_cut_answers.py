@@ -1,23 +1,29 @@
-"""The connection of a process that only starts, answers and cancels is cut anywhere: repeated, each happens once."""
+"""A process that only starts, answers and gives verbs is cut off anywhere: repeated, each happens once, and counts."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
+import attrs
 import pytest
 
 from durable_core import StoreError
-from sagas import Orchestrator, Saga, SagaCompensated, saga
-from tests.crash.proxy import Proxy, proxy
+from sagas import Orchestrator, Saga, SagaCompensated, SagaHandle, saga
+from tests.crash.proxy import Direction, Proxy, proxy
+from tests.crash.told_sagas import first, order, sell
 from tests.postgres_server import Server
-from tests.sagas_for_tests import until
+from tests.sagas_for_tests import reaches, until, within
+from tests.watching import ONCE, Watch, act
 
 pytestmark = pytest.mark.slow
 
 T = TypeVar("T")
 
 POSITIONS = range(0, 40, 3)
+WAYS: tuple[Direction, ...] = ("to server", "to client")
 
 
 @saga("asking", version=1)
@@ -68,10 +74,169 @@ def test_each_happens_once_wherever_the_connection_is_cut(server: Server, *, can
             through = server.url(schema=schema, port=between.port)
             async with Orchestrator(through, sagas=[asking], worker=False) as starter:
                 for after in POSITIONS:
-                    for direction in ("to server", "to client"):
+                    for direction in WAYS:
                         between.cut(direction, after)
                         await play(between, starter, f"{direction} {after}", cancels=cancels)
                 assert between.cuts > len(POSITIONS)
                 assert await worker.count() == 2 * len(POSITIONS)
+
+    asyncio.run(main())
+
+
+# -- verbs -----------------------------------------------------------------------------------------------------------
+
+doubtful = act("doubtful", retry=ONCE)
+MIDDLE = ("second", "doubtful")
+
+
+@saga("in-doubt", version=1)
+async def in_doubt(s: Saga) -> str:
+    await s.run(first)
+    await s.run(doubtful)
+    await s.run(sell)
+    return "done"
+
+
+@attrs.frozen
+class Verbs:
+    """What is told to a saga, one after the other, and what it comes to."""
+
+    given: tuple[str, ...]
+    end: tuple[str, str | None]
+    """Its status and the cause."""
+    kept: tuple[str, ...] = ()
+    """What is in force then."""
+    stuck: bool = False
+    """Whether they are about a saga that is stuck, in doubt of a step whose answer was lost."""
+    about: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    """What the verb is given besides the saga."""
+
+
+VERBS = {
+    "cancel": Verbs(("cancel",), ("compensated", "cancelled")),
+    "pause, resume": Verbs(("pause", "resume"), ("completed", None), ("first", "second", "sell")),
+    "kill, rollback": Verbs(("kill", "rollback"), ("compensated", "failed")),
+    "retry": Verbs(("retry",), ("completed", None), ("doubtful", "first", "sell"), stuck=True),
+    "resolve": Verbs(
+        ("resolve",),
+        ("completed", None),
+        ("first", "sell"),
+        stuck=True,
+        about={"step": "doubtful", "happened": True, "result": "by hand"},
+    ),
+}
+
+
+@attrs.frozen
+class Cut:
+    """Where a process that only sends is cut: its connection, or the task that gives the verb."""
+
+    at: Proxy
+    direction: Direction
+    after: int
+    what: str
+
+    async def tell(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Have it cut amid the verb, which is given again until it is known to be accepted."""
+        giving = asyncio.ensure_future(call())
+        instead = giving.cancel if self.what == "task" else None
+        self.at.cut(self.direction, self.after, instead=instead)
+        with suppress(asyncio.CancelledError, StoreError):
+            await giving
+        await repeated(call)
+        self.at.disarm()
+
+
+@attrs.frozen
+class Desk:
+    """Two processes that only send, one of them through a proxy; and the participants of the workers' sagas."""
+
+    far: Orchestrator
+    near: Orchestrator
+    url: str
+    verbs: Verbs
+    watch: Watch = attrs.field(factory=Watch)
+
+    def worker(self) -> Orchestrator:
+        return Orchestrator(self.url, sagas=TOLD, resources=[self.watch], grace=1)
+
+    async def started(self, id: str) -> SagaHandle[Any]:
+        """A saga to be told something: by a worker that lives it is stuck in doubt where the verbs are about that."""
+        return await self.near.start(in_doubt if self.verbs.stuck else order, id=id)
+
+    async def tell(self, handle: SagaHandle[Any], cut: Cut) -> None:
+        """Give the verbs, each of which is cut."""
+        for verb in self.verbs.given:
+            await cut.tell(partial(getattr(self.far, verb), handle.id, actor="mia", **self.verbs.about))
+
+    async def ends(self, handle: SagaHandle[Any]) -> None:
+        """It comes to the end that the verbs ask for, each of which the history has once."""
+        info = await reaches(handle, self.near, "completed", "compensated", "resolved", "stuck")
+        assert (info.status, info.cause, info.reason) == (*self.verbs.end, None), handle.id
+        assert [entry.key for entry in await handle.history() if entry.actor] == list(self.verbs.given), handle.id
+        kept = sorted(call.step for call in self.watch.live.values() if call.saga == handle.id)
+        assert kept == list(self.verbs.kept), handle.id
+        assert self.watch.beside == []
+
+
+async def before_any_worker(desk: Desk, cuts: dict[str, Cut]) -> None:
+    """All are told while no worker lives."""
+    desk.watch.plan("doubtful", *["lost"] * len(cuts), "ok")
+    handles = [await desk.started(id) for id in cuts]
+    if desk.verbs.stuck:
+        async with desk.worker():
+            for handle in handles:
+                await reaches(handle, desk.near, "stuck")
+    begun = len(desk.watch.calls)
+    for handle in handles:
+        await desk.tell(handle, cuts[handle.id])
+    async with desk.worker():
+        for handle in handles:
+            await desk.ends(handle)
+    if desk.verbs.kept == ():
+        assert [call.what for call in desk.watch.calls[begun:]] == [], "it began although that had been told before"
+
+
+async def over_an_attempt(desk: Desk, cuts: dict[str, Cut]) -> None:
+    """Each is told while an attempt of it is in flight, or begins by that verb; which ends after all was told."""
+    async with desk.worker() as worker:
+        for id, cut in cuts.items():
+            desk.watch.plan("doubtful", "lost", "ok")
+            desk.watch.gates.clear()
+            if desk.verbs.stuck:
+                handle = await desk.started(id)
+                await reaches(handle, desk.near, "stuck")
+            gates = [desk.watch.gate(what) for what in MIDDLE]
+            if not desk.verbs.stuck:
+                handle = await desk.started(id)
+                await within(gates[0].entered.wait(), worker)
+            await desk.tell(handle, cut)
+            for gate in gates:
+                gate.open()
+            await desk.ends(handle)
+            assert "sell" in desk.verbs.kept or "sell" not in [call.what for call in desk.watch.calls]
+
+
+TOLD = (order, in_doubt)
+
+
+@pytest.mark.parametrize("what", ["connection", "task"])
+@pytest.mark.parametrize("when", [before_any_worker, over_an_attempt])
+@pytest.mark.parametrize("verbs", VERBS)
+def test_each_verb_counts_once_wherever_it_is_cut(
+    server: Server, verbs: str, when: Callable[[Desk, dict[str, Cut]], Awaitable[None]], what: str
+):
+    """The connection is cut at ever later messages both ways, or the task that gives the verb is cancelled there."""
+
+    async def main() -> None:
+        schema = server.fresh().rpartition("=")[2]
+        async with (
+            proxy(server.port) as between,
+            Orchestrator(server.url(schema=schema, port=between.port), sagas=TOLD, worker=False) as far,
+            Orchestrator(server.url(schema=schema), sagas=TOLD, worker=False) as near,
+        ):
+            cuts = {f"{way} {after}": Cut(between, way, after, what) for way in WAYS for after in POSITIONS}
+            await when(Desk(far, near, server.url(schema=schema), VERBS[verbs]), cuts)
+            assert between.cuts > len(POSITIONS)
 
     asyncio.run(main())
