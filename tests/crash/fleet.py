@@ -20,6 +20,7 @@ from sagas import Entry, Orchestrator, Saga, resource, saga, step
 from tests.crash.victim import SAGAS, Outside, charge, ship
 
 ROOT = Path(__file__).parents[2]
+FLEET, TOLD_FLEET = "tests.crash.fleet", "tests.crash.told_fleet"
 
 
 @step
@@ -71,9 +72,11 @@ def opened(url: str, outside: Outside, *, worker: bool = True, lease: float = 60
 
 
 @contextmanager
-def workers(url: str, directory: Path, *skews: float, lease: float = 2) -> Iterator[list["subprocess.Popen[str]"]]:
+def workers(
+    url: str, directory: Path, *skews: float, lease: float = 2, of: str = FLEET
+) -> Iterator[list["subprocess.Popen[str]"]]:
     """Worker processes, one for each of ``skews``, that are ready."""
-    processes = [worker(url, directory, skew, lease=lease) for skew in skews]
+    processes = [worker(url, directory, skew, lease=lease, of=of) for skew in skews]
     try:
         for process in processes:
             assert process.stdout is not None
@@ -85,12 +88,12 @@ def workers(url: str, directory: Path, *skews: float, lease: float = 2) -> Itera
             process.communicate()
 
 
-def worker(url: str, directory: Path, skew: float = 0, *, lease: float = 2) -> "subprocess.Popen[str]":
-    """A worker process that has begun to start."""
+def worker(url: str, directory: Path, skew: float = 0, *, lease: float = 2, of: str = FLEET) -> "subprocess.Popen[str]":
+    """A worker process that has begun to start, of the fleet whose module is given."""
     errors = (directory / "errors").open("a")
     with errors:
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.fleet", url, str(directory), str(lease), str(skew)],
+            [sys.executable, "-m", of, url, str(directory), str(lease), str(skew)],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             text=True,
