@@ -217,7 +217,12 @@ class Operators(Observer):
         return {each.num: verdict_named(name, each.payload) for each, name in named.items() if name in VERBS}
 
     async def _judgement(
-        self, record: RunRecord, entries: list[JournalEntry], waiting: dict[int, OperatorAction], verb: str, verdict: OperatorAction
+        self,
+        record: RunRecord,
+        entries: list[JournalEntry],
+        waiting: dict[int, OperatorAction],
+        verb: str,
+        verdict: OperatorAction,
     ) -> Accept | Repeat | Refuse:
         """Whether the verb makes sense for the saga as it stands, and as it will with what waits for it."""
         info = self._whole(record, entries)
@@ -246,7 +251,9 @@ def _told_last(waiting: dict[int, OperatorAction]) -> str | None:
     return next((each.verb for each in reversed(waiting.values()) if each.verb in TOLD_LAST), None)
 
 
-def _is_repeated(entries: list[JournalEntry], waiting: dict[int, OperatorAction], verb: str, verdict: OperatorAction) -> bool:
+def _is_repeated(
+    entries: list[JournalEntry], waiting: dict[int, OperatorAction], verb: str, verdict: OperatorAction
+) -> bool:
     """Whether the last that anybody asked for is just this: then it has been done, whoever asks again."""
     given = [verdict_of(entry) for entry in entries if entry.kind == EntryKind.SIGNALLED and entry.key in VERBS]
     given += waiting.values()

@@ -31,9 +31,9 @@ pytestmark = pytest.mark.slow
 
 KILLED = int(os.environ.get("SAGAS_SOAK", "300"))
 """Sagas of the test that kills workers at random; `make soak` takes 2,000."""
-TOLD = KILLED // 3
+TOLD = KILLED // 5
 """Sagas that are told something at random, besides those that are told before any worker comes."""
-AT_ONCE = 16
+AT_ONCE = 24
 """Of these under way at the same time."""
 
 

@@ -34,6 +34,8 @@ Intents = frozenset[tuple[str, int]]
 
 DEATHS = 0.3
 """How many of the sagas that are in flight take their worker with them."""
+WAITS = 0.5
+"""How many resumes and rollbacks come later."""
 
 
 @attrs.frozen
@@ -47,6 +49,8 @@ class Plan:
     """When: ``early`` before any worker, ``at once`` after the start, or while the call of that name is in flight."""
     dies: signal.Signals | None
     """How the worker that has the call in flight ends right then."""
+    waits: bool
+    """Whether the verb that releases it comes only after others have had their turns."""
 
     @classmethod
     def drawn(cls, chance: Random, *, early: bool) -> "Plan":
@@ -58,7 +62,7 @@ class Plan:
         dies = chance.choice((signal.SIGKILL, signal.SIGKILL, *CUTS))
         if early or moment == "at once" or chance.random() > DEATHS:
             dies = None
-        return cls(saga, verb, "early" if early else moment, dies)
+        return cls(saga, verb, "early" if early else moment, dies, waits=chance.random() < WAITS)
 
 
 @attrs.frozen
@@ -153,7 +157,8 @@ class Saga:
         """Let it run after a pause, roll it back after a kill."""
         verb = {"pause": "resume", "kill": "rollback"}.get(self.plan.verb)
         if verb is not None:
-            await rung(self.desk, times=1)
+            if self.plan.waits:
+                await rung(self.desk, times=1)
             self.told[0] = attrs.evolve(self.told[0], until=await self.intents())
             if await self.tell(verb):
                 self.told.append(Told(verb, self.told[0].before))

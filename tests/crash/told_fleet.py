@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
+from zlib import crc32
 
 import attrs
 
@@ -23,8 +24,8 @@ from tests.watching import Call, Watch
 
 What = Literal["begin", "effect", "end", "dead"]
 
-STEP_S = 0.01
-"""How long a call takes before its effect, and after it: processes die in between."""
+QUICK_S, SLOW_S = 0.01, 0.2
+"""How long a call takes before its effect, and after it: processes die in between, and verbs come."""
 PATIENCE_S = 0.005
 
 # -- lines -----------------------------------------------------------------------------------------------------------
@@ -114,19 +115,23 @@ def _line(what: What, pid: int, call: dict[str, Any] | None) -> Line:
 
 @attrs.define
 class Participant(Watch):
-    """What the steps of a worker's sagas call; the file ``closed second`` holds up the calls of ``second``."""
+    """What the steps of a worker's sagas call; the file ``closed second`` holds up the calls of ``second``.
+
+    Of one saga some calls are slow, and the same ones each time.
+    """
 
     lines: Lines = attrs.field(kw_only=True)
 
     async def act(self) -> None:
         call = Call.here()
+        span_s = SLOW_S if crc32(f"{call.saga} {call.what}".encode()) % 8 == 0 else QUICK_S
         self.lines.write(Line("begin", os.getpid(), call))
         try:
-            await asyncio.sleep(STEP_S)
+            await asyncio.sleep(span_s)
             while gate(self.lines.directory, call.what).exists():  # noqa: ASYNC110 - another process opens it
                 await asyncio.sleep(PATIENCE_S)
             self.lines.write(Line("effect", os.getpid(), call))
-            await asyncio.sleep(STEP_S)
+            await asyncio.sleep(span_s)
         finally:
             self.lines.write(Line("end", os.getpid(), call))
 
