@@ -1,4 +1,4 @@
-"""Play one night: a worker is killed amid the import, another one goes on, a person approves; then it is audited."""
+"""Play one night: a worker is killed during the import, another continues, a person approves; then audit it."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from examples.nightly_import.job import DIES_AT, Approval, Job, Report, nightly_
 
 FILES = 6
 LANES = 2
-"""Files that are read at a time, and so may be cut by one crash."""
+"""Files that are read at the same time, so one crash may cut all of them."""
 PATIENCE_S = 60
 JOB = {"rhythm": timedelta(seconds=1), "poll_every": timedelta(seconds=0.3)}
 
@@ -39,7 +39,7 @@ async def leave(process: Process) -> int:
 
 
 async def seen(condition: Callable[[], bool]) -> None:
-    """Wait until something shows outside."""
+    """Wait until ``condition`` is true."""
     while not condition():  # noqa: ASYNC110 - other processes make it true
         await asyncio.sleep(0.02)
 
@@ -73,7 +73,7 @@ async def night(home: Path, engine: Engine, url: str) -> Report:
 
 
 def audit(home: Path, report: Report) -> list[str]:
-    """What is wrong with what was done; empty where all is well."""
+    """What is wrong with the result; empty if all is well."""
     calls = Counter(what for what in outside.noted(home) if not what.startswith("look"))
     again = {what: count - 1 for what, count in calls.items() if count > 1}
     wrong: list[str] = []

@@ -12,14 +12,14 @@ from examples.nightly_import import outside
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DIES_AT = "NIGHTLY_IMPORT_DIES_AT"
-"""The environment variable that names a file at which the worker kills itself, to show what happens then."""
+"""The environment variable that names a file at which the worker kills itself, for the demonstration."""
 
 
 @attrs.frozen
 class Job:
     home: str
     rhythm: timedelta
-    """A day in earnest: the import begins at the next midnight."""
+    """A real day: the import begins at the next midnight."""
     poll_every: timedelta
 
 
@@ -47,7 +47,7 @@ class NotApproved(Exception): ...
 
 
 def next_turn(now: datetime, rhythm: timedelta) -> datetime:
-    """Plain code of the body: the same answer for the same arguments, for ever."""
+    """Plain code of the body: it always returns the same for the same arguments."""
     return EPOCH + ((now - EPOCH) // rhythm + 1) * rhythm
 
 
@@ -78,7 +78,7 @@ def ask(home: str, token: str, rows: int) -> None:
 
 @step(retry=Retry(attempts=5, first=0.2))
 def load(home: str, tables: list[Table]) -> None:
-    """A step may be called again after a crash: the warehouse tells by the key, so nothing is loaded twice."""
+    """A step may be called again after a crash; the warehouse recognizes the key, so nothing is loaded twice."""
     outside.note(home, f"load {len(tables)} tables")
     outside.put(Path(home) / "warehouse", current().idempotency_key, [attrs.asdict(table) for table in tables])
 

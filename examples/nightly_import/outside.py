@@ -9,7 +9,7 @@ LINES = 1000
 
 
 def supply(home: Path, files: int) -> None:
-    """The supplier writes its files; they are complete only once it says so by ``READY``."""
+    """The supplier writes its files; they are complete once ``READY`` exists."""
     for folder in ("supplier", "warehouse", "inbox"):
         (home / folder).mkdir()
     for number in range(1, files + 1):
@@ -23,7 +23,7 @@ def complete(home: Path) -> None:
 
 
 def note(home: Path | str, what: str) -> None:
-    """Print what is called, and by which process, and write it down."""
+    """Print and record a call and its process."""
     line = f"worker {os.getpid()}: {what}"
     with (Path(home) / "log").open("a", encoding="utf-8") as log:
         log.write(f"{line}\n")
@@ -31,7 +31,7 @@ def note(home: Path | str, what: str) -> None:
 
 
 def noted(home: Path) -> list[str]:
-    """What was called so far, without by whom."""
+    """The calls so far, without their processes."""
     log = home / "log"
     return [line.partition(": ")[2] for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
 

@@ -9,7 +9,7 @@ from examples.nightly_import.job import nightly_import
 
 async def work(url: str) -> None:
     async with Engine(url, [nightly_import]):
-        await asyncio.to_thread(sys.stdin.read)  # whoever started it closes the pipe, or dies and so closes it
+        await asyncio.to_thread(sys.stdin.read)  # the parent closes the pipe, or dies and so closes it
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""The demo's hand on a participant's admin endpoints: switch faults on, see an answer withheld, let it go."""
+"""The demo's client for a participant's admin endpoints: switch on faults, wait for a held answer, release it."""
 
 import attrs
 import httpx
 
 WAIT_S = 20.0
-"""How long to wait for an answer to be withheld, or let go, before the demo gives up."""
+"""How long to wait for an answer to be held or released before the demo gives up."""
 
 
 class NotHeldError(Exception):
-    """A request that a scene counts on did not come."""
+    """A request that a scene relies on did not arrive."""
 
 
 @attrs.frozen
@@ -19,23 +19,23 @@ class Admin:
     http: httpx.AsyncClient
 
     async def plan(self, operation: str, **faults: int) -> None:
-        """Put faults in force for the next requests of ``operation``: ``decline_next=1``, ``hold_next=1``, ...
+        """Switch on faults for the next requests of ``operation``: ``decline_next=1``, ``hold_next=1``, ...
 
-        An operation without faults is in order again.
+        Without faults, the operation works again.
         """
         response = await self.http.post("/admin/faults", json={"operation": operation, **faults})
         response.raise_for_status()
 
     async def held(self, operation: str) -> None:
-        """Return once a request of ``operation`` has taken effect and its answer is being withheld."""
+        """Return once a request of ``operation`` has taken effect and its answer is being held."""
         await self._wait(f"/admin/held/{operation}", f"no {operation!r} came to be held")
 
     async def unheld(self, operation: str) -> None:
-        """Return once no answer of ``operation`` is being withheld: released, or its caller is gone."""
+        """Return once no answer of ``operation`` is being held: it was released, or its caller is gone."""
         await self._wait(f"/admin/unheld/{operation}", f"a {operation!r} is still held")
 
     async def release(self) -> None:
-        """Let all withheld answers go."""
+        """Release all held answers."""
         (await self.http.post("/admin/release")).raise_for_status()
 
     async def _wait(self, path: str, otherwise: str) -> None:

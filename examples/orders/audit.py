@@ -1,4 +1,4 @@
-"""What really happened, from the participants' own databases: the saga is not asked.
+"""Audits what really happened, from the participants' own databases, without asking the saga.
 
 Invariant: an order is either kept whole (sold, paid once, one parcel on its way) or leaves nothing behind (nothing
 reserved, every charge refunded, no parcel). There is no third verdict that passes.
@@ -19,7 +19,7 @@ class Traces:
 
     order_id: str
     reserved: int = 0
-    """Pieces still set aside: nobody's any more once an order has ended."""
+    """Pieces still set aside; must be 0 once the order has ended."""
     released: int = 0
     sold: int = 0
     charges: int = 0
@@ -28,13 +28,13 @@ class Traces:
     refunds: int = 0
     refunded: int = 0
     booked: int = 0
-    """Parcels that a courier holds himself ready for."""
+    """Parcels for which a courier is booked."""
     cancelled: int = 0
     dispatched: int = 0
     asked: int = 0
-    """Requests that lie unread in the manager's inbox."""
+    """Unread requests in the manager's inbox."""
     taken: int = 0
-    """Requests that the manager has in hand."""
+    """Requests that the manager has taken."""
     withdrawn: int = 0
 
 
@@ -44,7 +44,7 @@ class Expected:
 
     order_id: str
     kept: bool
-    """True: the customer gets the goods; False: nothing may be left of it."""
+    """True: the customer gets the goods. False: nothing of the order may remain."""
     quantity: int
     amount: int
     """In cents."""
@@ -52,7 +52,7 @@ class Expected:
 
 @attrs.frozen(kw_only=True)
 class Finding:
-    """The verdict on one order; ``faults`` is empty if it is as it has to be."""
+    """The verdict on one order; ``faults`` is empty if the order is correct."""
 
     traces: Traces
     faults: tuple[str, ...]
@@ -70,7 +70,7 @@ class Shelf:
 
     @property
     def balanced(self) -> bool:
-        """Whether every piece that came in is somewhere."""
+        """Whether every delivered piece is accounted for."""
         return self.delivered == self.on_hand + self.reserved + self.sold
 
 
@@ -83,7 +83,7 @@ class Audit:
 
     @property
     def holds(self) -> bool:
-        """Whether all is as it has to be."""
+        """Whether everything is correct."""
         return all(not f.faults for f in self.findings) and all(s.balanced for s in self.shelves)
 
 
@@ -98,7 +98,7 @@ class Books:
 
 
 def audit(books: Books, expected: Sequence[Expected]) -> Audit:
-    """Read ``books`` and judge each order of ``expected``; an order that nobody expects is a fault as well."""
+    """Read ``books`` and judge each order of ``expected``; an unexpected order is a fault as well."""
     traces = _read(books)
     known = {order.order_id for order in expected}
     findings = [_judge(order, traces.get(order.order_id, Traces(order_id=order.order_id))) for order in expected]

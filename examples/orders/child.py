@@ -1,4 +1,4 @@
-"""The child's side of the launcher: say that you are ready, and end when your parent does.
+"""The child's side of the launcher: report that the process is ready, and end when the parent ends.
 
 Invariant: no child outlives its parent, however the parent ended: the socket between them closes with it.
 """
@@ -13,7 +13,7 @@ import msgspec
 
 
 def report_ready(parent_fd: int | None, **facts: Any) -> None:
-    """Tell the launcher that this process serves from now on, and watch it from here; nothing if started by hand.
+    """Report to the launcher that this process is serving, and watch the launcher; does nothing if started by hand.
 
     Args:
         parent_fd: this end of the launcher's socket pair, as given with ``--parent-fd``.

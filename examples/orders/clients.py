@@ -1,7 +1,7 @@
 """The shop's side of the three services: one small class each, over HTTP.
 
 Invariant: each method that changes something takes the idempotency key to do it under, and may be called again with
-the same key as often as one likes.
+the same key any number of times.
 """
 
 from typing import Any
@@ -53,7 +53,7 @@ class ParticipantClient:
         return answer
 
     async def settle(self, of: str, key: str) -> dict[str, Any] | None:
-        """What became of the call under key ``of``: its answer, or None: it did nothing, and from now on never will."""
+        """The answer to the call under key ``of``; None if it had no effect, and then it never will."""
         found = await self.call("settle", key, of=of)
         succeeded = found["status"] < httpx.codes.BAD_REQUEST
         answer: dict[str, Any] = found["body"]
@@ -86,7 +86,7 @@ class PaymentsClient(ParticipantClient):
     """The bank."""
 
     async def charge(self, order: Order, *, key: str) -> Payment:
-        """Take the amount of ``order``; ``CardDeclined`` if the bank does not want to."""
+        """Take the amount of ``order``; ``CardDeclined`` if the bank refuses."""
         return Payment(**await self.call("charge", key, order_id=order.id, amount=order.amount))
 
     async def refund(self, *, of: str, key: str) -> None:
@@ -103,7 +103,7 @@ class ShippingClient(ParticipantClient):
     """The courier."""
 
     async def book(self, order: Order, *, key: str) -> Shipment:
-        """Book a courier to the address of ``order``; ``NoCourier`` if none drives there."""
+        """Book a courier to the address of ``order``; ``NoCourier`` if none is available."""
         return Shipment(**await self.call("book", key, order_id=order.id, address=order.address))
 
     async def cancel(self, *, of: str, key: str) -> None:

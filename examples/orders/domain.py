@@ -1,4 +1,4 @@
-"""What the shop talks about: an order, what each participant answered, and the answers that mean no.
+"""The shop's domain: an order, the participants' answers, and their refusals.
 
 Amounts are integers in cents. Everything here is plain data, so that it can be journalled.
 """
@@ -38,14 +38,14 @@ class Payment:
 
 @attrs.frozen
 class Request:
-    """A question that lies in the manager's inbox."""
+    """A question in the manager's inbox."""
 
     id: int
 
 
 @attrs.frozen
 class Approval:
-    """The manager's yes."""
+    """The manager's approval."""
 
     by: str
 
@@ -59,14 +59,14 @@ class Shipment:
 
 @attrs.frozen
 class Sale:
-    """Goods that are the customer's from now on."""
+    """Goods that now belong to the customer."""
 
     reservation_id: int
 
 
 @attrs.frozen
 class Receipt:
-    """What the customer gets when all went well."""
+    """The customer's confirmation after everything succeeded."""
 
     order_id: str
     payment_id: int
@@ -78,11 +78,11 @@ class Refused(Exception):
 
 
 class OutOfStock(Refused):
-    """The warehouse has not as much as the order asks for."""
+    """The warehouse has fewer pieces than the order asks for."""
 
 
 class CardDeclined(Refused):
-    """The bank did not let the card be charged."""
+    """The bank declined the charge."""
 
 
 class NoCourier(Refused):
@@ -90,8 +90,8 @@ class NoCourier(Refused):
 
 
 class ClosedKey(Refused):
-    """The call came too late: its effect has been undone, or settled as never having happened, before it arrived."""
+    """The call came too late: before it arrived, it was undone or settled as not having happened."""
 
 
 class ServiceFailed(Exception):
-    """A participant answered, but neither yes nor no: something is wrong with it, or with the request."""
+    """A participant answered neither yes nor no: the participant or the request is broken."""

@@ -19,9 +19,9 @@ ROOT = str(Path(__file__).parents[2])
 """Where ``examples`` is imported from, whatever directory the demo is run in."""
 
 READY_S = 30.0
-"""How long a child may take to come up; only a machine in trouble takes as long."""
+"""How long a child may take to start; only an overloaded machine needs this long."""
 STOP_S = 5.0
-"""How long a child may take to end when asked, before it is killed."""
+"""How long a child may take to end when asked; after that it is killed."""
 
 
 class ChildFailedError(Exception):
@@ -47,11 +47,11 @@ class Child:
 
     @property
     def url(self) -> str:
-        """Where it serves, if it reported a port."""
+        """Its address, if it reported a port."""
         return f"http://127.0.0.1:{self.facts['port']}"
 
     def kill(self) -> None:
-        """``kill -9``: the process is gone on return, and had no chance to tidy up."""
+        """``kill -9``: on return the process is gone, without a chance to clean up."""
         self.process.kill()
         self.process.wait()
         self.lifeline.close()

@@ -1,4 +1,4 @@
-"""The manager: takes a request out of the inbox, and answers it over HTTP with the token that lies there."""
+"""The manager: takes a request out of the inbox, and answers it over HTTP with the token that it contains."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ PATIENCE_S = 20.0
 
 
 class NotAskedError(Exception):
-    """A request that a scene counts on did not come."""
+    """A request that a scene relies on did not arrive."""
 
 
 @attrs.frozen
@@ -22,7 +22,7 @@ class Manager:
     web_pid: int
 
     async def takes(self, order_id: str) -> str:
-        """Return the token of the request about this order, once it lies in the inbox."""
+        """Return the token of the request about this order, once it is in the inbox."""
         look = 0
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -33,7 +33,7 @@ class Manager:
                     token = answer.raise_for_status().json()["token"]
                     if token is not None:
                         return str(token)
-                    await asyncio.sleep(0.05)  # an inbox can only be looked at
+                    await asyncio.sleep(0.05)  # an inbox can only be polled
         except TimeoutError as error:
             raise NotAskedError(f"the manager was not asked about {order_id} within {PATIENCE_S:g} s") from error
 

@@ -1,14 +1,14 @@
-"""The order saga: what is done for an order, and for each thing that is done how to take it back.
+"""The order saga: the steps of an order, and how to undo each of them.
 
     reserve stock -> (ask manager) -> charge card -> book courier -> sell -> dispatch
     release       <- (withdraw)    <- refund      <- cancel          |
                                                       the point of no return
 
-Up to the sale every step has a compensation; the sale is the pivot, and after it the parcel is sent, however long it
+Up to the sale every step has a compensation; the sale is the pivot, and after it the parcel is sent, however long that
 takes. Each call carries the step's idempotency key, and each compensation names the key of the call that it undoes, so
 that it works without knowing whether that call ever arrived.
 
-A large order waits, days if it must, for a manager's answer: version 2 of the saga. Version 1 asked nobody.
+A large order waits, for days if necessary, for a manager's answer: version 2 of the saga. Version 1 asked nobody.
 """
 
 from datetime import timedelta
@@ -44,7 +44,7 @@ async def reserve_stock(order: Order, *, inventory: InventoryClient = resource()
 
 @reserve_stock.compensate(retry=QUICK)
 async def release_stock(_reserved: Reservation | Unknown, *, inventory: InventoryClient = resource()) -> None:
-    """Put the goods back on the shelf; as good where nobody knows whether they were set aside."""
+    """Put the goods back on the shelf. Works even if it is unknown whether they were set aside."""
     await inventory.release(of=_undone_key(), key=current().idempotency_key)
 
 
@@ -56,7 +56,7 @@ async def ask_manager(order: Order, token: str, *, desk: DeskClient = resource()
 
 @ask_manager.compensate(retry=QUICK)
 async def withdraw_request(_asked: Request | Unknown, *, desk: DeskClient = resource()) -> None:
-    """The order is off: there is nothing to approve any more."""
+    """The order is being undone: withdraw the question."""
     await desk.withdraw(of=_undone_key(), key=current().idempotency_key)
 
 
@@ -68,7 +68,7 @@ async def charge_card(order: Order, *, payments: PaymentsClient = resource()) ->
 
 @charge_card.probe
 async def find_charge(order: Order, *, payments: PaymentsClient = resource()) -> Payment | None:
-    """Whether the money was taken; if it was not, the bank promises that it will not be either."""
+    """Whether the money was taken. If it was not, the bank guarantees that it never will be."""
     return await payments.find_charge(of=_undone_key(), key=current().idempotency_key)
 
 
@@ -80,13 +80,13 @@ async def refund(_payment: Payment, *, payments: PaymentsClient = resource()) ->
 
 @step(retry=QUICK, timeout=60, rejects=(NoCourier,))
 async def book_courier(order: Order, *, shipping: ShippingClient = resource()) -> Shipment:
-    """Book a courier, who fails at times and is then asked again."""
+    """Book a courier; retried, because the courier's service fails at times."""
     return await shipping.book(order, key=current().idempotency_key)
 
 
 @book_courier.compensate(retry=QUICK)
 async def cancel_courier(_booked: Shipment | Unknown, *, shipping: ShippingClient = resource()) -> None:
-    """Call the courier off; as good where nobody knows whether he was booked."""
+    """Call the courier off. Works even if it is unknown whether one was booked."""
     await shipping.cancel(of=_undone_key(), key=current().idempotency_key)
 
 
@@ -98,19 +98,19 @@ async def sell(reserved: Reservation, *, inventory: InventoryClient = resource()
 
 @sell.probe
 async def find_sale(reserved: Reservation, *, inventory: InventoryClient = resource()) -> Sale | None:
-    """Whether the goods were sold; if not, they will not be under this key."""
+    """Whether the goods were sold. If not, they never will be under this key."""
     return await inventory.find_sale(of=_undone_key(), key=current().idempotency_key)
 
 
 @retriable(retry=Retry.forever(first=0.2, longest=2), timeout=60)
 async def dispatch(shipment: Shipment, *, shipping: ShippingClient = resource()) -> None:
-    """Send the parcel, however often it takes."""
+    """Send the parcel, retrying until it succeeds."""
     await shipping.dispatch(shipment, key=current().idempotency_key)
 
 
 @saga("place-order", version=2)
 async def place_order(s: Saga, order: Order) -> Receipt:
-    """Have ``order`` reserved, paid, sold and sent, or leave no trace of it."""
+    """Reserve, charge, sell and send ``order``, or leave no trace of it."""
     reserved = await s.run(reserve_stock, order)
     if order.amount >= LARGE:
         approval = await s.callback("approval", Approval, timeout=timedelta(days=2))

@@ -1,6 +1,6 @@
-"""The demo's scenes: what is made to go wrong, and how the order has to end nevertheless.
+"""The demo's scenes: a fault, and how the order must end in spite of it.
 
-No scene relies on timing: where a process has to die at a certain point, a participant holds an answer back, which
+No scene relies on timing: if a process has to die at a certain point, a participant holds an answer back, which
 proves that its effect is done and that the orchestrator does not know it yet.
 """
 
@@ -12,22 +12,22 @@ from examples.orders.domain import Order
 from examples.orders.shop import Shop
 
 Story = AsyncIterator[str]
-"""A scene as it is played: it yields what happens, in plain words, just before or after it happens."""
+"""A running scene: it yields a plain description of each event, just before or after the event."""
 
 
 @attrs.frozen
 class Scene:
-    """A scene and how it has to end."""
+    """A scene and how it must end."""
 
     title: str
     play: Callable[[Shop, Order], Story]
     status: str
     """The saga's status at the end."""
     kept: bool
-    """Whether the customer gets the goods; if not, nothing may be left of the order."""
+    """Whether the customer gets the goods; if not, nothing of the order may remain."""
     proves: str
     amount: int = 1990
-    """Of the order, in cents."""
+    """The order's amount, in cents."""
 
 
 async def _completes(shop: Shop, order: Order) -> Story:

@@ -1,4 +1,4 @@
-"""What the demo prints. Plain words, and short lines, so that it reads the same in a terminal, a log and a pipe."""
+"""Prints the demo, in short lines that read the same in a terminal, a log and a pipe."""
 
 import sys
 import textwrap
@@ -35,7 +35,7 @@ class Outcome:
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """All that is not as it has to be."""
+        """Everything that is wrong."""
         if self.info.status == self.scene.status:
             return self.finding.faults
         return (*self.finding.faults, f"the saga says {self.info.status}, not {self.scene.status}")
@@ -53,7 +53,7 @@ class Screen:
     console: Console = attrs.field(factory=_console)
 
     def open(self, shop: Shop) -> None:
-        """Who takes part."""
+        """The participants."""
         pids = ", ".join(f"{name} (pid {child.pid})" for name, child in shop.services.items())
         self.console.print("[bold]A shop whose orders are sagas.[/]")
         self.say(f"Four services, each a process with a database of its own: {pids}.")
@@ -61,15 +61,15 @@ class Screen:
         self.say(f"A worker{worker} runs the sagas. This process places the orders, watches, and plays tricks.")
 
     def say(self, text: str) -> None:
-        """A sentence on what happens now."""
+        """One sentence about the current event."""
         self.console.print(escape(self._fill(text)))
 
     def head(self, number: int, title: str) -> None:
-        """A scene begins."""
+        """The start of a scene."""
         self.console.print(f"\n[bold]{number}. {escape(title[0].upper() + title[1:])}[/]")
 
     def timeline(self, info: SagaInfo, history: Sequence[Entry]) -> None:
-        """What the saga has to tell, step by step, then the undoing in the order in which it was done."""
+        """The saga's account: its steps, then its compensations in the order in which they ran."""
         asked = {entry.key for entry in history if entry.kind == "settled"}
         for state in info.steps:
             self._line(state, state.name, more=", outcome unknown at first, found out" if state.key in asked else "")

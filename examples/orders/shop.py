@@ -21,16 +21,16 @@ from sagas import Orchestrator, SagaCompensated, SagaHandle, SagaStuck
 
 NAMES = ("inventory", "payments", "shipping", "desk")
 END_S = 30.0
-"""How long an order may take to end; all but a lost saga takes a few seconds at most."""
+"""How long an order may take to end; only a lost saga takes more than a few seconds."""
 
 
 class DemoFailedError(Exception):
-    """The demo could not go on. The message says where to look."""
+    """The demo could not continue. The message says where to look."""
 
 
 @attrs.define
 class Shop:
-    """What a scene may touch. Leaving ``open_shop`` ends every process."""
+    """Everything that a scene may use. Leaving ``open_shop`` ends every process."""
 
     directory: Path
     store: str
@@ -51,7 +51,7 @@ class Shop:
         return books(self.directory)
 
     async def start_worker(self, *, patience_s: float = 30) -> Child:
-        """Start what is missing of the workers, which wait ``patience_s`` for a service's answer; the last one."""
+        """Start the missing workers, which wait ``patience_s`` for a service's answer; return the last one."""
         urls = [f"--{name}={self.services[name].url}" for name in NAMES]
         options = ("--store", self.store, *urls, "--patience", str(patience_s))
         while len(self.workers) < self.size:
@@ -59,7 +59,7 @@ class Shop:
         return self.workers[-1]
 
     async def restart_worker(self, *, patience_s: float = 30) -> None:
-        """End the workers in good order and start others."""
+        """Stop the workers gracefully and start others."""
         while self.workers:
             await self.workers.pop().stop()
         await self.start_worker(patience_s=patience_s)
@@ -79,7 +79,7 @@ class Shop:
         return await self.counter.start(place_order, order, id=order.id)
 
     async def ended(self, handle: SagaHandle[Receipt]) -> None:
-        """Return once the order's saga has ended, well or undone; stuck or silent for too long is a failure."""
+        """Return once the order's saga is completed or compensated; raises if it is stuck or takes too long."""
         try:
             await handle.result(timeout=END_S)
         except SagaCompensated:
@@ -99,7 +99,7 @@ class Shop:
             raise DemoFailedError(self._overdue(f"the worker did not hear of the {what} of {handle.id}")) from error
 
     async def waiting(self, handle: SagaHandle[Receipt]) -> None:
-        """Return once the order's saga waits, and nothing of it is in any process's memory."""
+        """Return once the order's saga waits and is in no process's memory."""
         try:
             async with asyncio.timeout(END_S):
                 while (await handle.info()).status != "waiting":  # noqa: ASYNC110

@@ -1,6 +1,6 @@
-"""``python -m examples.orders.web``: the shop's web application, of which only the callbacks are shown.
+"""``python -m examples.orders.web``: the shop's web application, reduced to its callbacks.
 
-It runs no sagas: it takes the manager's answers and puts them where the worker finds them, whenever that runs.
+It runs no sagas: it stores the manager's answers, and the worker takes them up when it runs.
 """
 
 import socket

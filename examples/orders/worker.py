@@ -1,4 +1,4 @@
-"""``python -m examples.orders.worker``: runs the orders' sagas until SIGTERM, and takes up what an earlier one left."""
+"""``python -m examples.orders.worker``: runs the orders' sagas until SIGTERM, including those of an earlier worker."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""The manager's desk: an inbox for orders that are too large to go through unseen."""
+"""The manager's desk: an inbox for orders that are too large to pass without approval."""
 
 from pydantic import BaseModel
 from sqlmodel import Field, Session, SQLModel, select
@@ -18,7 +18,7 @@ class Request(SQLModel, table=True):
     """In cents."""
     token: str
     state: str
-    """``asked``, then ``taken`` (the manager has it in hand); ``withdrawn`` once the order is off."""
+    """``asked``, then ``taken`` (by the manager); ``withdrawn`` once the order is being undone."""
 
 
 class Ask(BaseModel):

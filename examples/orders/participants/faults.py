@@ -1,6 +1,6 @@
 """Faults that an admin switches on: what goes wrong with the next requests of an operation.
 
-Invariant: a fault is used up by exactly one request. A withheld answer waits for a release or for its caller to go
+Invariant: a fault is used up by exactly one request. A held answer waits for a release or for its caller to go
 away, never for a time.
 """
 
@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 
 class Fault(StrEnum):
-    """What can go wrong with one request; where several are due, they come in this order."""
+    """What can go wrong with one request; several faults come in this order."""
 
     FAIL = "fail"
     """503, and nothing was done."""
@@ -23,7 +23,7 @@ class Fault(StrEnum):
     DECLINE = "decline"
     """The participant says no, and will say no again to the same key."""
     HOLD = "hold"
-    """It was done, but no answer."""
+    """It was done, but there is no answer."""
 
 
 class FaultPlan(BaseModel):
@@ -39,7 +39,7 @@ class FaultPlan(BaseModel):
 
 @attrs.define
 class Faults:
-    """The plans in force, by operation, and the answers that are being withheld."""
+    """The current plans, by operation, and the answers that are being held."""
 
     _due: dict[str, Counter[Fault]] = attrs.field(factory=dict[str, Counter[Fault]])
     _slow_ms: dict[str, int] = attrs.field(factory=dict[str, int])
@@ -47,7 +47,7 @@ class Faults:
     _changed: asyncio.Condition = attrs.field(factory=asyncio.Condition)
 
     def plan(self, plan: FaultPlan) -> None:
-        """Put ``plan`` in force; it replaces what was planned for its operation."""
+        """Apply ``plan``; it replaces the operation's earlier plan."""
         self._due[plan.operation] = Counter(
             {
                 Fault.FAIL: plan.fail_next,
@@ -74,7 +74,7 @@ class Faults:
         return fault
 
     async def withhold(self, operation: str, request: Request) -> None:
-        """Return once the answer to ``request`` is released, or nobody waits for it any more."""
+        """Return once the answer to ``request`` is released, or its caller is gone."""
         released = asyncio.Event()
         async with self._changed:
             self._held.setdefault(operation, set()).add(released)
@@ -90,12 +90,12 @@ class Faults:
                 self._changed.notify_all()
 
     async def held(self, operation: str, *, some: bool = True) -> None:
-        """Return once an answer of ``operation`` is being withheld; with ``some=False``, once none is."""
+        """Return once an answer of ``operation`` is being held; with ``some=False``, once none is."""
         async with self._changed:
             await self._changed.wait_for(lambda: bool(self._held.get(operation)) is some)
 
     def release(self) -> int:
-        """Let all withheld answers go; returns how many there were."""
+        """Release all held answers; returns how many there were."""
         waiting = [event for events in self._held.values() for event in events]
         for event in waiting:
             event.set()

@@ -10,7 +10,7 @@ from examples.orders.participants.ledger import Reply, close_key
 from examples.orders.participants.operation import Of, Operation, Participant
 
 DELIVERED = {"coffee": 40, "teapot": 3}
-"""What lies in the warehouse when it opens."""
+"""The stock of a new warehouse."""
 
 
 class Stock(SQLModel, table=True):

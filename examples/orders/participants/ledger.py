@@ -1,8 +1,8 @@
-"""Every answer a participant ever gave, by idempotency key, written in the transaction of the effect it tells of.
+"""Every answer that a participant ever gave, by idempotency key, written in the transaction of its effect.
 
-Invariant: one key has one answer, for ever. The primary key of ``answer`` decides who came first; whoever comes later
-is told what the first was told. Closing a key that has no answer yet gives it one that says no, so that a call which
-is still on its way finds the door shut when it arrives.
+Invariant: one key has one answer, for ever. The primary key of ``answer`` decides which request came first; later
+requests get the same answer. Closing a key that has no answer yet gives it one that says no, so a call that
+is still on its way is refused when it arrives.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ class Answer(SQLModel, table=True):
     __tablename__ = "answer"  # pyright: ignore[reportAssignmentType]
     key: str = Field(primary_key=True)
     request: str
-    """The operation and its body, to notice a key that is used for two different things; empty if closed unasked."""
+    """The operation and its body, to detect a key that is used twice; empty if closed before any request."""
     status: int
     body: str
     """JSON."""
@@ -49,7 +49,7 @@ Effect = Callable[[Session], Reply]
 
 
 class Ledger:
-    """A participant's database, reached only through answers that are given once."""
+    """A participant's database; every change goes through an answer that is given once."""
 
     def __init__(self, database: Path, tables: Sequence[str]) -> None:
         """Open ``database``; make it, with the tables of these names and that of the answers, where missing."""
@@ -84,7 +84,7 @@ class Ledger:
             return reply
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._engine.dispose()
 
 

@@ -1,4 +1,4 @@
-"""What a participant offers, as data: its tables and its operations. ``service`` puts any of them on HTTP."""
+"""A participant as data: its tables and its operations. ``service`` serves any of them over HTTP."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
@@ -13,7 +13,7 @@ A = TypeVar("A", bound=BaseModel)
 
 
 class Of(BaseModel):
-    """The body of every undo and of every question after an outcome: the idempotency key of the call it is about."""
+    """The body of every undo and of every question about an outcome: the idempotency key of the original call."""
 
     of: str
 
@@ -29,7 +29,7 @@ class Operation(Generic[A]):
     does: Callable[[Session, str, A], Reply]
     """The effect: session, idempotency key, body."""
     declines: Reply | None = None
-    """What it answers when told to say no; None where it never does."""
+    """Its answer when it is made to say no; None if it never does."""
 
     def read(self, body: bytes, key: str) -> tuple[str, Effect]:
         """The request as text and as an effect; ``pydantic.ValidationError`` if the body has another shape."""
@@ -39,7 +39,7 @@ class Operation(Generic[A]):
 
 @attrs.frozen
 class Participant:
-    """A service: what it is called, what it keeps and what it does."""
+    """A service: its name, its tables and its operations."""
 
     name: str
     tables: Sequence[str]
@@ -59,4 +59,4 @@ def _settle(session: Session, _key: str, asked: Of) -> Reply:
 
 
 SETTLE = Operation("settle", Of, _settle)
-"""Tells for good what became of a call: its answer, or, if it never arrived, that it never will."""
+"""Settles a call for good: its answer, or, if it never arrived, that it never will."""

@@ -1,6 +1,6 @@
-"""Any participant on HTTP: ``POST /<operation>`` with an ``Idempotency-Key``, and an admin's switches for faults.
+"""Any participant over HTTP: ``POST /<operation>`` with an ``Idempotency-Key``, and an admin's switches for faults.
 
-Invariant: whatever fault is on, an effect and its answer are written together or not at all.
+Invariant: under every fault, an effect and its answer are written together or not at all.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class Service:
     faults: Faults = attrs.field(factory=Faults)
 
     async def operate(self, request: Request) -> JSONResponse:
-        """``POST /<operation>``: do it, or repeat the answer that its key has."""
+        """``POST /<operation>``: do it, or repeat the answer of its key."""
         return _json(await self._answer(request))
 
     async def _answer(self, request: Request) -> Reply:
@@ -57,7 +57,7 @@ class Service:
         return reply
 
     async def plan(self, request: Request) -> JSONResponse:
-        """``POST /admin/faults``: put a fault plan in force."""
+        """``POST /admin/faults``: apply a fault plan."""
         try:
             plan = FaultPlan.model_validate_json(await request.body())
         except ValidationError as error:
@@ -70,17 +70,17 @@ class Service:
         return _json(Reply(200, plan.model_dump()))
 
     async def held(self, request: Request) -> JSONResponse:
-        """``GET /admin/held/<operation>``: answers when an answer of that operation is being withheld."""
+        """``GET /admin/held/<operation>``: responds when an answer of that operation is being held."""
         await self.faults.held(request.path_params["operation"])
         return _json(Reply(200, {"held": True}))
 
     async def unheld(self, request: Request) -> JSONResponse:
-        """``GET /admin/unheld/<operation>``: answers when no answer of that operation is being withheld."""
+        """``GET /admin/unheld/<operation>``: responds when no answer of that operation is being held."""
         await self.faults.held(request.path_params["operation"], some=False)
         return _json(Reply(200, {"held": False}))
 
     async def release(self, _request: Request) -> JSONResponse:
-        """``POST /admin/release``: let all withheld answers go."""
+        """``POST /admin/release``: release all held answers."""
         return _json(Reply(200, {"released": self.faults.release()}))
 
     def app(self) -> Starlette:
