@@ -8,47 +8,50 @@ from sagas.model.spans import ATTRIBUTES, EVENTS, SPANS, VOCABULARY, AttributeDo
 HEAD = """\
 # Spans
 
-What a saga's trace holds. This page is made from the code by `python -m sagas.model.spans_page`; a test keeps them
-equal. How to get them: [Look at traces](../how-to/traces.md).
+The contents of a saga's trace. `python -m sagas.model.spans_page` generates this page from the code, and a test keeps
+them equal. [Look at traces](../how-to/traces.md) explains how to get traces.
 
 One saga is one trace, however many workers drive it and however often they die. Its spans are a function of its
-journal: the same whoever sends them, and as often as you like. A span comes after its parent, always. So what holds
-others is a moment that comes first, and what tells the whole comes last: `outcome` for the saga, `done` for a part.
+journal: they are the same whichever process sends them, and however often. A span always comes after its parent. The
+parent of other spans is therefore a moment that comes first, and the span of the whole comes last: `outcome` for the
+saga, `done` for a part.
 
-A moment lasts a microsecond, and one more for each span that it is under. No span is as short as its parent unless it
-lies within it: for where no machine is known, Jaeger would take its clock for wrong, and warn, or move it.
+A moment lasts one microsecond, plus one for each span that it is under. No span is as short as its parent unless it
+lies within it. Otherwise, if the machine is unknown, Jaeger would assume a wrong clock, and warn about the span or move
+it.
 
-A document (`sagas trace export`, `sagas.tracing.document`) has what has ended as one span: it bears the name and id of
-the moment, and the times, status and attributes of the whole. `outcome`, `done`, `ended` and `armed` are left out then.
-A block ends with the last thing in it. What has not ended is a moment there too, and an attempt under way is
-`<step> (running)`, up to now.
+In a document (`sagas trace export`, `sagas.tracing.document`) each part that has ended is one span: it has the name and
+id of the moment, and the times, status and attributes of the whole. The spans `outcome`, `done`, `ended` and `armed`
+are left out. A block ends with the last thing in it. A part that has not ended is a moment, and an attempt under way
+is `<step> (running)`, up to now.
 
-A name in `<...>` stands for one of yours. A step's name in a span has no scope and no occurrence; its key has both.
+A name in `<...>` stands for one of your names. In a span, a step's name has no scope and no occurrence; its key has
+both.
 """
 FOOT = """\
-The end of a child saga is provisional: where its root is undone later, the child's steps have their `undo` spans under
-the root's `compensate`, in a part `compensate <child>`; and the outcome that counts is the root's.
+The end of a child saga is provisional. If its root is undone later, the child's steps have their `undo` spans under
+the root's `compensate`, in a part `compensate <child>`, and the root's outcome is the one that counts.
 
-Red are what failed and what it led to: failed attempts, `stuck`, and the outcome of a saga that failed, passed its
+Failures and their consequences are red: failed attempts, `stuck`, and the outcome of a saga that failed, passed its
 deadline, was resolved by an operator, or was killed. A saga that was undone because it was cancelled is not red.
 
-What a step's own code sets on the current span, attributes and events, is on the span of its attempt; see
-[Look at traces](../how-to/traces.md#your-own-attributes). Its names may be any but `saga.`.
+Attributes and events that a step's own code sets on the current span are on the span of its attempt; see
+[Look at traces](../how-to/traces.md#your-own-attributes). Their names may be any that do not begin with `saga.`.
 
-Arguments, results, notes of operators and reasons are in no span. The texts of exceptions are in `exception` events
+No span contains arguments, results, operators' notes or reasons. The texts of exceptions are in `exception` events
 only.
 
 Trace ids are the BLAKE2b hash of the saga's random uid in 128 bits; span ids are 64 bits of BLAKE2b, keyed by the uid,
-over the span's kind, key, attempt and journal entry. `sagas.current().traceparent` tells a step its own.
+over the span's kind, key, attempt and journal entry. A step reads its own from `sagas.current().traceparent`.
 """
 
 ABOUT_METRICS = """\
-They go to the program's own provider of meters (`opentelemetry.metrics.set_meter_provider`), where it has set one of
-the SDK before its orchestrator is made. Each worker counts what it has written, from the journal, after the commit,
-sampled or not, and also while the collector of spans is down; what it was about to count when its process died is not
-counted, and of `saga.spans.sent` and `saga.spans.dropped` up to ten seconds. No id is among the attributes. The gauges
-are those of the whole store, looked up every ten seconds by every worker, which all tell the same: show the largest,
-not the sum.
+Metrics go to the program's own meter provider (`opentelemetry.metrics.set_meter_provider`), if the program has set one
+of the SDK before it creates its orchestrator. Each worker counts the entries that it has written, from the journal and
+after the commit. It counts unsampled sagas too, and continues while the collector of spans is down. When a process
+dies, the counts that it had not yet made are lost, and up to ten seconds of `saga.spans.sent` and
+`saga.spans.dropped`. No attribute contains an id. The gauges cover the whole store. Every worker looks them up every
+ten seconds and reports the same values: show the largest, not the sum.
 """
 
 
