@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from durable_core.dsl import durable, step
     from durable_core.engine.attention import AttentionLog
     from durable_core.engine.callback_delivery import CallbackDelivery
-    from durable_core.engine.current import CURRENT, AttemptInfo, current
     from durable_core.engine.health import Pulse
     from durable_core.engine.home import at_home
     from durable_core.engine.purge import PurgeReport
@@ -72,6 +71,7 @@ if TYPE_CHECKING:
     from durable_core.handle import RunHandle
     from durable_core.model.archive import read_line
     from durable_core.model.callback import Answer, Taken
+    from durable_core.model.calls import Done, StepCall
     from durable_core.model.checkup import Checkup, Facts, Finding, Group, Level, WorkerSeen
     from durable_core.model.codec import Codec
     from durable_core.model.declared import (
@@ -112,10 +112,12 @@ if TYPE_CHECKING:
     from durable_core.ports import Clock, Ids, Store
     from durable_core.replay.blocks import Branches
     from durable_core.replay.callbacks import PendingCallback
+    from durable_core.replay.current import CURRENT, AttemptInfo, current
     from durable_core.replay.cursor import End
-    from durable_core.replay.fibers import Branch
     from durable_core.replay.host_context import HostContext
-    from durable_core.replay.steps import MANY_FAILURES, OutcomeUnknown, Perform
+    from durable_core.replay.run import MANY_FAILURES
+    from durable_core.replay.scheduler import Branch
+    from durable_core.replay.steps import OutcomeUnknown, Perform
     from durable_core.stores import Migrated, migrate, open_store
     from durable_core.tracing.answers import Posting
     from durable_core.tracing.documents import jaeger_document, otlp_document
@@ -156,6 +158,7 @@ LATER = {
     "handle": ("RunHandle",),
     "model.archive": ("read_line",),
     "model.callback": ("Answer", "Taken"),
+    "model.calls": ("Done", "StepCall"),
     "model.checkup": ("Checkup", "Facts", "Finding", "Group", "Level", "WorkerSeen"),
     "model.codec": ("Codec",),
     "model.declared": ("DeclaredStep", "Step", "check_timeout", "check_version", "place_of", "positional"),
@@ -192,15 +195,16 @@ LATER = {
     "engine.attention": ("AttentionLog",),
     "replay.blocks": ("Branches",),
     "replay.callbacks": ("PendingCallback",),
-    "engine.current": ("AttemptInfo", "CURRENT", "current"),
-    "replay.fibers": ("Branch",),
+    "replay.current": ("AttemptInfo", "CURRENT", "current"),
+    "replay.scheduler": ("Branch",),
     "engine.home": ("at_home",),
     "replay.cursor": ("End",),
     "replay.host_context": ("HostContext",),
     "engine.health": ("Pulse",),
     "engine.purge": ("PurgeReport",),
     "engine.settings": ("Settings",),
-    "replay.steps": ("MANY_FAILURES", "OutcomeUnknown", "Perform"),
+    "replay.run": ("MANY_FAILURES",),
+    "replay.steps": ("OutcomeUnknown", "Perform"),
     "engine.waiters": ("RunOutcome",),
     "stores": ("Migrated", "migrate", "open_store"),
     "tracing.answers": ("Posting",),
@@ -252,6 +256,7 @@ __all__ = [
     "Context",
     "DeclaredStep",
     "DefinitionError",
+    "Done",
     "Durable",
     "DurableError",
     "DurableFunction",
@@ -312,6 +317,7 @@ __all__ = [
     "SpanLink",
     "SpanRecord",
     "Step",
+    "StepCall",
     "StepCrashed",
     "StepExited",
     "StepInterrupted",

@@ -24,6 +24,26 @@ class Signal:
     at_ns: int = 0
     """When it was left, in ns since the epoch, by its sender's clock."""
 
+    @staticmethod
+    def stored(verb: str, since: int, label: str) -> str:
+        """``name`` for a verb; with a label it changes what is replayed, from the journal entry ``since`` on."""
+        return f"{verb} {since} {label}" if label else verb
+
+    @property
+    def verb(self) -> str:
+        """What it asks for."""
+        return self.name.partition(" ")[0]
+
+    @property
+    def since(self) -> int:
+        """The journal entry from which on all is void; 0 without a label."""
+        return int(self.name.split(" ", 2)[1]) if " " in self.name else 0
+
+    @property
+    def label(self) -> str:
+        """The given-up step to attempt again, or ``abandon``; else empty."""
+        return self.name.split(" ", 2)[2] if " " in self.name else ""
+
 
 BEGINNINGS = frozenset({EntryKind.STARTED.value, EntryKind.RETRIED.value, EntryKind.REOPENED.value})
 """Entries after whose commit a step is called: intents."""

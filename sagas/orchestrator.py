@@ -37,12 +37,11 @@ from sagas.handle import SagaHandle
 from sagas.model.attention import line_of, needs_of
 from sagas.model.children import within
 from sagas.model.definition import SagaDef
-from sagas.model.fingerprint import fingerprint
 from sagas.model.info import SagaInfo
 from sagas.model.resource import WAY_OUT
 from sagas.observer import plain
 from sagas.runtime.binding import Binder
-from sagas.runtime.driver import body_of
+from sagas.runtime.driver import function_of
 
 if TYPE_CHECKING:
     from durable_core import Tracing
@@ -154,18 +153,7 @@ class Orchestrator(Answering):
             )
         if self._serving:
             self._check_resources([definition])
-        shape = self._binder.shape_of(definition)
-        self.engine.register(
-            DurableFunction(
-                name=definition.name,
-                version=definition.version,
-                fn=body_of(definition, self._binder, shape),
-                shape=shape,
-                deadline_ns=None if definition.deadline is None else to_ns(definition.deadline),
-                operations="s",
-                fingerprint=fingerprint(definition, found),
-            )
-        )
+        self.engine.register(function_of(definition, self._binder))
         self._registered[key] = definition
         for warning in found.warnings:
             log.warning("saga %r: %s", definition.name, warning)

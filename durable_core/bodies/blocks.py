@@ -14,8 +14,8 @@ from durable_core.model.children import COMPLETED, OPENED
 from durable_core.model.duration import shown
 from durable_core.model.shape import CallShape
 from durable_core.replay.blocks import Branches
-from durable_core.replay.fibers import Branch
 from durable_core.replay.host_context import HostContext
+from durable_core.replay.scheduler import Branch
 
 R = TypeVar("R")
 

@@ -98,7 +98,7 @@ class Operation(Coroutine[Any, Any, R_co]):
         self._begin = None
 
     def __del__(self) -> None:
-        if getattr(self, "_begin", None) is None or self._fiber.done or self._fiber.signal is not None:
+        if getattr(self, "_begin", None) is None or self._fiber.done or self._fiber.interrupt is not None:
             return  # awaited, or left because its body has failed or is being closed
         self._core.blame(
             Fault(

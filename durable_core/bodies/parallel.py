@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 from durable_core.bodies.blocks import ParallelBlock
 from durable_core.model.declared import Step
 from durable_core.model.durable import Durable
-from durable_core.replay.fibers import Branch
+from durable_core.replay.scheduler import Branch
 
 if TYPE_CHECKING:
     from durable_core.bodies.context import Context

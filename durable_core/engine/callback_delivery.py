@@ -173,7 +173,7 @@ class CallbackDelivery:
         if not run.dead and pending.shut and not pending.over:
             raise _closed(record, answer)
         if not run.dead and not pending.over:
-            pending.hear(run, answer)
+            pending.accept(answer)
         await self._engine.flushed()
         fresh = await self._engine.find(record.id)
         entries = await self._entries(fresh)

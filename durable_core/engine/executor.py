@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
-from durable_core.engine.current import CURRENT, AttemptInfo
-from durable_core.errors import Fault, StepExited, StepInterrupted, StepTimeout
-from durable_core.model.entry import EntryKind
-from durable_core.ports import Timer, TraceContext
-from durable_core.replay.steps import Evidence
+from durable_core.errors import Fault
+from durable_core.ports import Clock, Timer, TraceContext
+from durable_core.replay.current import CURRENT, AttemptInfo
+from durable_core.replay.cursor import LateResult
+from durable_core.replay.steps import judged, measure
 
 if TYPE_CHECKING:
     from durable_core.replay.effects import Effects
@@ -72,12 +72,12 @@ class _ThreadCall:
         run = step.run
         if not self._take():
             return _NotBegun.RECALLED
-        if run.held or run.shell.leaving:
+        if run.hold or run.effects.leaving:
             return _NotBegun.HELD
         if not self._safe():
             return _NotBegun.UNSAFE
         step.latest.called = True
-        self.started_at_ns = run.shell.now_ns()
+        self.started_at_ns = run.effects.now_ns()
         if self.begun is not None:
             self.begun()
         try:
@@ -90,12 +90,15 @@ class _ThreadCall:
 class StepExecutor:
     """The calls under way of one worker."""
 
-    shell: "Effects"
+    effects: "Effects[Run, PendingStep]"
     loop: asyncio.AbstractEventLoop
     lease_is_safe: Callable[[], bool]
     places: int
     """Plain functions that may run at once."""
     threads: ThreadPoolExecutor | None = None
+    clock: Clock = attrs.field(kw_only=True)
+    cut: Callable[["PendingStep"], None] = attrs.field(kw_only=True)
+    """Called for an attempt that was cut from outside."""
     tracing: TraceContext | None = None
     cutting: bool = False
     """The grace is over: what has not returned is left behind."""
@@ -125,15 +128,15 @@ class StepExecutor:
     # -- one attempt -----------------------------------------------------------------------------------------------
 
     async def _attempt(self, step: "PendingStep") -> None:
-        run, spec = step.run, step.spec
+        spec = step.spec
         task = asyncio.current_task()
         value: Any = None
         error: BaseException | None = None
         timers: list[Timer] = []
         if not self._may_begin(step, task):
             return
-        entered = self._enter(AttemptInfo(run, step))
-        started_at_ns = self.shell.now_ns()
+        entered = self._enter(AttemptInfo(step.run.identity, step))
+        started_at_ns = self.effects.now_ns()
         try:
             if spec.is_async:
                 step.called = True
@@ -152,7 +155,7 @@ class StepExecutor:
             if self._is_cut(step, task):
                 _stop(timers)
                 self._leave(*entered)
-                self.shell.cut(step.latest)
+                self.cut(step.latest)
                 raise
             error = cancelled
         except BaseException as failure:  # noqa: BLE001 - the border of the user's step: what it raises is its outcome
@@ -177,13 +180,18 @@ class StepExecutor:
         if isinstance(value, _NotBegun):
             self._not_begun(now, value)
             return
-        now.said = said
         doubtful = False
         if error is not None:
-            error, doubtful = self._judge(now, error)
+            error, doubtful = judged(
+                error,
+                now.spec,
+                about=f"run {now.run.id}, step {now.key!r}, attempt {now.attempt}",
+                overrun=now.overrun,
+                cancelled=isinstance(error, asyncio.CancelledError),
+            )
             _drop_frames(error)
         try:
-            now.attempted(value, error, started_at_ns, doubtful=doubtful)
+            now.returned(measure(now, value, error, started_at_ns, doubtful=doubtful, said=said))
         except Exception as bug:  # noqa: BLE001 - a retry policy of the user's own, or our bug: nobody may lose the run
             self._undecided(now.run, now, bug)
 
@@ -191,7 +199,7 @@ class StepExecutor:
         """Whether the function may be called here and now: asked at the last moment, because a turn may take long."""
         if step.task is not task:
             return False  # recalled
-        if self.shell.leaving or step.run.held:
+        if self.effects.leaving or step.run.hold:
             self._not_begun(step, _NotBegun.HELD)
             return False
         if not self.lease_is_safe():
@@ -207,23 +215,23 @@ class StepExecutor:
         step.called = False
         run = step.run
         if run.dead:
-            withheld = Evidence(step.key, step.attempt, EntryKind.WITHHELD, None, None, self.shell.now_ns())
-            self.shell.returned_late(step, withheld)
+            withheld = LateResult.withheld(step.key, step.attempt, self.effects.now_ns())
+            self.effects.returned_late(step, withheld)
             return
         if why is _NotBegun.UNSAFE:
             self.loop.call_later(UNSAFE_PAUSE_S, step.launch)
             return
-        if not run.held and not self.shell.leaving:
+        if not run.hold and not self.effects.leaving:
             self.loop.call_soon(step.launch)  # it was let go before the loop heard that a thread had found it held
             return
         step.withhold()
-        self.shell.drive_soon(run)
+        self.effects.drive_soon(run)
 
     def _limit(self, step: "PendingStep", began_ns: int, timers: list[Timer]) -> None:
         """Have the attempt timed out, counted from when its own code began."""
         if step.spec.timeout_ns is not None:
             due_ns = began_ns + step.spec.timeout_ns
-            timers.append(self.shell.clock.call_at(due_ns, step.overdue))
+            timers.append(self.clock.call_at(due_ns, step.overdue))
 
     def _limit_thread(self, call: _ThreadCall, timers: list[Timer]) -> None:
         self._limit(call.step, call.started_at_ns, timers)
@@ -240,7 +248,7 @@ class StepExecutor:
         token = CURRENT.set(info)
         if self.tracing is None:
             return token, None
-        return token, self.tracing.enter(info.span, self.shell.now_ns)
+        return token, self.tracing.enter(info.span, self.effects.now_ns)
 
     def _leave(self, token: contextvars.Token[AttemptInfo], traced: Any) -> bytes | None:
         """The code of the attempt is over; what it has said on its span."""
@@ -248,34 +256,14 @@ class StepExecutor:
         return None if self.tracing is None else self.tracing.leave(traced)
 
     def _undecided(self, run: "Run", step: "PendingStep", bug: Exception) -> None:
-        """Nobody could say what follows an attempt: park its run."""
+        """What follows an attempt could not be decided: its run is stuck."""
         if not run.dead:
-            run.park(
+            run.stop(
                 Fault(
                     f"run {run.id}, step {step.key!r}: what follows its attempt {step.attempt} could not be decided "
-                    f"({type(bug).__name__}: {bug}). Mend the step's retry policy, then retry the run"
+                    f"({type(bug).__name__}: {bug}). Correct the step's retry policy, then retry the run"
                 )
             )
-
-    def _judge(self, step: "PendingStep", error: BaseException) -> tuple[BaseException, bool]:
-        """What an attempt's exception means, and whether that leaves the effect in doubt whatever its type says."""
-        about = f"run {step.run.id}, step {step.key!r}, attempt {step.attempt}"
-        if step.overrun and not isinstance(error, step.spec.rejects):
-            timeout_s = (step.spec.timeout_ns or 0) / 1e9
-            timeout = StepTimeout(f"{about}: it did not end within its timeout of {timeout_s:g} s")
-            if not isinstance(error, asyncio.CancelledError):
-                timeout.__cause__ = error
-            return timeout, True
-        if isinstance(error, asyncio.CancelledError):
-            return StepInterrupted(f"{about}: it was cancelled by its own code; its effect is not known"), True
-        if not isinstance(error, Exception):
-            exited = StepExited(
-                f"{about}: it raised {error!r}, which is no Exception and would end a program; here it fails this "
-                "attempt only. Raise an Exception instead"
-            )
-            exited.__cause__ = error
-            return exited, False
-        return error, False
 
     async def _on_thread(self, step: "PendingStep", timers: list[Timer]) -> tuple[Any, int]:
         if self.threads is None:
@@ -314,7 +302,7 @@ class StepExecutor:
         if step.latest.task is None:
             return  # recalled
         if done.cancelled():
-            self.shell.cut(step.latest)
+            self.cut(step.latest)
             return
         error = done.exception()
         self._returned(step, None if error is not None else done.result(), error, call.started_at_ns)
@@ -330,7 +318,9 @@ class StepExecutor:
             if call is not None and call.recall():
                 self._not_begun(step, _NotBegun.HELD)
         threads = {call.outcome for step in steps if (call := calls.get(step)) and call.outcome is not None}
-        under_way = {step.task for step in steps if step.task is not None and not step.task.done()}
+        under_way = {
+            cast("asyncio.Task[None]", step.task) for step in steps if step.task is not None and not step.task.done()
+        }
         if threads or under_way:
             await asyncio.wait(threads | under_way, timeout=within_s)
         waiting = {task for task in under_way if not task.done()}
@@ -340,7 +330,7 @@ class StepExecutor:
         if waiting:
             await asyncio.wait(waiting, timeout=1.0)
         for step in [step for step in self._waiting if step.latest.task is None or step.latest.task.done()]:
-            self.shell.cut(step.latest)
+            self.cut(step.latest)
         if self.threads is not None:
             self.threads.shutdown(wait=False, cancel_futures=True)
         return len(waiting)

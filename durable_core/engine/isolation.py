@@ -10,10 +10,11 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
-from durable_core.ports import Timer
+from durable_core.ports import Clock, Timer
 
 if TYPE_CHECKING:
     from durable_core.replay.effects import Effects
+    from durable_core.replay.run import Run
     from durable_core.replay.steps import PendingStep
 
 TURN_NS = 60_000_000_000
@@ -23,10 +24,11 @@ TURN_NS = 60_000_000_000
 class Isolation:
     """The suspects of one worker."""
 
-    __slots__ = ("_shell", "_timer", "_turn", "_waiting")
+    __slots__ = ("_clock", "_effects", "_timer", "_turn", "_waiting")
 
-    def __init__(self, shell: "Effects") -> None:
-        self._shell = shell
+    def __init__(self, effects: "Effects[Run, PendingStep]", clock: Clock) -> None:
+        self._effects = effects
+        self._clock = clock
         self._waiting: deque[PendingStep] = deque()
         self._turn: PendingStep | None = None
         self._timer: Timer | None = None
@@ -34,17 +36,17 @@ class Isolation:
     def enter(self, step: "PendingStep") -> None:
         """Have ``step`` attempted when its turn comes; its run stays in memory until then."""
         step.run.in_flight += 1
-        step.suspected = True
+        step.isolated = True
         self._waiting.append(step)
         if self._turn is None:
             self._next()
 
     def _next(self) -> None:
         """The next turn."""
-        shell = self._shell
-        while self._turn is None and self._waiting and not shell.leaving:
+        effects = self._effects
+        while self._turn is None and self._waiting and not effects.leaving:
             step = self._waiting.popleft()
-            step.suspected = False
+            step.isolated = False
             run = step.run
             if run.dead:
                 continue
@@ -52,11 +54,11 @@ class Isolation:
             step.again()
             if not step.announced:  # its run is held: it may leave memory, and recovers once it is resumed
                 if not run.dead:
-                    shell.drive_soon(run)
+                    effects.drive_soon(run)
                 continue
             self._turn = step
-            self._timer = shell.clock.call_at(shell.now_ns() + TURN_NS, partial(self._over, step))
-            shell.after(partial(self._watch, step))
+            self._timer = self._clock.call_at(effects.now_ns() + TURN_NS, partial(self._over, step))
+            effects.after(partial(self._watch, step))
 
     def _watch(self, step: "PendingStep") -> None:
         """``step`` was to be called just now: wait for its end."""
@@ -74,4 +76,4 @@ class Isolation:
             self._timer.cancel()
             self._timer = None
         # Not at once: its end is to be on disk first, or it would be counted with the next one.
-        self._shell.after(self._next)
+        self._effects.after(self._next)

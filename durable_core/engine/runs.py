@@ -24,6 +24,7 @@ from durable_core.model.run import ENDS, NewRun, RunQuery, RunRecord, RunRef, Ru
 from durable_core.model.spec import DurableFunction
 from durable_core.model.texts import is_text
 from durable_core.model.version import Announced, Tally
+from durable_core.ports import Signal
 
 TAKEN_S = 5.0
 """How long a verb waits for its signal to be taken up by this process; it is durable before."""
@@ -242,25 +243,25 @@ class Runs(Runtime):
         run = worker.runs.get(record.num) if worker is not None else None
         if worker is not None and run is not None and not run.dead and not worker.leaving and not label:
             run.settle()
-            if run.phase != record.phase or run.dead:
+            if run.row.phase != record.phase or run.dead:
                 await self.writer.flushed()
                 return False
-            if not worker.deliver(run, name, payload):
+            if not run.tell(name, payload):
                 return False
             try:
                 await self.writer.flushed()
             except LeaseLost:
                 return False  # another worker drives it now
-            return not run.void
+            return not run.row.void
         await self.writer.flushed()  # the run has left memory: what it leaves behind must be on disk before it is told
-        stored = f"{name} {since} {label}" if label else name
+        stored = Signal.stored(name, since, label)
         ended = record.ended_at_ns is not None
         if not await self.store.signal(record.num, stored, payload, now_ns=self.clock.now_ns(), ended=ended):
             return False
         if self._vigil is not None:
             self._vigil.stir()
         if worker is not None and self.serves(record) and not worker.leaving:
-            worker.signalled(record.num, name)
+            self._loader.signalled(record.num, name)
             await self._taken_up(record)
         return True
 
@@ -285,13 +286,13 @@ class Runs(Runtime):
         until = loop.time() + TAKEN_S
         patience_s = POLL_S
         while loop.time() < until and await self.store.signals([record.num]):
-            if self._worker is not None and self._worker.waits_for_attempts(record.num):
+            if self._worker is not None and self._worker.lingering.is_awaited(record.num):
                 return  # it is taken up once what is under way has returned, however long that takes
             if self._worker is None or (await self.find(record.id)).owner not in (None, self._worker.worker):
                 return  # its own worker will take it up
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience_s):
-                    await self._worker.taken(record.num)
+                    await self._loader.taken(record.num)
             patience_s *= 2  # many may wait at once, and asking costs the worker that they wait for
 
     def waiting_for(self, num: int, key: str) -> object:

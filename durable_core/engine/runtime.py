@@ -18,6 +18,7 @@ from durable_core.engine.changes import ChangeListener
 from durable_core.engine.clock import SystemClock, SystemIds, follow_store, go_on_from
 from durable_core.engine.health import Pulse, Pulsometer
 from durable_core.engine.home import Home
+from durable_core.engine.loader import Loader
 from durable_core.engine.registry import Registry
 from durable_core.engine.rejoin import Rejoin
 from durable_core.engine.retention import Housekeeper
@@ -97,6 +98,7 @@ class Runtime:
         )
         self._writer: Writer | None = None
         self._worker: Worker | None = None
+        self._loader: Loader
         self._keeper: Rejoin | None = None
         self.tracing = tracing
         self.context = None if tracing is None else tracing.context
@@ -176,6 +178,7 @@ class Runtime:
     def _begin_work(self, writer: Writer) -> None:
         """Make the worker, and who looks after it."""
         self._worker = self._hired(writer)
+        self._loader = Loader(self._worker)
         self._keeper = Rejoin(
             store=self.store,
             writer=writer,
@@ -316,7 +319,7 @@ class Runtime:
 
     def under_way(self) -> int:
         """Attempts that have been called and have not ended."""
-        return 0 if self._worker is None else self._worker.under_way()
+        return 0 if self._worker is None else self._worker.in_flight()
 
     def progress(self) -> int:
         """A number that rises with every row that is written."""
@@ -374,7 +377,7 @@ class Runtime:
             self._vigil.stir()
         if self._announcer is not None:
             await self._announcer.announce()
-        await worker.look(changed=changed)
+        await self._loader.look(changed=changed)
         if self._vigil is not None:
             await self._vigil.look()
 
@@ -394,7 +397,7 @@ class Runtime:
             self._attention.ask_for(run.id)
         if self._waiters.waits_for(run.num):
             output, error = (end.output, end.error) if end is not None else (None, None)
-            self._waiters.tell(run.num, RunOutcome(run.status, run.phase, output, error, run.reason))
+            self._waiters.tell(run.num, RunOutcome(run.row.status, run.row.phase, output, error, run.row.reason))
 
     async def _ask_for_watched(self) -> None:
         mine = self._worker.runs if self._worker is not None else {}
@@ -425,7 +428,7 @@ class Runtime:
 
     def _guilty(self, num: int, error: StoreError) -> None:
         if self._worker is not None:
-            self._worker.guilty(num, error)
+            self._worker.refused(num, error)
 
     def _overtaken(self, num: int, lost: Sequence[Entry]) -> None:
         if self._worker is not None:

@@ -27,7 +27,7 @@ class Queued(NamedTuple):
 class Slots:
     """The places of one worker."""
 
-    __slots__ = ("_claims_next", "_kept", "active", "places", "queue", "starved")
+    __slots__ = ("_active", "_claims_next", "_kept", "places", "queue", "starved")
 
     def __init__(self, places: int) -> None:
         self.places = places
@@ -35,29 +35,35 @@ class Slots:
         """New runs beyond the places: durable, and not begun."""
         self.starved = False
         """No place was free for what may be due, so it waits in the store."""
-        self.active = 0
-        """Runs that have something under way."""
+        self._active: set[Run] = set()
+        """Runs that have something in flight."""
         self._kept = 0
         """Free places that are kept for what is due."""
         self._claims_next = True
 
     @property
+    def active(self) -> int:
+        """How many runs have something in flight."""
+        return len(self._active)
+
+    def has(self, run: Run) -> bool:
+        """Whether ``run`` has a place."""
+        return run in self._active
+
+    @property
     def open(self) -> bool:
         """Whether a new run may begin."""
-        return self.active + self._kept < self.places
+        return len(self._active) + self._kept < self.places
 
     def enter(self, run: Run) -> None:
         """``run`` has something under way."""
-        if not run.active:
-            run.active = True
-            self.active += 1
+        self._active.add(run)
 
     def leave(self, run: Run) -> bool:
         """``run`` has nothing under way any more; True where its place is for what is due."""
-        if not run.active:
+        if run not in self._active:
             return False
-        run.active = False
-        self.active -= 1
+        self._active.discard(run)
         if not self.starved:
             return False
         mine = self._claims_next or not self.queue

@@ -1,13 +1,11 @@
 """What a start writes: the version, the arguments and the row, also of a function that is not loaded here."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from durable_core.engine.registry import Registry
 from durable_core.errors import StoreError
 from durable_core.model.codec import Codec
-from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.run import NewRun, RunRecord, RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Store
@@ -34,8 +32,10 @@ class StartReceipt:
     def __call__(self, accepted: bool, error: "StoreError | None") -> None:  # noqa: FBT001 - made for every start
         """Tell the run, and whoever waits."""
         run = self.run
-        if run is not None and not run.heard(accepted=accepted) and not run.dead:
-            run.evict()
+        if run is not None:
+            run.cursor.started(accepted=accepted)
+            if not accepted and not run.dead:
+                run.evict()
         if self.told.done():
             return
         if error is not None:
@@ -85,13 +85,6 @@ def deadline_of(record: RunRecord, definition: DurableFunction) -> int | None:
     if record.deadline_at_ns is not None or definition.deadline_ns is None:
         return record.deadline_at_ns
     return record.created_at_ns + definition.deadline_ns
-
-
-def overdue(run: "Run", entries: Sequence[Entry], *, now_ns: int) -> bool:
-    """Whether the run's deadline has passed, still counts, and has not been told to it."""
-    if run.deadline_at_ns is None or run.deadline_at_ns > now_ns or run.phase:
-        return False
-    return not any(entry.kind == EntryKind.SIGNALLED and entry.key == "deadline" for entry in entries)
 
 
 def new_run(

@@ -21,7 +21,7 @@ LONGEST_TOKEN = 200
 LONGEST_NUM = 16
 """Hex digits of a run's number: 64 bits."""
 COMPLETED, FAILED, HEARTBEAT = "completed", "failed", "heartbeat"
-TOLD = frozenset({"answer", HEARTBEAT})
+ANSWERS = frozenset({"answer", HEARTBEAT})
 """Names of the signals that are about a callback."""
 ENDINGS = frozenset({EntryKind.ANSWERED, EntryKind.FIRED, EntryKind.CLOSED})
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 
+from durable_core.model.calls import StepCall
 from durable_core.model.keys import check_name
 from durable_core.model.outcome import DEFAULT_UNKNOWN
 from durable_core.model.retry import Retry
@@ -63,7 +64,9 @@ class DurableFunction:
     operations: str = "ctx"
     """What the body calls its context, for messages."""
     fingerprint: str = ""
-    """Tells one body from another under the same version, for whoever computes it; opaque here. Empty: not known."""
+    """Tells one body from another under the same version; the layer above computes it. Empty: not known."""
+    locate: Callable[[StepCall], tuple[StepSpec, tuple[Any, ...], dict[str, Any]] | None] | None = None
+    """What an attempt that came as bytes calls, with which arguments; None where the code does not know the step."""
 
     def __attrs_post_init__(self) -> None:
         check_name(self.name, what=f"the durable function {self.fn!r}")

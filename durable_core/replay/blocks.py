@@ -9,10 +9,9 @@ from typing import Any, Self, TypeVar
 
 from durable_core.errors import DefinitionError, Fault
 from durable_core.model.keys import check_name
-from durable_core.replay import faults, structure
-from durable_core.replay.commands import Command
-from durable_core.replay.fibers import Branch, Fiber, Group, Interrupted
+from durable_core.replay import faults
 from durable_core.replay.run import Run
+from durable_core.replay.scheduler import Branch, Command, Fiber, Group, Interrupted, joined, leave, open_group, shield
 
 R = TypeVar("R")
 
@@ -29,7 +28,7 @@ class Branches:
     def __init__(self, run: Run, fiber: Fiber) -> None:
         self._run = run
         self._fiber = fiber
-        self._group: Group = structure.open_group(fiber)
+        self._group: Group = open_group(fiber)
 
     def spawn(self, body: Coroutine[Any, Any, R], *, name: str | None = None, block: bool = True) -> Branch[R]:
         """Begin ``body`` once the caller next awaits. With ``name`` its steps have a scope of their own.
@@ -48,15 +47,15 @@ class Branches:
             scope = self._fiber.scope if name is None else self._fiber.scope.inner(check_name(name, what="a branch"))
         except DefinitionError as wrong:
             body.close()
-            self._run.fault = self._run.fault or faults.mistake(self._run, wrong)
+            self._run.fault = self._run.fault or faults.mistake(self._run.identity, wrong)
             raise self._run.fault from wrong
-        fiber = structure.spawn(self._run, self._group, body, scope)
+        fiber = self._run.scheduler.spawn(self._group, body, scope)
         fiber.nesting -= int(not block)
         return Branch(fiber)
 
     def stop(self) -> None:
         """Let nothing new begin; ``join`` returns when what is under way has ended."""
-        structure.stop(self._run, self._group)
+        self._run.scheduler.stop(self._group)
 
     @property
     def stopped(self) -> bool:
@@ -74,14 +73,14 @@ class Branches:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         group, fiber = self._group, self._fiber
-        structure.leave(fiber, group)
-        if fiber.signal is not None or not isinstance(error, (Exception, Interrupted, NoneType)):
+        leave(fiber, group)
+        if fiber.interrupt is not None or not isinstance(error, (Exception, Interrupted, NoneType)):
             return  # closed from outside: whatever was under way in here has ended already
         if error is not None:
             if group.failure is None and isinstance(error, Exception):
                 group.failure = error
-            structure.stop(self._run, group, failed=True)
-            structure.leave(fiber, group)
+            self._run.scheduler.stop(group, failed=True)
+            leave(fiber, group)
         await Join(group)
 
 
@@ -101,10 +100,10 @@ class Join(Command[None]):
             group.joiner = fiber
             fiber.wait = self
             return
-        structure.joined(fiber, group)
-        run.ready.append((fiber, None, group.failure))
+        joined(fiber, group)
+        run.scheduler.ready.append((fiber, None, group.failure))
 
-    def interrupt(self, run: Run) -> bool:  # noqa: ARG002 - as every command is interrupted
+    def interrupt(self) -> bool:
         """The joining fiber is being closed: its groups have been stopped already, and their last end advances it."""
         self._group.joiner = None
         return True
@@ -120,13 +119,13 @@ class Shield:
         self._fiber = fiber
 
     def __enter__(self) -> None:
-        structure.shield(self._fiber)
+        shield(self._fiber)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if not self._run.dead:
-            structure.unshield(self._run, self._fiber)
+            self._run.scheduler.unshield(self._fiber)
 
 
 class ScopeBlock:

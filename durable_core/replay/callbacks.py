@@ -1,23 +1,19 @@
 """Callbacks of a run in memory: waits that somebody outside ends with a value."""
 
 import logging
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from durable_core.errors import CallbackFailed, CallbackTimeout, DurableError, Fault, PayloadError, SiblingFailed
-from durable_core.model.callback import COMPLETED, HEARTBEAT, Answer, Declared, pulse_of, token_of
+from durable_core.model.callback import COMPLETED, HEARTBEAT, Answer, Declared, pulse_of
 from durable_core.model.duration import NS
-from durable_core.model.entry import ANSWERED_BY, MISFIT, TOO_LATE, Entry, EntryKind
+from durable_core.model.entry import ANSWERED_BY, MISFIT, Entry, EntryKind
 from durable_core.model.masking import Masks
 from durable_core.model.plain import type_name
-from durable_core.ports import Timer
-from durable_core.replay import structure
-from durable_core.replay.commands import Command
-from durable_core.replay.fibers import Fiber
-
-if TYPE_CHECKING:
-    from durable_core.replay.run import Run
+from durable_core.replay.effects import TimedKind
+from durable_core.replay.run import Run
+from durable_core.replay.scheduler import Command, Fiber
 
 log = logging.getLogger("durable_core")
 
@@ -37,13 +33,12 @@ class PendingCallback(Generic[T]):
         "pulse",
         "run",
         "timeout_at_ns",
-        "timer",
         "token",
         "value",
         "watchers",
     )
 
-    def __init__(self, run: "Run", owner: Fiber, armed: Entry, *, token: str, decode: Any, heartbeat_ns: int) -> None:
+    def __init__(self, run: Run, owner: Fiber, armed: Entry, *, token: str, decode: Any, heartbeat_ns: int) -> None:
         self.run = run
         self.owner = owner
         """Who created it."""
@@ -53,7 +48,6 @@ class PendingCallback(Generic[T]):
         self.timeout_at_ns = armed.due_at_ns
         self.pulse = pulse_of(armed, heartbeat_ns)
         """Its heartbeats; None where none are asked for."""
-        self.timer: Timer | None = None
         self.over = False
         """Answered, timed out or closed."""
         self.value: Any = None
@@ -62,10 +56,12 @@ class PendingCallback(Generic[T]):
         """Who waits for it."""
         self.watchers: list[AwaitFirst] = []
 
+    timed: TimedKind = "callback"
+
     @property
     def shut(self) -> bool:
         """Whether it can no longer be answered: it is over, or its body is being closed, though steps end first."""
-        owner = self.owner.signal
+        owner = self.owner.interrupt
         return self.over or (owner is not None and not isinstance(owner, SiblingFailed))
 
     @property
@@ -74,23 +70,11 @@ class PendingCallback(Generic[T]):
         ends = [self.timeout_at_ns, None if self.pulse is None else self.pulse.due_ns]
         return min((at_ns for at_ns in ends if at_ns is not None), default=None)
 
-    def arm(self, run: "Run") -> None:
-        """Set the timer of its end."""
-        due_at_ns = self.due_at_ns
-        if due_at_ns is not None and self.timer is None and not self.over:
-            self.timer = run.shell.clock.call_at(due_at_ns, self.ring)
-
-    def disarm(self) -> None:
-        """Cancel the timer."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-
     def ring(self) -> None:
         """Its end has come; whichever of it, an answer and a cancel is journalled first counts."""
         run = self.run
         run.settle()
-        if not run.dead and not run.shell.leaving and not self.over:
+        if not run.dead and not run.effects.leaving and not self.over:
             label = "" if self.due_at_ns == self.timeout_at_ns else HEARTBEAT
             run.feed(run.input(EntryKind.FIRED, self.key, 0, label))
 
@@ -105,34 +89,52 @@ class PendingCallback(Generic[T]):
         except Exception as error:  # a user's model validates itself and may raise anything
             raise misfit(self.run.id, self.key, error) from error
 
-    def hear(self, run: "Run", answer: Answer, seq: int = 0) -> None:
-        """Journal and feed what somebody outside has sent for this callback, which is not over.
+    def answer(self, answer: Answer, seq: int) -> bool:
+        """Accept an answer that fits, refuse one that does not; False if it can no longer be answered."""
+        if self.shut:
+            return False
+        run = self.run
+        try:
+            if answer.kind == COMPLETED:
+                self.check(bytes(answer.value))
+        except PayloadError:  # whose message may quote the answer
+            log.warning(
+                "run %s: an answer to callback %r is not of its declared type, and was refused", run.id, self.key
+            )
+            run.cursor.signal_seq = run.input(EntryKind.NOTED, self.key, seq, MISFIT, answer.by).seq
+        else:
+            self.accept(answer, seq)
+        return True
+
+    def accept(self, answer: Answer, seq: int = 0) -> None:
+        """Journal and feed an answer or heartbeat from outside; the callback is not over.
 
         Args:
-            run: whose it is.
             answer: an answer that fits, or a heartbeat.
             seq: the entry that held it back, or 0.
         """
+        run = self.run
         if answer.kind != HEARTBEAT:
             if answer.by is not None:  # in the commit of the answer, and right before it
                 run.input(EntryKind.NOTED, self.key, 0, ANSWERED_BY, answer.by)
             entry = run.input(EntryKind.ANSWERED, self.key, seq, answer.kind, bytes(answer.value))
-            run.told_seq = entry.seq
+            run.cursor.signal_seq = entry.seq
             run.feed(entry)
             return
-        due_ns = None if self.pulse is None else self.pulse.beat(run.shell.now_ns())
+        due_ns = None if self.pulse is None else self.pulse.beat(run.effects.now_ns())
         if due_ns is not None or seq:
             due_ns = due_ns or (None if self.pulse is None else self.pulse.due_ns)
             entry = run.input(EntryKind.HEARTBEAT, self.key, seq, due_at_ns=due_ns)
-            run.told_seq = entry.seq
+            run.cursor.signal_seq = entry.seq
             run.feed(entry)
 
-    def take(self, run: "Run", entry: Entry) -> None:
-        """It is over: answered, or timed out. Or somebody is still at it."""
+    def take(self, entry: Entry) -> None:
+        """It is over: answered, or timed out. Or a heartbeat has come."""
+        run = self.run
         if entry.kind == EntryKind.HEARTBEAT:
-            self._beat(run, entry)
+            self._beat(entry)
             return
-        self.disarm()
+        run.effects.disarm(self)
         self.over = True
         about = f"run {run.id}: callback {self.key!r}"
         if entry.kind == EntryKind.FIRED and entry.label == HEARTBEAT:
@@ -141,44 +143,45 @@ class PendingCallback(Generic[T]):
         elif entry.kind == EntryKind.FIRED:
             self.error = CallbackTimeout(f"{about} was not answered in time")
         elif entry.label == COMPLETED:
-            self._read(run, entry.payload or b"null")
+            self._read(entry.payload or b"null")
         else:
             message = msgspec.json.decode(entry.payload or b'""')
             self.error = CallbackFailed(f"{about} was answered with a failure: {message}", answer=str(message))
         if self.fiber is not None:
             fiber, self.fiber = self.fiber, None
-            structure.resume(run, fiber, self.value, self.error)
+            run.scheduler.resume(fiber, self.value, self.error)
         for watcher in list(self.watchers):
-            watcher.ended(run, self)
+            watcher.ended(self)
 
-    def _read(self, run: "Run", value: bytes) -> None:
+    def _read(self, value: bytes) -> None:
         try:
             self.value = self.decode(value)
         except Exception as error:  # noqa: BLE001 - as in ``check``; the answer did fit when it was accepted
-            run.fault = Fault(
-                f"run {run.id}: the answer that was accepted for callback {self.key!r} can no longer be read as its "
-                f"declared type ({error}). Keep the type able to read it, then retry the run"
+            self.run.fault = Fault(
+                f"run {self.run.id}: the answer that was accepted for callback {self.key!r} can no longer be read as "
+                f"its declared type ({error}). Keep the type able to read it, then retry the run"
             )
 
-    def _beat(self, run: "Run", entry: Entry) -> None:
+    def _beat(self, entry: Entry) -> None:
         if self.pulse is not None and entry.due_at_ns is not None:
             self.pulse = type(self.pulse)(self.pulse.span_ns, entry.due_at_ns, entry.at_ns)
-        if self.timer is not None:
-            self.disarm()
-            self.arm(run)
+        effects = self.run.effects
+        if not self.run.cursor.restoring:
+            effects.disarm(self)
+            self.run.arm(self)
 
-    def interrupt(self, run: "Run") -> bool:
+    def interrupt(self) -> bool:
         """The fiber that waits for it is being closed: it can no longer be answered."""
         self.fiber = None
-        self.close(run)
+        self.close()
         return True
 
-    def close(self, run: "Run") -> None:
+    def close(self) -> None:
         """Give it up: a later answer is refused."""
         if not self.over:
-            self.disarm()
+            self.run.effects.disarm(self)
             self.over = True
-            run.output(EntryKind.CLOSED, self.key)
+            self.run.output(EntryKind.CLOSED, self.key)
 
 
 def misfit(run_id: str, key: str, why: Exception | None = None) -> PayloadError:
@@ -190,34 +193,8 @@ def misfit(run_id: str, key: str, why: Exception | None = None) -> PayloadError:
     )
 
 
-def answered(run: "Run", payload: bytes, seq: int = 0) -> None:
-    """An answer or a heartbeat waited in the store for this run: the first answer that fits is the answer.
-
-    Args:
-        run: in memory by now, with its journal fed.
-        payload: an ``Answer``.
-        seq: the entry that held it back, or 0.
-    """
-    answer = msgspec.json.decode(payload, type=Answer)
-    run.settle()
-    if run.dead:
-        return
-    callback = run.waits.get(answer.key)
-    if not isinstance(callback, PendingCallback) or callback.shut:
-        run.told_seq = run.input(EntryKind.NOTED, answer.key, seq, TOO_LATE, answer.by).seq
-        return
-    try:
-        if answer.kind == COMPLETED:
-            callback.check(bytes(answer.value))
-    except PayloadError:  # whose message may quote the answer
-        log.warning("run %s: an answer to callback %r is not of its declared type, and was refused", run.id, answer.key)
-        run.told_seq = run.input(EntryKind.NOTED, answer.key, seq, MISFIT, answer.by).seq
-    else:
-        callback.hear(run, answer, seq)
-
-
 def create(
-    run: "Run", fiber: Fiber, name: str, declared: Any, *, due_at_ns: int | None, heartbeat_ns: int = 0
+    run: Run, fiber: Fiber, name: str, declared: Any, *, due_at_ns: int | None, heartbeat_ns: int = 0
 ) -> PendingCallback[Any]:
     """Journal a callback, or find it in the journal. It can be answered once that is durable.
 
@@ -225,7 +202,7 @@ def create(
         PayloadError: answers of the declared type could not be read; nothing was journalled.
     """
     try:
-        decode = run.shell.decoder(declared)
+        decode = run.effects.decoder(declared)
     except PayloadError as unreadable:
         why = str(unreadable.args[0]).rpartition(" [")[0]
         raise PayloadError(f"run {run.id}: callback {name!r} of type {type_name(declared)}: {why}") from unreadable
@@ -234,16 +211,16 @@ def create(
     entry, new = run.output(EntryKind.ARMED, key, 0, "callback", payload, due_at_ns)
     if not new:
         heartbeat_ns = msgspec.json.decode(entry.payload or b"{}", type=Declared).heartbeat_ns
-    token = token_of(run.shell.secret, run.num, run.uid, key)
-    if run.masks is None:
-        run.masks = Masks(run.num)
-    run.masks.add(run.num, run.uid, key, token)
+    token = run.effects.token(run, key)
+    if run.cursor.masks is None:
+        run.cursor.masks = Masks(run.num)
+    run.cursor.masks.add(run.num, run.uid, key, token)
     callback: PendingCallback[Any] = PendingCallback(
         run, fiber, entry, token=token, decode=decode, heartbeat_ns=heartbeat_ns
     )
     run.waits[key] = callback
     if new and callback.due_at_ns is not None:
-        run.unarmed += (callback,)
+        run.arm(callback)
     return callback
 
 
@@ -259,11 +236,11 @@ class AwaitCallback(Command[T]):
     def __init__(self, callback: PendingCallback[T]) -> None:
         self._callback = callback
 
-    def issue(self, run: "Run", fiber: Fiber) -> None:
+    def issue(self, run: Run, fiber: Fiber) -> None:
         """Wait, or go on at once where it is over already."""
         callback = self._callback
         if callback.over:
-            run.ready.append((fiber, callback.value, callback.error))
+            run.scheduler.ready.append((fiber, callback.value, callback.error))
             return
         callback.fiber = fiber
         fiber.wait = callback
@@ -278,28 +255,28 @@ class AwaitFirst(Command[int]):
         self._callbacks = callbacks
         self._fiber: Fiber | None = None
 
-    def issue(self, run: "Run", fiber: Fiber) -> None:
+    def issue(self, run: Run, fiber: Fiber) -> None:
         """Wait, or go on at once where one is over already."""
         for place, callback in enumerate(self._callbacks):
             if callback.over:
-                run.ready.append((fiber, place, None))
+                run.scheduler.ready.append((fiber, place, None))
                 return
         self._fiber = fiber
         fiber.wait = self
         for callback in self._callbacks:
             callback.watchers.append(self)
 
-    def ended(self, run: "Run", callback: PendingCallback[Any]) -> None:
+    def ended(self, callback: PendingCallback[Any]) -> None:
         """One of them is over."""
         fiber = self._unwatch()
         if fiber is not None:
-            structure.resume(run, fiber, self._callbacks.index(callback))
+            callback.run.scheduler.resume(fiber, self._callbacks.index(callback))
 
-    def interrupt(self, run: "Run") -> bool:
+    def interrupt(self) -> bool:
         """The waiting fiber is being closed: none of them can be answered any more."""
         self._unwatch()
         for callback in self._callbacks:
-            callback.close(run)
+            callback.close()
         return True
 
     def _unwatch(self) -> Fiber | None:

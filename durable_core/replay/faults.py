@@ -1,17 +1,15 @@
 """What is said when the engine refuses to go on with a run: what happened, to which run, and what to do."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from durable_core.errors import DurableError, Fault
 from durable_core.model.entry import Entry
-
-if TYPE_CHECKING:
-    from durable_core.replay.run import Run
+from durable_core.replay.cursor import RunIdentity
 
 
-def internal(run: "Run", bug: Exception) -> Fault:
+def internal(run: RunIdentity, bug: Exception) -> Fault:
     """The engine has a bug."""
     return Fault(f"run {run.id}: internal error of the engine ({bug!r}); please report it, then retry the run")
 
@@ -20,8 +18,10 @@ OURS = tuple(f"{Path(__file__).parents[2] / name}{os.sep}" for name in ("durable
 """Where our own code lies."""
 
 
-def of_ours(run: "Run", error: BaseException) -> Fault | None:
+def of_ours(run: RunIdentity, error: BaseException, *, thrown: Collection[BaseException]) -> Fault | None:
     """The fault where ``error`` was raised by our own code and by no design: it must not look like a failure of a step.
+
+    ``thrown`` are the errors that were given to the body.
 
     None for what a step or the user's own code raised, and for our documented errors.
     """
@@ -29,7 +29,7 @@ def of_ours(run: "Run", error: BaseException) -> Fault | None:
         not isinstance(error, Exception)
         or isinstance(error, DurableError)
         or type(error) is RuntimeError
-        or any(error is each for each in run.thrown)
+        or any(error is each for each in thrown)
     ):
         return None
     traceback = error.__traceback__
@@ -45,7 +45,7 @@ def of_ours(run: "Run", error: BaseException) -> Fault | None:
     return fault
 
 
-def mistake(run: "Run", error: DurableError) -> Fault:
+def mistake(run: RunIdentity, error: DurableError) -> Fault:
     """The code gave an operation something that it cannot take: nothing was done, and nothing is undone."""
     plain = str(error.args[0]).rpartition(" [")[0].removeprefix(f"run {run.id}: ").rstrip(".")
     fault = Fault(f"run {run.id}: {plain}. Mend the code, then retry the run")
@@ -53,18 +53,18 @@ def mistake(run: "Run", error: DurableError) -> Fault:
     return fault
 
 
-def bad_signal(run: "Run", entry: Entry, bug: Exception) -> Fault:
+def bad_signal(run: RunIdentity, entry: Entry, bug: Exception) -> Fault:
     """The layer above could not take a signal up."""
     return Fault(
         f"run {run.id}: the signal {entry.key!r} could not be taken up ({bug!r}); please report it, then retry the run"
     )
 
 
-def no_exception(run: "Run", raised: BaseException) -> Fault:
+def no_exception(run: RunIdentity, raised: BaseException) -> Fault:
     """What left the body: an engine's fault as it stands; a signal of the user's own is refused."""
     if isinstance(raised, Fault):
         return raised
     return Fault(
-        f"run {run.id} of {run.definition.name}: the body raised {type(raised).__name__}, which is no Exception, "
+        f"run {run.id} of {run.name}: the body raised {type(raised).__name__}, which is no Exception, "
         "so it is taken neither for a result nor for a failure. Raise an Exception instead, then retry the run"
     )

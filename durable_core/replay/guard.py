@@ -7,7 +7,7 @@ does not help.
 
 import sys
 from asyncio import AbstractEventLoop
-from asyncio.events import _set_running_loop  # pyright: ignore[reportPrivateUsage]
+from asyncio.events import _get_running_loop, _set_running_loop  # pyright: ignore[reportPrivateUsage]
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, cast
 
@@ -28,13 +28,18 @@ ELSE = "a step for anything that touches the world outside, and `await {s}.sleep
 class LoopGuard:
     """Raises ``ForeignAwaitError`` for whatever is asked of it, and keeps the first one."""
 
-    def __init__(self, loop: AbstractEventLoop) -> None:
+    def __init__(self, loop: AbstractEventLoop | None) -> None:
         self.caught: ForeignAwaitError | None = None
         """The first that was caught since the body under way is driven; whoever drives it takes it."""
         self.operations = "ctx"
         """What the body under way calls its context."""
         self._loop = loop
         self.entered = False
+
+    @classmethod
+    def here(cls) -> "LoopGuard":
+        """In the place of whatever loop runs here, or of none."""
+        return cls(_get_running_loop())
 
     def enter(self) -> None:
         """Stand in for the running loop. Not to be entered twice: no body is driven from within another.

@@ -23,12 +23,10 @@ from durable_core.model.texts import is_text
 from durable_core.replay import faults
 from durable_core.replay.blocks import Branches, ScopeBlock, Shield
 from durable_core.replay.callbacks import AwaitCallback, AwaitFirst, PendingCallback, create
-from durable_core.replay.commands import Command
-from durable_core.replay.deadlines import Deadline
-from durable_core.replay.fibers import Fiber
-from durable_core.replay.run import Run
+from durable_core.replay.run import CATCHING_UP, Run
+from durable_core.replay.scheduler import Command, Fiber
 from durable_core.replay.steps import Extra, PendingStep, Perform, Reattempt
-from durable_core.replay.waits import Park, Sleep
+from durable_core.replay.waits import Deadline, Sleep, WaitForPerson
 
 R = TypeVar("R")
 
@@ -36,10 +34,11 @@ R = TypeVar("R")
 class HostContext:
     """The primitives of one run. All coroutines of the body share them; keys are those of the caller's scope."""
 
-    __slots__ = ("_run", "unheard")
+    __slots__ = ("_patches", "_run", "unheard")
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._patches: dict[str, bool] = {}
         self.unheard: list[Any] = []
         """For the layer above: what it was told amid a catching up for something that is not parked yet."""
 
@@ -58,7 +57,7 @@ class HostContext:
     @property
     def version(self) -> int:
         """The version that the run is pinned to."""
-        return self._run.definition.version
+        return self._run.identity.version
 
     @property
     def word(self) -> str:
@@ -68,21 +67,22 @@ class HostContext:
     @property
     def abandoned(self) -> bool:
         """Whether the body's part is over and only what it did is to be undone; see ``steps``."""
-        return self._run.abandoned
+        return self._run.abandoned is not None
 
     @property
     def catching_up(self) -> bool:
         """Whether several things are being taken up, one after the other, before the body goes on."""
-        return self._run.catching_up
+        return bool(self._run.hold & CATCHING_UP)
 
     def marks(self) -> Sequence[str]:
         """What an abandoned body has marked."""
-        return self._run.marks
+        body = self._run.abandoned
+        return () if body is None else body.marks
 
     @property
     def replaying(self) -> bool:
         """Whether what happens now has happened before."""
-        return bool(self._run.backlog)
+        return bool(self._run.cursor.backlog)
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -91,7 +91,7 @@ class HostContext:
 
     def now(self) -> datetime:
         """The time of the last checkpoint, the same on every replay."""
-        return EPOCH + timedelta(microseconds=self._run.last_at_ns // 1000)
+        return EPOCH + timedelta(microseconds=self._run.cursor.last_at_ns // 1000)
 
     def random(self) -> float:
         """A number in [0, 1), the same on every replay."""
@@ -108,14 +108,14 @@ class HostContext:
         if not _is_name(name) or not is_text(name):
             self.mistake(DefinitionError(f"{self.word}.patched({shown(name)}): give the change a name that is a text"))
         key = f"patched:{name}"
-        if key not in run.patches:
-            recorded = run.backlog[0] if run.backlog else None
+        if key not in self._patches:
+            recorded = run.cursor.backlog[0] if run.cursor.backlog else None
             if recorded is None or (recorded.kind == EntryKind.MARKED and recorded.key == key):
                 run.output(EntryKind.MARKED, key)
-                run.patches[key] = True
+                self._patches[key] = True
             else:
-                run.patches[key] = False
-        return run.patches[key]
+                self._patches[key] = False
+        return self._patches[key]
 
     def _generator(self) -> Random:
         fiber = self.caller()
@@ -129,7 +129,7 @@ class HostContext:
         Raises:
             DefinitionError: none is: an operation was used outside of the body, perhaps in a step.
         """
-        fiber = self._run.current
+        fiber = self._run.scheduler.current
         if fiber is None:
             raise DefinitionError(
                 f"run {self._run.id}: an operation of the body was used outside of it, perhaps inside a step; "
@@ -172,11 +172,11 @@ class HostContext:
                     f"{self.word}.sleep_until(...) waits for a time, and not at all for a past one"
                 )
             )
-        return Sleep(self._run.last_at_ns + to_ns(seconds))
+        return Sleep(self._run.cursor.last_at_ns + to_ns(seconds))
 
     def sleep_until(self, when: datetime) -> Command[None]:
         """Wait until ``when``, an aware datetime; at once where it is past."""
-        now_ns = self._run.last_at_ns
+        now_ns = self._run.cursor.last_at_ns
         until_ns = moment_of(when)
         if until_ns is None or until_ns - now_ns > to_ns(LONGEST_S):
             self.mistake(
@@ -202,11 +202,11 @@ class HostContext:
         """Leave out the attempt promised to the step at ``key``, if it has not begun: it ends as its last one did."""
         step = self._run.steps.get(key)
         if isinstance(step, PendingStep):
-            step.give_up(self._run)
+            step.give_up()
 
     def unended(self) -> Iterable[tuple[str, StepSpec]]:
         """The steps that have begun and not ended, and those that wait for a further attempt."""
-        return [(step.key, step.spec) for step in self._run.unended()]
+        return [(step.key, step.spec) for step in self._run.unended() if step.spec is not None]
 
     def nesting(self) -> int:
         """How many groups and blocks the caller is within."""
@@ -235,7 +235,7 @@ class HostContext:
                 caller,
                 name,
                 type,
-                due_at_ns=None if timeout_ns is None else run.last_at_ns + timeout_ns,
+                due_at_ns=None if timeout_ns is None else run.cursor.last_at_ns + timeout_ns,
                 heartbeat_ns=duration_ns(heartbeat, what=f"{what}: heartbeat") or 0,
             )
         except (DefinitionError, PayloadError) as error:
@@ -269,9 +269,9 @@ class HostContext:
             EntryKind.MARKED, key, 0, phase or "", None if payload is None else msgspec.json.encode(payload), due_at_ns
         )
         if phase is not None:
-            run.phase = phase
+            run.row.phase = phase
             if new:
-                run.save(owner=run.shell.worker, wake_at_ns=None)
+                run.save(owner=run.effects.worker, wake_at_ns=None)
         return entry.due_at_ns
 
     def settle(self, key: str, *, happened: bool, result: bytes | None = None) -> None:
@@ -288,7 +288,7 @@ class HostContext:
         """
         run = self._run
         found = run.waits[key] = Deadline(run, key, self.caller(), due_at_ns, call)
-        run.unarmed += (found,)
+        run.arm(found)
         return found
 
     def due_in(self, span_ns: int) -> int:
@@ -296,7 +296,7 @@ class HostContext:
 
         Not after the last checkpoint: a process may have died right behind that, and hours have passed.
         """
-        return self._run.shell.now_ns() + span_ns
+        return self._run.effects.now_ns() + span_ns
 
     def park(self, key: str, reason: str, steps: Sequence[str] = ()) -> Command[Any]:
         """Wait for a person; the answer is what ``unpark`` was given for ``key``.
@@ -306,15 +306,15 @@ class HostContext:
             reason: for a person: what happened and which verbs mend it.
             steps: the keys of the steps concerned.
         """
-        return Park(key, reason, tuple(steps))
+        return WaitForPerson(key, reason, tuple(steps))
 
     def parked(self) -> dict[str, tuple[str, ...]]:
         """What is parked: the steps concerned, by the key given to ``park``."""
-        return {key: parked.steps for key, parked in self._run.parked.items()}
+        return {key: parked.steps for key, parked in self._run.stuck.items()}
 
     def unpark(self, key: str, value: object) -> None:
         """Let the body parked under ``key`` go on with ``value``; called from a signal's handler."""
-        self._run.parked[key].unpark(self._run, value)
+        self._run.stuck[key].go_on(value)
 
     def on_signal(self, handler: Callable[[Entry], None]) -> None:
         """Have ``handler`` called for each signal, at its place in the journal."""
@@ -329,15 +329,15 @@ class HostContext:
         run = self._run
         error = run.steps[key].stored_error()
         if error is not None:
-            run.thrown.append(error)
+            run.scheduler.thrown.append(error)
         return error
 
     def set_status(self, detail: bytes) -> None:
         """Publish JSON in the run's row; durable with the next commit."""
         run = self._run
-        run.detail = detail
-        if not run.backlog and not run.dead:
-            run.save(owner=run.shell.worker, wake_at_ns=None)
+        run.row.detail = detail
+        if not run.cursor.backlog and not run.dead:
+            run.save(owner=run.effects.worker, wake_at_ns=None)
 
     def refuse(self, fault: Fault) -> NoReturn:
         """Stop this run with ``fault``, whatever the body makes of what is raised here."""
@@ -346,7 +346,7 @@ class HostContext:
 
     def mistake(self, error: DurableError) -> NoReturn:
         """Stop this run: the code gave an operation something that it cannot take. Nothing is undone."""
-        self.refuse(faults.mistake(self._run, error))
+        self.refuse(faults.mistake(self._run.identity, error))
 
     def blame(self, fault: Fault) -> None:
         """Have the run parked with ``fault`` before its next operation, where nothing can be raised."""
@@ -355,7 +355,7 @@ class HostContext:
 
     def refuse_own(self, error: BaseException) -> None:
         """Stop this run where ``error`` came out of our own code: before anything is undone because of it."""
-        fault = faults.of_ours(self._run, error)
+        fault = faults.of_ours(self._run.identity, error, thrown=self._run.scheduler.thrown)
         if fault is not None:
             self.refuse(fault)
 
@@ -366,11 +366,12 @@ class HostContext:
 
     def binding_of(self, key: str) -> StepSpec | None:
         """What the code loaded here runs the step at ``key`` with, where the body is abandoned and so runs nothing."""
-        return self._run.bindings.get(key)
+        body = self._run.abandoned
+        return None if body is None else body.bindings.get(key)
 
     def under_way(self) -> Iterable[StepSpec]:
         """What has begun and not ended."""
-        return (step.spec for step in self._run.unended())
+        return (step.spec for step in self._run.unended() if step.spec is not None)
 
 
 def _is_name(given: object) -> bool:
@@ -384,11 +385,11 @@ class _ReplayLog(logging.LoggerAdapter[logging.Logger]):
         self._run = run
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the standard library's name
-        return not self._run.backlog and super().isEnabledFor(level)
+        return not self._run.cursor.backlog and super().isEnabledFor(level)
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log, or keep it until the run's start is durable: a start whose id is taken has never been."""
-        unsaid = self._run.unsaid
+        unsaid = self._run.cursor.start_log
         stacklevel = kwargs.pop("stacklevel", 1) + 1  # this frame is not the caller
         if unsaid is None:
             super().log(level, msg, *args, stacklevel=stacklevel, **kwargs)

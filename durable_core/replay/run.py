@@ -2,223 +2,371 @@
 
 Invariant: live, an input is journalled and then fed; on replay, what the journal holds is fed. There is no other way
 into a body, so a replay sees what the first run saw, in the same order. While entries of the journal are still to
-be fed (``backlog``), what the body asks for is compared with them and nothing leaves this object.
+be fed (``Cursor.backlog``), what the body asks for is compared with them and nothing leaves this object.
 """
 
-import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Protocol
 
+import attrs
+import msgspec
 from msgspec.json import encode as json_encode
 
 from durable_core.errors import Closed, DurableError, Fault
-from durable_core.model.callback import TOLD
-from durable_core.model.entry import ANSWERED_SO_FAR, ROLES, UNANSWERED, Entry, EntryKind, Role, effective, held
-from durable_core.model.failure import capture
-from durable_core.model.keys import Scope
+from durable_core.model.callback import ANSWERS, Answer
+from durable_core.model.entry import (
+    ANSWERED_SO_FAR,
+    ROLES,
+    TOO_LATE,
+    UNANSWERED,
+    Entry,
+    EntryKind,
+    Role,
+    effective,
+    held,
+)
+from durable_core.model.failure import capture, rebuild
+from durable_core.model.record import StepRecord
 from durable_core.model.run import RunStatus
 from durable_core.model.spec import DurableFunction, StepSpec
-from durable_core.ports import Timer
-from durable_core.replay import deadlines, faults, structure
-from durable_core.replay.abandoned import Restored, restore
-from durable_core.replay.callbacks import PendingCallback, answered
-from durable_core.replay.cursor import NOTHING, Cursor, End
-from durable_core.replay.effects import Effects
-from durable_core.replay.fibers import REFUSALS, Body, Fiber
-from durable_core.replay.steps import MANY_FAILURES, Evidence, PendingStep
-from durable_core.replay.turn import drive
-from durable_core.replay.waits import Parked, PendingWait
+from durable_core.replay import faults
+from durable_core.replay.cursor import NOTHING, Cursor, End, LateResult, Message, Row, RunIdentity
+from durable_core.replay.effects import Effects, Timed, TimedKind
+from durable_core.replay.guard import LoopGuard
+from durable_core.replay.scheduler import Fiber, Scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 log = logging.getLogger("durable_core")
 
-
-class Told(NamedTuple):
-    """What a run was told, and has not taken up."""
-
-    name: str
-    payload: bytes
-    seq: int = 0
-    """The entry that holds it back, or 0."""
-    at_ns: int = 0
-    """When it was told."""
+new_row: Callable[[type[Entry], tuple[Any, ...]], Entry] = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+"""Makes a named tuple as its class would, without a call of Python."""
+MANY_FAILURES = 10
+"""After so many failures of a step that is tried again somebody should look."""
+DEADLINE = "deadline"
+"""The signal that a run's deadline has passed."""
 
 
-class Run(Cursor):
-    """A run that this worker owns."""
+PAUSED, LEFT, CATCHING_UP = 1, 2, 4
+"""Why a body is not driven, as bits of ``Run.hold``: an operator has paused the run; a worker has left it while steps
+were in flight; several inputs that came meanwhile are taken up, one after the other."""
+
+
+class Step(StepRecord):
+    """A step, as its run sees it. By itself: one of an abandoned body, which nothing can run again."""
+
+    __slots__ = ("spec",)
+
+    live = False
+    """Whether it can be driven."""
+    waiting = False
+    """Whether it has begun and not ended."""
+
+    def __init__(self, key: str, kind: str, arguments: bytes | None, started_at_ns: int, started_seq: int = 0) -> None:
+        super().__init__(key, kind, arguments, started_at_ns, started_seq)
+        self.spec: StepSpec | None = None
+        """What the code loaded here runs it with."""
+
+    @classmethod
+    def of(cls, record: StepRecord) -> "Step":
+        """The step of an abandoned body, as its entries tell it."""
+        step = cls(record.key, record.kind, record.arguments, record.started_at_ns)
+        for name in StepRecord.__slots__:
+            setattr(step, name, getattr(record, name))
+        step.abandon()
+        return step
+
+    def stored_error(self) -> BaseException | None:
+        """What ended it, rebuilt; None where it did not fail."""
+        return None if self.error is None else rebuild(self.error)
+
+    def take(self, entry: Entry) -> None:
+        """Take up an entry about it."""
+
+    def take_late(self, result: LateResult) -> None:
+        """Take up how an attempt ended that was thought to be lost."""
+
+    def recover(self) -> None:
+        """The journal is fed: go on where the last process stopped."""
+
+    def resume(self) -> None:
+        """The run is no longer paused: make the attempt that was held back."""
+
+    def withdraw(self) -> bool:
+        """Make sure that the announced attempt is never begun; False where it has been, or none is announced."""
+        return False
+
+    def disarm(self) -> None:
+        """The run leaves memory."""
+
+
+class Wait(Timed, Protocol):
+    """A wait, as its run sees it: a pause, a callback, a deadline."""
+
+    over: bool
+
+    def take(self, entry: Entry) -> None:
+        """Take up an entry about it."""
+        ...
+
+    def answer(self, answer: Answer, seq: int) -> bool:
+        """Take an answer or heartbeat from outside, which ``seq`` held back (0: none); False if it takes none now."""
+        ...
+
+
+class StuckFiber(Protocol):
+    """A fiber that waits for a person."""
+
+    reason: str
+    steps: tuple[str, ...]
+
+    def go_on(self, value: object) -> None:
+        """Let it go on with ``value``."""
+        ...
+
+
+@attrs.frozen
+class AbandonedBody:
+    """What is left of a body whose part is over: an operator asked for the rollback of a run that cannot go on."""
+
+    marks: tuple[str, ...] = ()
+    """What it has marked."""
+    bindings: "Mapping[str, StepSpec]" = attrs.field(factory=dict[str, StepSpec])
+    """What the code loaded here runs each step key with."""
+
+
+class Run:
+    """A run in memory. Also the timer of its own deadline, see ``effects.Timed``."""
 
     __slots__ = (
-        "active",
-        "bindings",
-        "catching_up",
-        "context",
-        "current",
-        "deadline_timer",
+        "abandoned",
+        "cursor",
+        "dead",
+        "definition",
+        "effects",
         "fault",
-        "halted",
+        "hold",
+        "identity",
         "in_flight",
-        "inbox",
-        "left",
-        "marks",
         "on_signal",
-        "parked",
-        "patches",
-        "ready",
-        "restoring",
-        "root",
+        "row",
+        "scheduler",
         "steps",
-        "thrown",
-        "unarmed",
+        "stuck",
         "waits",
     )
 
-    def __init__(self, shell: Effects, definition: DurableFunction, **row: Any) -> None:
-        super().__init__(shell, definition, **row)
-        self.steps: dict[str, PendingStep | Restored] = {}
-        self.waits: dict[str, PendingWait | PendingCallback[Any]] = {}
-        self.parked: dict[str, Parked] = {}
-        self.patches: dict[str, bool] = {}
-        self.unarmed: tuple[PendingWait | PendingCallback[Any], ...] = ()
-        """Waits whose timers are set once the body is no longer driven."""
-        self.inbox: tuple[Told | Evidence, ...] = ()
-        """What came while the run was in nobody's memory, in the order in which it counts."""
-        self.ready: list[tuple[Fiber, Any, BaseException | None]] = []
-        self.thrown: list[BaseException] = []
-        """The errors that were given to its body as the outcome of something."""
-        self.root: Fiber | None = None
-        self.current: Fiber | None = None
+    timed: TimedKind = "deadline"
+    key: str = ""
+
+    def __init__(
+        self,
+        effects: "Effects[Run, Any]",
+        definition: DurableFunction,
+        identity: RunIdentity,
+        row: Row,
+        *,
+        created_at_ns: int,
+    ) -> None:
+        self.effects = effects
+        self.definition = definition
+        self.identity = identity
+        self.row = row
+        self.cursor = Cursor(identity, created_at_ns)
+        self.scheduler = Scheduler()
+        self.steps: dict[str, Step] = {}
+        self.waits: dict[str, Wait] = {}
+        self.stuck: dict[str, StuckFiber] = {}
+        """The fibers that wait for a person."""
+        self.abandoned: AbandonedBody | None = None
         self.fault: Fault | None = None
-        self.marks: tuple[str, ...] = ()
-        """What an abandoned body has marked."""
-        self.bindings: dict[str, StepSpec] = {}
-        """Where the body is abandoned: what the code loaded here runs each step key with."""
-        self.active = False
-        """Whether it counts against the worker's concurrency."""
+        self.hold = 0
+        """Why its body is not driven: ``PAUSED``, ``LEFT``, ``CATCHING_UP``; 0: it is."""
         self.in_flight = 0
         """Attempts announced and not ended."""
-        self.deadline_timer: Timer | None = None
         self.on_signal: Callable[[Entry], None] | None = None
-        self.restoring = False
-        """Its journal is being fed, or what came meanwhile."""
-        self.halted = self.left = self.catching_up = False
-        """Why it is ``held``, as its journal has it so far: by a pause; a worker has left it; it is catching up."""
-        self.context = contextvars.copy_context()
+        self.dead = False
+        """No longer in this worker's hands: ended, evicted, refused or stuck on a fault. Nothing more is written."""
 
-    # -- life ------------------------------------------------------------------------------------------------------
+    @property
+    def num(self) -> int:
+        """Its number in the store."""
+        return self.identity.num
 
-    def begin(self, coro: Body) -> None:
-        """Drive the body for the first time in this process: from the start, or along its journal."""
-        self.root = Fiber(coro, Scope(), None)
-        self.ready.append((self.root, None, None))
+    @property
+    def id(self) -> str:
+        """The user's id."""
+        return self.identity.id
+
+    @property
+    def uid(self) -> bytes:
+        """16 random bytes, fixed when the run began."""
+        return self.identity.uid
+
+    @property
+    def label(self) -> str:
+        """Its id and name, for the log."""
+        return f"run {self.identity.id} of {self.identity.name}"
+
+    # -- inputs ----------------------------------------------------------------------------------------------------
 
     def replay(self, entries: Sequence[Entry]) -> None:
         """Feed the journal, then what came meanwhile, then go live: arm what waits, attempt again what a crash has cut.
 
-        What came meanwhile (``inbox``) is taken up before the body answers the journal's last input, so before it can
-        ask for anything new. A run that does not fit its journal is parked before any effect.
+        What came meanwhile (``Cursor.inbox``) is taken up before the body answers the journal's last input, so before
+        it can ask for anything new. A run that does not fit its journal is stuck before any effect.
         """
-        self.restoring = True
-        entries = restore(self, entries)
-        self.inbox = (*(Told(one.key, one.payload or b"{}", one.seq) for one in held(entries)), *self.inbox)
-        self.backlog = deque(effective(entries))
-        self.seq = max(self.seq, entries[-1].seq if entries else 0)
+        cursor = self.cursor
+        cursor.restoring = True
+        cursor.inbox = (*(Message(one.key, one.payload or b"{}", one.seq) for one in held(entries)), *cursor.inbox)
+        cursor.backlog = deque(effective(entries))
+        cursor.seq = max(cursor.seq, entries[-1].seq if entries else 0)
         answered = False
         while not self.dead:
-            if not answered and (self.backlog or not self.inbox) and not self._is_caught_up_first():
+            if not answered and (cursor.backlog or not cursor.inbox) and not self._catches_up_next():
                 self.pump()
             answered = True
-            if not self.backlog or self.dead:
+            if not cursor.backlog or self.dead:
                 break
-            entry = self.backlog[0]
+            entry = cursor.backlog[0]
             if ROLES[EntryKind(entry.kind)] is Role.OUTPUT:
-                self.park(self.mismatch(entry, "nothing more here"))
+                self.stop(cursor.mismatch(entry, "nothing more here"))
                 return
-            self.backlog.popleft()
+            cursor.backlog.popleft()
             self.take(entry)
             answered = False
         if not self.dead:
             self._go_live()
 
-    def _is_caught_up_first(self) -> bool:
+    def _catches_up_next(self) -> bool:
         """Whether the journal holds a catching up that came before the body had seen its last input."""
-        backlog = self.backlog
+        backlog = self.cursor.backlog
         return bool(backlog) and backlog[0].kind == EntryKind.SUSPENDED and backlog[0].label == UNANSWERED
 
     def _go_live(self) -> None:
         """The journal is fed: from here on things happen."""
-        if self.status is not RunStatus.STUCK:
-            self.status = RunStatus.RUNNING
+        row, cursor = self.row, self.cursor
+        if row.status is not RunStatus.STUCK:
+            row.move(RunStatus.RUNNING)
             failing = [step for step in self.unended() if step.failures >= MANY_FAILURES]
-            self.reason = self.reason if failing else None
-        inbox, self.inbox = self.inbox, ()
+            row.reason = row.reason if failing else None
+        inbox, cursor.inbox = cursor.inbox, ()
         if inbox:
             self.catch_up(inbox)
-        elif self.catching_up or (self.held and not self.paused):
+        elif self.hold & CATCHING_UP or (self.hold and not row.paused):
             self.feed(self.input(EntryKind.RESUMED, ""))
-        deadlines.before_steps(self)
+        if not self.dead:
+            self.pass_deadlines()
+            self.pump()
         for step in self.unended():
             if not self.dead:
-                step.recover(self)
+                step.recover()
         if self.dead:
             return
         for wait in self.waits.values():
-            wait.arm(self)
-        self.restoring = False
+            self.arm(wait)
+        cursor.restoring = False
         self.pump()
 
-    def catch_up(self, inbox: "Sequence[Told | Evidence]") -> None:
-        """Take up what was told, returned or fell due, all of it before the body goes on.
+    def catch_up(self, inbox: Sequence[Message | LateResult]) -> None:
+        """Take up what was sent, returned or fell due, all of it before the body goes on.
 
         The journal keeps it between ``suspended`` and ``resumed``, so that a replay drives the body at the same places.
         """
-        unanswered = bool(self.ready)
-        self.undriven = False
+        unanswered = bool(self.scheduler.ready)
+        self.scheduler.undriven = False
         self.take(self.input(EntryKind.SUSPENDED, "", 0, UNANSWERED if unanswered else ANSWERED_SO_FAR))
         for place, one in enumerate(inbox):
             self._take_up(one)
             if self.fault is not None and not self.dead:
-                self.inbox = (*inbox[place + 1 :], *self.inbox)
-                self.park(self.fault)
+                self.cursor.inbox = (*inbox[place + 1 :], *self.cursor.inbox)
+                self.stop(self.fault)
             if self.dead:
                 return
         self.feed(self.input(EntryKind.RESUMED, ""))
 
-    def _take_up(self, one: "Told | Evidence") -> None:
-        """Journal and take one thing, amid a catching up."""
-        if isinstance(one, Evidence):
+    def _take_up(self, one: Message | LateResult) -> None:
+        """Journal and take one input, amid a catching up."""
+        if isinstance(one, LateResult):
             step = self.steps.get(one.key)
-            if isinstance(step, PendingStep):
-                step.hear(one)
-        elif one.name in TOLD:
-            answered(self, one.payload, one.seq)
+            if step is not None:
+                step.take_late(one)
+        elif one.name in ANSWERS:
+            self._answer(one.payload, one.seq)
         elif one.name == "kill":
             self.kill(one.payload)
-        elif one.name != "deadline" or not self.phase:
+        elif one.name != DEADLINE or not self.row.phase:
             self.take(self.input(EntryKind.SIGNALLED, one.name, one.seq, "", one.payload))
             if one.name in ("pause", "resume"):
-                self.save(owner=self.shell.worker, wake_at_ns=None)
+                self.save(owner=self.effects.worker, wake_at_ns=None)
 
-    def go_on(self) -> None:
-        """It was resumed: make the attempts that were held back."""
-        for step in self.unended():
-            step.resume(self)
-        self.pump()
+    def tell(self, name: str, payload: bytes) -> bool:
+        """Journal a signal and feed it. A run that still waits for its turn begins now.
 
-    def is_overdue(self) -> bool:
-        """Whether its deadline has passed, still counts, and has not been told to it."""
-        return (
-            self.deadline_at_ns is not None
-            and not self.phase
-            and not self.dead
-            and not self.restoring
-            and not self.catching_up
-            and self.shell.now_ns() >= self.deadline_at_ns
-        )
+        What the body has not seen yet it sees after the signal, so nothing begins in between. False if the run has left
+        memory instead: whoever drives it next takes the signal up.
+        """
+        scheduler = self.scheduler
+        if scheduler.root is None:
+            self.effects.begin(self)
+        if scheduler.undriven and not scheduler.ready:
+            self.settle()
+        if self.dead:
+            return False
+        overdue = self.is_overdue()
+        if name == "kill":
+            self.kill(payload)
+        elif scheduler.ready or overdue:
+            first = [Message(DEADLINE, b"{}")] if overdue else []  # it fell due first
+            self.catch_up([*first, Message(name, payload)])
+        elif name in ANSWERS:
+            self._answer(payload)
+        else:
+            self.feed(self.input(EntryKind.SIGNALLED, name, 0, "", payload))
+            if name in ("pause", "resume") and not self.dead:
+                self.save(owner=self.effects.worker, wake_at_ns=None)
+        if name == "resume" and not self.dead:
+            for step in self.unended():
+                step.resume()
+            self.pump()
+        return True
 
-    def unended(self) -> list[PendingStep]:
-        """The steps that have begun and not ended."""
-        return [step for step in self.steps.values() if isinstance(step, PendingStep) and step.waiting]
+    def _answer(self, payload: bytes, seq: int = 0) -> None:
+        """Take up an answer to a callback, or a heartbeat: the first answer that fits is the answer.
+
+        Args:
+            payload: an ``Answer``.
+            seq: the entry that held it back, or 0.
+        """
+        answer = msgspec.json.decode(payload, type=Answer)
+        self.settle()
+        if self.dead:
+            return
+        callback = self.waits.get(answer.key)
+        if callback is None or not callback.answer(answer, seq):
+            self.cursor.signal_seq = self.input(EntryKind.NOTED, answer.key, seq, TOO_LATE, answer.by).seq
+
+    def pass_deadlines(self) -> None:
+        """Take up the deadlines of parts that have passed: on replay those that the journal holds here, else by now.
+
+        The journal decides what came first. A step begins only once every deadline that has passed by then is taken up,
+        even if no worker lived when it passed.
+        """
+        backlog = self.cursor.backlog
+        waiting = {key: wait for key, wait in self.waits.items() if wait.timed == DEADLINE}
+        if backlog:
+            while backlog and backlog[0].kind == EntryKind.FIRED and backlog[0].key in waiting:
+                self.take(backlog.popleft())
+            return
+        if not waiting:
+            return
+        now_ns = self.effects.now_ns()
+        for key, deadline in sorted(waiting.items(), key=lambda each: each[1].due_at_ns or 0):
+            if (deadline.due_at_ns or 0) <= now_ns and self.waits.get(key) is deadline:
+                self.take(self.input(EntryKind.FIRED, key))
 
     def feed(self, entry: Entry) -> None:
         """Take up an input that was just journalled, and let the body answer."""
@@ -226,108 +374,110 @@ class Run(Cursor):
         self.pump()
 
     def take(self, entry: Entry) -> None:
-        """Hand an input to whom it is for."""
-        self.last_at_ns = entry.at_ns
+        """Hand an input to the step or wait that it is for."""
+        self.cursor.last_at_ns = entry.at_ns
         kind = entry.kind
         if kind in (EntryKind.SUSPENDED, EntryKind.RESUMED):
-            self.catching_up = kind == EntryKind.SUSPENDED and bool(entry.label)
-            self.left = kind == EntryKind.SUSPENDED and not entry.label
-            self.held = self.halted or self.left or self.catching_up
+            self.hold &= PAUSED
+            if kind == EntryKind.SUSPENDED:
+                self.hold |= CATCHING_UP if entry.label else LEFT
             return
         if kind == EntryKind.SIGNALLED:
-            self.told_seq = entry.seq
-            if entry.key in ("pause", "resume"):
-                self.paused = self.halted = entry.key == "pause"
-                self.left = False
-                self.held = self.halted or self.catching_up
-            elif entry.key == "deadline":
-                self.deadline_at_ns = None  # it comes once; whoever waits on in spite of it is not woken for it again
-            if entry.label and entry.label in self.steps:
-                self.steps[entry.label].reopen(entry.at_ns)
-            self._signal(entry)
+            self._take_signal(entry)
             return
         step = self.steps.get(entry.key)
-        if isinstance(step, PendingStep):
-            step.take(self, entry)
+        if step is not None and step.live:
+            step.take(entry)
             return
         wait = self.waits.get(entry.key)
         if wait is not None:
-            wait.take(self, entry)
+            wait.take(entry)
             return
-        self.fault = self.mismatch(entry, "no such step")
+        self.fault = self.cursor.mismatch(entry, "no such step")
 
-    def _signal(self, entry: Entry) -> None:
-        if self.on_signal is None:
-            return
+    def _take_signal(self, entry: Entry) -> None:
+        self.cursor.signal_seq = entry.seq
+        if entry.key in ("pause", "resume"):
+            self.row.paused = entry.key == "pause"
+            self.hold &= CATCHING_UP
+            if self.row.paused:
+                self.hold |= PAUSED
+        elif entry.key == DEADLINE:
+            self.effects.disarm(self)
+            self.row.deadline_at_ns = None  # it comes once; a run that waits on in spite of it is not woken again
+        if entry.label and entry.label in self.steps:
+            self.steps[entry.label].reopen(entry.at_ns)
+        if self.on_signal is not None:
+            self.guarded(entry, self.on_signal, entry)
+
+    def guarded(self, entry: Entry, call: Callable[..., None], *args: object) -> None:
+        """Call the layer above; if it cannot take ``entry`` up, this run is stuck, and not the worker."""
         try:
-            self.on_signal(entry)
+            call(*args)
         except Fault as fault:
             self.fault = fault
-        except Exception as bug:  # noqa: BLE001 - the layer above could not take it: this run is parked, not the worker
-            self.fault = faults.bad_signal(self, entry, bug)
+        except Exception as bug:  # noqa: BLE001 - the border of the layer above
+            self.fault = faults.bad_signal(self.identity, entry, bug)
+
+    # -- deadline --------------------------------------------------------------------------------------------------
+
+    @property
+    def due_at_ns(self) -> int | None:
+        """When its deadline passes; None without one, or where it no longer counts."""
+        return None if self.row.phase else self.row.deadline_at_ns
+
+    def is_overdue(self) -> bool:
+        """Whether its deadline has passed, still counts, and the run has not taken it up."""
+        due_at_ns = self.row.deadline_at_ns
+        return (
+            due_at_ns is not None
+            and not self.row.phase
+            and not self.dead
+            and not self.cursor.restoring
+            and not self.hold & CATCHING_UP
+            and self.effects.now_ns() >= due_at_ns
+        )
+
+    def ring(self) -> None:
+        """Its deadline has passed: take that up before the body goes on."""
+        if not self.is_overdue() or self.effects.leaving:
+            return
+        if self.scheduler.root is None:
+            self.effects.begin(self)
+        self.catch_up([Message(DEADLINE, b"{}")])
 
     # -- driving ---------------------------------------------------------------------------------------------------
 
     def pump(self) -> None:
         """Drive every ready fiber until each waits for something."""
-        drive([self], self.shell.guard)
+        drive([self], self.effects.guard)
+
+    def settle(self) -> None:
+        """Let the body answer what it was sent, before the next input is judged and journalled, as in a replay.
+
+        Whatever rings or ends must call this first, and look at its own state only then: the body may have given it up.
+        """
+        if self.scheduler.undriven:
+            self.pump()
 
     def driven(self, broken: Exception | None) -> None:
-        """The body waits, or is done for: take note of what it did, outside of the guard."""
+        """The body waits, or has ended: take note of what it did, outside of the guard."""
         if self.dead:
             return
         if broken is not None:
-            log.error("run %s of %s: internal error", self.id, self.definition.name, exc_info=broken)
-            self.fault = faults.internal(self, broken)
+            log.error("%s: internal error", self.label, exc_info=broken)
+            self.fault = faults.internal(self.identity, broken)
         if self.fault is not None:
-            self.park(self.fault)
+            self.stop(self.fault)
+        elif not self.in_flight and not self.cursor.restoring and not self.hold & CATCHING_UP:
+            self.effects.idle(self)
+
+    def issue(self, fiber: Fiber, command: Any) -> None:
+        """Carry out what ``fiber`` has yielded."""
+        if self.is_faulted():
             return
-        for wait in self.unarmed:
-            wait.arm(self)
-        self.unarmed = ()
-        if not self.in_flight and not self.restoring and not self.catching_up:
-            self.shell.idle(self)
-
-    def run_ready(self) -> None:
-        """Send each ready fiber its answer, under the guard and in the run's own context."""
-        ready = self.ready
-        while ready and self.fault is None:
-            fiber, value, error = ready.pop(0)  # rarely more than one, so a list is the smaller and faster queue
-            if fiber.done or (error is not fiber.signal and isinstance(error, Closed)):
-                continue  # a signal that has been dealt with since
-            if fiber.signal is not None and error is not fiber.signal:
-                structure.advance(self, fiber)
-                continue
-            coro = fiber.coro
-            self.current = fiber
-            fiber.wait = None
-            try:
-                command = coro.send(value) if error is None else coro.throw(error)  # type: ignore[union-attr]
-            except StopIteration as stop:
-                self._finish(fiber, stop.value, None)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as raised:  # noqa: BLE001 - the border of the user's body: what it raises is its outcome
-                self._raised(fiber, raised)
-            else:
-                self._issue(fiber, command)
-
-    def _raised(self, fiber: Fiber, raised: BaseException) -> None:
-        """The body of ``fiber`` let an exception out."""
-        if isinstance(raised, Closed):
-            raised.with_traceback(None)  # its frames know the fiber, and the fiber knows its signal
-            self._finish(fiber, None, None if fiber.signal is not None else raised)
-        elif isinstance(raised, Exception):
-            self.fault = self.fault or faults.of_ours(self, raised)
-            self._finish(fiber, None, raised)
-        else:  # an engine fault on its way out, or a signal of the user's own
-            self.fault = self.fault or faults.no_exception(self, raised)
-
-    def _issue(self, fiber: Fiber, command: Any) -> None:
-        if self._faulted():
-            return
-        if fiber.signal is not None:
-            self._refuse(fiber)
+        if fiber.interrupt is not None:
+            self.scheduler.refuse(self, fiber)
             return
         try:
             issue = command.issue
@@ -339,50 +489,127 @@ class Run(Cursor):
         except Fault as fault:
             self.fault = fault
         except DurableError as refused:
-            self.ready.append((fiber, None, refused))
+            self.scheduler.ready.append((fiber, None, refused))
 
-    def _faulted(self) -> bool:
+    def is_faulted(self) -> bool:
         """Whether the engine refuses to go on, also where the body has swallowed the fault."""
         if self.fault is None:
-            self.fault = self.shell.guard.caught
+            self.fault = self.effects.guard.caught
         return self.fault is not None
-
-    def _refuse(self, fiber: Fiber) -> None:
-        """A closed body asks for more: throw again, and drop it where it never learns."""
-        fiber.refusals += 1
-        if fiber.refusals < REFUSALS:
-            self.ready.append((fiber, None, fiber.signal))
-            return
-        log.warning(
-            "run %s of %s: the body swallowed its closing %d times and is dropped; "
-            "let BaseException pass in its except blocks",
-            self.id,
-            self.definition.name,
-            REFUSALS,
-        )
-        self._finish(fiber, None, None)
 
     def _foreign(self, fiber: Fiber, awaited: object) -> None:
         """The second net: something foreign was yielded. Refuse it at that very line."""
-        error = self.shell.guard.refuse_yield(fiber.coro, awaited)
+        error = self.effects.guard.refuse_yield(fiber.coro, awaited)
         try:
             fiber.coro.throw(error)  # type: ignore[union-attr]
         except BaseException:  # noqa: BLE001 - what the body makes of it does not matter: the fault is recorded
             log.debug("run %s: the body let go of the foreign await", self.id)
 
-    def _finish(self, fiber: Fiber, value: Any, error: BaseException | None) -> None:
-        if self._faulted():
-            return
-        fiber.done = True
-        fiber.coro = None
-        fiber.value = value
-        fiber.error = error
-        if fiber.group is not None:
-            structure.ended(self, fiber)
-        elif not self.dead:
-            self._finished(value, error)
+    def fail(self, raised: BaseException) -> None:
+        """Record a fault where ``raised`` is one: an error of the engine's own, or no Exception at all."""
+        if self.fault is None:
+            own = isinstance(raised, Exception)
+            self.fault = (
+                faults.of_ours(self.identity, raised, thrown=self.scheduler.thrown)
+                if own
+                else faults.no_exception(self.identity, raised)
+            )
 
-    def _finished(self, value: Any, error: BaseException | None) -> None:
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def input(  # noqa: PLR0917 - an entry's columns in order, by position: called for every row
+        self,
+        kind: str,
+        key: str,
+        attempt: int = 0,
+        label: str = "",
+        payload: bytes | None = None,
+        error: bytes | None = None,
+        started_at_ns: int | None = None,
+        due_at_ns: int | None = None,
+    ) -> Entry:
+        """Append an entry; durable when the writer's next flush returns."""
+        if self.scheduler.undriven:
+            self.pump()
+        if self.dead:
+            raise Closed
+        effects, cursor = self.effects, self.cursor
+        cursor.seq += 1
+        entry = new_row(
+            Entry,
+            (
+                self.identity.num,
+                cursor.seq,
+                kind,
+                key,
+                attempt,
+                label,
+                payload,
+                error,
+                started_at_ns,
+                effects.now_ns(),
+                due_at_ns,
+                effects.worker,
+            ),
+        )
+        effects.append(entry if cursor.masks is None else cursor.masks.hide(entry))
+        return entry
+
+    def output(  # noqa: PLR0917 - an entry's columns in order
+        self,
+        kind: str,
+        key: str,
+        attempt: int = 0,
+        label: str = "",
+        payload: bytes | None = None,
+        due_at_ns: int | None = None,
+    ) -> tuple[Entry, bool]:
+        """What the body asks for: the journal's next entry where it agrees, else a new one. True where it is new.
+
+        Raises:
+            NonDeterminismError: the journal holds something else.
+        """
+        if self.cursor.backlog:
+            recorded = self.cursor.next(kind, key, label, payload)
+            if recorded is not None:
+                return recorded, False
+        return self.input(kind, key, attempt, label, payload, None, None, due_at_ns), True
+
+    def note(self, result: LateResult) -> Entry:
+        """Keep how an attempt ended while this run was not driven."""
+        key, attempt, label, payload, error, started_at_ns = result
+        return self.input(EntryKind.NOTED, key, attempt, label, payload, error, started_at_ns)
+
+    def note_late(self, result: LateResult) -> None:
+        """An attempt has ended after the run was killed or got stuck: keep how, change nothing.
+
+        Of a killed run it is evidence for people only; a stuck one is retried or undone with it as the outcome.
+        """
+        self.dead = False
+        if self.row.status is RunStatus.KILLED:
+            self.input(EntryKind.NOTED, result.key, result.attempt, result.label, None, result.error)
+        else:
+            self.note(result)
+        self.dead = True
+
+    def save(self, *, owner: str | None, wake_at_ns: int | None, end: End | None = None) -> None:
+        """Queue the run's row as it stands now."""
+        effects = self.effects
+        effects.update(
+            self.row.update(self.identity.num, owner=owner, wake_at_ns=wake_at_ns, now_ns=effects.now_ns(), end=end)
+        )
+
+    def arm(self, timed: Timed) -> None:
+        """Have it rung at its time."""
+        self.effects.arm(timed)
+
+    def unended(self) -> list[Step]:
+        """The steps that have begun and not ended."""
+        return [step for step in self.steps.values() if step.waiting]
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def finished(self, value: Any, error: BaseException | None) -> None:
         """The root body returned or raised: the run ends, durable with the next flush."""
         if isinstance(value, End):
             end = value
@@ -393,111 +620,141 @@ class Run(Cursor):
                 end = End(status=RunStatus.FAILED, error=capture(refused))
         else:
             end = End(status=RunStatus.FAILED, error=capture(error))
-        if self.backlog:
-            self.fault = self.mismatch(self.backlog[0], "the end")
+        if self.cursor.backlog:
+            self.fault = self.cursor.mismatch(self.cursor.backlog[0], "the end")
             return
         self.finish(end)
 
     def finish(self, end: End) -> None:
         """End the run as ``end`` says; durable with the next flush."""
-        self.status = end.status
-        self.phase = end.phase or self.phase
-        self.reason = end.reason
+        row = self.row
+        row.move(end.status)
+        row.phase = end.phase or row.phase
+        row.reason = end.reason
         self.input(EntryKind.ENDED, end.phase, 0, end.status, end.output, end.error)
         self.save(owner=None, wake_at_ns=None, end=end)
-        self.shell.ended(self, end)
+        self.effects.ended(self, end)
         self.release()
 
-    def park(self, fault: Fault) -> None:
-        """Park the run as stuck, before any effect: the code does not fit, or breaks a rule."""
+    def stop(self, fault: Fault) -> None:
+        """Leave the run stuck on ``fault``, before any effect: the code does not fit, or breaks a rule."""
         self.fault = None
-        self.status = RunStatus.STUCK
-        self.reason = str(fault)
-        # A remark: it is kept for people, never replayed, so that the run can go on once the code is mended.
+        row = self.row
+        row.move(RunStatus.STUCK)
+        row.reason = str(fault)
+        # A remark: it is kept for people, never replayed, so that the run can go on once the code is fixed.
         about = json_encode({"steps": fault.about}) if fault.about else None
         self.input(EntryKind.FAULTED, fault.step, fault.since, type(fault).__name__, about, capture(fault))
-        for one in self.inbox:  # they wait until the code is mended; a retry has had its chance
-            if isinstance(one, Evidence):
+        inbox, self.cursor.inbox = self.cursor.inbox, ()
+        for one in inbox:  # they wait until the code is fixed; a retry has had its chance
+            if isinstance(one, LateResult):
                 self.note(one)
                 continue
             if one.name in ("pause", "resume"):
-                self.paused = one.name == "pause"
+                row.paused = one.name == "pause"
             if one.name in ("pause", "resume", "retry"):
                 self.input(EntryKind.NOTED, one.name, 0, "", one.payload)
-            elif not one.seq and one.name != "deadline":  # which is told again once it may be
+            elif not one.seq and one.name != DEADLINE:  # which is sent again once it may be
                 self.input(EntryKind.HELD, one.name, 0, "", one.payload)
-        self.inbox = ()
         for step in self.unended():
             if step.withdraw():
-                self.note(Evidence(step.key, step.attempt, EntryKind.WITHHELD, None, None, self.shell.now_ns()))
-        self.save(owner=self.shell.owner_after(self), wake_at_ns=None)
-        self.shell.parked(self)
+                self.note(LateResult.withheld(step.key, step.attempt, self.effects.now_ns()))
+        self.save(owner=self.effects.owner_after(self), wake_at_ns=None)
+        self.effects.got_stuck(self)
         self.evict()
 
-    def note(self, evidence: Evidence) -> Entry:
-        """Keep how an attempt ended that this run was not driven to hear of."""
-        key, attempt, label, payload, error, started_at_ns = evidence
-        return self.input(EntryKind.NOTED, key, attempt, label, payload, error, started_at_ns)
-
     def kill(self, payload: bytes, *, asked: bool = True) -> None:
-        """End the run here and now, undoing nothing; what is still under way is kept as evidence only.
+        """End the run here and now, undoing nothing; what is still in flight is kept as evidence only.
 
         ``asked`` is False where the journal holds already that it was asked for.
         """
-        self.undriven = False
-        self.backlog = NOTHING
+        self.scheduler.undriven = False
+        self.cursor.backlog = NOTHING
         for step in self.unended():
             if step.withdraw():
                 self.input(EntryKind.WITHHELD, step.key, step.attempt)
         if asked:
-            self.told_seq = self.input(EntryKind.SIGNALLED, "kill", 0, "", payload).seq
-        self.status = RunStatus.KILLED
-        self.paused = False
-        self.reason = None
+            self.cursor.signal_seq = self.input(EntryKind.SIGNALLED, "kill", 0, "", payload).seq
+        row = self.row
+        row.move(RunStatus.KILLED)
+        row.paused = False
+        row.reason = None
+        end = End(status=RunStatus.KILLED)
         self.input(EntryKind.ENDED, "", 0, RunStatus.KILLED)
-        self.save(owner=self.shell.owner_after(self), wake_at_ns=None, end=End(status=RunStatus.KILLED))
-        self.shell.ended(self, End(status=RunStatus.KILLED))
+        self.save(owner=self.effects.owner_after(self), wake_at_ns=None, end=end)
+        self.effects.ended(self, end)
         self.evict()
-
-    def note_late(self, evidence: Evidence) -> None:
-        """An attempt has ended after the run was killed or parked: keep how, change nothing.
-
-        Of a killed run it is evidence for people only; what a parked one is retried or undone with is the outcome.
-        """
-        self.dead = False
-        if self.status is RunStatus.KILLED:
-            self.input(EntryKind.NOTED, evidence.key, evidence.attempt, evidence.label, None, evidence.error)
-        else:
-            self.note(evidence)
-        self.dead = True
 
     def evict(self) -> None:
         """Drop the run from memory. The body's ``finally`` blocks run, but every command in them is refused."""
-        fibers = structure.alive(self)
+        scheduler, guard = self.scheduler, self.effects.guard
+        fibers = scheduler.alive()
         self.dead = True
         for step in self.steps.values():
             step.disarm()
         for wait in self.waits.values():
-            wait.disarm()
-        if not self.shell.guard.entered:  # else the process is being torn down amid a body
-            self.shell.guard.enter()
+            self.effects.disarm(wait)
+        if not guard.entered:  # else the process is being torn down amid a body
+            guard.enter()
             try:
                 for fiber in fibers:
-                    self.context.run(structure.close, self, fiber)
+                    scheduler.context.run(scheduler.close, fiber)
             finally:
-                self.shell.guard.caught = None
-                self.shell.guard.leave()
+                guard.caught = None
+                guard.leave()
         self.release()
 
     def release(self) -> None:
         """Cut the cycles between run, fibers and coroutines, so that the collector need not find them."""
         self.dead = True
-        self.undriven = False
-        if self.deadline_timer is not None:
-            self.deadline_timer.cancel()
-            self.deadline_timer = None
-        self.root = self.current = self.on_signal = None
-        self.ready.clear()
-        self.thrown.clear()
-        self.shell.forget(self)
-        self.steps, self.waits, self.parked = {}, {}, {}
+        if self.row.deadline_at_ns is not None:
+            self.effects.disarm(self)
+        self.on_signal = None
+        self.scheduler.release()
+        self.effects.forget(self)
+        self.steps, self.waits, self.stuck = {}, {}, {}
+
+
+def drive(runs: Sequence[Run], guard: LoopGuard) -> None:
+    """Drive the bodies of ``runs``, all under one guard; then let each take note of what its body did.
+
+    A bug met while one body is driven stops that run alone; the others go on.
+    """
+    broken: dict[Run, Exception] = {}
+    for run in runs:
+        if run.row.deadline_at_ns is not None:  # before their bodies can ask for anything new
+            run.ring()
+    guard.enter()
+    try:
+        for run in runs:
+            run.scheduler.undriven = False
+            if not (run.dead or run.effects.leaving or run.hold):
+                bug = _send_ready(run, guard)
+                if bug is not None:
+                    broken[run] = bug
+    finally:
+        guard.leave()
+    if runs:
+        runs[0].effects.guard_left()
+    for run in runs:
+        if not run.effects.leaving:
+            run.driven(broken.get(run))
+
+
+def _send_ready(run: Run, guard: LoopGuard) -> Exception | None:
+    """Drive one body, under the guard; returns a bug of the engine."""
+    guard.operations = run.definition.operations
+    scheduler, bug = run.scheduler, None
+    try:
+        scheduler.context.run(scheduler.send_ready, run)
+    except Fault as fault:  # code and journal part while a block is closed, with no command to blame
+        run.fault = run.fault or fault
+    except Exception as error:  # noqa: BLE001 - a bug of the engine: this run is stuck, the others go on
+        bug = error
+    except BaseException:
+        run.dead = True  # Ctrl-C amid a body: only its journal knows where it stands
+        raise
+    scheduler.current = None
+    if guard.caught is not None:
+        run.fault, guard.caught = run.fault or guard.caught, None
+    return bug

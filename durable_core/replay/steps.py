@@ -1,11 +1,11 @@
-"""A step under way: announced, attempted, retried, ended; live and on replay by the same entries.
+"""A step in flight: announced, attempted, retried, ended; live and on replay by the same entries.
 
-Invariants: the function is called only once its intent, and all that came before it, is on disk. A call outlives the
-run in memory that asked for it: what it returns goes to whoever has taken its place (``heir``), else it is late.
+Invariants: the function is called only once its intent, and everything that came before it, is on disk. A call outlives
+the run in memory that asked for it: its result goes to the step's ``successor`` if there is one, else it is late.
 """
 
-import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from durable_core.errors import (
     Closed,
@@ -14,6 +14,7 @@ from durable_core.errors import (
     Fault,
     PayloadError,
     StepCrashed,
+    StepExited,
     StepInterrupted,
     StepTimeout,
 )
@@ -27,23 +28,20 @@ from durable_core.model.decide import (
     after_failure,
     given_up,
 )
+from durable_core.model.duration import NS
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.failure import capture, rebuild
 from durable_core.model.outcome import Outcome
 from durable_core.model.record import StepRecord, StepStatus
 from durable_core.model.said import SAID
 from durable_core.model.spec import StepSpec
-from durable_core.ports import Timer
-from durable_core.replay import deadlines, faults, structure
-from durable_core.replay.commands import Command
-from durable_core.replay.fibers import Fiber
-
-if TYPE_CHECKING:
-    from durable_core.replay.run import Run
+from durable_core.replay import faults
+from durable_core.replay.cursor import LateResult
+from durable_core.replay.effects import TimedKind
+from durable_core.replay.run import MANY_FAILURES, Run, Step
+from durable_core.replay.scheduler import Command, Fiber
 
 R = TypeVar("R")
-MANY_FAILURES = 10
-"""After so many failures of a step that is tried again somebody should look."""
 STARTED = EntryKind.STARTED.value
 SUCCEEDED = EntryKind.SUCCEEDED.value
 NOTED = EntryKind.NOTED.value
@@ -64,25 +62,102 @@ class OutcomeUnknown(DurableError):
         self.key = key
 
 
-class Evidence(NamedTuple):
-    """How an attempt ended whose run was driven no more: what a ``noted`` entry keeps of it."""
+class Call(Protocol):
+    """A call under way, as its step holds it."""
 
-    key: str
-    attempt: int
-    label: str
-    """The outcome, or ``withheld`` where it was never called."""
+    def cancel(self) -> object:
+        """Ask it to end."""
+        ...
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        ...
+
+    def add_done_callback(self, call: Callable[[Any], object], /) -> object:
+        """Have ``call`` called once it has ended."""
+        ...
+
+
+class Result(NamedTuple):
+    """How an attempt ended, measured where it was made: all that the journal and the body need of it."""
+
+    began_ns: int
     payload: bytes | None
-    error: bytes | None
-    started_at_ns: int
+    """JSON of what it returned; None where it raised."""
+    value: Any
+    """What it returned, as it is read back from ``payload``."""
+    error: BaseException | None
+    doubtful: bool = False
+    """Whether its effect is in doubt, whatever the error's type says."""
+    repeatable: bool = True
+    """False where a further attempt cannot help: a result that cannot be stored."""
+    said: bytes | None = None
+    """What its code has said on its span."""
 
-    @classmethod
-    def of(cls, entry: Entry) -> "Evidence":
-        """What this ``noted`` entry tells."""
-        return cls(entry.key, entry.attempt, entry.label, entry.payload, entry.error, entry.started_at_ns or 0)
+
+def measure(
+    step: "PendingStep",
+    value: Any,
+    error: BaseException | None,
+    began_ns: int,
+    *,
+    doubtful: bool = False,
+    said: bytes | None = None,
+) -> Result:
+    """What an attempt returned or raised, as a result; what it returned is encoded and read back."""
+    if error is not None:
+        return Result(began_ns, None, None, error, doubtful=doubtful, said=said)
+    try:
+        payload, value = step.spec.shape.exchange_result(value, what="")
+    except PayloadError:
+        return Result(began_ns, None, None, _unstorable(step, value), doubtful=True, repeatable=False, said=said)
+    return Result(began_ns, payload, value, None, said=said)
 
 
-class PendingStep(StepRecord):
-    """A step of a run in memory: its record, and what is needed to attempt it and to answer its fiber."""
+def _unstorable(step: "PendingStep", value: object) -> PayloadError:
+    """Why a result cannot be stored. The text is made only here: a step that succeeds needs none."""
+    what = f"run {step.run.id}, step {step.key!r}: the result"
+    try:
+        step.spec.shape.exchange_result(value, what=what)
+    except PayloadError as refused:
+        return refused
+    return PayloadError(f"{what} could not be stored; make it plain data")
+
+
+def judged(
+    error: BaseException, spec: StepSpec, *, about: str, overrun: bool, cancelled: bool
+) -> tuple[BaseException, bool]:
+    """What an attempt's exception means, and whether that leaves the effect in doubt whatever its type says.
+
+    Args:
+        error: what left the function.
+        spec: the step as declared.
+        about: run, step and attempt, for the message.
+        overrun: whether the attempt has passed its timeout.
+        cancelled: whether ``error`` is a cancellation of its task.
+    """
+    if overrun and not isinstance(error, spec.rejects):
+        timeout = StepTimeout(f"{about}: it did not end within its timeout of {(spec.timeout_ns or 0) / NS:g} s")
+        if not cancelled:
+            timeout.__cause__ = error
+        return timeout, True
+    if cancelled:
+        return StepInterrupted(f"{about}: it was cancelled by its own code; its effect is not known"), True
+    if not isinstance(error, Exception):
+        exited = StepExited(
+            f"{about}: it raised {error!r}, which is no Exception and would end a program; here it fails this "
+            "attempt only. Raise an Exception instead"
+        )
+        exited.__cause__ = error
+        return exited, False
+    return error, False
+
+
+class PendingStep(Step):
+    """A step of a run in memory: its record, and what is needed to attempt it and to answer its fiber.
+
+    While it waits for its next attempt it is ``effects.Timed``.
+    """
 
     __slots__ = (
         "announced",
@@ -90,21 +165,21 @@ class PendingStep(StepRecord):
         "called",
         "extra",
         "fiber",
-        "heir",
+        "isolated",
         "kwargs",
         "overrun",
         "run",
-        "said",
-        "spec",
         "stale",
-        "suspected",
+        "successor",
         "task",
-        "timer",
     )
+
+    live = True
+    timed: TimedKind = "retry"
 
     def __init__(  # noqa: PLR0917 - made for every step: by position is faster
         self,
-        run: "Run",
+        run: Run,
         spec: StepSpec,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -112,60 +187,67 @@ class PendingStep(StepRecord):
         fiber: Fiber,
         started: Entry,
     ) -> None:
-        super().__init__(started.key, spec.kind, started.payload, started.at_ns, started.seq)
+        StepRecord.__init__(self, started.key, spec.kind, started.payload, started.at_ns, started.seq)
         self.attempt = started.attempt
         self.run = run
-        self.spec = spec
+        self.spec: StepSpec = spec  # pyright: ignore[reportIncompatibleVariableOverride] - always there
         self.args = args
         self.kwargs = kwargs
         self.extra = extra
         self.fiber: Fiber | None = fiber
-        self.task: asyncio.Task[None] | None = None
-        self.timer: Timer | None = None
+        self.task: Call | None = None
+        """The call of the attempt under way."""
         self.announced = False
         """Whether this process has announced an attempt of it."""
         self.called = False
         """Whether the function has been called for the attempt under way, and may still be running."""
-        self.suspected = False
+        self.isolated = False
         """It waits for its turn to be attempted alone."""
         self.stale = 0
         """Announced attempts that were withdrawn before they were launched."""
         self.overrun = False
         """The attempt under way has passed its timeout."""
-        self.heir: PendingStep | None = None
-        """The same step of the run that was loaded again meanwhile: the end of the call is told to it."""
-        self.said: bytes | None = None
-        """What the code of the last attempt has said on its span."""
+        self.successor: PendingStep | None = None
+        """The same step of the run that was loaded again meanwhile: it gets the end of the call."""
 
     @property
-    def waiting(self) -> bool:
+    def waiting(self) -> bool:  # type: ignore[override]
         """Whether it has not ended."""
         return self.status is RUNNING
 
     @property
     def latest(self) -> "PendingStep":
-        """This step in the run as it is in memory now, as far as it was loaded again since."""
+        """This step in the run as it is in memory now, if it was loaded again since."""
         step = self
-        while step.heir is not None:
-            step = step.heir
+        while step.successor is not None:
+            step = step.successor
         return step
 
     # -- attempts --------------------------------------------------------------------------------------------------
+
+    def announce(self) -> None:
+        """Have the attempt made once the intent is durable."""
+        run = self.run
+        self.announced = True
+        self.called = False
+        run.in_flight += 1
+        run.effects.after(self.launch)
 
     def launch(self) -> None:
         """The intent is durable: attempt it, unless the run or its worker is leaving."""
         run = self.run
         if self._is_withdrawn():
             return
-        if run.undriven:
+        if run.scheduler.undriven:
             run.pump()
         if self._is_withdrawn() or run.dead:
             return
-        if run.shell.leaving or run.held:
+        effects = run.effects
+        if effects.leaving or run.hold:
             self.withhold()
-            run.shell.drive_soon(run)
+            effects.drive_soon(run)
             return
-        run.shell.attempt(run, self)
+        effects.attempt(run, self)
 
     def _is_withdrawn(self) -> bool:
         """Whether this launch is that of an attempt that was withdrawn: each of them has one, in order."""
@@ -174,29 +256,20 @@ class PendingStep(StepRecord):
         self.stale -= 1
         return True
 
-    def announce(self) -> None:
-        """Have the attempt made once the intent is durable."""
-        run = self.run
-        self.announced = True
-        self.called = False
-        run.in_flight += 1
-        run.shell.after(self.launch)
-
     def again(self) -> None:
         """Announce the next attempt."""
         run = self.run
-        self.timer = None
         run.settle()
-        if run.dead or run.shell.leaving or run.held or not self.waiting:
+        if run.dead or run.effects.leaving or run.hold or not self.waiting:
             return
         self.apply(run.input(EntryKind.RETRIED, self.key, self.attempt + (not self.withheld)))
         self.announce()
 
-    def rang(self) -> None:
+    def ring(self) -> None:
         """The retry delay is over. What the body did meanwhile may have given the attempt up, and begun another."""
-        self.timer = None
+        promised = self.attempt, self.due_at_ns
         self.run.settle()
-        if self.due_at_ns is not None and self.timer is None:
+        if self.due_at_ns is not None and promised == (self.attempt, self.due_at_ns):
             self.again()
 
     def withhold(self) -> None:
@@ -207,139 +280,111 @@ class PendingStep(StepRecord):
             return
         entry = run.input(EntryKind.WITHHELD, self.key, self.attempt)
         run.in_flight -= 1
-        self.take(run, entry)
+        self.take(entry)
 
     def withdraw(self) -> bool:
-        """See to it that the announced attempt is never begun; False where it has been, or none is announced."""
+        """Make sure that the announced attempt is never begun; False where it has been, or none is announced."""
         if not self.announced or self.called or not self.begun or not self.waiting or self.due_at_ns is not None:
             return False
         if self.task is not None:
-            if not self.run.shell.recall(self):
+            if not self.run.effects.recall(self):
                 return False
             self.task = None
         else:
             self.stale += 1
         return True
 
-    def attempted(self, value: Any, error: BaseException | None, started_at_ns: int, *, doubtful: bool) -> None:
-        """An attempt has ended: journal it, and let the body go on or the policy speak.
-
-        Args:
-            value: what it returned.
-            error: what it raised, else None.
-            started_at_ns: when it was called.
-            doubtful: whether its effect is in doubt whatever the error's type says.
-        """
+    def returned(self, result: Result) -> None:
+        """An attempt has ended: journal it, and let the body go on or the policy decide."""
         run = self.run
-        if run.undriven:
+        if run.scheduler.undriven:
             run.pump()
         self.task = None
         self.called = self.overrun = False
         if run.dead:
-            run.shell.returned_late(self, self.late(value, error, started_at_ns, doubtful=doubtful))
+            run.effects.returned_late(self, self._late(result))
             return
         run.in_flight -= 1
-        if self.said is not None:  # in the commit of the attempt's end, and right before it
-            run.input(NOTED, self.key, 0, SAID, self.said)
-        if error is None:
-            spec = self.spec
-            shape = spec.shape
-            try:
-                payload, value = shape.exchange_result(value, what="")
-            except PayloadError:
-                self._ended_badly(self._unstorable(value), started_at_ns, doubtful=True, repeatable=False)
-            else:
-                if self.failures >= MANY_FAILURES and run.reason is not None:
-                    run.reason = None  # nobody need look any more
-                    run.save(owner=run.shell.worker, wake_at_ns=None)
-                entry = run.input(SUCCEEDED, self.key, self.attempt, "", payload, None, started_at_ns)
-                run.last_at_ns = entry.at_ns
-                self.apply(entry)
-                fiber, self.fiber = self.fiber, None
-                if fiber is not None:
-                    structure.resume(run, fiber, value)
+        if result.said is not None:  # in the commit of the attempt's end, and right before it
+            run.input(NOTED, self.key, 0, SAID, result.said)
+        if result.error is None:
+            row = run.row
+            if self.failures >= MANY_FAILURES and row.reason is not None:
+                row.reason = None  # nobody need look any more
+                run.save(owner=run.effects.worker, wake_at_ns=None)
+            entry = run.input(SUCCEEDED, self.key, self.attempt, "", result.payload, None, result.began_ns)
+            run.cursor.last_at_ns = entry.at_ns
+            self.apply(entry)
+            fiber, self.fiber = self.fiber, None
+            if fiber is not None:
+                run.scheduler.resume(fiber, result.value)
         else:
-            self._ended_badly(error, started_at_ns, doubtful=doubtful, repeatable=True)
-        run.shell.drive_soon(run)
+            self._failed_attempt(result.error, result.began_ns, doubtful=result.doubtful, repeatable=result.repeatable)
+        run.effects.drive_soon(run)
 
-    def late(self, value: Any, error: BaseException | None, started_at_ns: int, *, doubtful: bool) -> Evidence:
-        """How an attempt ended whose run is driven no more: as whoever goes on with it will want to know it."""
-        spec, repeatable = self.spec, True
+    def _late(self, result: Result) -> LateResult:
+        """How an attempt ended whose run is not driven any more, for the run that is loaded next."""
+        error = result.error
         if error is None:
-            try:
-                payload = spec.shape.encode_result(value, what="")
-                spec.shape.decode_result(payload, what="")
-            except PayloadError:
-                error, doubtful, repeatable = self._unstorable(value), True, False
-            else:
-                return Evidence(self.key, self.attempt, SUCCEEDED, payload, None, started_at_ns)
+            return LateResult(self.key, self.attempt, SUCCEEDED, result.payload, None, result.began_ns)
         outcome, _ = after_failure(
-            spec, self, error, now_ns=started_at_ns, draw=0.0, repeatable=repeatable, doubtful=doubtful
+            self.spec,
+            self,
+            error,
+            now_ns=result.began_ns,
+            draw=0.0,
+            repeatable=result.repeatable,
+            doubtful=result.doubtful,
         )
-        return Evidence(self.key, self.attempt, str(outcome), None, capture(error), started_at_ns)
+        return LateResult(self.key, self.attempt, str(outcome), None, capture(error), result.began_ns)
 
-    def hear(self, evidence: Evidence) -> None:
+    def take_late(self, result: LateResult) -> None:
         """The attempt that a crash seemed to have cut has returned: take its outcome up as if it did so now."""
         run = self.run
-        if not self.waiting or not self.begun or evidence.attempt != self.attempt or self.due_at_ns is not None:
+        if not self.waiting or not self.begun or result.attempt != self.attempt or self.due_at_ns is not None:
             return
-        started_at_ns = evidence.started_at_ns
-        if evidence.label == EntryKind.WITHHELD:
-            self.take(run, run.input(EntryKind.WITHHELD, self.key, self.attempt))
-        elif evidence.label == SUCCEEDED:
-            entry = run.input(SUCCEEDED, self.key, self.attempt, "", evidence.payload, None, started_at_ns)
-            self.take(run, entry)
+        if result.label == EntryKind.WITHHELD:
+            self.take(run.input(EntryKind.WITHHELD, self.key, self.attempt))
+        elif result.label == SUCCEEDED:
+            self.take(run.input(SUCCEEDED, self.key, self.attempt, "", result.payload, None, result.started_at_ns))
         else:
-            error = rebuild(evidence.error or b"{}", self._preferred())
-            self._ended_badly(
+            error = rebuild(result.error or b"{}", self.known_errors())
+            self._failed_attempt(
                 error,
-                started_at_ns,
-                doubtful=evidence.label == Outcome.UNKNOWN,
+                result.started_at_ns,
+                doubtful=result.label == Outcome.UNKNOWN,
                 repeatable=not isinstance(error, PayloadError),
             )
 
-    def _unstorable(self, value: object) -> PayloadError:
-        """Why a result cannot be stored. The text is put together only here: a step that succeeds needs none."""
-        what = f"run {self.run.id}, step {self.key!r}: the result"
-        shape = self.spec.shape
-        try:
-            shape.exchange_result(value, what=what)
-        except PayloadError as refused:
-            return refused
-        return PayloadError(f"{what} could not be stored; make it plain data")
-
-    def _ended_badly(self, error: BaseException, started_at_ns: int, *, doubtful: bool, repeatable: bool) -> None:
-        run, spec = self.run, self.spec
-        shell = run.shell
-        now_ns = shell.now_ns()
+    def _failed_attempt(self, error: BaseException, began_ns: int, *, doubtful: bool, repeatable: bool) -> None:
+        """Journal the failed attempt with its outcome, and promise another where the policy says so."""
+        run, spec, effects = self.run, self.spec, self.run.effects
         outcome, then = after_failure(
-            spec, self, error, now_ns=now_ns, draw=shell.draw(), repeatable=repeatable, doubtful=doubtful
+            spec, self, error, now_ns=effects.now_ns(), draw=effects.draw(), repeatable=repeatable, doubtful=doubtful
         )
         stored = capture(error, frames=outcome is not Outcome.REJECTED)
-        stopping = self.fiber is None or self.fiber.signal is not None
-        if isinstance(then, Again) and not stopping:
-            entry = run.input(
-                EntryKind.FAILED, self.key, self.attempt, outcome, None, stored, started_at_ns, then.due_at_ns
-            )
-        else:
-            if isinstance(then, Again):  # its scope has been stopped meanwhile: no further attempt
-                outcome = Outcome.UNKNOWN if (self.unknown and spec.effect) else outcome
-            else:
-                outcome = then.outcome
-            entry = run.input(EntryKind.FAILED, self.key, self.attempt, outcome, None, stored, started_at_ns)
-        self.take(run, entry, error)
+        stopping = self.fiber is None or self.fiber.interrupt is not None
+        due_at_ns = None
+        if not isinstance(then, Again):
+            outcome = then.outcome
+        elif not stopping:
+            due_at_ns = then.due_at_ns
+        elif self.unknown and spec.effect:  # its scope has been stopped meanwhile: no further attempt
+            outcome = Outcome.UNKNOWN
+        entry = run.input(EntryKind.FAILED, self.key, self.attempt, outcome, None, stored, began_ns, due_at_ns)
+        self.take(entry, error)
         if self.due_at_ns is not None:
-            self.arm(run)
+            run.arm(self)
             if self.failures == MANY_FAILURES:
-                shell.failing(run, self)
+                effects.failing(run, self)
 
     def overdue(self) -> None:
         """The attempt under way has passed its timeout; journalled at once, whatever the attempt does about it."""
-        if self.heir is not None:
+        if self.successor is not None:
             self.latest.overdue()
             return
         run = self.run
-        if run.shell.leaving:
+        if run.effects.leaving:
             return
         if not run.dead:
             run.settle()
@@ -351,35 +396,38 @@ class PendingStep(StepRecord):
 
     # -- entries ---------------------------------------------------------------------------------------------------
 
-    def take(self, run: "Run", entry: Entry, error: BaseException | None = None) -> None:
+    def take(self, entry: Entry, error: BaseException | None = None) -> None:
         """Take up an entry, and answer the fiber where it ends the step. ``error`` saves rebuilding it when live."""
-        run.last_at_ns = entry.at_ns
+        run = self.run
+        run.cursor.last_at_ns = entry.at_ns
         self.apply(entry)
         if self.status is RUNNING:
             if entry.kind == EntryKind.WITHHELD:
-                self._leave_out(run)
-            return
-        if self.status is StepStatus.SUCCEEDED:
-            shape = self.spec.shape
+                self._leave_out()
+        elif self.status is StepStatus.SUCCEEDED:
             try:
-                self._answer(
-                    shape.decode_result(entry.payload or b"null", what=f"run {run.id}, step {self.key!r}"), None
-                )
+                what = f"run {run.id}, step {self.key!r}"
+                self._answer(self.spec.shape.decode_result(entry.payload or b"null", what=what), None)
             except PayloadError as refused:
                 run.fault = Fault(f"{refused} Bring back the type it was stored with, then retry the run")
         else:
             self._answer(
-                None, self.failure(rebuild(entry.error or b"{}", self._preferred()) if error is None else error)
+                None, self._shown(rebuild(entry.error or b"{}", self.known_errors()) if error is None else error)
             )
 
-    def _leave_out(self, run: "Run") -> None:
-        """What was withheld is not attempted later where its fiber is being closed: a cancel came first, say."""
+    def _leave_out(self) -> None:
+        """What was withheld is not attempted later if its fiber is being closed, because a cancel came first, say."""
         fiber = self.fiber
-        if fiber is not None and fiber.signal is not None and self.interrupt(run):
+        if fiber is not None and fiber.interrupt is not None and self.interrupt():
             fiber.wait = None
-            structure.advance(run, fiber)
+            self.run.scheduler.advance(fiber)
 
-    def failure(self, error: BaseException) -> BaseException:
+    def _answer(self, value: Any, error: BaseException | None) -> None:
+        fiber, self.fiber = self.fiber, None
+        if fiber is not None:
+            self.run.scheduler.resume(fiber, value, error)
+
+    def _shown(self, error: BaseException) -> BaseException:
         """What the body sees for ``error``, which ended this step."""
         if self.status is StepStatus.UNKNOWN and self.spec.surfaces_unknown:
             unknown = OutcomeUnknown(
@@ -389,50 +437,41 @@ class PendingStep(StepRecord):
             return unknown
         return error
 
-    def _preferred(self) -> tuple[type[BaseException], ...]:
+    def known_errors(self) -> tuple[type[BaseException], ...]:
+        """The classes that a stored error is looked up in first."""
         return (*self.spec.rejects, *self.spec.unknown, StepTimeout, StepInterrupted, PayloadError)
 
     def stored_error(self) -> BaseException | None:
         """What ended it, rebuilt; None where it did not fail."""
-        return None if self.error is None else rebuild(self.error, self._preferred())
-
-    def _answer(self, value: Any, error: BaseException | None) -> None:
-        fiber, self.fiber = self.fiber, None
-        if fiber is not None:
-            structure.resume(self.run, fiber, value, error)
+        return None if self.error is None else rebuild(self.error, self.known_errors())
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 
-    def arm(self, run: "Run") -> None:
-        """Set the timer of the promised next attempt."""
-        if self.due_at_ns is not None and self.timer is None:
-            self.timer = run.shell.clock.call_at(self.due_at_ns, self.rang)
-
     def disarm(self) -> None:
         """The run leaves memory: no timer and no attempt of it may call back."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        if self.due_at_ns is not None:
+            self.run.effects.disarm(self)
         self.fiber = None
 
-    def recover(self, run: "Run") -> None:
+    def recover(self) -> None:
         """The journal is fed and this step has no end: go on where the last process stopped."""
-        if self.announced or run.shell.take_over(self):
+        run = self.run
+        if self.announced or run.effects.take_over(self):
             return
         if self.due_at_ns is not None:
-            self.arm(run)
+            run.arm(self)
             return
-        match after_crash(self.spec, self, max_crashes=run.shell.max_crashes):
+        match after_crash(self.spec, self, max_crashes=run.effects.max_crashes):
             case RunAgain():
                 self.again()
             case RunAlone():
-                run.shell.suspect(self)
+                run.effects.isolate(self)
             case Interrupted():
                 error = StepInterrupted(
                     f"run {run.id}, step {self.key!r}: the process died while it ran; it is declared at_most_once, "
                     "so it is not called again"
                 )
-                self._ended_badly(error, self.started_at_ns, doubtful=True, repeatable=False)
+                self._failed_attempt(error, self.started_at_ns, doubtful=True, repeatable=False)
                 run.pump()
             case CrashesTooOften(crashes=crashes):
                 crashed = StepCrashed(
@@ -441,55 +480,50 @@ class PendingStep(StepRecord):
                 )
                 fault = Fault(str(crashed))
                 fault.step = self.key
-                run.park(fault)
+                run.stop(fault)
 
-    def resume(self, run: "Run") -> None:
+    def resume(self) -> None:
         """The run is no longer paused: make the attempt that was held back."""
         if not self.begun:
             self.again()
-        elif self.due_at_ns is None and not self.announced and not self.suspected:
-            self.recover(run)  # its turn among the suspects came while the run was held
-        else:
-            self.arm(run)
+        elif self.due_at_ns is None and not self.announced and not self.isolated:
+            self.recover()  # its turn to be attempted alone came while the run was held
+        elif self.due_at_ns is not None:
+            self.run.arm(self)
 
-    def interrupt(self, run: "Run") -> bool:
+    def interrupt(self) -> bool:
         """Its fiber is being closed: give up a promised attempt; an attempt under way must end first."""
         fiber, self.fiber = self.fiber, None
-        if self.give_up(run):
+        if self.give_up():
             return True
         self.fiber = fiber
         return False
 
-    def give_up(self, run: "Run") -> bool:
+    def give_up(self) -> bool:
         """Do not make the promised attempt: the step ends as its last attempt did. False where none is promised."""
-        if not self.waiting or not self._is_promised(run):
+        run = self.run
+        if not self.waiting or not self._is_promised():
             return False
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        run.effects.disarm(self)
         entry, _ = run.output(EntryKind.GAVE_UP, self.key, self.attempt, given_up(self.spec, self))
         self.apply(entry)
         error = self.stored_error()
-        self._answer(
-            None,
-            self.failure(
-                error
-                if error is not None
-                else StepInterrupted(f"run {run.id}, step {self.key!r}: it was given up before it was called")
-            ),
-        )
+        if error is None:
+            error = StepInterrupted(f"run {run.id}, step {self.key!r}: it was given up before it was called")
+        self._answer(None, self._shown(error))
         return True
 
-    def _is_promised(self, run: "Run") -> bool:
+    def _is_promised(self) -> bool:
         """Whether the next thing to happen to it is an attempt that has not begun."""
+        run = self.run
         if self.due_at_ns is not None:
             return True
-        if run.backlog:  # an earlier release made the attempt all the same
-            recorded = run.backlog[0]
+        if run.cursor.backlog:  # an earlier release made the attempt all the same
+            recorded = run.cursor.backlog[0]
             return recorded.kind == EntryKind.GAVE_UP and recorded.key == self.key
         if not self.begun:
             return True
-        if run.restoring or not self.withdraw():
+        if run.cursor.restoring or not self.withdraw():
             return False
         run.in_flight -= 1
         return True
@@ -515,20 +549,21 @@ class Perform(Command[R]):
         self.extra = extra
         self.key = key
 
-    def issue(self, run: "Run", fiber: Fiber) -> None:
+    def issue(self, run: Run, fiber: Fiber) -> None:
         """Announce the step, or find it in the journal."""
         if run.waits:
-            deadlines.take_up(run)
-            if fiber.signal is not None or run.fault is not None:  # one that has passed closes this very fiber
-                run.ready.append((fiber, None, fiber.signal))
+            run.pass_deadlines()
+            if fiber.interrupt is not None or run.fault is not None:  # one that has passed closes this very fiber
+                run.scheduler.ready.append((fiber, None, fiber.interrupt))
                 return
         spec = self.spec
         key = self.key or fiber.scope.key(spec.name)
-        recorded = run.backlog[0].payload if run.backlog else None
+        backlog = run.cursor.backlog
+        recorded = backlog[0].payload if backlog else None
         try:
             payload = spec.shape.encode(self.args, self.kwargs, what="", recorded=recorded)
         except DefinitionError as wrong:
-            raise faults.mistake(run, wrong) from wrong
+            raise faults.mistake(run.identity, wrong) from wrong
         except DurableError:  # once more, with its text
             payload = spec.shape.encode(self.args, self.kwargs, what=f"run {run.id}, step {key!r}: the arguments")
         self.key = key
@@ -550,7 +585,7 @@ class Reattempt(Command[R]):
     def __init__(self, key: str) -> None:
         self.key = key
 
-    def issue(self, run: "Run", fiber: Fiber) -> None:
+    def issue(self, run: Run, fiber: Fiber) -> None:
         """Reopen the step; it answers ``fiber`` from now on."""
         step = run.steps.get(self.key)
         if not isinstance(step, PendingStep) or step.waiting or step.status is StepStatus.SUCCEEDED:

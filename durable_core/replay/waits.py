@@ -1,18 +1,16 @@
-"""Waits: a durable pause, and the parking of a run until a person acts."""
+"""Waits: a durable pause, a wait for a person, and the deadline of a part of the body."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
+from durable_core.model.callback import Answer
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.run import RunStatus
-from durable_core.ports import Timer
-from durable_core.replay import structure
-from durable_core.replay.commands import Command
-from durable_core.replay.fibers import Fiber
-
-if TYPE_CHECKING:
-    from durable_core.replay.run import Run
+from durable_core.replay.effects import TimedKind
+from durable_core.replay.run import Run
+from durable_core.replay.scheduler import Command, Fiber
 
 
 class Sleep(Command[None]):
@@ -24,7 +22,7 @@ class Sleep(Command[None]):
         self.until_ns = until_ns
         self.name = name
 
-    def issue(self, run: "Run", fiber: Fiber) -> None:
+    def issue(self, run: Run, fiber: Fiber) -> None:
         """Arm the timer; on replay it keeps the time that the first run computed."""
         key = fiber.scope.key(self.name)
         entry, new = run.output(EntryKind.ARMED, key, 0, "sleep", None, self.until_ns)
@@ -32,57 +30,82 @@ class Sleep(Command[None]):
         run.waits[key] = wait
         fiber.wait = wait
         if new:
-            run.unarmed += (wait,)  # a clock may ask for the event loop, which stands aside while a body is driven
+            run.arm(wait)
 
 
 class PendingWait:
-    """A wait under way."""
+    """A pause under way: ``effects.Timed``."""
 
-    __slots__ = ("due_at_ns", "fiber", "key", "run", "timer")
+    __slots__ = ("due_at_ns", "fiber", "key", "run")
 
-    def __init__(self, run: "Run", key: str, fiber: Fiber, due_at_ns: int) -> None:
+    timed: TimedKind = "sleep"
+    over = False
+
+    def __init__(self, run: Run, key: str, fiber: Fiber, due_at_ns: int) -> None:
         self.run = run
         self.key = key
         self.fiber = fiber
         self.due_at_ns = due_at_ns
-        self.timer: Timer | None = None
-
-    over = False
-
-    def arm(self, run: "Run") -> None:
-        """Set the timer."""
-        if self.timer is None:
-            self.timer = run.shell.clock.call_at(self.due_at_ns, self.ring)
-
-    def disarm(self) -> None:
-        """Cancel the timer."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
     def ring(self) -> None:
         """The time has come: journal it, and let the body go on."""
         run = self.run
         run.settle()
-        if not run.dead and not run.shell.leaving and run.waits.get(self.key) is self:
+        if not run.dead and not run.effects.leaving and run.waits.get(self.key) is self:
             run.feed(run.input(EntryKind.FIRED, self.key))
 
-    def take(self, run: "Run", _entry: Entry) -> None:
+    def take(self, entry: Entry) -> None:  # noqa: ARG002 - whichever it is
         """The wait is over."""
-        self.disarm()
+        run = self.run
+        run.effects.disarm(self)
         run.waits.pop(self.key, None)
-        structure.resume(run, self.fiber, None)
+        run.scheduler.resume(self.fiber, None)
 
-    def interrupt(self, run: "Run") -> bool:
+    def answer(self, answer: Answer, seq: int) -> bool:  # noqa: ARG002 - no answer is taken
+        """Nobody can answer it."""
+        return False
+
+    def interrupt(self) -> bool:
         """Its fiber is being closed: the wait ends at once."""
-        self.disarm()
+        run = self.run
+        run.effects.disarm(self)
         run.output(EntryKind.CLOSED, self.key)
         run.waits.pop(self.key, None)
         return True
 
 
-class Park(Command[Any]):
-    """Wait for a person: the run is stuck until a signal makes the layer above go on (``HostContext.unpark``)."""
+class Deadline(PendingWait):
+    """A time at which ``call`` is made, at its place in the journal; no fiber waits for it."""
+
+    __slots__ = ("_call",)
+
+    timed: TimedKind = "deadline"
+
+    def __init__(self, run: Run, key: str, fiber: Fiber, due_at_ns: int, call: Callable[[], None]) -> None:
+        super().__init__(run, key, fiber, due_at_ns)
+        self._call = call
+
+    def take(self, entry: Entry) -> None:
+        """It has passed."""
+        call = self._call
+        self.void()
+        self.run.guarded(entry, call)
+
+    def void(self) -> None:
+        """What it limits is over, or can no longer be stopped: it never comes."""
+        run = self.run
+        run.effects.disarm(self)
+        self._call = _nothing
+        if run.waits.get(self.key) is self:
+            del run.waits[self.key]
+
+
+def _nothing() -> None:
+    """Takes the place of the call once it is void, so that no cycle is left."""
+
+
+class WaitForPerson(Command[Any]):
+    """The run is stuck until a signal lets the layer above go on (``HostContext.unpark``)."""
 
     __slots__ = ("key", "reason", "steps")
 
@@ -91,44 +114,45 @@ class Park(Command[Any]):
         self.reason = reason
         self.steps = steps
 
-    def issue(self, run: "Run", fiber: Fiber) -> None:
+    def issue(self, run: Run, fiber: Fiber) -> None:
         """Journal why, and show the run as stuck."""
         payload = msgspec.json.encode({"reason": self.reason, "steps": self.steps})
         _, new = run.output(EntryKind.PARKED, self.key, 0, "", payload)
-        fiber.wait = Parked(fiber, self.key, self.reason, self.steps)
-        run.parked[self.key] = fiber.wait
-        run.status = RunStatus.STUCK
-        run.reason = self.reason
+        run.stuck[self.key] = fiber.wait = StuckWait(run, fiber, self)
+        run.row.move(RunStatus.STUCK)
+        run.row.reason = self.reason
         if new:
-            run.save(owner=run.shell.worker, wake_at_ns=None)
-            run.shell.parked(run)
+            run.save(owner=run.effects.worker, wake_at_ns=None)
+            run.effects.got_stuck(run)
 
 
-class Parked:
+class StuckWait:
     """A fiber that waits for a person."""
 
-    __slots__ = ("fiber", "key", "reason", "steps")
+    __slots__ = ("fiber", "key", "reason", "run", "steps")
 
-    def __init__(self, fiber: Fiber, key: str, reason: str, steps: tuple[str, ...]) -> None:
+    def __init__(self, run: Run, fiber: Fiber, command: WaitForPerson) -> None:
+        self.run = run
         self.fiber = fiber
-        self.key = key
-        self.reason = reason
-        self.steps = steps
+        self.key = command.key
+        self.reason = command.reason
+        self.steps = command.steps
 
-    def unpark(self, run: "Run", value: object) -> None:
+    def go_on(self, value: object) -> None:
         """Let the fiber go on with ``value``; called from a signal, so a replay does the same."""
-        self._leave(run)
-        structure.resume(run, self.fiber, value)
+        self._leave()
+        self.run.scheduler.resume(self.fiber, value)
 
-    def interrupt(self, run: "Run") -> bool:
+    def interrupt(self) -> bool:
         """Its fiber is being closed: nobody need decide any more."""
-        run.output(EntryKind.CLOSED, self.key)
-        self._leave(run)
+        self.run.output(EntryKind.CLOSED, self.key)
+        self._leave()
         return True
 
-    def _leave(self, run: "Run") -> None:
-        """It waits no more; the run is stuck only while somebody else is parked."""
-        run.parked.pop(self.key, None)
-        left = next(iter(run.parked.values()), None)
-        run.status = RunStatus.STUCK if left else RunStatus.RUNNING
-        run.reason = left.reason if left else None
+    def _leave(self) -> None:
+        """It waits no more; the run is stuck only while another fiber waits for a person."""
+        run = self.run
+        run.stuck.pop(self.key, None)
+        left = next(iter(run.stuck.values()), None)
+        run.row.move(RunStatus.STUCK if left else RunStatus.RUNNING)
+        run.row.reason = left.reason if left else None

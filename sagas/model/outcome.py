@@ -30,3 +30,7 @@ class Unknown:
 
     Such a compensation must be harmless where nothing happened, and must keep a late effect from happening.
     """
+
+
+UNKNOWN = Unknown()
+"""The one that a compensation is given."""

@@ -6,10 +6,10 @@ from typing import Any
 import attrs
 import msgspec
 
-from durable_core import CallShape, Codec, DefinitionError, Duration, StepSpec, is_async, to_ns
+from durable_core import CallShape, Codec, DefinitionError, Duration, StepCall, StepSpec, is_async, name_of, to_ns
 from sagas.model.calling import completer
 from sagas.model.definition import Declared, Pivot, Probed, Retriable, SagaDef, Serving, Step, takes_arguments
-from sagas.model.outcome import DidNotHappen, Happened, StillUnknown
+from sagas.model.outcome import UNKNOWN, DidNotHappen, Happened, StillUnknown
 from sagas.model.resource import fill, lacks
 from sagas.model.scan import Scan, scan
 
@@ -106,6 +106,25 @@ class Binder:
         found = {what for what in used if isinstance(what, Declared) and what.name == name}
         found |= {declared for declared in self.known_in(definition) if declared.name == name}
         return found.pop() if len(found) == 1 else None
+
+    def locate(
+        self, definition: SagaDef[..., Any], call: StepCall
+    ) -> tuple[StepSpec, tuple[Any, ...], dict[str, Any]] | None:
+        """What an attempt that came as bytes calls, and with which arguments; None where the code does not say."""
+        bound = self.named(name_of(call.key), definition)
+        if bound is None:
+            return None
+        what = f"saga {call.run}, step {call.key!r}"
+        spec, extra = bound.spec, bound.extra or {}
+        if call.kind == "compensation" and bound.undo is not None:
+            result: Any = UNKNOWN
+            if bytes(call.forward):
+                result = spec.shape.decode_result(bytes(call.forward), what=f"{what}: the result to undo")
+            spec, extra = bound.undo, {RESULT: result, **(bound.undo_extra or {})}
+        elif call.kind == "probe" and bound.probe is not None:
+            spec, extra = bound.probe, bound.probe_extra or {}
+        args, kwargs = spec.shape.decode(bytes(call.args), what=f"{what}: the arguments")
+        return spec, args, {**kwargs, **extra}
 
     def shape_of(self, definition: SagaDef[..., Any]) -> CallShape:
         """How the arguments and the result of a saga are stored."""

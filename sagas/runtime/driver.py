@@ -5,6 +5,7 @@ rollback runs here and not in the user's body: nothing that the body catches or 
 """
 
 from collections.abc import Coroutine, Generator, Iterable
+from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
@@ -15,6 +16,7 @@ from durable_core import (
     ChildBlock,
     DefinitionError,
     DurableError,
+    DurableFunction,
     End,
     Fault,
     HostContext,
@@ -31,6 +33,7 @@ from durable_core import (
 )
 from sagas.errors import SagaCompensated
 from sagas.model.definition import Declared, Pivot, SagaDef, Step
+from sagas.model.fingerprint import fingerprint
 from sagas.model.plan import undone
 from sagas.runtime.binding import Binder, Bound
 from sagas.runtime.blocks import map_all, refuse_nested_pivot
@@ -384,3 +387,18 @@ def body_of(definition: SagaDef[..., Any], binder: Binder, shape: CallShape) -> 
         return Driver(ctx, definition, binder).execute(args, kwargs, shape)
 
     return body
+
+
+def function_of(definition: SagaDef[..., Any], binder: Binder) -> DurableFunction:
+    """What an engine or host runs for a saga."""
+    shape = binder.shape_of(definition)
+    return DurableFunction(
+        name=definition.name,
+        version=definition.version,
+        fn=body_of(definition, binder, shape),
+        shape=shape,
+        deadline_ns=None if definition.deadline is None else to_ns(definition.deadline),
+        operations="s",
+        fingerprint=fingerprint(definition, binder.scan(definition)),
+        locate=partial(binder.locate, definition),
+    )

@@ -9,12 +9,10 @@ from typing import Any
 
 from durable_core import CallShape, DefinitionError, HostContext, StepRecord, StepStatus, name_of
 from sagas.model.definition import SagaDef
-from sagas.model.outcome import Unknown
+from sagas.model.outcome import UNKNOWN
 from sagas.model.plan import is_undone, to_undo, undo_key
 from sagas.runtime.binding import RESULT, Binder, Bound
 from sagas.runtime.operator import ask, told
-
-UNKNOWN = Unknown()
 
 
 class Undo:

@@ -312,8 +312,8 @@ def test_a_verb_is_taken_up_once_however_long_that_takes_to_write(place: Place):
         async with place.orchestrator(held_up, world=world) as running:
             handle = await running.start(held_up, id="o")
             await entered(gate, running)
-            store, worker = running.engine.store, running.engine._worker
-            assert worker is not None
+            store, loader = running.engine.store, running.engine._loader
+            assert loader is not None
             commit, writing, go = store.commit, asyncio.Event(), asyncio.Event()
 
             async def slowly(batch: Batch) -> frozenset[int]:
@@ -326,7 +326,7 @@ def test_a_verb_is_taken_up_once_however_long_that_takes_to_write(place: Place):
             async with place.orchestrator(held_up, world=world, worker=False) as elsewhere:
                 await elsewhere.cancel("o")
                 await writing.wait()
-                await worker.look(changed=True)
+                await loader.look(changed=True)
             go.set()
             gate.opened.set()
             await end_of(handle, running)

@@ -345,7 +345,6 @@ async def test_what_was_given_up_uncalled_stays_so_when_its_batch_is_not_written
     watch = Watch()
     async with working(place, SAGAS, watch) as (worker, desk):
         store: Any = worker.engine.store
-        engine: Any = worker.engine
         write, hit = store.commit, asyncio.Event()
 
         async def commit(batch: Batch) -> Any:
@@ -353,7 +352,7 @@ async def test_what_was_given_up_uncalled_stays_so_when_its_batch_is_not_written
             if any((entry.kind, entry.key) == ("started", second) for entry in batch.entries):
                 store.commit = write  # it is durable now, and the worker has not heard so
                 await desk.pause("o")
-                engine._worker.deliver(driving(worker), "cancel", b"{}")
+                driving(worker).tell("cancel", b"{}")
                 hit.set()
             return refused
 
@@ -569,17 +568,16 @@ async def test_a_thread_that_decides_between_a_pause_and_its_resume(place: Place
         gate = await thread_taken(worker, watch)
         handle = await worker.start(one, "threaded", id="o")
         await begun(handle, worker, "threaded")
-        inner: Any = worker.engine
-        deliver = inner._worker.deliver
+        tell = Run.tell
 
-        def interrupted(run: Run, name: str, payload: bytes) -> Any:
-            told = deliver(run, name, payload)
+        def interrupted(run: Run, name: str, payload: bytes) -> bool:
+            told = tell(run, name, payload)
             if name == "pause":
                 gate.open()
                 wait()  # the loop does not get the processor
             return told
 
-        monkeypatch.setattr(inner._worker, "deliver", interrupted)
+        monkeypatch.setattr(Run, "tell", interrupted)
         async with looking_away(worker):
             await desk.pause("o")
             await desk.resume("o")
@@ -624,7 +622,7 @@ async def test_a_kill_between_a_threads_ticket_and_its_call(place: Place):
     with stopping() as about_to_call:
         async with working(place, SAGAS, watch) as (worker, _):
             engine: Any = worker.engine
-            attempts = engine._worker._attempts
+            attempts = engine._worker.executor
             lease_is_safe = attempts.lease_is_safe
 
             def preempted() -> bool:

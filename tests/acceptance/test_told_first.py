@@ -639,7 +639,7 @@ def test_a_kill_between_two_steps_puts_none_in_doubt(place: Place, second: str):
     async def killed(worker: Orchestrator, num: int) -> None:
         """Kill the run as the worker hears it, while its commit is under way."""
         driven: Any = worker.engine._worker
-        driven.deliver(driven.runs[num], "kill", b"{}")
+        driven.runs[num].tell("kill", b"{}")
         await worker.engine.flushed()
 
     play(main)

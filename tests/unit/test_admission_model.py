@@ -13,7 +13,6 @@ from durable_core.engine.slots import Queued, Slots
 class Sham:
     """What a place knows of a run."""
 
-    active: bool = False
     dead: bool = False
 
 

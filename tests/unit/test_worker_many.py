@@ -21,7 +21,7 @@ class Place:
     """As much of a run as admission asks for."""
 
     def __init__(self) -> None:
-        self.active = self.dead = False
+        self.dead = False
 
 
 def place() -> Run:

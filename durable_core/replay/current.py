@@ -1,15 +1,38 @@
 """The attempt that is running here, as its own code may ask about it. Light: who only declares steps loads this too."""
 
 import contextvars
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from durable_core.errors import DefinitionError
 from durable_core.model.keys import idempotency_key, served
 from durable_core.model.trace import attempt_span_id, origin_of, trace_id_of, traceparent
 
 if TYPE_CHECKING:
-    from durable_core.replay.run import Run
-    from durable_core.replay.steps import PendingStep
+    from durable_core.replay.cursor import RunIdentity
+
+
+class Attempted(Protocol):
+    """The step that is attempted: one of a run in memory, or one that came as bytes."""
+
+    @property
+    def key(self) -> str:
+        """Its key."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """Its kind."""
+        ...
+
+    @property
+    def attempt(self) -> int:
+        """The attempt's number."""
+        ...
+
+    @property
+    def started_seq(self) -> int:
+        """The journal entry of its intent."""
+        ...
 
 
 class AttemptInfo:
@@ -17,7 +40,7 @@ class AttemptInfo:
 
     __slots__ = ("_run", "_step", "attempt")
 
-    def __init__(self, run: "Run", step: "PendingStep") -> None:
+    def __init__(self, run: "RunIdentity", step: Attempted) -> None:
         self._run = run
         self._step = step
         self.attempt = step.attempt
@@ -30,12 +53,12 @@ class AttemptInfo:
     @property
     def name(self) -> str:
         """The durable function's name."""
-        return self._run.definition.name
+        return self._run.name
 
     @property
     def version(self) -> int:
         """The durable function's version."""
-        return self._run.definition.version
+        return self._run.version
 
     @property
     def key(self) -> str:
