@@ -90,8 +90,10 @@ class JournalTail:
                 await asyncio.sleep(AGAIN_S)
             if leaving:
                 return
+            # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes as its time is over.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._leaving.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await self._leaving.wait()
 
     async def _look_besides(self) -> None:
         loop = asyncio.get_running_loop()

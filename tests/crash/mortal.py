@@ -80,8 +80,7 @@ def live(
         working, dying = asyncio.create_task(start(running)), asyncio.create_task(died.wait())
         done, _ = await asyncio.wait({working, dying}, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
         if died.is_set():
-            working.cancel()
-            await asyncio.wait({working})
+            await nothing_runs_on()
             return None
         if working in done:
             await running.__aexit__(None, None, None)
@@ -89,6 +88,18 @@ def live(
         raise AssertionError(f"nothing happens any more:\n{await state(running)}")
 
     return asyncio.run(main())
+
+
+async def nothing_runs_on() -> None:
+    """This process is dead: no timer of it rings, and every task of it ends, also one that is made meanwhile."""
+    loop: Any = asyncio.get_running_loop()
+    loop.call_at = loop.call_later = lambda *_, **__: asyncio.Handle(lambda: None, (), loop)
+    own = asyncio.current_task()
+    while left := [task for task in asyncio.all_tasks() if task is not own]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left)
+    del loop.call_at, loop.call_later
 
 
 def succeeded(data: MemoryData, info: StepInfo) -> bool:
