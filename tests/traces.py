@@ -16,7 +16,7 @@ import pytest
 from durable_core import JournalEntry, RunRecord, SpanRecord, otlp_document, spans_of, whole_spans
 from durable_core.model.run import RunQuery
 from durable_core.stores.memory import MemoryStore
-from durable_core.stores.sqlite import SqliteStore
+from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing import broken_rules
 from sagas.model.spans import VOCABULARY
 

@@ -67,7 +67,7 @@ async def migrate(url: str) -> Migrated:
         StoreError: there can be no store, or its tables are another program's, or a newer release's.
     """
     from durable_core.stores.memory import MemoryStore
-    from durable_core.stores.sqlite import SqliteStore
+    from durable_core.stores.sqlite.store import SqliteStore
 
     store = open_store(url)
     if isinstance(store, MemoryStore):
@@ -84,7 +84,7 @@ async def migrate(url: str) -> Migrated:
 
 
 def _sqlite(place: str, options: dict[str, str]) -> Store:
-    from durable_core.stores.sqlite import SYNCHRONOUS, SqliteStore
+    from durable_core.stores.sqlite.store import SYNCHRONOUS, SqliteStore
 
     host, slash, path = place.partition("/")
     if host or not slash:

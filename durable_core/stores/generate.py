@@ -77,7 +77,7 @@ def _insert(row: type[SQLModel], columns: tuple[str, ...]) -> str:
 
 
 def _mark(row: type[SQLModel], column: str) -> str:
-    """Where a value is bound; for None it is a number that no value is, see ``sqlite_binding``."""
+    """Where a value is bound; for None it is a number that no value is, see ``sqlite/binding.py``."""
     return "NULLIF(?, 0.5)" if _table(row).columns[column].nullable else "?"
 
 

@@ -1,6 +1,6 @@
 """What the memory store knows of versions: who serves which, which runs wait for one, and how many there are.
 
-Invariant: the same rules as the SQL in ``sqlite_reader.py``; the store contract holds the two against each other.
+Invariant: the same rules as the SQL in ``sqlite/reader.py``; the store contract holds the two against each other.
 """
 
 from collections import Counter

@@ -11,7 +11,7 @@ import pytest
 
 from durable_core.model.run import RunQuery
 from durable_core.ports import Batch
-from durable_core.stores.sqlite import SqliteStore
+from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing.store_rows import SERVED, new_batch, new_entry, new_run, new_update
 
 RUNS = 200_000

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from durable_core.model.run import RunQuery
-from durable_core.stores.sqlite import SqliteStore
+from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing.store_rows import add, claimed
 
 HEAD = """
 import asyncio, sys
-from durable_core.stores.sqlite import SqliteStore
+from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing.store_rows import add, claimed, new_batch, new_entry, new_run
 path, worker = sys.argv[1:3]
 

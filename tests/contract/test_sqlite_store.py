@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from durable_core.ports import Store
-from durable_core.stores.sqlite import SqliteStore
+from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing.store_contract import StoreContract
 from durable_core.testing.store_rows import MakeStore
 

@@ -15,7 +15,7 @@ import pytest
 from durable_core import JournalEntry, PayloadError, RunNotFound, RunRecord, StoreError, read_line
 from durable_core.engine import purge as purging
 from durable_core.engine.archive_file import ArchiveFile
-from durable_core.stores.sqlite_file import SqliteFile
+from durable_core.stores.sqlite.file import SqliteFile
 from sagas import Orchestrator, Saga, retriable, saga
 
 ROOT = Path(__file__).parents[2]

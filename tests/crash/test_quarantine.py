@@ -11,7 +11,7 @@ import pytest
 
 from durable_core.engine.isolation import TURN_NS
 from durable_core.stores.memory import MemoryData, MemoryStore
-from durable_core.stores.sqlite import SqliteStore
+from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing import ManualClock
 from sagas import Orchestrator, Saga, SagaCompensated, SagaKilled, StepInfo, resource, saga, step
 from tests.sagas_for_tests import End, World, end_of, orchestrator, reaches, within

@@ -15,7 +15,7 @@ from pathlib import Path
 import attrs
 
 from durable_core.ports import Batch
-from durable_core.stores.sqlite import SqliteStore
+from durable_core.stores.sqlite.store import SqliteStore
 from sagas import Orchestrator, Retry, Saga, SagaCompensated, SagaStuck, current, resource, saga, step
 
 DIED = 9

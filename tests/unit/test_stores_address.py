@@ -5,7 +5,7 @@ import pytest
 from durable_core.errors import StoreError
 from durable_core.stores import open_store
 from durable_core.stores.memory import MemoryStore
-from durable_core.stores.sqlite import SqliteStore
+from durable_core.stores.sqlite.store import SqliteStore
 
 
 @pytest.mark.parametrize(

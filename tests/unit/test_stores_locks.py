@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_core.stores.locks import FileLock, worker_lock
+from durable_core.stores.sqlite.locks import FileLock, worker_lock
 
 
 def test_one_holder_at_a_time(tmp_path: Path):
@@ -71,7 +71,7 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path):
     """The lock dies with its holder, although a child that it forked lives on."""
     code = """
 import os, sys, time
-from durable_core.stores.locks import FileLock
+from durable_core.stores.sqlite.locks import FileLock
 lock = FileLock(sys.argv[1])
 assert lock.try_acquire()
 if os.fork() == 0:

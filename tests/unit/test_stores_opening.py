@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from durable_core.errors import StoreError, StoreFormatError, StoreNotFound
-from durable_core.stores import schema
-from durable_core.stores.sqlite import SqliteStore
+from durable_core.stores.sqlite import schema
+from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing.store_rows import add
 
 
@@ -205,7 +205,7 @@ def test_files_that_may_not_be_written(open_place: Path):
     code = """
 import asyncio, os, sys
 from durable_core.errors import StoreNotFound
-from durable_core.stores.sqlite import SqliteStore
+from durable_core.stores.sqlite.store import SqliteStore
 if os.geteuid() == 0:
     os.seteuid(65534)
 for path in sys.argv[1:]:

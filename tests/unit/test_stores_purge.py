@@ -9,9 +9,10 @@ import pytest
 
 from durable_core.model.run import RunStatus
 from durable_core.ports import Batch
-from durable_core.stores import sql, sqlite_purge
-from durable_core.stores.sqlite_purge import ROWS, Purger
-from durable_core.stores.sqlite_writer import Writer
+from durable_core.stores import sql
+from durable_core.stores.sqlite import purge
+from durable_core.stores.sqlite.purge import ROWS, Purger
+from durable_core.stores.sqlite.writer import Writer
 from durable_core.testing.store_rows import new_entry, new_run, new_update
 
 RUNS = 30
@@ -30,7 +31,7 @@ def purger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Purger]:
         batch.updates[num] = new_update(num, status=RunStatus.COMPLETED, ended_at_ns=num)
     Writer(connection, "test.db").write(batch)
     ticks = count()
-    monkeypatch.setattr(sqlite_purge, "time", types.SimpleNamespace(perf_counter=lambda: next(ticks) / 1000))
+    monkeypatch.setattr(purge, "time", types.SimpleNamespace(perf_counter=lambda: next(ticks) / 1000))
     yield Purger(connection)
     connection.close()
 

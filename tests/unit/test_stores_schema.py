@@ -11,8 +11,9 @@ import pytest
 from durable_core.model.entry import Entry
 from durable_core.model.run import RunQuery, RunRecord, RunStatus
 from durable_core.model.tombstone import Tombstone
-from durable_core.stores import generate, sql, sqlite_purge, sqlite_reader, sqlite_writer
-from durable_core.stores.sqlite_reader import where
+from durable_core.stores import generate, sql
+from durable_core.stores.sqlite import purge, reader, writer
+from durable_core.stores.sqlite.reader import where
 from durable_core.stores.tables import JournalRow, RunRow, TombstoneRow
 
 
@@ -52,24 +53,24 @@ OPEN_ONES = where(RunQuery(statuses=frozenset({RunStatus.STUCK}))).text
 @pytest.mark.parametrize(
     ("text", "index"),
     [
-        (sqlite_reader.DUE.format(marks="(?, ?), (?, ?)"), "runs_open (owner=? AND wake_at_ns<?)"),
-        (sqlite_reader.NEXT_WAKE, "runs_open (owner=? AND wake_at_ns>?)"),
-        (sqlite_reader.IN_VAIN, "runs_open (owner=? AND wake_at_ns<?)"),
-        (sqlite_reader.LOAD_ONE, "journal_run_seq (run=?)"),
-        (sqlite_reader.LOAD.format(marks="?, ?"), "journal_run_seq (run=?)"),
-        (sqlite_reader.FIND.format(marks="?, ?"), "sqlite_autoindex_runs_1 (id=?)"),
-        (sqlite_reader.SIGNALS.format(marks="?, ?"), "INTEGER PRIMARY KEY (rowid=?)"),
-        (sqlite_writer._RELEASE, "runs_open (owner=?)"),
-        (sqlite_writer._CLAIM.format(marks="?, ?"), "INTEGER PRIMARY KEY (rowid=?)"),
-        (sqlite_writer._WAKE_SIGNALLED, "INTEGER PRIMARY KEY (rowid=?)"),
-        (sqlite_purge.ENDED.format(named=""), "runs_ended (ended_at_ns>? AND ended_at_ns<?)"),
-        (sqlite_purge.ENDED.format(named="AND name = ?"), "runs_ended (ended_at_ns>? AND ended_at_ns<?)"),
-        (sqlite_purge.BURY, "INTEGER PRIMARY KEY (rowid=?)"),
-        (sqlite_purge.UNSWEPT, "tombstones_unswept"),
-        (sqlite_purge.SWEEP, "journal_run_seq (run=?)"),
-        (sqlite_purge.EXPIRED, "tombstones_until (until_ns<?)"),
-        (sqlite_reader.TOMBSTONES.format(marks="?, ?"), "sqlite_autoindex_tombstones_1 (id=?)"),
-        (sqlite_writer._PURGED.format(marks="?, ?"), "sqlite_autoindex_tombstones_1 (id=?)"),
+        (reader.DUE.format(marks="(?, ?), (?, ?)"), "runs_open (owner=? AND wake_at_ns<?)"),
+        (reader.NEXT_WAKE, "runs_open (owner=? AND wake_at_ns>?)"),
+        (reader.IN_VAIN, "runs_open (owner=? AND wake_at_ns<?)"),
+        (reader.LOAD_ONE, "journal_run_seq (run=?)"),
+        (reader.LOAD.format(marks="?, ?"), "journal_run_seq (run=?)"),
+        (reader.FIND.format(marks="?, ?"), "sqlite_autoindex_runs_1 (id=?)"),
+        (reader.SIGNALS.format(marks="?, ?"), "INTEGER PRIMARY KEY (rowid=?)"),
+        (writer._RELEASE, "runs_open (owner=?)"),
+        (writer._CLAIM.format(marks="?, ?"), "INTEGER PRIMARY KEY (rowid=?)"),
+        (writer._WAKE_SIGNALLED, "INTEGER PRIMARY KEY (rowid=?)"),
+        (purge.ENDED.format(named=""), "runs_ended (ended_at_ns>? AND ended_at_ns<?)"),
+        (purge.ENDED.format(named="AND name = ?"), "runs_ended (ended_at_ns>? AND ended_at_ns<?)"),
+        (purge.BURY, "INTEGER PRIMARY KEY (rowid=?)"),
+        (purge.UNSWEPT, "tombstones_unswept"),
+        (purge.SWEEP, "journal_run_seq (run=?)"),
+        (purge.EXPIRED, "tombstones_until (until_ns<?)"),
+        (reader.TOMBSTONES.format(marks="?, ?"), "sqlite_autoindex_tombstones_1 (id=?)"),
+        (writer._PURGED.format(marks="?, ?"), "sqlite_autoindex_tombstones_1 (id=?)"),
         (SELECT.format(where(RunQuery(ended_before_ns=1, before_num=9)).text), "INTEGER PRIMARY KEY (rowid<?)"),
         (sql.UPDATE_RUN, "INTEGER PRIMARY KEY (rowid=?)"),
         (SELECT.format(where(RunQuery(parent=1)).text), "runs_children (parent=?)"),

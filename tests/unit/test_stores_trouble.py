@@ -15,9 +15,11 @@ import pytest
 from durable_core.errors import StoreError, StoreFull
 from durable_core.model.run import RunQuery
 from durable_core.ports import Batch
-from durable_core.stores import refusals, sqlite, sqlite_file, sqlite_writer
-from durable_core.stores.locks import WriteLock, worker_lock
-from durable_core.stores.sqlite import SqliteStore
+from durable_core.stores.sqlite import file as sqlite_file
+from durable_core.stores.sqlite import refusals, writer
+from durable_core.stores.sqlite import store as sqlite
+from durable_core.stores.sqlite.locks import WriteLock, worker_lock
+from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing.store_rows import add, new_batch, new_entry, new_run, the
 
 
@@ -192,7 +194,7 @@ def test_waiting_for_another_writer_leaves_the_loop_free(tmp_path: Path):
 
 def test_a_shell_with_an_open_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A program that knows only SQLite's locks delays a commit, or fails it if it keeps them: worth asking again."""
-    monkeypatch.setattr("durable_core.stores.schema.BUSY_S", 0.05)
+    monkeypatch.setattr("durable_core.stores.sqlite.schema.BUSY_S", 0.05)
 
     async def run() -> None:
         async with opened(tmp_path / "x.db") as store:
@@ -201,7 +203,7 @@ def test_a_shell_with_an_open_transaction(tmp_path: Path, monkeypatch: pytest.Mo
             with pytest.raises(StoreError, match="locked") as caught:
                 await add(store, "a")
             assert caught.value.transient
-            monkeypatch.setattr("durable_core.stores.schema.BUSY_S", 5)
+            monkeypatch.setattr("durable_core.stores.sqlite.schema.BUSY_S", 5)
             commit = asyncio.create_task(add(store, "a"))
             await asyncio.sleep(0.005)  # by then it waits; were it not to, it would simply succeed at once
             shell.execute("ROLLBACK")
@@ -286,7 +288,7 @@ def test_slow_commits_move_to_a_thread_and_back(tmp_path: Path, monkeypatch: pyt
 
 def test_numbers_are_reserved_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A commit reserves the next block in time; without commits the block ends with an error worth asking again."""
-    monkeypatch.setattr(sqlite_writer, "NUMBERS", 10)
+    monkeypatch.setattr(writer, "NUMBERS", 10)
 
     async def run() -> None:
         async with opened(tmp_path / "x.db") as one, opened(tmp_path / "x.db", None) as two:
@@ -306,7 +308,7 @@ def test_numbers_are_reserved_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_refused_commit_does_not_use_up_numbers_it_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A block counts once its transaction is committed: otherwise another store would get the same numbers."""
-    monkeypatch.setattr(sqlite_writer, "NUMBERS", 4)
+    monkeypatch.setattr(writer, "NUMBERS", 4)
 
     async def run() -> None:
         async with opened(tmp_path / "x.db") as store:

@@ -21,13 +21,13 @@ from durable_core.model.run import RunQuery, RunRecord, RunRef
 from durable_core.model.tombstone import EndedRun, Swept, Tombstone
 from durable_core.model.version import Announced, Offer, Tally, news
 from durable_core.ports import Batch, Signal
-from durable_core.stores import refusals
 from durable_core.stores.local import Local
 from durable_core.stores.numbers import RunNumbers
-from durable_core.stores.sqlite_checkup import check_up
-from durable_core.stores.sqlite_file import SqliteFile
-from durable_core.stores.sqlite_reader import Reader
-from durable_core.stores.sqlite_signals import Signals
+from durable_core.stores.sqlite import refusals
+from durable_core.stores.sqlite.checkup import check_up
+from durable_core.stores.sqlite.file import SqliteFile
+from durable_core.stores.sqlite.reader import Reader
+from durable_core.stores.sqlite.signals import Signals
 
 log = logging.getLogger("durable_core")
 

@@ -17,7 +17,7 @@ from durable_core.model.tombstone import Tombstone
 from durable_core.model.version import Announced, Tally
 from durable_core.ports import Signal
 from durable_core.stores import sql
-from durable_core.stores.sqlite_purge import Purger
+from durable_core.stores.sqlite.purge import Purger
 
 T = TypeVar("T")
 

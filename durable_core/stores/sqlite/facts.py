@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from durable_core.model.checkup import GRACE_NS, SHOWN, Facts, Group, WorkerSeen
 from durable_core.model.run import OPEN
-from durable_core.stores.locks import is_held, worker_path
-from durable_core.stores.sqlite_reader import NEWEST
+from durable_core.stores.sqlite.locks import is_held, worker_path
+from durable_core.stores.sqlite.reader import NEWEST
 
 TABLES = ("runs", "journal", "signals", "tombstones", "workers", "served")
 

@@ -12,8 +12,8 @@ from stat import S_IMODE
 
 from durable_core.errors import StoreError, StoreFormatError
 from durable_core.model.checkup import Checkup, Facts, Finding, Level
-from durable_core.stores import refusals, schema
-from durable_core.stores.sqlite_facts import facts_of
+from durable_core.stores.sqlite import refusals, schema
+from durable_core.stores.sqlite.facts import facts_of
 
 MIB = 1 << 20
 LITTLE = 1024 * MIB

@@ -14,8 +14,8 @@ from durable_core.model.run import NewRun, RunRecord
 from durable_core.model.version import Offer, replaced
 from durable_core.ports import Batch
 from durable_core.stores import sql
-from durable_core.stores import sqlite_binding as binding
-from durable_core.stores.sqlite_reader import Reader, chunks, marks
+from durable_core.stores.sqlite import binding
+from durable_core.stores.sqlite.reader import Reader, chunks, marks
 
 ROW_CHUNKS = (64, 16, 4, 1)
 """Rows of one INSERT. Measured for journal rows: 2.8 µs a row with 64, 4.0 with executemany."""

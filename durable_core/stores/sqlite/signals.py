@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from durable_core.errors import StoreError
-from durable_core.stores.sqlite_writer import Writer
+from durable_core.stores.sqlite.writer import Writer
 
 
 class _Letter(NamedTuple):

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Self
 
 from durable_core.errors import StoreError, StoreNotFound
-from durable_core.stores import refusals, schema
-from durable_core.stores.locks import FileLock, WriteLock, worker_lock
-from durable_core.stores.sqlite_purge import Purger
-from durable_core.stores.sqlite_reader import Reader
-from durable_core.stores.sqlite_writer import Writer
+from durable_core.stores.sqlite import refusals, schema
+from durable_core.stores.sqlite.locks import FileLock, WriteLock, worker_lock
+from durable_core.stores.sqlite.purge import Purger
+from durable_core.stores.sqlite.reader import Reader
+from durable_core.stores.sqlite.writer import Writer
 
 LOCK_S = 30.0
 """How long a writer waits for another process's commit or checkpoint to end."""
