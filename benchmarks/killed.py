@@ -141,8 +141,8 @@ async def w5(url: str, sagas: int = 2000) -> dict[str, float]:
     store = open_store(url)
     await store.open(worker=None)
     try:
-        runs = await store.select(RunQuery(limit=None))
-        journals = await store.load([run.num for run in runs])
+        runs = await store.runs.select(RunQuery(limit=None))
+        journals = await store.journal.load([run.num for run in runs])
     finally:
         await store.close()
     again = check(before, after, runs, journals, sagas)

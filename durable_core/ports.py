@@ -1,4 +1,7 @@
-"""The seams of the engine: what it needs of a store, a clock and a source of ids, and nothing more."""
+"""The engine's ports: what it needs from a store, a clock and a source of ids, and nothing more.
+
+A ``Store`` has seven parts, such as ``store.journal``; code that needs one part takes that part's protocol.
+"""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, Protocol
@@ -14,7 +17,7 @@ from durable_core.model.version import Announced, Offer, Tally
 
 @attrs.frozen
 class Signal:
-    """A signal left in the store for a run's owner by a process that does not drive it."""
+    """A signal stored for a run's owner by a process that does not drive the run."""
 
     num: int
     """The signal's own number, by which a batch consumes it."""
@@ -22,7 +25,7 @@ class Signal:
     name: str
     payload: bytes
     at_ns: int = 0
-    """When it was left, in ns since the epoch, by its sender's clock."""
+    """When it was sent, in ns since the epoch, by its sender's clock."""
 
     @staticmethod
     def stored(verb: str, since: int, label: str) -> str:
@@ -86,7 +89,7 @@ class Batch:
         return begun | {num for num, update in self.updates.items() if update.ended_at_ns is not None}
 
     def yielding(self, signalled: Collection[int]) -> "tuple[Batch, frozenset[int]]":
-        """This batch without what the runs in ``signalled`` decided before they heard the signal that waits for them.
+        """This batch without what the runs in ``signalled`` decided before they saw the signal that waits for them.
 
         Kept of such a run is everything up to the last input that it had not yet answered with a beginning or an end:
         what happened in the world is never left out on its account. Its row is left as it is.
@@ -122,90 +125,11 @@ def _undecided_until(entries: Sequence[Entry], num: int) -> int:
     return until
 
 
-class SpanLedger(Protocol):
-    """What a store knows of the spans that are still to be exported: how far each worker's entries have been.
-
-    A worker that exports owes the spans of its own entries, and of those that a dead worker left owing. Entries of one
-    worker are committed one batch after the other, so that a position among its own is a safe place to go on from, also
-    where the batches of several workers are committed in another order than they took their positions.
-    No position is handed out twice, whatever has been deleted meanwhile.
-    """
-
-    async def owe(self, worker: str) -> int:
-        """From here on the spans of ``worker``'s entries are owed; the position after which they begin. Durable."""
-        ...
-
-    async def owed(self, worker: str) -> dict[str, int]:
-        """The positions up to which entries have been exported, of ``worker`` and of debtors that live no more."""
-        ...
-
-    async def adopt(self, debtor: str, *, worker: str) -> bool:
-        """Let ``worker`` alone pay what ``debtor`` owes, as long as it lives; False where a living one does already."""
-        ...
-
-    async def pay(self, worker: str, pos: int | None) -> None:
-        """The entries of ``worker`` up to ``pos`` have been exported; None: all of them, and it owes no more."""
-        ...
-
-    async def written(self, worker: str, *, after: int, limit: int) -> list[tuple[int, Entry]]:
-        """The first entries of ``worker`` after a position, each with its own, in the order of its commits."""
-        ...
-
-    async def unbegun_since_ns(self) -> int | None:
-        """When the oldest run was made that no worker has begun; None where there is none. Paused ones do not count."""
-        ...
-
-    async def find_nums(self, nums: Sequence[int]) -> list[RunRecord]:
-        """The runs of these numbers, in no order; unknown ones are left out."""
-        ...
-
-
-class Store(SpanLedger, Protocol):
-    """Where runs and their journals live. One instance serves one engine, on its event loop.
-
-    Every method may raise ``StoreError``; ``StoreError.transient`` says whether it is worth asking again.
-    """
-
-    @property
-    def secret(self) -> bytes:
-        """32 random bytes, made with the store: the tokens of callbacks derive from them. Known once it is open."""
-        ...
-
-    async def open(self, *, worker: str | None) -> None:
-        """Make the schema where there is none, check it where there is, and announce ``worker`` as alive.
-
-        Runs of workers found dead are released: without owner and due at once.
-        """
-        ...
-
-    async def close(self) -> None:
-        """Release everything; the worker is no longer alive. Safe to call twice."""
-        ...
-
-    def lease_is_safe(self) -> bool:
-        """Whether nobody can take this worker for dead in the next moments; always so where there are no leases.
-
-        No step begins otherwise. Judged by a clock that never jumps, with a margin of a fifth of the lease.
-        """
-        ...
-
-    async def rejoin(self, worker: str) -> None:
-        """Announce this store's worker again, as ``worker``, after a ``LeaseLost``. It owns nothing then."""
-        ...
-
-    def ahead_ns(self) -> int:
-        """How far the store's clock is ahead of this machine's; 0 where they are the same."""
-        ...
-
-    async def last_seen_ns(self) -> int | None:
-        """The last time that was written here: of the newest run or entry. None where nothing was; quick.
-
-        A process whose clock says less begins there.
-        """
-        ...
+class Journal(Protocol):
+    """Writes runs and their entries, and reads journals back."""
 
     def next_num(self) -> int:
-        """A run number that no other process of this store will ever hand out, rising within this process."""
+        """A run number that no process of this store ever uses again. Numbers rise within a process."""
         ...
 
     async def commit(self, batch: Batch) -> frozenset[int]:
@@ -217,99 +141,113 @@ class Store(SpanLedger, Protocol):
         """
         ...
 
+    async def load(self, nums: Sequence[int]) -> dict[int, list[Entry]]:
+        """The journals of these runs, each by ``seq``; a run without entries has an empty list."""
+        ...
+
+
+class Runs(Protocol):
+    """Finds and lists runs."""
+
+    async def find(self, ids: Sequence[str]) -> list[RunRecord]:
+        """The runs with these ids, in any order; unknown ids are left out."""
+        ...
+
+    async def find_num(self, num: int) -> RunRecord | None:
+        """The run with this number; None if there is none."""
+        ...
+
+    async def find_nums(self, nums: Sequence[int]) -> list[RunRecord]:
+        """The runs with these numbers, in any order; unknown numbers are left out."""
+        ...
+
+    async def select(self, query: RunQuery) -> list[RunRecord]:
+        """The runs that match ``query``, newest (largest number) first."""
+        ...
+
+    async def count(self, query: RunQuery) -> int:
+        """How many runs match ``query``; its limit is ignored."""
+        ...
+
+    async def next_wake_ns(self, *, after_ns: int) -> int | None:
+        """The first time after ``after_ns`` at which an unowned open run falls due; None if there is none."""
+        ...
+
+    async def unbegun_since_ns(self) -> int | None:
+        """When the oldest run was created that no worker has begun; None if there is none. Paused runs do not count."""
+        ...
+
+    async def last_seen_ns(self) -> int | None:
+        """The newest time in the store: that of its newest run or entry; None in an empty store. Quick.
+
+        A process whose clock is behind that time continues from it.
+        """
+        ...
+
+
+class Claims(Protocol):
+    """Gives runs to workers, and takes them back from dead ones."""
+
     async def claim(
         self, worker: str, served: Collection[tuple[str, int]], *, now_ns: int, limit: int
     ) -> list[RunRecord]:
-        """Take up to ``limit`` unowned open runs that are due, the longest due first, and make them ``worker``'s.
+        """Assign up to ``limit`` unowned open runs that are due to ``worker``, the longest due first.
 
         Only runs of a ``(name, version)`` in ``served``, and no paused ones.
         """
         ...
 
     async def release_dead(self) -> int:
-        """Release the runs of workers that died since; return how many runs became free."""
+        """Release the runs of workers that have died; return how many runs became free."""
         ...
 
-    async def next_wake_ns(self, *, after_ns: int) -> int | None:
-        """When the first unowned open run after that time falls due; None where no such time is set."""
+
+class Signals(Protocol):
+    """Carries signals to the owners of runs."""
+
+    async def send(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool = False) -> bool:
+        """Store a signal for ``run``; durable on return. An unowned run becomes due at once.
+
+        Returns False, and stores nothing, if the run has ended or was purged. With ``ended`` the signal is for an ended
+        run too, and opens it again in the same commit. The run keeps its owner if that worker is alive, because an
+        attempt of the run has not returned there yet.
+        """
         ...
 
-    async def load(self, nums: Sequence[int]) -> dict[int, list[Entry]]:
-        """The journals of these runs, each by ``seq``; a run without entries has an empty list."""
+    async def waiting(self, runs: Collection[int]) -> list[Signal]:
+        """The signals stored for these runs, oldest first. They stay until a batch consumes them."""
         ...
+
+
+class Versions(Protocol):
+    """Which versions workers serve, and which runs each version has."""
 
     async def announce(self, offers: Collection[Offer], *, now_ns: int) -> list[Offer]:
-        """Note that this store's worker serves these, until it leaves or is found dead; durable on return.
+        """Record that this store's worker serves these, until it leaves or is found dead; durable on return.
 
-        Returns what they have replaced: the former offers of the same name and version, where both have a fingerprint
-        and it is another one. What is known already costs nothing.
+        Returns the offers that these have replaced: same name and version, and both have a fingerprint, which differs.
+        Announcing what is already recorded costs nothing.
         """
         ...
 
     async def announced(self) -> list[Announced]:
-        """All versions that any worker has ever announced, by name and version, with the living who serve them."""
+        """All versions that any worker has ever announced, by name and version, with the live workers serving each."""
         ...
 
     async def unserved(self, *, now_ns: int) -> list[RunRef]:
-        """The runs that wait in vain, the longest due first: what ``claim`` could take if any living worker served it.
+        """The due runs that no worker serves, the longest due first: ``claim`` would take them if a live worker did.
 
-        Quick where there is none, however many runs wait for a later time.
+        Quick if there are none, however many runs wait for a later time.
         """
         ...
 
     async def tally(self, name: str | None = None) -> list[Tally]:
-        """How many runs there are of each name, version, status and phase, in this order; of one name where given."""
+        """Run counts by name, version, status and phase, in this order; only for ``name`` if given."""
         ...
 
-    async def find(self, ids: Sequence[str]) -> list[RunRecord]:
-        """The runs of these ids, in no order; unknown ids are left out."""
-        ...
 
-    async def find_num(self, num: int) -> RunRecord | None:
-        """The run of this number; None where there is none."""
-        ...
-
-    async def select(self, query: RunQuery) -> list[RunRecord]:
-        """Runs that ``query`` describes, newest (largest number) first."""
-        ...
-
-    async def count(self, query: RunQuery) -> int:
-        """How many runs ``query`` describes; its limit is ignored."""
-        ...
-
-    async def signal(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool = False) -> bool:
-        """Leave a signal for ``run``; durable on return. An unowned run becomes due at once.
-
-        False, and nothing is left, where the run has ended, unless ``ended`` says that it is meant for an ended one,
-        which it then opens again in the same commit; and where it was purged. An opened run stays with its owner where
-        that worker lives: an attempt of it has not returned there.
-        """
-        ...
-
-    async def signals(self, runs: Collection[int]) -> list[Signal]:
-        """The signals waiting for these runs, oldest first. They stay until a batch consumes them."""
-        ...
-
-    async def changed(self) -> bool:
-        """Whether another connection has committed since the last call: a cheap reason to look."""
-        ...
-
-    def on_change(self, call: Callable[[], None]) -> None:
-        """Have ``call`` made, on the event loop, as soon as this store hears that another one has written.
-
-        One that hears nothing by itself never makes it, and what is heard may be little: ``changed`` must be asked
-        all the same. May be said before ``open``.
-        """
-        ...
-
-    async def check_up(self, *, now_ns: int, deep: bool) -> Checkup:
-        """Look at the store from outside, as it stands at ``now_ns``; it need not be open, and nothing is changed.
-
-        Raises nothing for a store that cannot be opened or read: a finding says why. ``deep`` reads all of it.
-        """
-        ...
-
-    # -- purging: each call is one short transaction, so that other writers wait no longer than for a commit --------
+class Retention(Protocol):
+    """Purges ended runs. Each call is one short transaction: other writers wait no longer than for a commit."""
 
     async def ended(
         self, *, before_ns: int, name: str | None = None, after: EndedRun | None = None, limit: int = 100
@@ -319,35 +257,157 @@ class Store(SpanLedger, Protocol):
         Args:
             before_ns: exclusive.
             name: only runs of this function.
-            after: only those that come after this one in that order: the next page.
+            after: only runs that follow this one in that order: the next page.
             limit: at most so many.
         """
         ...
 
-    async def bury(self, runs: Sequence[EndedRun], *, now_ns: int, until_ns: int | None) -> list[int]:
-        """Put tombstones in the place of these runs and of the signals left for them; durable on return.
+    async def purge(self, runs: Sequence[EndedRun], *, now_ns: int, until_ns: int | None) -> list[int]:
+        """Replace these runs with tombstones, and remove the signals stored for them; durable on return.
 
-        An id is at every moment that of a run or of a tombstone: a start beside this gets the run, or is refused.
-        Returns the numbers of those that were buried: a run that no longer stands as it was found is left alone, and
-        where it would take long, the rest of ``runs`` is. Their journals are left to ``sweep``.
+        At every moment an id belongs to a run or to a tombstone: a concurrent start either finds the run or is refused.
+        Returns the numbers of the purged runs. A run that has changed since it was found is left alone, and so is the
+        rest of ``runs`` when the call takes too long. ``sweep`` removes the journals.
 
         Args:
             runs: as ``ended`` found them.
-            now_ns: when they are purged.
-            until_ns: when their tombstones may be forgotten; None is never.
+            now_ns: the time of the purge.
+            until_ns: when their tombstones may be removed; None is never.
         """
         ...
 
     async def sweep(self, *, limit: int) -> Swept:
-        """Remove up to ``limit`` entries from the journals of buried runs, fewer where it would take long."""
+        """Remove up to ``limit`` entries from the journals of purged runs; fewer when the call takes too long."""
         ...
 
     async def tombstones(self, ids: Sequence[str]) -> list[Tombstone]:
-        """The tombstones of these ids, in no order; an id that has none is left out."""
+        """The tombstones of these ids, in any order; an id without one is left out."""
         ...
 
     async def forget(self, *, now_ns: int, limit: int) -> int:
-        """Drop up to ``limit`` tombstones whose time has come; their ids are free again. Returns how many."""
+        """Remove up to ``limit`` expired tombstones, which frees their ids. Returns how many."""
+        ...
+
+
+class SpanCursors(Protocol):
+    """How far the spans of each worker's entries have been exported.
+
+    A worker exports the spans of its own entries, and of those that a dead worker has not exported. Entries of one
+    worker are committed one batch after the other, so a position among its own entries is safe to continue from, even
+    if the batches of several workers are committed in another order than they took their positions.
+    No position is used twice, whatever has been deleted meanwhile.
+    """
+
+    async def start(self, worker: str) -> int:
+        """Open the cursor of ``worker``, unless it has one; its position: later entries are to export. Durable."""
+        ...
+
+    async def cursors(self, worker: str) -> dict[str, int]:
+        """The positions up to which entries were exported: of ``worker``, and of workers that are no longer alive."""
+        ...
+
+    async def take_over(self, dead: str, *, worker: str) -> bool:
+        """Reserve a dead worker's cursor for ``worker`` while that is alive; False if another live one has it."""
+        ...
+
+    async def advance(self, worker: str, pos: int | None) -> None:
+        """Record that the entries of ``worker`` up to ``pos`` were exported; None removes the cursor: all were."""
+        ...
+
+    async def read(self, worker: str, *, after: int, limit: int) -> list[tuple[int, Entry]]:
+        """The first entries of ``worker`` after a position, each with its own, in the order of its commits."""
+        ...
+
+
+class Store(Protocol):
+    """Where runs and their journals live. One instance serves one engine, on its event loop.
+
+    Every method of a store and of its parts may raise ``StoreError``; ``StoreError.transient`` says whether to retry.
+    """
+
+    @property
+    def journal(self) -> Journal:
+        """Commits batches and loads journals."""
+        ...
+
+    @property
+    def runs(self) -> Runs:
+        """Finds and lists runs."""
+        ...
+
+    @property
+    def claims(self) -> Claims:
+        """Gives runs to workers."""
+        ...
+
+    @property
+    def signals(self) -> Signals:
+        """Carries signals."""
+        ...
+
+    @property
+    def versions(self) -> Versions:
+        """Knows who serves what."""
+        ...
+
+    @property
+    def retention(self) -> Retention:
+        """Purges ended runs."""
+        ...
+
+    @property
+    def spans(self) -> SpanCursors:
+        """Knows which spans were exported."""
+        ...
+
+    @property
+    def secret(self) -> bytes:
+        """32 random bytes, made with the store: callback tokens derive from them. Available once the store is open."""
+        ...
+
+    async def open(self, *, worker: str | None) -> None:
+        """Create the schema if there is none, check it if there is one, and register ``worker`` as alive.
+
+        Runs of workers found dead are released: they have no owner and are due at once.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release everything; the worker is no longer alive. Safe to call twice."""
+        ...
+
+    async def rejoin(self, worker: str) -> None:
+        """Register this store's worker again, as ``worker``, after a ``LeaseLost``. It owns nothing then."""
+        ...
+
+    def lease_is_safe(self) -> bool:
+        """Whether nobody can take this worker for dead in the next moments; always true in a store without leases.
+
+        No step begins otherwise. Judged by a clock that never jumps, with a margin of a fifth of the lease.
+        """
+        ...
+
+    def ahead_ns(self) -> int:
+        """How far the store's clock is ahead of this machine's; 0 if they are the same."""
+        ...
+
+    async def changed(self) -> bool:
+        """Whether another connection has committed since the last call: a cheap reason to look."""
+        ...
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Call ``call`` on the event loop as soon as this store is notified that another one has written.
+
+        A store without notifications never calls it, and notifications may be lost: poll ``changed`` in any case. May
+        be called before ``open``.
+        """
+        ...
+
+    async def check_up(self, *, now_ns: int, deep: bool) -> Checkup:
+        """Examine the store from outside, as of ``now_ns``; it need not be open, and nothing is changed.
+
+        Raises nothing if the store cannot be opened or read: a finding says why. ``deep`` reads all of it.
+        """
         ...
 
 

@@ -132,7 +132,7 @@ class Observer:
             raise not_found(id, missing) from None
 
     async def _find_num(self, ref: RunRef) -> RunRecord:
-        record = await self.engine.store.find_num(ref.num)
+        record = await self.engine.store.runs.find_num(ref.num)
         if record is None:
             raise not_found(ref.id, await self.engine.missing([ref.id]))
         return record
@@ -284,7 +284,9 @@ async def find_with_child(engine: Runs, id: str) -> tuple[RunRecord, str]:
     """
     parts = id.split("/")
     ids = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
-    found = {record.id: record for record in await engine.store.find(list(filter(is_text, ids))) if is_saga(record)}
+    found = {
+        record.id: record for record in await engine.store.runs.find(list(filter(is_text, ids))) if is_saga(record)
+    }
     for known in ids:
         if known in found:
             return found[known], id[len(known) + 1 :]

@@ -213,7 +213,7 @@ class Operators(Observer):
 
     async def _waiting(self, record: RunRecord) -> dict[int, OperatorAction]:
         """The verbs that no worker has taken up yet, by the signal's number, in order."""
-        named = {each: each.name.partition(" ")[0] for each in await self.engine.store.signals([record.num])}
+        named = {each: each.name.partition(" ")[0] for each in await self.engine.store.signals.waiting([record.num])}
         return {each.num: verdict_named(name, each.payload) for each, name in named.items() if name in VERBS}
 
     async def _judgement(

@@ -53,7 +53,7 @@ def collecting(**options: Any) -> tuple[TracerProvider, Collector]:
 
 async def expected(running: Orchestrator, id: str) -> list[SpanRecord]:
     """The spans that the saga's journal makes."""
-    (record,) = await running.engine.store.find([id])
+    (record,) = await running.engine.store.runs.find([id])
     return spans(record, await running.engine.journal(record.num))
 
 
@@ -73,6 +73,6 @@ async def debts_paid(running: Orchestrator) -> None:
     """Wait until nobody but this process owes spans."""
 
     async def paid() -> bool:
-        return set(await running.engine.store.owed(running.engine.name)) == {running.engine.name}
+        return set(await running.engine.store.spans.cursors(running.engine.name)) == {running.engine.name}
 
     await until(paid, running)

@@ -53,12 +53,12 @@ def expire(store: PostgresStore, worker: str | None = None) -> None:
     """End the lease of the store's worker, as if it had been silent for too long."""
     now = "extract(epoch FROM clock_timestamp()) * 1000000000"
     text = f'UPDATE "{store.place.schema}".workers SET lease_until_ns = {now} WHERE id = $1'
-    execute(store.place.dsn, text, worker or store._worker)
+    execute(store.place.dsn, text, worker or store._membership.worker)
 
 
 def crash(store: PostgresStore) -> None:
     """Let the store go as the end of its process would, and have its lease end with it."""
-    worker = store._worker
+    worker = store._membership.worker
     store.crash()
     if worker is not None:
         expire(store, worker)

@@ -11,7 +11,8 @@ from typing import Any
 import attrs
 
 from durable_core.ports import Store
-from durable_core.stores.memory import MemoryData, MemoryStore
+from durable_core.stores.memory.data import MemoryData
+from durable_core.stores.memory.store import MemoryStore
 from sagas import Orchestrator, SagaCompensated, SagaDef, SagaHandle, SagaInfo, SagaStuck, StepInfo, current
 
 DEADLINE_S = 30.0

@@ -15,7 +15,7 @@ import pytest
 
 from durable_core import JournalEntry, RunRecord, SpanRecord, otlp_document, spans_of, whole_spans
 from durable_core.model.run import RunQuery
-from durable_core.stores.memory import MemoryStore
+from durable_core.stores.memory.store import MemoryStore
 from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing import broken_rules
 from sagas.model.spans import VOCABULARY
@@ -69,8 +69,8 @@ def _told(entries: list[JournalEntry]) -> str:
 
 
 async def _check_all(store: Any, prefixes: int) -> None:
-    records = await store.select(RunQuery(limit=MANY))
-    journals = await store.load([record.num for record in records])
+    records = await store.runs.select(RunQuery(limit=MANY))
+    journals = await store.journal.load([record.num for record in records])
     for record in records:
         _keep(record, journals[record.num], check_trace(record, journals[record.num], prefixes=prefixes))
 
@@ -102,7 +102,7 @@ def sound(*, prefixes: int = PREFIXES) -> Any:
 def _checking(close: Any, prefixes: int) -> Any:
     async def checked(store: Any) -> None:
         try:
-            if getattr(store, "_open", None) or getattr(store, "_opened", None) is not None:
+            if store._session.alive if isinstance(store, MemoryStore) else store._database._opened is not None:
                 await _check_all(store, prefixes)
         finally:
             await close(store)

@@ -64,11 +64,11 @@ class VersionAnnouncer:
         if not fresh:
             return
         offers = {function.offer: function for function in fresh}
-        replaced = await self._store.announce(list(offers), now_ns=self._clock.now_ns())
+        replaced = await self._store.versions.announce(list(offers), now_ns=self._clock.now_ns())
         del self._registry.fresh[: len(fresh)]
         changed = {old[:2] for old in replaced}
         for offer, function in offers.items():
             if offer[:2] in changed:
                 query = RunQuery(statuses=OPEN, name=offer.name, version=offer.version)
-                if runs := await self._store.count(query):
+                if runs := await self._store.runs.count(query):
                     self._tell(function, runs)

@@ -111,7 +111,7 @@ class CallbackDelivery:
             raise DefinitionError(f"a token is a text, and this is a {type(token).__name__}; nothing was changed")
         engine = self._engine
         num = run_of(token)
-        record = None if num is None else await engine.store.find_num(num)
+        record = None if num is None else await engine.store.runs.find_num(num)
         if record is not None:
             key = key_of(engine.secret, record.num, record.uid, await engine.journal(record.num), token)
             if key is not None:
@@ -250,7 +250,7 @@ class CallbackDelivery:
 
     async def _stored(self, record: RunRecord, answer: Answer) -> list[_Kept]:
         """The signals to the run that are of the same kind, the first first."""
-        stored = await self._engine.store.signals([record.num])
+        stored = await self._engine.store.signals.waiting([record.num])
         return [_kept(signal.payload, signal.num) for signal in stored if signal.name == answer.signal]
 
     def _settled(self, record: RunRecord, entries: list[Entry], answer: Answer, *, closed: bool) -> bool:

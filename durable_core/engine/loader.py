@@ -61,7 +61,7 @@ class Loader:
     async def _take_signals(self) -> None:
         worker = self._worker
         consuming = worker.writer.consuming()  # as of before the question: what it still shows is among them
-        for signal in await worker.store.signals([*worker.runs, *worker.lingering]):
+        for signal in await worker.store.signals.waiting([*worker.runs, *worker.lingering]):
             run = worker.runs.get(signal.run)
             if signal.num in consuming:
                 continue
@@ -89,8 +89,8 @@ class Loader:
             return
         await worker.writer.flushed()
         nums = sorted(again)
-        records = {record.num: record for record in await worker.store.find_nums(nums)}
-        journals = await worker.store.load(nums)
+        records = {record.num: record for record in await worker.store.runs.find_nums(nums)}
+        journals = await worker.store.journal.load(nums)
         signals = await self._signals_for(nums)
         if self._is_leaving():
             return
@@ -123,7 +123,7 @@ class Loader:
     async def _signals_for(self, nums: Sequence[int]) -> dict[int, list[Signal]]:
         """The signals that wait for these runs, by run."""
         waiting: dict[int, list[Signal]] = {}
-        for signal in await self._worker.store.signals(nums):
+        for signal in await self._worker.store.signals.waiting(nums):
             waiting.setdefault(signal.run, []).append(signal)
         return waiting
 
@@ -138,13 +138,13 @@ class Loader:
                 return  # the next run that leaves pokes
             if not due.claimed:
                 now_ns = worker.now_ns()
-                due.claimed = await worker.store.claim(
+                due.claimed = await worker.store.claims.claim(
                     worker.worker, served, now_ns=now_ns, limit=min(room, MOST_CLAIMED)
                 )
             if not due.claimed:
                 break
             nums = [record.num for record in due.claimed]
-            journals = await worker.store.load(nums)
+            journals = await worker.store.journal.load(nums)
             signals = await self._signals_for(nums)
             if self._is_leaving():
                 return  # no body is driven any more, nor along its journal; leaving gives back what was claimed
@@ -155,7 +155,7 @@ class Loader:
             worker.slots.claimed(len(records))
         worker.slots.claimed(0)
         worker.admit()
-        next_ns = await worker.store.next_wake_ns(
+        next_ns = await worker.store.runs.next_wake_ns(
             after_ns=now_ns
         )  # by then more may be due, and nothing else would ask
         if next_ns is not None:

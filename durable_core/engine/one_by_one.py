@@ -71,7 +71,7 @@ class OneByOne:
     async def _takes_others(self, num: int) -> bool:
         """Whether the store takes the run's row as it stands. Only this worker's are tried: nobody else writes them."""
         try:
-            record = await self.store.find_num(num)
+            record = await self.store.runs.find_num(num)
             if record is not None and record.owner == self.owner is not None and record.ended_at_ns is None:
                 await self.put(Batch(updates={num: unchanged(record)}))
         except LeaseLost:

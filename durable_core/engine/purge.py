@@ -60,7 +60,7 @@ class PurgeReport:
 
 async def preview(store: Store, plan: Purging) -> PurgeReport:
     """What ``purge`` would do now. Changes nothing."""
-    count = await store.count(RunQuery(ended_before_ns=plan.before_ns, name=plan.name))
+    count = await store.runs.count(RunQuery(ended_before_ns=plan.before_ns, name=plan.name))
     return PurgeReport(runs=count if plan.limit is None else min(count, plan.limit), dry_run=True)
 
 
@@ -75,7 +75,7 @@ async def purge(store: Store, clock: Clock, plan: Purging, archive: ArchiveFile 
     after: EndedRun | None = None
     while plan.limit is None or runs < plan.limit:
         size = PAGE if plan.limit is None else min(PAGE, plan.limit - runs)
-        page = await store.ended(before_ns=plan.before_ns, name=plan.name, after=after, limit=size)
+        page = await store.retention.ended(before_ns=plan.before_ns, name=plan.name, after=after, limit=size)
         if not page:
             break
         after = page[-1]
@@ -95,8 +95,8 @@ async def _archive(store: Store, archive: ArchiveFile, page: list[EndedRun]) -> 
     """Write a line for each run of ``page`` that still stands as it was found; return those."""
     written: list[EndedRun] = []
     for found in page:
-        record = await store.find_num(found.num)
-        entries = (await store.load([found.num]))[found.num]
+        record = await store.runs.find_num(found.num)
+        entries = (await store.journal.load([found.num]))[found.num]
         if record is not None and _stands(found, record, entries):
             # One at a time, since a journal may be large; on a thread, since making its line takes a while.
             await asyncio.to_thread(archive.write, record, entries)
@@ -114,7 +114,7 @@ async def _bury(store: Store, clock: Clock, plan: Purging, page: list[EndedRun])
     while page:
         now_ns = clock.now_ns()
         until_ns = None if plan.id_retention_ns is None else now_ns + plan.id_retention_ns
-        nums = await _paced(store.bury(page, now_ns=now_ns, until_ns=until_ns))
+        nums = await _paced(store.retention.purge(page, now_ns=now_ns, until_ns=until_ns))
         if not nums:
             break  # all the rest have changed, or are another's
         buried += len(nums)
@@ -125,14 +125,14 @@ async def _bury(store: Store, clock: Clock, plan: Purging, page: list[EndedRun])
 async def _sweep(store: Store) -> int:
     removed, left = 0, True
     while left:
-        piece = await _paced(store.sweep(limit=ENTRIES))
+        piece = await _paced(store.retention.sweep(limit=ENTRIES))
         removed, left = removed + piece.entries, piece.left
     return removed
 
 
 async def _forget(store: Store, clock: Clock) -> int:
     freed = 0
-    while dropped := await _paced(store.forget(now_ns=clock.now_ns(), limit=ENTRIES)):
+    while dropped := await _paced(store.retention.forget(now_ns=clock.now_ns(), limit=ENTRIES)):
         freed += dropped
     return freed
 

@@ -70,7 +70,7 @@ class Housekeeper:
         now_ns = self._clock.now_ns()
         soonest_ns = now_ns + min(max(retention_ns // PART, SHORTEST_NS), LONGEST_NS)
         try:
-            oldest = await self._store.ended(before_ns=LATEST, limit=1)
+            oldest = await self._store.retention.ended(before_ns=LATEST, limit=1)
         except StoreError:
             return soonest_ns  # the look then says what is wrong
         # What ends from now on is due later than this, whoever ends it.

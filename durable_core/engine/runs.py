@@ -66,7 +66,7 @@ class Runs(Runtime):
         worker = None if definition is None or self._worker is None or self._worker.leaving else self._worker
         uid = self.ids.uid()
         row = new_run(
-            self.store.next_num(),
+            self.store.journal.next_num(),
             id or self.ids.name(),
             uid,
             name=name,
@@ -82,7 +82,7 @@ class Runs(Runtime):
         while not await self._put(row, definition, worker):
             if existing := await self._existing(row):
                 return existing
-            row = row._replace(num=self.store.next_num())
+            row = row._replace(num=self.store.journal.next_num())
         if definition is None and self._vigil is not None:
             self._vigil.stir()  # the store does not tell this process of what it has written itself
         return RunRef(row.num, row.id, row.name, row.version)
@@ -101,9 +101,9 @@ class Runs(Runtime):
 
         Asked in this order, because a purge may turn the run into a tombstone meanwhile, and never the other way round.
         """
-        if found := await self.store.find([row.id]):
+        if found := await self.store.runs.find([row.id]):
             return _same(row, found[0])
-        for stone in await self.store.tombstones([row.id]):
+        for stone in await self.store.retention.tombstones([row.id]):
             free = "" if stone.until_ns is None else f", or wait until {moment(stone.until_ns)}, when it is free again"
             raise RunExists(
                 f"the id is taken: {stone.told}. Whether it was the same call cannot be told any more, so nothing was "
@@ -121,24 +121,24 @@ class Runs(Runtime):
         Raises:
             RunNotFound: no run has this id, or none any more.
         """
-        found = await self.store.find([run_id]) if is_text(run_id) else []
+        found = await self.store.runs.find([run_id]) if is_text(run_id) else []
         if not found:
             raise await self.missing([run_id])
         return found[0]
 
     async def select(self, query: RunQuery) -> list[RunRecord]:
         """Runs that ``query`` describes, newest first."""
-        return await self.store.select(await self._timed(query))
+        return await self.store.runs.select(await self._timed(query))
 
     async def count(self, query: RunQuery) -> int:
         """How many runs ``query`` describes."""
-        return await self.store.count(await self._timed(query))
+        return await self.store.runs.count(await self._timed(query))
 
     async def _timed(self, query: RunQuery) -> RunQuery:
         """With the time at which it is asked, where it is about runs that wait in vain."""
         if not query.attention:
             return query
-        await self.store.release_dead()  # what the dead served is served no more
+        await self.store.claims.release_dead()  # what the dead served is served no more
         return attrs.evolve(query, at_ns=self.clock.now_ns())
 
     async def in_vain(self, records: Sequence[RunRecord]) -> frozenset[int]:
@@ -148,25 +148,25 @@ class Runs(Runtime):
         due = [each for each in due if each.wake_at_ns is not None and each.wake_at_ns <= now_ns]
         if not due:
             return frozenset()
-        served = {(each.name, each.version) for each in await self.store.announced() if each.workers}
+        served = {(each.name, each.version) for each in await self.store.versions.announced() if each.workers}
         due = [each for each in due if (each.name, each.version) not in served]
         paused = [each.num for each in due if each.paused]
-        signalled = {signal.run for signal in await self.store.signals(paused)} if paused else set[int]()
+        signalled = {signal.run for signal in await self.store.signals.waiting(paused)} if paused else set[int]()
         return frozenset(each.num for each in due if not each.paused or each.num in signalled)
 
     async def versions(self, name: str | None = None) -> tuple[list[Announced], list[Tally]]:
         """What workers have announced, and how many runs there are of each version; of one name where given."""
-        await self.store.release_dead()  # what the dead served is served no more
-        announced = [each for each in await self.store.announced() if name in {None, each.name}]
-        return announced, await self.store.tally(name)
+        await self.store.claims.release_dead()  # what the dead served is served no more
+        announced = [each for each in await self.store.versions.announced() if name in {None, each.name}]
+        return announced, await self.store.versions.tally(name)
 
     async def journal(self, num: int) -> list[Entry]:
         """The run's journal, as far as it is durable."""
-        return (await self.store.load([num]))[num]
+        return (await self.store.journal.load([num]))[num]
 
     async def journals(self, nums: Sequence[int]) -> dict[int, list[Entry]]:
         """The journals of several runs in one query."""
-        return await self.store.load(nums)
+        return await self.store.journal.load(nums)
 
     async def outcome(self, num: int, run_id: str) -> RunOutcome:
         """Wait until the run has ended or is stuck; at once where it is so already.
@@ -177,7 +177,7 @@ class Runs(Runtime):
         waiter = self._waiters.add(num, self.writer.loop)
         try:
             if self._worker is None or num not in self._worker.runs:
-                record = await self.store.find_num(num)
+                record = await self.store.runs.find_num(num)
                 if record is None:
                     raise await self.missing([run_id])
                 if record.status in ENDS or record.status is RunStatus.STUCK:
@@ -256,7 +256,7 @@ class Runs(Runtime):
         await self.writer.flushed()  # the run has left memory: what it leaves behind must be on disk before it is told
         stored = Signal.stored(name, since, label)
         ended = record.ended_at_ns is not None
-        if not await self.store.signal(record.num, stored, payload, now_ns=self.clock.now_ns(), ended=ended):
+        if not await self.store.signals.send(record.num, stored, payload, now_ns=self.clock.now_ns(), ended=ended):
             return False
         if self._vigil is not None:
             self._vigil.stir()
@@ -276,7 +276,7 @@ class Runs(Runtime):
 
         Look at the row again afterwards for the rest: what is taken up meanwhile is in it.
         """
-        waiting = [signal.name for signal in await self.store.signals([record.num])]
+        waiting = [signal.name for signal in await self.store.signals.waiting([record.num])]
         told = [name for name in waiting if name in ("pause", "resume")]
         return told[-1] == "pause" if told else (await self.find(record.id)).paused
 
@@ -285,7 +285,7 @@ class Runs(Runtime):
         loop = asyncio.get_running_loop()
         until = loop.time() + TAKEN_S
         patience_s = POLL_S
-        while loop.time() < until and await self.store.signals([record.num]):
+        while loop.time() < until and await self.store.signals.waiting([record.num]):
             if self._worker is not None and self._worker.lingering.is_awaited(record.num):
                 return  # it is taken up once what is under way has returned, however long that takes
             if self._worker is None or (await self.find(record.id)).owner not in (None, self._worker.worker):

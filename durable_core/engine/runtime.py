@@ -334,7 +334,7 @@ class Runtime:
             try:
                 if self._worker is not None and loop.time() >= burial_at:
                     burial_at = loop.time() + BURIAL_S
-                    if await self.store.release_dead():
+                    if await self.store.claims.release_dead():
                         self._poked.set()
                     await self._follow_others()
                 changed = await self.store.changed()
@@ -402,7 +402,7 @@ class Runtime:
     async def _ask_for_watched(self) -> None:
         mine = self._worker.runs if self._worker is not None else {}
         watched = {num: run_id for num, run_id in self._waiters.watched.items() if num not in mine}
-        found = {record.num: record for record in await self.store.find(list(watched.values()))}
+        found = {record.num: record for record in await self.store.runs.find(list(watched.values()))}
         for record in found.values():
             if record.status in ENDS or record.status is RunStatus.STUCK:
                 self._waiters.tell(record.num, RunOutcome.of(record))
@@ -412,7 +412,7 @@ class Runtime:
 
     async def missing(self, ids: Sequence[str]) -> RunNotFound:
         """Why there is no run of the first of these ids: the error to raise. One of them may have been purged."""
-        for stone in await self.store.tombstones([id for id in ids if is_text(id)]):
+        for stone in await self.store.retention.tombstones([id for id in ids if is_text(id)]):
             why = f"{stone.told}; nothing is left of it but its id. Look into the archive, if one was written"
             return RunNotFound(why, run_id=stone.id, purged_at_ns=stone.purged_at_ns)
         return RunNotFound(f"no run has the id {ids[0]!r} in this store; check the id and the store", run_id=ids[0])
@@ -420,7 +420,7 @@ class Runtime:
     async def _follow_others(self) -> None:
         """Tell no time before the last one that the store knows: the clock may have been set back meanwhile."""
         follow_store(self.clock, self.store)
-        go_on_from(self.clock, await self.store.last_seen_ns())
+        go_on_from(self.clock, await self.store.runs.last_seen_ns())
 
     async def _lost(self, lost: LeaseLost) -> None:
         if self._keeper is not None:

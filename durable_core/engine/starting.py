@@ -74,7 +74,7 @@ async def announced_version(store: Store, registry: Registry, name: str, version
     Raises:
         DefinitionError: no worker has announced it.
     """
-    known = [each.version for each in await store.announced() if each.name == name]
+    known = [each.version for each in await store.versions.announced() if each.name == name]
     if not known or (version is not None and version not in known):
         return registry.get(name, version).version  # raises, and lists what there is
     return max(known) if version is None else version

@@ -55,7 +55,7 @@ class UnservedWatch:
             return
         self._stirred, self._looking = False, True  # what happens while it looks is a reason to look again
         try:
-            self._judge(await self._store.unserved(now_ns=self._clock.now_ns()))
+            self._judge(await self._store.versions.unserved(now_ns=self._clock.now_ns()))
         except BaseException:
             self._stirred = True
             raise

@@ -234,8 +234,8 @@ class Worker:
         if not unwritten:
             return
         try:
-            journals = await self.store.load(list(unwritten))
-            for record in await self.store.find_nums(list(unwritten)):
+            journals = await self.store.journal.load(list(unwritten))
+            for record in await self.store.runs.find_nums(list(unwritten)):
                 if record.owner == self.worker:
                     lingering = unwritten[record.num]
                     lingering.run = self.restored(record)

@@ -326,7 +326,7 @@ class Writer:
         """Write ``part`` of ``batch``, unless the worker's loss was met elsewhere: then it has another name now."""
         if self._writing is not batch:
             raise self._dropped
-        return await self._store.commit(part)
+        return await self._store.journal.commit(part)
 
     def _refuse(self, batch: Batch, starts: dict[int, Settled], error: StoreError) -> None:
         """Tell the starters that nothing of their runs has been written or will be."""

@@ -48,7 +48,8 @@ def open_store(url: str, *, lease_s: float = 15.0, patience_s: float = 30.0, **o
         case "sqlite":
             return _sqlite(place, given)
         case "memory":
-            from durable_core.stores.memory import MemoryStore, shared
+            from durable_core.stores.memory.data import shared
+            from durable_core.stores.memory.store import MemoryStore
 
             _refuse_options(given, allowed=())
             return MemoryStore(shared(place) if place else None)
@@ -66,7 +67,7 @@ async def migrate(url: str) -> Migrated:
     Raises:
         StoreError: there can be no store, or its tables are another program's, or a newer release's.
     """
-    from durable_core.stores.memory import MemoryStore
+    from durable_core.stores.memory.store import MemoryStore
     from durable_core.stores.sqlite.store import SqliteStore
 
     store = open_store(url)

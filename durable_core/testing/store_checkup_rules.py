@@ -35,15 +35,15 @@ class CheckupRules(Rules):
     async def test_a_look_counts_and_changes_nothing(self, make_store: MakeStore) -> None:
         """Rows, statuses and ends are told as they are, and a second look tells the same, also beside open stores."""
         async with opened(make_store, "w1", None) as (store, other):
-            await store.announce([Offer("order", 1)], now_ns=1)
+            await store.versions.announce([Offer("order", 1)], now_ns=1)
             open_one, ended = await add(store, "a"), await add(store, "b")
-            await store.commit(
+            await store.journal.commit(
                 new_batch(
                     entries=[new_entry(open_one, 1), new_entry(ended, 1)],
                     updates=[new_update(ended, status=RunStatus.COMPLETED, ended_at_ns=30)],
                 )
             )
-            await store.signal(open_one, "cancel", b"", now_ns=1)
+            await store.signals.send(open_one, "cancel", b"", now_ns=1)
             await other.changed()
             found = await facts(make_store())
             assert found == await facts(store) == await facts(other)
@@ -64,13 +64,13 @@ class CheckupRules(Rules):
     async def test_the_last_time_is_that_of_the_newest_run_or_entry(self, make_store: MakeStore) -> None:
         """Where nothing was written there is none; each store on the same data knows it, whoever wrote."""
         async with opened(make_store, "w1", None) as (store, other):
-            assert await store.last_seen_ns() is None
+            assert await store.runs.last_seen_ns() is None
             num = await add(store, "a", created_at_ns=40)
-            assert await other.last_seen_ns() == 40
-            await store.commit(new_batch(entries=[new_entry(num, 1)._replace(at_ns=70)]))
-            assert await store.last_seen_ns() == await other.last_seen_ns() == 70
+            assert await other.runs.last_seen_ns() == 40
+            await store.journal.commit(new_batch(entries=[new_entry(num, 1)._replace(at_ns=70)]))
+            assert await store.runs.last_seen_ns() == await other.runs.last_seen_ns() == 70
             await add(other, "b", created_at_ns=90)
-            assert await store.last_seen_ns() == await other.last_seen_ns() == 90
+            assert await store.runs.last_seen_ns() == await other.runs.last_seen_ns() == 90
 
     @in_loop
     async def test_a_look_finds_what_nobody_takes(self, make_store: MakeStore) -> None:
@@ -87,7 +87,7 @@ class CheckupRules(Rules):
                 new_update(nums["ended"], status=RunStatus.FAILED, ended_at_ns=5),
                 new_update(nums["void"], phase="compensating", owner="w1"),
             ]
-            await store.commit(new_batch(updates=updates))
+            await store.journal.commit(new_batch(updates=updates))
             found = await facts(store)
             assert found.overdue == Group(1, ("due",))
             assert found.runnable == ("due", 17)
@@ -102,14 +102,14 @@ class CheckupRules(Rules):
     async def test_a_look_finds_versions_that_nobody_serves(self, make_store: MakeStore) -> None:
         """Open runs of a function or version that no living worker serves, by how many."""
         async with opened(make_store, "w1") as (store,):
-            await store.announce([Offer("order", 1), Offer("trip", 1)], now_ns=1)
+            await store.versions.announce([Offer("order", 1), Offer("trip", 1)], now_ns=1)
             starts = [
-                new_run(store.next_num(), f"r{n}", name=name, version=version)
+                new_run(store.journal.next_num(), f"r{n}", name=name, version=version)
                 for n, (name, version) in enumerate([("order", 1), ("order", 2), ("order", 2), ("other", 1)])
             ]
-            await store.commit(new_batch(starts=starts))
+            await store.journal.commit(new_batch(starts=starts))
             assert (await facts(store)).unserved == {("order", 2): 2, ("other", 1): 1}
-            await store.announce([Offer("order", 2), Offer("other", 1)], now_ns=1)
+            await store.versions.announce([Offer("order", 2), Offer("other", 1)], now_ns=1)
             assert (await facts(store)).unserved == {}
 
     @in_loop

@@ -36,7 +36,7 @@ class ClaimRules(Rules):
             for id, wake_at_ns in (("c", 30), ("a", 10), ("b", 20), ("now", NOW_NS), ("later", NOW_NS + 1)):
                 await add(store, id, wake_at_ns=wake_at_ns)
             assert await claimed(store, "w1", limit=0) == []
-            (first, second) = await store.claim("w1", SERVED, now_ns=NOW_NS, limit=2)
+            (first, second) = await store.claims.claim("w1", SERVED, now_ns=NOW_NS, limit=2)
             assert (first.id, second.id) == ("a", "b")
             assert (first.owner, first.status, first.wake_at_ns) == ("w1", RunStatus.RUNNING, None)
             assert await the(store, "a") == first
@@ -53,19 +53,19 @@ class ClaimRules(Rules):
             await add(store, "other version", version=2)
             paused, ended = await add(store, "paused"), await add(store, "ended")
             end = new_update(ended, status=RunStatus.COMPLETED, wake_at_ns=0, ended_at_ns=20)
-            await store.commit(new_batch(updates=[end, new_update(paused, wake_at_ns=0, paused=True)]))
+            await store.journal.commit(new_batch(updates=[end, new_update(paused, wake_at_ns=0, paused=True)]))
             assert await claimed(store, "w1") == []
-            assert await store.claim("w1", [], now_ns=NOW_NS, limit=9) == []
+            assert await store.claims.claim("w1", [], now_ns=NOW_NS, limit=9) == []
             served = [*SERVED, *((f"unused {n}", n) for n in range(500)), ("trip", 1), ("order", 2)]
-            found = await store.claim("w1", served, now_ns=NOW_NS, limit=9)
+            found = await store.claims.claim("w1", served, now_ns=NOW_NS, limit=9)
             assert [run.id for run in found] == ["other name", "other version"]
 
     @in_loop
     async def test_no_run_is_claimed_twice(self, make_store: MakeStore) -> None:
         """Two workers that claim at the same time share the runs out."""
         async with opened(make_store, "w1", "w2") as (one, two):
-            nums = [one.next_num() for _ in range(60)]
-            await one.commit(new_batch(starts=[new_run(num, f"r{num}") for num in nums]))
+            nums = [one.journal.next_num() for _ in range(60)]
+            await one.journal.commit(new_batch(starts=[new_run(num, f"r{num}") for num in nums]))
             shares = await asyncio.gather(
                 *(claimed(store, worker, limit=7) for _ in range(6) for store, worker in ((one, "w1"), (two, "w2")))
             )
@@ -76,16 +76,16 @@ class ClaimRules(Rules):
     async def test_next_wake(self, make_store: MakeStore) -> None:
         """The earliest wake of the runs that anybody could claim, now or later."""
         async with opened(make_store, "w1") as (store,):
-            assert await store.next_wake_ns(after_ns=0) is None
+            assert await store.runs.next_wake_ns(after_ns=0) is None
             await add(store, "owned", owner="w1", wake_at_ns=1)
             paused = await add(store, "paused", wake_at_ns=2)
             await add(store, "unset", wake_at_ns=None)
-            await store.commit(new_batch(updates=[new_update(paused, wake_at_ns=2, paused=True)]))
-            assert await store.next_wake_ns(after_ns=0) is None
+            await store.journal.commit(new_batch(updates=[new_update(paused, wake_at_ns=2, paused=True)]))
+            assert await store.runs.next_wake_ns(after_ns=0) is None
             await add(store, "b", wake_at_ns=50)
             await add(store, "a", wake_at_ns=40)
-            assert await store.next_wake_ns(after_ns=0) == 40
-            assert await store.next_wake_ns(after_ns=40) == 50
+            assert await store.runs.next_wake_ns(after_ns=0) == 40
+            assert await store.runs.next_wake_ns(after_ns=40) == 50
 
     @in_loop
     async def test_the_runs_of_the_dead_are_released(self, make_store: MakeStore) -> None:
@@ -96,14 +96,14 @@ class ClaimRules(Rules):
             await add(dying, "open", owner="w2", wake_at_ns=None)
             stuck, ended = await add(dying, "stuck", owner="w2"), await add(dying, "ended", owner="w2")
             end = new_update(ended, owner="w2", status=RunStatus.FAILED, ended_at_ns=3)
-            await dying.commit(new_batch(updates=[new_update(stuck, owner="w2", status=RunStatus.STUCK), end]))
+            await dying.journal.commit(new_batch(updates=[new_update(stuck, owner="w2", status=RunStatus.STUCK), end]))
             await add(three, "living", owner="w3", wake_at_ns=None)
-            assert await one.release_dead() == 0
+            assert await one.claims.release_dead() == 0
             self.crash(dying)
-            assert await one.release_dead() == 2
-            assert await three.release_dead() == 0
+            assert await one.claims.release_dead() == 2
+            assert await three.claims.release_dead() == 0
             assert (await the(one, "stuck")).wake_at_ns is None
-            assert {run.id: run.owner for run in await one.select(RunQuery())} == {
+            assert {run.id: run.owner for run in await one.runs.select(RunQuery())} == {
                 "open": None,
                 "stuck": None,
                 "ended": "w2",
@@ -139,7 +139,7 @@ class ClaimRules(Rules):
             await add(store, "a", owner="w1")
             with pytest.raises(StoreError, match="w1"):
                 await make_store().open(worker="w1")
-            assert await store.release_dead() == 0
+            assert await store.claims.release_dead() == 0
             assert (await the(store, "a")).owner == "w1"
 
     @in_loop
@@ -148,7 +148,7 @@ class ClaimRules(Rules):
         names = ["../w", "a/b", ".", "é'\"", "x" * 500, "x" * 501, "W1", "w1"]
         async with opened(make_store, *names) as stores:
             for store in stores:
-                assert await store.release_dead() == 0
+                assert await store.claims.release_dead() == 0
 
     @in_loop
     async def test_signals_wait_in_order_until_consumed(self, make_store: MakeStore) -> None:
@@ -156,19 +156,19 @@ class ClaimRules(Rules):
         async with opened(make_store, "w1", None) as (store, observer):
             a, b = await add(store, "a", owner="w1"), await add(store, "b", owner="w1")
             for run, name in ((b, "one"), (a, "two"), (b, "three")):
-                await observer.signal(run, name, name.encode(), now_ns=1)
-            assert [(s.run, s.name, s.payload) for s in await store.signals([b])] == [
+                await observer.signals.send(run, name, name.encode(), now_ns=1)
+            assert [(s.run, s.name, s.payload) for s in await store.signals.waiting([b])] == [
                 (b, "one", b"one"),
                 (b, "three", b"three"),
             ]
-            found = await store.signals([a, b, *range(b + 1, b + 3000)])
+            found = await store.signals.waiting([a, b, *range(b + 1, b + 3000)])
             assert [signal.name for signal in found] == ["one", "two", "three"]
-            assert await store.signals([]) == []
-            await store.commit(Batch(entries=[new_entry(b, 1)], consumed=[found[0].num]))
-            assert [signal.name for signal in await store.signals([a, b])] == ["two", "three"]
-            await store.commit(Batch(consumed=[signal.num for signal in found]))
-            await observer.signal(a, "four", b"", now_ns=1)
-            (last,) = await store.signals([a])
+            assert await store.signals.waiting([]) == []
+            await store.journal.commit(Batch(entries=[new_entry(b, 1)], consumed=[found[0].num]))
+            assert [signal.name for signal in await store.signals.waiting([a, b])] == ["two", "three"]
+            await store.journal.commit(Batch(consumed=[signal.num for signal in found]))
+            await observer.signals.send(a, "four", b"", now_ns=1)
+            (last,) = await store.signals.waiting([a])
             assert last.num not in {signal.num for signal in found}
 
     @in_loop
@@ -178,8 +178,8 @@ class ClaimRules(Rules):
             ids = ("begins", "ends", "goes on", "heard")
             runs = [await add(store, id, owner="w1", wake_at_ns=None) for id in ids]
             for run in runs:
-                await desk.signal(run, "cancel", b"{}", now_ns=7)
-            (heard,) = await store.signals([runs[3]])
+                await desk.signals.send(run, "cancel", b"{}", now_ns=7)
+            (heard,) = await store.signals.waiting([runs[3]])
             assert heard.at_ns == 7
             result, intent = EntryKind.SUCCEEDED, EntryKind.STARTED
             batch = new_batch(
@@ -199,11 +199,11 @@ class ClaimRules(Rules):
                 ],
             )
             batch.consumed.append(heard.num)
-            assert await store.commit(batch) == {runs[0], runs[1]}
-            journals = await store.load(runs)
+            assert await store.journal.commit(batch) == {runs[0], runs[1]}
+            journals = await store.journal.load(runs)
             assert [[entry.seq for entry in journals[run]] for run in runs] == [[1], [1], [1], [1]]
-            assert (await store.find_nums([runs[1]]))[0].ended_at_ns is None
-            assert [signal.run for signal in await store.signals(runs)] == runs[:3]
+            assert (await store.runs.find_nums([runs[1]]))[0].ended_at_ns is None
+            assert [signal.run for signal in await store.signals.waiting(runs)] == runs[:3]
 
     @in_loop
     async def test_a_signal_opens_an_ended_run_again(self, make_store: MakeStore) -> None:
@@ -214,11 +214,13 @@ class ClaimRules(Rules):
                 new_update(run, status=RunStatus.KILLED, owner=owner, ended_at_ns=9)
                 for run, owner in ((kept, "w1"), (free, "gone"))
             ]
-            await store.commit(new_batch(updates=ends))
+            await store.journal.commit(new_batch(updates=ends))
             for run in (kept, free):
-                assert await desk.signal(run, "cancel", b"{}", now_ns=10) is False
-                assert await desk.signal(run, "rollback 0 abandon", b"{}", now_ns=10, ended=True) is True
-            found = {run.num: (run.status, run.owner, run.ended_at_ns) for run in await desk.find(["kept", "free"])}
+                assert await desk.signals.send(run, "cancel", b"{}", now_ns=10) is False
+                assert await desk.signals.send(run, "rollback 0 abandon", b"{}", now_ns=10, ended=True) is True
+            found = {
+                run.num: (run.status, run.owner, run.ended_at_ns) for run in await desk.runs.find(["kept", "free"])
+            }
             assert found == {kept: (RunStatus.PENDING, "w1", None), free: (RunStatus.PENDING, None, None)}
             assert await claimed(store, "w1") == ["free"]
 
@@ -227,8 +229,8 @@ class ClaimRules(Rules):
         """What is promised beside what it is stuck on is due; who claims it has not answered for a person."""
         async with opened(make_store, "w1") as (store,):
             num = await add(store, "stuck")
-            await store.commit(new_batch(updates=[new_update(num, status=RunStatus.STUCK, wake_at_ns=NOW_NS)]))
-            (run,) = await store.claim("w1", SERVED, now_ns=NOW_NS, limit=1)
+            await store.journal.commit(new_batch(updates=[new_update(num, status=RunStatus.STUCK, wake_at_ns=NOW_NS)]))
+            (run,) = await store.claims.claim("w1", SERVED, now_ns=NOW_NS, limit=1)
             assert run.status is RunStatus.STUCK
             assert (await the(store, "stuck")).status is RunStatus.STUCK
             assert await claimed(store, "w1") == []
@@ -243,9 +245,9 @@ class ClaimRules(Rules):
             owned = await add(store, "owned", owner="w1", wake_at_ns=None)
             stuck, ended = await add(store, "stuck"), await add(store, "ended")
             end = new_update(ended, status=RunStatus.COMPLETED, ended_at_ns=20)
-            await store.commit(new_batch(updates=[end, new_update(stuck, status=RunStatus.STUCK)]))
+            await store.journal.commit(new_batch(updates=[end, new_update(stuck, status=RunStatus.STUCK)]))
             for num in (waiting, owned, stuck, ended):
-                await store.signal(num, "retry", b"", now_ns=1)
+                await store.signals.send(num, "retry", b"", now_ns=1)
             assert [(await the(store, id)).wake_at_ns for id in ("owned", "ended")] == [None, None]
             assert await claimed(store, "w1") == ["waiting", "stuck"]
 
@@ -254,23 +256,25 @@ class ClaimRules(Rules):
         """There is no run of that number: an error, and nothing is left."""
         async with opened(make_store, "w1") as (store,):
             with pytest.raises(StoreError, match="4711"):
-                await store.signal(4711, "cancel", b"", now_ns=1)
-            assert await store.signals([4711]) == []
+                await store.signals.send(4711, "cancel", b"", now_ns=1)
+            assert await store.signals.waiting([4711]) == []
 
     @in_loop
     async def test_signals_left_together_have_fates_of_their_own(self, make_store: MakeStore) -> None:
         """Of many signals at once those for nobody and for an ended run are refused, and the rest are left."""
         async with opened(make_store, "w1") as (store,):
             runs = [await add(store, f"r{number}", wake_at_ns=None) for number in range(20)]
-            await store.commit(new_batch(updates=[new_update(runs[0], status=RunStatus.COMPLETED, ended_at_ns=20)]))
+            await store.journal.commit(
+                new_batch(updates=[new_update(runs[0], status=RunStatus.COMPLETED, ended_at_ns=20)])
+            )
             told = await asyncio.gather(
-                *(store.signal(run, "cancel", str(run).encode(), now_ns=1) for run in (*runs, 4711, *runs)),
+                *(store.signals.send(run, "cancel", str(run).encode(), now_ns=1) for run in (*runs, 4711, *runs)),
                 return_exceptions=True,
             )
             assert told[0] is told[21] is False
             assert isinstance(told[20], StoreError)
             assert told[1:20] == told[22:] == [True] * 19
-            assert [signal.run for signal in await store.signals([*runs, 4711])] == runs[1:] * 2
+            assert [signal.run for signal in await store.signals.waiting([*runs, 4711])] == runs[1:] * 2
             assert len(await claimed(store, "w1")) == 19
 
     @in_loop
@@ -280,8 +284,8 @@ class ClaimRules(Rules):
             for turn in range(40):
                 nums = [await add(store, f"r{turn}.{n}", owner="w1", wake_at_ns=None) for n in range(2)]
                 await asyncio.gather(
-                    store.commit(new_batch(updates=[new_update(num, wake_at_ns=10**18) for num in nums])),
-                    *(observer.signal(num, "cancel", b"", now_ns=1) for num in nums),
+                    store.journal.commit(new_batch(updates=[new_update(num, wake_at_ns=10**18) for num in nums])),
+                    *(observer.signals.send(num, "cancel", b"", now_ns=1) for num in nums),
                 )
                 assert len(await claimed(store, "w1")) == 2, turn
 
@@ -290,14 +294,14 @@ class ClaimRules(Rules):
         """A signal that its owner had not seen makes the run due: whether the owner evicts it, leaves or dies."""
         async with opened(make_store, "w1") as (store,):
             evicted = await add(store, "evicted", owner="w1", wake_at_ns=None)
-            await store.signal(evicted, "cancel", b"", now_ns=1)
-            await store.commit(new_batch(updates=[new_update(evicted, wake_at_ns=10**18)]))
+            await store.signals.send(evicted, "cancel", b"", now_ns=1)
+            await store.journal.commit(new_batch(updates=[new_update(evicted, wake_at_ns=10**18)]))
             assert await claimed(store, "w1") == ["evicted"]
             dying = make_store()
             await dying.open(worker="w2")
             stuck = await add(dying, "stuck", owner="w2")
-            await dying.commit(new_batch(updates=[new_update(stuck, owner="w2", status=RunStatus.STUCK)]))
-            await store.signal(stuck, "retry", b"", now_ns=1)
+            await dying.journal.commit(new_batch(updates=[new_update(stuck, owner="w2", status=RunStatus.STUCK)]))
+            await store.signals.send(stuck, "retry", b"", now_ns=1)
             self.crash(dying)
-            assert await store.release_dead() == 1
+            assert await store.claims.release_dead() == 1
             assert await claimed(store, "w1") == ["stuck"]

@@ -32,8 +32,8 @@ class CommitRules(Rules):
     async def test_a_start_is_read_back_whole(self, make_store: MakeStore) -> None:
         """Every column of a start is found again, and the others have their first values."""
         async with opened(make_store, "w1") as (store,):
-            start = new_run(store.next_num(), "a", owner="w1", wake_at_ns=None, parent=7)
-            await store.commit(new_batch(starts=[start]))
+            start = new_run(store.journal.next_num(), "a", owner="w1", wake_at_ns=None, parent=7)
+            await store.journal.commit(new_batch(starts=[start]))
             run = attrs.asdict(await the(store, "a"))
             assert {name: run.pop(name) for name in start._fields} == start._asdict()
             firsts: dict[str, Any] = dict.fromkeys(("output", "error", "reason", "detail", "ended_at_ns"))
@@ -45,13 +45,13 @@ class CommitRules(Rules):
         async with opened(make_store, "w1") as (store,):
             num = await add(store, "a")
             update = new_update(num, status=RunStatus.STUCK, wake_at_ns=5, paused=True, phase="compensating")
-            await store.commit(new_batch(updates=[update]))
+            await store.journal.commit(new_batch(updates=[update]))
             run = await the(store, "a")
             assert {name: getattr(run, name) for name in update._fields} == update._asdict()
             assert run.status is RunStatus.STUCK
             assert run.paused is True
             cleared = RunUpdate("running", "", None, None, 0, None, None, None, None, 19, None, num)
-            await store.commit(new_batch(updates=[cleared]))
+            await store.journal.commit(new_batch(updates=[cleared]))
             run = await the(store, "a")
             assert {name: getattr(run, name) for name in cleared._fields} == cleared._asdict()
 
@@ -61,54 +61,56 @@ class CommitRules(Rules):
         async with opened(make_store, "w1") as (store,):
             num = await add(store, "a")
             entries = [new_entry(num, seq, payload=None if seq == 2 else bytes(range(256))) for seq in (2, 1, 4, 3)]
-            await store.commit(new_batch(entries=entries[:3]))
-            await store.commit(new_batch(entries=entries[3:]))
-            assert await store.load([num]) == {num: sorted(entries, key=lambda entry: entry.seq)}
-            assert type((await store.load([num]))[num][0]) is Entry
+            await store.journal.commit(new_batch(entries=entries[:3]))
+            await store.journal.commit(new_batch(entries=entries[3:]))
+            assert await store.journal.load([num]) == {num: sorted(entries, key=lambda entry: entry.seq)}
+            assert type((await store.journal.load([num]))[num][0]) is Entry
 
     @in_loop
     async def test_one_batch_starts_writes_and_ends_a_run(self, make_store: MakeStore) -> None:
         """A batch may hold a run's start, entries and end together."""
         async with opened(make_store, "w1") as (store,):
-            num = store.next_num()
+            num = store.journal.next_num()
             end = new_update(num, status=RunStatus.COMPLETED, ended_at_ns=20)
-            await store.commit(new_batch(starts=[new_run(num, "a")], entries=[new_entry(num, 1)], updates=[end]))
+            await store.journal.commit(
+                new_batch(starts=[new_run(num, "a")], entries=[new_entry(num, 1)], updates=[end])
+            )
             assert (await the(store, "a")).ended_at_ns == 20
-            assert len((await store.load([num]))[num]) == 1
+            assert len((await store.journal.load([num]))[num]) == 1
 
     @in_loop
     async def test_an_empty_batch_is_harmless(self, make_store: MakeStore) -> None:
         """A batch without rows writes nothing."""
         async with opened(make_store, "w1") as (store,):
-            assert await store.commit(Batch()) == frozenset()
+            assert await store.journal.commit(Batch()) == frozenset()
 
     @in_loop
     async def test_what_is_committed_is_there_after_reopening(self, make_store: MakeStore) -> None:
         """Runs, entries and signals outlast their store."""
         async with opened(make_store, "w1") as (store,):
             num = await add(store, "a")
-            await store.commit(new_batch(entries=[new_entry(num, 1)]))
-            await store.signal(num, "cancel", b"1", now_ns=1)
+            await store.journal.commit(new_batch(entries=[new_entry(num, 1)]))
+            await store.signals.send(num, "cancel", b"1", now_ns=1)
         async with opened(make_store, None) as (store,):
             assert (await the(store, "a")).num == num
-            assert await store.load([num]) == {num: [new_entry(num, 1)]}
-            assert [signal.name for signal in await store.signals([num])] == ["cancel"]
+            assert await store.journal.load([num]) == {num: [new_entry(num, 1)]}
+            assert [signal.name for signal in await store.signals.waiting([num])] == ["cancel"]
 
     @in_loop
     async def test_a_taken_id_is_refused_with_all_its_rows(self, make_store: MakeStore) -> None:
         """A start whose id is taken is reported and leaves nothing; the rest of its batch is written."""
         async with opened(make_store, "w1") as (store,):
             first = await add(store, "a")
-            second, other = store.next_num(), store.next_num()
+            second, other = store.journal.next_num(), store.journal.next_num()
             batch = new_batch(
                 starts=[new_run(second, "a"), new_run(other, "b")],
                 entries=[new_entry(second, 1), new_entry(other, 1), new_entry(first, 1)],
                 updates=[new_update(second, phase="lost"), new_update(other, phase="kept")],
             )
-            assert await store.commit(batch) == {second}
+            assert await store.journal.commit(batch) == {second}
             assert (await the(store, "a")).num == first
             assert (await the(store, "b")).phase == "kept"
-            assert {num: len(rows) for num, rows in (await store.load([first, second, other])).items()} == {
+            assert {num: len(rows) for num, rows in (await store.journal.load([first, second, other])).items()} == {
                 first: 1,
                 second: 0,
                 other: 1,
@@ -118,20 +120,20 @@ class CommitRules(Rules):
     async def test_of_two_starts_with_one_id_the_first_wins(self, make_store: MakeStore) -> None:
         """The same holds within one batch, also a long one."""
         async with opened(make_store, "w1") as (store,):
-            nums = [store.next_num() for _ in range(100)]
+            nums = [store.journal.next_num() for _ in range(100)]
             starts = [new_run(num, f"r{place % 98}") for place, num in enumerate(nums)]
-            assert await store.commit(new_batch(starts=starts)) == {nums[98], nums[99]}
-            assert await store.count(RunQuery()) == 98
+            assert await store.journal.commit(new_batch(starts=starts)) == {nums[98], nums[99]}
+            assert await store.runs.count(RunQuery()) == 98
             assert (await the(store, "r0")).num == nums[0]
 
     @in_loop
     async def test_two_stores_cannot_start_one_id(self, make_store: MakeStore) -> None:
         """Of two processes that start the same id at the same time one is refused."""
         async with opened(make_store, "w1", "w2") as (one, two):
-            nums = one.next_num(), two.next_num()
+            nums = one.journal.next_num(), two.journal.next_num()
             refused = await asyncio.gather(
-                one.commit(new_batch(starts=[new_run(nums[0], "a")])),
-                two.commit(new_batch(starts=[new_run(nums[1], "a")])),
+                one.journal.commit(new_batch(starts=[new_run(nums[0], "a")])),
+                two.journal.commit(new_batch(starts=[new_run(nums[1], "a")])),
             )
             assert sorted(map(len, refused)) == [0, 1]
             assert {(await the(one, "a")).num} | set().union(*refused) == set(nums)
@@ -141,39 +143,39 @@ class CommitRules(Rules):
         """Where one row is wrong, none is written, the error is not transient, and the store goes on."""
         async with opened(make_store, "w1") as (store,):
             num = await add(store, "a")
-            await store.commit(new_batch(entries=[new_entry(num, 1)]))
-            await store.signal(num, "cancel", b"1", now_ns=1)
+            await store.journal.commit(new_batch(entries=[new_entry(num, 1)]))
+            await store.signals.send(num, "cancel", b"1", now_ns=1)
             before = await the(store, "a")
             for entries, updates in (
                 ([new_entry(num, 2), new_entry(num, 1)], [new_update(num)]),  # an entry is there already
                 ([new_entry(num, 2), new_entry(num, 2)], [new_update(num)]),  # an entry comes twice
                 ([new_entry(num, 2)], [new_update(num), new_update(num + 1000)]),  # no such run
             ):
-                wrong = new_batch(starts=[new_run(store.next_num(), "b")], entries=entries, updates=updates)
-                wrong.consumed = [signal.num for signal in await store.signals([num])]
+                wrong = new_batch(starts=[new_run(store.journal.next_num(), "b")], entries=entries, updates=updates)
+                wrong.consumed = [signal.num for signal in await store.signals.waiting([num])]
                 with pytest.raises(StoreError) as caught:
-                    await store.commit(wrong)
+                    await store.journal.commit(wrong)
                 assert not caught.value.transient
-                assert await store.find(["a", "b"]) == [before]
-                assert await store.load([num]) == {num: [new_entry(num, 1)]}
-                assert len(await store.signals([num])) == 1
-            await store.commit(new_batch(entries=[new_entry(num, 2)]))
+                assert await store.runs.find(["a", "b"]) == [before]
+                assert await store.journal.load([num]) == {num: [new_entry(num, 1)]}
+                assert len(await store.signals.waiting([num])) == 1
+            await store.journal.commit(new_batch(entries=[new_entry(num, 2)]))
 
     @in_loop
     async def test_a_big_batch(self, make_store: MakeStore) -> None:
         """Thousands of rows of every kind in one batch."""
         async with opened(make_store, "w1") as (store,):
-            nums = [store.next_num() for _ in range(1500)]
+            nums = [store.journal.next_num() for _ in range(1500)]
             batch = new_batch(
                 starts=[new_run(num, f"r{num}") for num in nums],
                 entries=[new_entry(num, seq) for seq in (1, 2, 3) for num in nums],
                 updates=[new_update(num, phase=str(num)) for num in nums[::2]],
             )
-            await store.commit(batch)
-            journals = await store.load(nums)
+            await store.journal.commit(batch)
+            journals = await store.journal.load(nums)
             assert list(journals) == nums
             assert {tuple(entry.seq for entry in journal) for journal in journals.values()} == {(1, 2, 3)}
-            runs = {run.num: run.phase for run in await store.find([f"r{num}" for num in nums])}
+            runs = {run.num: run.phase for run in await store.runs.find([f"r{num}" for num in nums])}
             assert runs == {num: str(num) if place % 2 == 0 else "" for place, num in enumerate(nums)}
 
     @pytest.mark.parametrize("rows", ["alike", "mixed"])
@@ -183,8 +185,10 @@ class CommitRules(Rules):
         """Few rows or many, alike in most columns or in none: each is read back as it was given."""
         alike = rows == "alike"
         async with opened(make_store, "w1") as (store,):
-            taken = store.next_num()
-            starts = [new_run(store.next_num(), f"r{place}", owner="w1", wake_at_ns=None) for place in range(runs)]
+            taken = store.journal.next_num()
+            starts = [
+                new_run(store.journal.next_num(), f"r{place}", owner="w1", wake_at_ns=None) for place in range(runs)
+            ]
             if not alike:
                 starts = [
                     start._replace(
@@ -198,21 +202,21 @@ class CommitRules(Rules):
                     for place, start in enumerate(starts)
                 ]
             entries = [new_entry(start.num, seq) for start in starts for seq in (1, 2)]
-            assert await store.commit(new_batch(starts=starts, entries=entries)) == frozenset()
+            assert await store.journal.commit(new_batch(starts=starts, entries=entries)) == frozenset()
             again = new_batch(starts=[new_run(taken, "r0")], entries=[new_entry(taken, 1), new_entry(starts[0].num, 3)])
-            assert await store.commit(again) == {taken}
+            assert await store.journal.commit(again) == {taken}
             updates = [
                 new_update(start.num, status=RunStatus.RUNNING, owner="w1", phase="" if alike else str(place))._replace(
                     error=None if alike else str(place).encode(), output=str(place).encode()
                 )
                 for place, start in enumerate(starts)
             ]
-            await store.commit(new_batch(updates=updates))
-            found = {run.num: run for run in await store.find([start.id for start in starts])}
+            await store.journal.commit(new_batch(updates=updates))
+            found = {run.num: run for run in await store.runs.find([start.id for start in starts])}
             for start, update in zip(starts, updates, strict=True):
                 wanted = start._asdict() | update._asdict()
                 assert {name: getattr(found[start.num], name) for name in wanted} == wanted
-            journals = await store.load([start.num for start in starts] + [taken])
+            journals = await store.journal.load([start.num for start in starts] + [taken])
             assert journals.pop(taken) == []
             assert journals.pop(starts[0].num) == [*entries[:2], new_entry(starts[0].num, 3)]
             assert journals == {start.num: [new_entry(start.num, seq) for seq in (1, 2)] for start in starts[1:]}
@@ -222,10 +226,10 @@ class CommitRules(Rules):
         """A number without entries has an empty journal; an unknown id is left out; asking twice gives one."""
         async with opened(make_store, "w1") as (store,):
             num = await add(store, "a")
-            assert await store.load([]) == {}
-            assert await store.load([num, num + 1000]) == {num: [], num + 1000: []}
-            assert await store.find([]) == []
-            assert [run.num for run in await store.find(["a", "nobody", "a"])] == [num]
+            assert await store.journal.load([]) == {}
+            assert await store.journal.load([num, num + 1000]) == {num: [], num + 1000: []}
+            assert await store.runs.find([]) == []
+            assert [run.num for run in await store.runs.find(["a", "nobody", "a"])] == [num]
 
     @in_loop
     async def test_ids_may_hold_any_text(self, make_store: MakeStore) -> None:
@@ -234,5 +238,5 @@ class CommitRules(Rules):
             ids = ["", " ", "'; DROP TABLE runs; --", '"', "a\0b", "a", "A", "é", "e\u0301", "😀", "%", "x" * 5000]
             for id in ids:
                 await add(store, id)
-            assert sorted(run.id for run in await store.find(ids)) == sorted(ids)
-            assert [run.id for run in await store.find(["a\0b"])] == ["a\0b"]
+            assert sorted(run.id for run in await store.runs.find(ids)) == sorted(ids)
+            assert [run.id for run in await store.runs.find(["a\0b"])] == ["a\0b"]

@@ -39,7 +39,7 @@ class StoreContract(CommitRules, ClaimRules, VersionRules, PurgeRules, CheckupRu
         for _ in range(2):
             async with opened(make_store, "w1", "w2", None) as stores:
                 for store in stores * 2:
-                    nums = [store.next_num() for _ in range(50)]
+                    nums = [store.journal.next_num() for _ in range(50)]
                     assert nums == sorted(nums)
                     assert seen.isdisjoint(nums)
                     seen.update(nums)
@@ -54,7 +54,7 @@ class StoreContract(CommitRules, ClaimRules, VersionRules, PurgeRules, CheckupRu
             b = await add(store, "b", created_at_ns=20, version=2)
             c = await add(store, "c", created_at_ns=30, name="trip", parent=a)
             end = new_update(b, status=RunStatus.COMPLETED, ended_at_ns=40, phase="done")
-            await store.commit(new_batch(updates=[end]))
+            await store.journal.commit(new_batch(updates=[end]))
             pending, completed = RunStatus.PENDING, RunStatus.COMPLETED
             for query, expected in (
                 (RunQuery(), [c, b, a]),
@@ -71,9 +71,9 @@ class StoreContract(CommitRules, ClaimRules, VersionRules, PurgeRules, CheckupRu
                 (RunQuery(parent=a), [c]),
                 (RunQuery(parent=c), []),
             ):
-                assert [run.num for run in await store.select(query)] == expected
-            assert await store.count(RunQuery(limit=1)) == 3
-            assert await store.count(RunQuery(statuses=frozenset({completed}))) == 1
+                assert [run.num for run in await store.runs.select(query)] == expected
+            assert await store.runs.count(RunQuery(limit=1)) == 3
+            assert await store.runs.count(RunQuery(statuses=frozenset({completed}))) == 1
 
     @in_loop
     async def test_changed_tells_of_others_only(self, make_store: MakeStore) -> None:
@@ -82,7 +82,7 @@ class StoreContract(CommitRules, ClaimRules, VersionRules, PurgeRules, CheckupRu
             await store.changed()
             num = await add(store, "a")
             assert await store.changed() is False
-            await observer.signal(num, "cancel", b"", now_ns=1)
+            await observer.signals.send(num, "cancel", b"", now_ns=1)
             await add(observer, "b")
             assert await store.changed() is True
             assert await store.changed() is False
@@ -95,32 +95,32 @@ class StoreContract(CommitRules, ClaimRules, VersionRules, PurgeRules, CheckupRu
 
             async def write() -> None:
                 for seq in range(1, 41):
-                    await store.commit(
+                    await store.journal.commit(
                         new_batch(entries=[new_entry(num, seq)] + [new_entry(-seq, n) for n in range(40)])
                     )
-                    assert len((await store.load([num]))[num]) == seq
+                    assert len((await store.journal.load([num]))[num]) == seq
 
             async def disturb() -> None:
                 for turn in range(20):
-                    await observer.signal(num, str(turn), b"", now_ns=1)
+                    await observer.signals.send(num, str(turn), b"", now_ns=1)
                     await add(observer, f"r{turn}")
                     assert len(await claimed(store, "w1")) == 1
-                    assert len(await store.select(RunQuery())) == turn + 2
+                    assert len(await store.runs.select(RunQuery())) == turn + 2
                     await store.changed()
 
             await asyncio.gather(write(), disturb())
-            assert len(await store.signals([num])) == 20
+            assert len(await store.signals.waiting([num])) == 20
 
     @in_loop
     async def test_a_store_that_is_not_open_says_so(self, make_store: MakeStore) -> None:
         """Before ``open`` and after ``close`` every call is a ``StoreError``."""
         store = make_store()
         with pytest.raises(StoreError, match="not open"):
-            await store.find(["a"])
+            await store.runs.find(["a"])
         await store.close()
         await store.open(worker=None)
         with pytest.raises(StoreError, match="open already"):
             await store.open(worker=None)
         await store.close()
         with pytest.raises(StoreError, match="not open"):
-            await store.commit(new_batch(starts=[new_run(1, "a")]))
+            await store.journal.commit(new_batch(starts=[new_run(1, "a")]))

@@ -93,20 +93,20 @@ async def opened(make_store: MakeStore, *workers: str | None) -> AsyncGenerator[
 
 async def add(store: Store, id: str, **columns: Any) -> int:
     """Start a run called ``id``; return its number."""
-    num = store.next_num()
-    assert await store.commit(new_batch(starts=[new_run(num, id, **columns)])) == frozenset()
+    num = store.journal.next_num()
+    assert await store.journal.commit(new_batch(starts=[new_run(num, id, **columns)])) == frozenset()
     return num
 
 
 async def the(store: Store, id: str) -> RunRecord:
     """The run called ``id``."""
-    (found,) = await store.find([id])
+    (found,) = await store.runs.find([id])
     return found
 
 
 async def claimed(store: Store, worker: str, *, limit: int = 100, now_ns: int = NOW_NS) -> list[str]:
     """The ids of what ``worker`` gets, in order."""
-    return [run.id for run in await store.claim(worker, SERVED, now_ns=now_ns, limit=limit)]
+    return [run.id for run in await store.claims.claim(worker, SERVED, now_ns=now_ns, limit=limit)]
 
 
 class Rules:

@@ -8,7 +8,7 @@ from durable_core.testing.store_rows import MakeStore, Rules, add, in_loop, new_
 
 async def _read(store: Store, worker: str, *, after: int = 0, limit: int = 100) -> list[tuple[int, int]]:
     """Run and ``seq`` of what a worker has written."""
-    return [(entry.run, entry.seq) for _, entry in await store.written(worker, after=after, limit=limit)]
+    return [(entry.run, entry.seq) for _, entry in await store.spans.read(worker, after=after, limit=limit)]
 
 
 class SpanRules(Rules):
@@ -20,11 +20,11 @@ class SpanRules(Rules):
         async with opened(make_store, "w1", "w2") as stores:
             one, two = [await add(store, name) for store, name in zip(stores, "ab", strict=True)]
             mine = [new_entry(one, 1), new_entry(one, 2), new_entry(two, 2), new_entry(one, 3)]
-            await stores[0].commit(new_batch(entries=mine[:2]))
-            await stores[1].commit(new_batch(entries=[new_entry(two, 1)._replace(worker="w2")]))
-            await stores[0].commit(new_batch(entries=mine[2:]))
+            await stores[0].journal.commit(new_batch(entries=mine[:2]))
+            await stores[1].journal.commit(new_batch(entries=[new_entry(two, 1)._replace(worker="w2")]))
+            await stores[0].journal.commit(new_batch(entries=mine[2:]))
             for store in stores:
-                found = await store.written("w1", after=0, limit=100)
+                found = await store.spans.read("w1", after=0, limit=100)
                 assert [entry for _, entry in found] == mine
                 places = [pos for pos, _ in found]
                 assert places == sorted(set(places))
@@ -37,64 +37,64 @@ class SpanRules(Rules):
     async def test_the_oldest_run_that_nobody_has_begun_is_known(self, make_store: MakeStore) -> None:
         """Since when a run waits to be begun: one with an owner, with an entry, or that is paused does not count."""
         async with opened(make_store, "w1") as (store,):
-            assert await store.unbegun_since_ns() is None
+            assert await store.runs.unbegun_since_ns() is None
             await add(store, "owned", owner="w1", wake_at_ns=None, created_at_ns=10)
             begun = await add(store, "begun", created_at_ns=20)
-            await store.commit(new_batch(entries=[new_entry(begun, 1)]))
+            await store.journal.commit(new_batch(entries=[new_entry(begun, 1)]))
             paused = await add(store, "paused", created_at_ns=30)
-            await store.commit(
+            await store.journal.commit(
                 new_batch(updates=[new_update(paused, status=RunStatus.PENDING, wake_at_ns=0, paused=True)])
             )
-            assert await store.unbegun_since_ns() is None
+            assert await store.runs.unbegun_since_ns() is None
             await add(store, "first", created_at_ns=40)
             await add(store, "second", created_at_ns=50)
-            assert await store.unbegun_since_ns() == 40
+            assert await store.runs.unbegun_since_ns() == 40
 
     @in_loop
     async def test_a_worker_owes_from_when_it_says_so(self, make_store: MakeStore) -> None:
         """A debt begins after what is in the journal then, moves on as it is paid, and goes when it is paid in full."""
         async with opened(make_store, "w1") as (store,):
             num = await add(store, "a")
-            await store.commit(new_batch(entries=[new_entry(num, 1)]))
-            since = await store.owe("w1")
-            assert await store.owed("w1") == {"w1": since}
-            await store.commit(new_batch(entries=[new_entry(num, 2), new_entry(num, 3)]))
+            await store.journal.commit(new_batch(entries=[new_entry(num, 1)]))
+            since = await store.spans.start("w1")
+            assert await store.spans.cursors("w1") == {"w1": since}
+            await store.journal.commit(new_batch(entries=[new_entry(num, 2), new_entry(num, 3)]))
             assert await _read(store, "w1", after=since) == [(num, 2), (num, 3)]
-            ((pos, _), _) = await store.written("w1", after=since, limit=2)
-            await store.pay("w1", pos)
-            assert await store.owed("w1") == {"w1": pos}
-            assert await store.owe("w1") == pos, "an older debt stays"
-            await store.pay("w1", None)
-            assert await store.owed("w1") == {}
+            ((pos, _), _) = await store.spans.read("w1", after=since, limit=2)
+            await store.spans.advance("w1", pos)
+            assert await store.spans.cursors("w1") == {"w1": pos}
+            assert await store.spans.start("w1") == pos, "an older debt stays"
+            await store.spans.advance("w1", None)
+            assert await store.spans.cursors("w1") == {}
 
     @in_loop
     async def test_the_debts_of_the_dead_are_seen_by_the_living(self, make_store: MakeStore) -> None:
         """A living worker's debt is its own business; a dead one's, or one's that has left, is anybody's."""
         async with opened(make_store, "w1", "w2", "w3") as (one, two, three):
-            debts = {name: await store.owe(name) for name, store in (("w1", one), ("w2", two), ("w3", three))}
-            assert await three.owed("w3") == {"w3": debts["w3"]}
+            debts = {name: await store.spans.start(name) for name, store in (("w1", one), ("w2", two), ("w3", three))}
+            assert await three.spans.cursors("w3") == {"w3": debts["w3"]}
             self.crash(one)
-            await three.release_dead()
+            await three.claims.release_dead()
             await two.close()
-            assert await three.owed("w3") == debts
-            await three.pay("w1", None)
-            assert set(await three.owed("w3")) == {"w2", "w3"}
+            assert await three.spans.cursors("w3") == debts
+            await three.spans.advance("w1", None)
+            assert set(await three.spans.cursors("w3")) == {"w2", "w3"}
 
     @in_loop
     async def test_one_living_worker_pays_for_a_dead_one(self, make_store: MakeStore) -> None:
         """Whoever adopts a debt first pays it alone, until it dies too; what is paid cannot be adopted."""
         async with opened(make_store, "w1", "w2", "w3") as (one, two, three):
-            await one.owe("w1")
+            await one.spans.start("w1")
             self.crash(one)
-            await three.release_dead()
-            assert await two.adopt("w1", worker="w2")
-            assert await two.adopt("w1", worker="w2"), "it is its own already"
-            assert not await three.adopt("w1", worker="w3")
+            await three.claims.release_dead()
+            assert await two.spans.take_over("w1", worker="w2")
+            assert await two.spans.take_over("w1", worker="w2"), "it is its own already"
+            assert not await three.spans.take_over("w1", worker="w3")
             self.crash(two)
-            await three.release_dead()
-            assert await three.adopt("w1", worker="w3")
-            await three.pay("w1", None)
-            assert not await three.adopt("w1", worker="w3")
+            await three.claims.release_dead()
+            assert await three.spans.take_over("w1", worker="w3")
+            await three.spans.advance("w1", None)
+            assert not await three.spans.take_over("w1", worker="w3")
 
     @in_loop
     async def test_a_purge_gives_no_position_out_again(self, make_store: MakeStore) -> None:
@@ -103,14 +103,14 @@ class SpanRules(Rules):
             num = await add(store, "a")
             entries = [new_entry(num, seq) for seq in range(1, 6)]
             end = new_update(num, status=RunStatus.COMPLETED, ended_at_ns=40)
-            await store.commit(new_batch(entries=entries, updates=[end]))
-            (*_, (noted, _)) = await store.written("w1", after=0, limit=100)
-            await store.bury(await store.ended(before_ns=41), now_ns=50, until_ns=None)
-            while (await store.sweep(limit=100)).left:
+            await store.journal.commit(new_batch(entries=entries, updates=[end]))
+            (*_, (noted, _)) = await store.spans.read("w1", after=0, limit=100)
+            await store.retention.purge(await store.retention.ended(before_ns=41), now_ns=50, until_ns=None)
+            while (await store.retention.sweep(limit=100)).left:
                 pass
             assert await _read(store, "w1") == []
             other = await add(store, "b")
-            await store.commit(new_batch(entries=[new_entry(other, 1)]))
+            await store.journal.commit(new_batch(entries=[new_entry(other, 1)]))
             assert await _read(store, "w1", after=noted) == [(other, 1)]
 
     @in_loop
@@ -118,6 +118,6 @@ class SpanRules(Rules):
         """Runs are found by their numbers, each once, however many are asked for; unknown ones are left out."""
         async with opened(make_store, "w1") as (store,):
             nums = [await add(store, f"run-{place}") for place in range(9)]
-            assert {run.num for run in await store.find_nums([*nums, nums[0], max(nums) + 1])} == set(nums)
-            assert [run.id for run in await store.find_nums(nums[:1])] == ["run-0"]
-            assert await store.find_nums([]) == []
+            assert {run.num for run in await store.runs.find_nums([*nums, nums[0], max(nums) + 1])} == set(nums)
+            assert [run.id for run in await store.runs.find_nums(nums[:1])] == ["run-0"]
+            assert await store.runs.find_nums([]) == []

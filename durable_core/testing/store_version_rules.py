@@ -24,7 +24,7 @@ ORDER_1, ORDER_2, SHIP = Offer("order", 1), Offer("order", 2), Offer("ship", 1)
 
 async def in_vain(store: Store, *, now_ns: int = NOW_NS) -> list[str]:
     """The ids of the runs that wait in vain."""
-    return [ref.id for ref in await store.unserved(now_ns=now_ns)]
+    return [ref.id for ref in await store.versions.unserved(now_ns=now_ns)]
 
 
 class VersionRules(Rules):
@@ -34,28 +34,28 @@ class VersionRules(Rules):
     async def test_what_is_served_is_announced_for_good(self, make_store: MakeStore) -> None:
         """Announced versions are known to everybody, once each, with the living workers that serve them."""
         async with opened(make_store, "w2", "w1", None) as (two, one, observer):
-            assert await one.announce([ORDER_2, ORDER_1], now_ns=5) == []
-            assert await two.announce([ORDER_2, SHIP], now_ns=6) == []
-            assert await observer.announced() == [
+            assert await one.versions.announce([ORDER_2, ORDER_1], now_ns=5) == []
+            assert await two.versions.announce([ORDER_2, SHIP], now_ns=6) == []
+            assert await observer.versions.announced() == [
                 Announced("order", 1, "", 5, ("w1",)),
                 Announced("order", 2, "", 5, ("w1", "w2")),
                 Announced("ship", 1, "", 6, ("w2",)),
             ]
             await two.close()
-            assert [each.workers for each in await observer.announced()] == [("w1",), ("w1",), ()]
+            assert [each.workers for each in await observer.versions.announced()] == [("w1",), ("w1",), ()]
 
     @in_loop
     async def test_a_worker_serves_more_and_more(self, make_store: MakeStore) -> None:
         """What is announced later is served beside what was before, and what is known already writes nothing."""
         async with opened(make_store, "w1", None) as (store, observer):
-            await store.announce([ORDER_1], now_ns=5)
-            await store.announce([SHIP], now_ns=6)
-            assert [(each.name, each.workers) for each in await store.announced()] == [
+            await store.versions.announce([ORDER_1], now_ns=5)
+            await store.versions.announce([SHIP], now_ns=6)
+            assert [(each.name, each.workers) for each in await store.versions.announced()] == [
                 ("order", ("w1",)),
                 ("ship", ("w1",)),
             ]
             await observer.changed()
-            assert await store.announce([SHIP, ORDER_1], now_ns=7) == []
+            assert await store.versions.announce([SHIP, ORDER_1], now_ns=7) == []
             assert await observer.changed() is False
 
     @in_loop
@@ -65,46 +65,46 @@ class VersionRules(Rules):
             for opener in ("w3", "w2"):
                 dying = make_store()
                 await dying.open(worker="w2")
-                await dying.announce([ORDER_2], now_ns=5)
+                await dying.versions.announce([ORDER_2], now_ns=5)
                 self.crash(dying)
                 async with opened(make_store, opener):
-                    assert [each.workers for each in await store.announced()] == [()]
+                    assert [each.workers for each in await store.versions.announced()] == [()]
             dying = make_store()
             await dying.open(worker="w2")
-            await dying.announce([ORDER_2], now_ns=5)
+            await dying.versions.announce([ORDER_2], now_ns=5)
             self.crash(dying)
-            await store.release_dead()
-            assert [each.workers for each in await store.announced()] == [()]
+            await store.claims.release_dead()
+            assert [each.workers for each in await store.versions.announced()] == [()]
 
     @in_loop
     async def test_only_a_worker_announces(self, make_store: MakeStore) -> None:
         """Whoever opened the store to look at it serves nothing, and saying so is refused."""
         async with opened(make_store, None) as (observer,):
             with pytest.raises(StoreError, match="without a worker"):
-                await observer.announce([ORDER_1], now_ns=5)
-            assert await observer.announced() == []
+                await observer.versions.announce([ORDER_1], now_ns=5)
+            assert await observer.versions.announced() == []
 
     @in_loop
     async def test_other_code_under_one_version_is_told_once(self, make_store: MakeStore) -> None:
         """Another fingerprint replaces the one before and gives that one back; none at all changes nothing."""
         async with opened(make_store, "w1", "w2") as (one, two):
-            assert await one.announce([Offer("order", 1)], now_ns=1) == []
-            assert await one.announce([Offer("order", 1, "a"), Offer("order", 2, "x")], now_ns=2) == []
-            assert await two.announce([Offer("order", 1, "b"), Offer("order", 2, "x")], now_ns=3) == [
+            assert await one.versions.announce([Offer("order", 1)], now_ns=1) == []
+            assert await one.versions.announce([Offer("order", 1, "a"), Offer("order", 2, "x")], now_ns=2) == []
+            assert await two.versions.announce([Offer("order", 1, "b"), Offer("order", 2, "x")], now_ns=3) == [
                 Offer("order", 1, "a")
             ]
-            assert await two.announce([Offer("order", 1, "b")], now_ns=4) == []
-            assert await two.announce([Offer("order", 1)], now_ns=5) == []
-            assert [each[:4] for each in await one.announced()] == [("order", 1, "b", 3), ("order", 2, "x", 2)]
+            assert await two.versions.announce([Offer("order", 1, "b")], now_ns=4) == []
+            assert await two.versions.announce([Offer("order", 1)], now_ns=5) == []
+            assert [each[:4] for each in await one.versions.announced()] == [("order", 1, "b", 3), ("order", 2, "x", 2)]
             await one.close()
         async with opened(make_store, "w3") as (three,):
-            assert await three.announce([Offer("order", 1, "c")], now_ns=6) == [Offer("order", 1, "b")]
+            assert await three.versions.announce([Offer("order", 1, "c")], now_ns=6) == [Offer("order", 1, "b")]
 
     @in_loop
     async def test_runs_wait_in_vain_for_a_version_that_nobody_serves(self, make_store: MakeStore) -> None:
         """Those are what could be claimed at that time but for its version; a worker that serves it ends the wait."""
         async with opened(make_store, "w1") as (store,):
-            await store.announce([ORDER_1], now_ns=5)
+            await store.versions.announce([ORDER_1], now_ns=5)
             await add(store, "served")
             for id, wake_at_ns in (("due", 7), ("later", NOW_NS + 1), ("unset", None)):
                 await add(store, id, version=2, wake_at_ns=wake_at_ns)
@@ -112,16 +112,16 @@ class VersionRules(Rules):
             await add(store, "owned", version=2, owner="w1")
             paused, ended = await add(store, "paused", version=2), await add(store, "ended", version=2)
             end = new_update(ended, status=RunStatus.COMPLETED, wake_at_ns=0, ended_at_ns=20)
-            await store.commit(new_batch(updates=[end, new_update(paused, wake_at_ns=0, paused=True)]))
+            await store.journal.commit(new_batch(updates=[end, new_update(paused, wake_at_ns=0, paused=True)]))
             assert await in_vain(store) == ["other name", "due"]
             assert await in_vain(store, now_ns=NOW_NS + 1) == ["other name", "due", "later"]
-            await store.signal(paused, "cancel", b"", now_ns=1)
+            await store.signals.send(paused, "cancel", b"", now_ns=1)
             assert await in_vain(store) == ["other name", "paused", "due"]
             async with opened(make_store, "w2") as (other,):
-                await other.announce([ORDER_2], now_ns=5)
+                await other.versions.announce([ORDER_2], now_ns=5)
                 assert await in_vain(store) == ["other name"]
             assert await in_vain(store) == ["other name", "paused", "due"]
-            (ref,) = [ref for ref in await store.unserved(now_ns=NOW_NS) if ref.id == "due"]
+            (ref,) = [ref for ref in await store.versions.unserved(now_ns=NOW_NS) if ref.id == "due"]
             assert (ref.name, ref.version) == ("order", 2)
 
     @in_loop
@@ -129,9 +129,9 @@ class VersionRules(Rules):
         """A stuck run that somebody has signalled waits in vain where nobody takes that up; before, it does not."""
         async with opened(make_store, "w1") as (store,):
             stuck = await add(store, "stuck", owner="w1")
-            await store.commit(new_batch(updates=[new_update(stuck, status=RunStatus.STUCK)]))
+            await store.journal.commit(new_batch(updates=[new_update(stuck, status=RunStatus.STUCK)]))
             assert await in_vain(store) == []
-            await store.signal(stuck, "retry", b"", now_ns=1)
+            await store.signals.send(stuck, "retry", b"", now_ns=1)
             assert await in_vain(store) == ["stuck"]
             assert await claimed(store, "w1") == ["stuck"]
             assert await in_vain(store) == []
@@ -140,31 +140,31 @@ class VersionRules(Rules):
     async def test_attention_asks_for_those_that_wait_in_vain(self, make_store: MakeStore) -> None:
         """A query for attention has them beside the runs with a reason where it names a time, and narrows them too."""
         async with opened(make_store, "w1") as (store,):
-            await store.announce([ORDER_1], now_ns=5)
+            await store.versions.announce([ORDER_1], now_ns=5)
             await add(store, "fine")
             vain = await add(store, "vain", version=2)
             reasoned = await add(store, "reasoned", owner="w1")
-            await store.commit(new_batch(updates=[new_update(reasoned, owner="w1")]))
+            await store.journal.commit(new_batch(updates=[new_update(reasoned, owner="w1")]))
             both = await add(store, "both", version=2)
-            await store.commit(new_batch(updates=[new_update(both, wake_at_ns=0)]))
+            await store.journal.commit(new_batch(updates=[new_update(both, wake_at_ns=0)]))
             for query, expected in (
                 (RunQuery(attention=True), [both, reasoned]),
                 (RunQuery(attention=True, at_ns=NOW_NS), [both, reasoned, vain]),
                 (RunQuery(attention=True, at_ns=NOW_NS, version=2, limit=1), [both]),
                 (RunQuery(attention=True, at_ns=NOW_NS, name="trip"), []),
             ):
-                assert [run.num for run in await store.select(query)] == expected
-            assert await store.count(RunQuery(attention=True, at_ns=NOW_NS, limit=1)) == 3
+                assert [run.num for run in await store.runs.select(query)] == expected
+            assert await store.runs.count(RunQuery(attention=True, at_ns=NOW_NS, limit=1)) == 3
 
     @in_loop
     async def test_tally(self, make_store: MakeStore) -> None:
         """Every run is counted once, by name, version, status and phase, in that order."""
         async with opened(make_store, "w1") as (store,):
-            assert await store.tally() == []
+            assert await store.versions.tally() == []
             for id, name, version in (("a", "ship", 1), ("b", "order", 10), ("c", "order", 2), ("d", "order", 2)):
                 await add(store, id, name=name, version=version)
             undone = await add(store, "e", name="order", version=2)
-            await store.commit(
+            await store.journal.commit(
                 new_batch(updates=[new_update(undone, status=RunStatus.FAILED, phase="undone", ended_at_ns=3)])
             )
             order = [
@@ -172,6 +172,6 @@ class VersionRules(Rules):
                 Tally("order", 2, RunStatus.PENDING, "", 2),
                 Tally("order", 10, RunStatus.PENDING, "", 1),
             ]
-            assert await store.tally() == [*order, Tally("ship", 1, RunStatus.PENDING, "", 1)]
-            assert await store.tally("order") == order
-            assert await store.tally("none") == []
+            assert await store.versions.tally() == [*order, Tally("ship", 1, RunStatus.PENDING, "", 1)]
+            assert await store.versions.tally("order") == order
+            assert await store.versions.tally("none") == []

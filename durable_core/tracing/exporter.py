@@ -16,7 +16,7 @@ from durable_core.errors import StoreError
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.run import RunRecord
 from durable_core.model.trace import origin_of
-from durable_core.ports import MeasureSink, SpanLedger, Store
+from durable_core.ports import MeasureSink, SpanCursors, Store
 from durable_core.tracing.answers import SpanSink
 from durable_core.tracing.delivery import Delivery, Tally
 from durable_core.tracing.export_thread import ExportThread, breathing
@@ -56,7 +56,7 @@ class Exporter:
         meters: MeasureSink | None = None,
     ) -> None:
         self._store = store
-        self._ledger: SpanLedger = store
+        self._cursors: SpanCursors = store.spans
         self._worker = worker
         self._sink = sink
         self._vocabulary = vocabulary
@@ -80,11 +80,11 @@ class Exporter:
 
         Without a sink nothing is owed, by this worker or to it: it only measures.
         """
-        self._pos = self._noted = await self._ledger.owe(self._worker)
+        self._pos = self._noted = await self._cursors.start(self._worker)
         if self._measuring is not None:
             self._measuring.start(self._pos)
         if self._sink is None:
-            await self._ledger.pay(self._worker, None)
+            await self._cursors.advance(self._worker, None)
             return
         self._hand = ExportThread("spans")
         self._delivery = Delivery(self._sink, self._hand, self.tally)
@@ -115,11 +115,11 @@ class Exporter:
         if self.tally.dropped:
             log.warning("%s has left out %d spans that were refused for good", self._worker, self.tally.dropped)
         with contextlib.suppress(StoreError):  # then a little more is sent again
-            await self._ledger.pay(self._worker, self._pos if self.tally.owing else None)
+            await self._cursors.advance(self._worker, self._pos if self.tally.owing else None)
 
     async def _catch_up(self, to_the_end: bool) -> None:  # noqa: FBT001 - said by the pursuit alone
         """Export all that this worker has written."""
-        while rows := await self._ledger.written(self._worker, after=self._pos, limit=PAGE):
+        while rows := await self._cursors.read(self._worker, after=self._pos, limit=PAGE):
             await self._export([entry for _, entry in rows], self._runs)
             self._pos = rows[-1][0]
             if asyncio.get_running_loop().time() >= self._note_at:
@@ -129,25 +129,25 @@ class Exporter:
 
     async def _note(self) -> None:
         if self._pos != self._noted:
-            await self._ledger.pay(self._worker, self._pos)
+            await self._cursors.advance(self._worker, self._pos)
             self._noted = self._pos
             self._note_at = asyncio.get_running_loop().time() + NOTE_S
 
     async def _pay_for_the_dead(self) -> float:
         """Export what workers have left owing that live no more, and note how far this one is."""
         await self._note()
-        owed = await self._ledger.owed(self._worker)
+        owed = await self._cursors.cursors(self._worker)
         owed.pop(self._worker, None)
         for debtor, since in owed.items():
-            if not await self._ledger.adopt(debtor, worker=self._worker):
+            if not await self._cursors.take_over(debtor, worker=self._worker):
                 continue
             runs: dict[int, Followed] = {}  # where these runs are by now is another matter
             pos = since
-            while rows := await self._ledger.written(debtor, after=pos, limit=PAGE):
+            while rows := await self._cursors.read(debtor, after=pos, limit=PAGE):
                 await self._export([entry for _, entry in rows], runs)
                 pos = rows[-1][0]
-                await self._ledger.pay(debtor, pos)
-            await self._ledger.pay(debtor, None)
+                await self._cursors.advance(debtor, pos)
+            await self._cursors.advance(debtor, None)
         return DEBTS_S
 
     async def _export(self, entries: Sequence[Entry], runs: dict[int, Followed]) -> None:
@@ -171,9 +171,9 @@ class Exporter:
 
     async def _take_up(self, lost: dict[int, bool], runs: dict[int, Followed], *, whole: bool = False) -> None:
         """Follow these runs from here on; with ``whole`` all that was before is exported too."""
-        records = {record.num: record for record in await self._store.find_nums(list(lost))}
+        records = {record.num: record for record in await self._store.runs.find_nums(list(lost))}
         begun = [num for num, amid in lost.items() if amid and num in records]
-        journals = await self._store.load(begun) if begun else {}
+        journals = await self._store.journal.load(begun) if begun else {}
         for num in lost:
             record, journal = records.get(num), journals.get(num, [])
             runs[num] = self._followed(record, journal, whole=whole)

@@ -12,7 +12,7 @@ import attrs
 
 from durable_core.model.duration import NS
 from durable_core.model.entry import Entry, EntryKind
-from durable_core.ports import MeasureSink, SpanLedger, Store
+from durable_core.ports import MeasureSink, SpanCursors, Store
 from durable_core.tracing.counting import Counting
 from durable_core.tracing.delivery import Tally
 from durable_core.tracing.export_thread import ExportThread, breathing
@@ -46,7 +46,7 @@ class Measuring:
         tally: Tally,
     ) -> None:
         self._store = store
-        self._ledger: SpanLedger = store
+        self._cursors: SpanCursors = store.spans
         self._worker = worker
         self._meters = meters
         self._vocabulary = vocabulary
@@ -78,7 +78,7 @@ class Measuring:
 
     async def _catch_up(self, to_the_end: bool) -> None:  # noqa: FBT001 - said by the pursuit alone
         """Count all that this worker has written; what a dead one wrote, that may have counted itself."""
-        while rows := await self._ledger.written(self._worker, after=self._pos, limit=PAGE):
+        while rows := await self._cursors.read(self._worker, after=self._pos, limit=PAGE):
             entries = [entry for _, entry in rows]
             await self._take_up(lost_track(entries, self._runs))
             self._pos = rows[-1][0]  # once, whatever comes of it
@@ -95,9 +95,9 @@ class Measuring:
         """Follow these runs from here on; those that are amid their journal need what was before."""
         if not lost:
             return
-        records = {record.num: record for record in await self._store.find_nums(list(lost))}
+        records = {record.num: record for record in await self._store.runs.find_nums(list(lost))}
         begun = [num for num, amid in lost.items() if amid and num in records]
-        journals = await self._store.load(begun) if begun else {}
+        journals = await self._store.journal.load(begun) if begun else {}
         for num, record in records.items():  # others were purged meanwhile
             self._runs[num] = Counting(record, self._vocabulary, journals.get(num, []))
 
@@ -112,9 +112,9 @@ class Measuring:
         """Tell of the whole store how many runs stand how that have not ended, and how long one waits for a worker."""
         self._tell_tally()
         for status, query in self._vocabulary.standings().items():
-            self._meters.record(Measure("active", await self._store.count(query), {"status": status}))
+            self._meters.record(Measure("active", await self._store.runs.count(query), {"status": status}))
         now_ns = self._now_ns()
-        waiting = [await self._store.next_wake_ns(after_ns=0), await self._ledger.unbegun_since_ns()]
+        waiting = [await self._store.runs.next_wake_ns(after_ns=0), await self._store.runs.unbegun_since_ns()]
         age_ns = max((now_ns - since_ns for since_ns in waiting if since_ns is not None), default=0)
         self._meters.record(Measure("oldest_runnable.age", max(0, age_ns) / NS, {}))
         return GAUGE_S

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_core.stores.memory import MemoryData
+from durable_core.stores.memory.data import MemoryData
 from tests.acceptance.parties import Place
 from tests.postgres_server import Server
 from tests.traces import sound

@@ -11,7 +11,8 @@ from typing import Any
 
 import attrs
 
-from durable_core.stores.memory import MemoryData, MemoryStore
+from durable_core.stores.memory.data import MemoryData
+from durable_core.stores.memory.store import MemoryStore
 from durable_core.stores.postgres.store import PostgresStore
 from sagas import (
     DidNotHappen,

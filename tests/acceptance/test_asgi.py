@@ -288,11 +288,11 @@ def test_a_store_that_does_not_answer_is_503(url: str):
         async def broken(_num: int) -> None:
             raise StoreError("disk of host db-7 is on fire", transient=True)
 
-        store.find_num, works = broken, store.find_num
+        store.runs.find_num, works = broken, store.runs.find_num
         answer = await client.post("/complete", json=YES, headers=bearer(token))
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         assert "db-7" not in answer.text
-        store.find_num = works
+        store.runs.find_num = works
         assert (await client.post("/complete", json=YES, headers=bearer(token))).status_code == 204
 
     at_the_door(url, scene)

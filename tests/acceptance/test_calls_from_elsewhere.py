@@ -118,7 +118,12 @@ def test_every_public_coroutine_refuses_another_loop(place: Place, cls: type, na
 
     async def facts() -> Any:
         record = await runs.find("w")
-        return await owner.count(), record, await runs.journal(record.num), await runs.store.signals([record.num])
+        return (
+            await owner.count(),
+            record,
+            await runs.journal(record.num),
+            await runs.store.signals.waiting([record.num]),
+        )
 
     with Loops() as loops:
         handle = loops.home.run_until_complete(enter())

@@ -188,13 +188,13 @@ def test_the_status_of_a_root_costs_one_row(place: Place, monkeypatch: pytest.Mo
             root = await running.start(travel, "ann", id="t")
             await root.result()
             loaded: list[Sequence[int]] = []
-            load = running.engine.store.load
+            load = running.engine.store.journal.load
 
             async def counted(nums: Sequence[int]) -> object:
                 loaded.append(nums)
                 return await load(nums)
 
-            monkeypatch.setattr(running.engine.store, "load", counted)
+            monkeypatch.setattr(running.engine.store.journal, "load", counted)
             assert await root.status() is SagaStatus.COMPLETED
             assert loaded == []
             await root.info()

@@ -154,7 +154,7 @@ def test_two_workers_with_a_retention_purge_each_saga_once(place: Place):
             async with place.orchestrator(*SAGAS, world=World(), **options) as two:
                 await clock.advance(DAY + timedelta(hours=2))
                 assert await ids(one) == await ids(two) == set()
-                stones = await one.engine.store.tombstones([str(number) for number in range(250)])
+                stones = await one.engine.store.retention.tombstones([str(number) for number in range(250)])
                 assert len(stones) == 250
 
     play(main)
@@ -174,9 +174,10 @@ def test_a_background_purge_outlives_a_store_in_trouble(place: Place, caplog: py
             async def sweep(*, limit: int) -> object:
                 if failing:
                     raise StoreError("no sweeping today", transient=True)
-                return await FaultyStore.sweep(store, limit=limit)
+                return await works(limit=limit)
 
-            store.sweep = sweep  # type: ignore[method-assign]
+            works = store.retention.sweep
+            store.retention.sweep = sweep  # type: ignore[method-assign]
             await clock.advance(DAY)
             assert "no sweeping today" in caplog.text
             failing = False
@@ -280,18 +281,18 @@ def test_a_start_that_meets_a_purge_knows_what_became_of_the_id(
             await ended(running, "a")
             await clock.advance(DAY)
             store = running.engine.store
-            commit = store.commit
+            commit = store.journal.commit
 
             async def then_purge(batch: Batch) -> frozenset[int]:
                 refused = await commit(batch)
                 if refused:
                     monkeypatch.undo()
                     await purging.purge(store, clock, plan)
-                    await store.forget(now_ns=clock.now_ns(), limit=10)
+                    await store.retention.forget(now_ns=clock.now_ns(), limit=10)
                 return refused
 
             plan = purging.Purging(before_ns=clock.now_ns(), id_retention_ns=0 if free else None)
-            monkeypatch.setattr(store, "commit", then_purge)
+            monkeypatch.setattr(store.journal, "commit", then_purge)
             if not free:
                 with pytest.raises(SagaExists) as refused:
                     await running.start(trip, "about a", id="a")
@@ -412,15 +413,15 @@ def test_a_run_is_in_the_archive_before_it_is_gone(place: Place, tmp_path: Path)
             await ended(running, "a", "b")
             store = running.engine.store = FaultyStore(running.engine.store)
 
-            async def bury(*_: object, **__: object) -> list[int]:
+            async def dies(*_: object, **__: object) -> list[int]:
                 raise Died
 
-            store.bury = bury  # type: ignore[assignment, method-assign]
+            store.retention.purge = dies  # type: ignore[assignment, method-assign]
             with pytest.raises(Died):
                 await running.purge(older_than=0, archive=file)
             assert await ids(running) == {"a", "b"}
             assert len(file.read_bytes().splitlines()) == 2
-            del store.bury  # type: ignore[method-assign]
+            del store.retention.purge  # type: ignore[method-assign]
             await running.purge(older_than=0, archive=file)
             assert await ids(running) == set()
             lines = file.read_bytes().splitlines()
@@ -440,16 +441,16 @@ def test_a_saga_that_moves_on_while_it_is_archived_is_kept(place: Place, tmp_pat
             await begun(killed, running, "sleep")
             await running.kill("a")
             store = running.engine.store = FaultyStore(running.engine.store)
-            find_num = store.find_num
+            find_num = store.runs.find_num
 
             async def amid(num: int) -> RunRecord | None:
                 record = await find_num(num)
                 if not file.stat().st_size:
-                    store.find_num = find_num  # type: ignore[method-assign]
+                    store.runs.find_num = find_num  # type: ignore[method-assign]
                     await running.rollback("a")
                 return record
 
-            store.find_num = amid  # type: ignore[method-assign]
+            store.runs.find_num = amid  # type: ignore[method-assign]
             report = await running.purge(older_than=0, archive=file)
             assert report.runs == 0
             with pytest.raises(SagaCompensated):
@@ -538,13 +539,13 @@ def test_an_archive_that_is_removed_amid_a_purge_takes_nothing_with_it(tmp_path:
     async def main() -> None:
         async with Orchestrator("memory://", sagas=SAGAS, resources=[World()]) as running:
             await ended(running, "a")
-            find_num = running.engine.store.find_num
+            find_num = running.engine.store.runs.find_num
 
             async def amid(num: int) -> RunRecord | None:
                 file.unlink()
                 return await find_num(num)
 
-            running.engine.store.find_num = amid  # type: ignore[method-assign]
+            running.engine.store.runs.find_num = amid  # type: ignore[method-assign]
             with pytest.raises(StoreError, match="was removed meanwhile"):
                 await running.purge(older_than=0, archive=file)
             assert await ids(running) == {"a"}
@@ -625,7 +626,11 @@ def test_a_purge_amid_work_disturbs_nobody(place: Place):
             assert purged == world.count("book") == 300
             assert await ids(running) == set()
             assert (
-                len(await running.engine.store.tombstones([f"{turn}-{n}" for turn in range(5) for n in range(60)]))
+                len(
+                    await running.engine.store.retention.tombstones(
+                        [f"{turn}-{n}" for turn in range(5) for n in range(60)]
+                    )
+                )
                 == 300
             )
 
@@ -645,20 +650,21 @@ def test_a_huge_journal_goes_in_pieces(place: Place, monkeypatch: pytest.MonkeyP
             pieces: list[int] = []
 
             async def sweep(*, limit: int) -> object:
-                piece = await FaultyStore.sweep(store, limit=limit)
+                piece = await works(limit=limit)
                 pieces.append(piece.entries)
                 assert await ids(running) == (set() if piece.entries else {"long"})
                 if len(pieces) == 4:
                     raise Died
                 return piece
 
-            store.sweep = sweep  # type: ignore[method-assign]
+            works = store.retention.sweep
+            store.retention.sweep = sweep  # type: ignore[method-assign]
             with pytest.raises(Died):
                 await running.purge(older_than=0)
             with pytest.raises(SagaNotFound, match="purged"):
                 await running.get("long")
             assert 0 < len(await running.engine.journal(record.num)) < len(entries)
-            del store.sweep  # type: ignore[method-assign]
+            del store.retention.sweep  # type: ignore[method-assign]
         async with place.orchestrator(*SAGAS, world=World()) as running:
 
             async def finished() -> bool:

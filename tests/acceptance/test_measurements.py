@@ -197,10 +197,10 @@ def test_measuring_alone_owes_no_spans_and_pays_no_debts(place: Place, readings:
             assert running.engine.tracing is not None
             assert running.engine.tracing.sink is None
             store = running.engine.store
-            await store.owe("somebody dead")
+            await store.spans.start("somebody dead")
             await end_of(await running.start(trip, "ann"), running)
             await asyncio.sleep(0.05)  # it has looked for debts several times by then
-            assert set(await store.owed(running.engine.name)) == {"somebody dead"}
+            assert set(await store.spans.cursors(running.engine.name)) == {"somebody dead"}
         assert readings.counted("saga.ended", "saga.status") == {("completed",): 1}
 
     play(main)

@@ -142,7 +142,7 @@ def test_a_worker_that_lacks_a_resource_does_not_open(
         wanted = [f"saga '{definition.name}' v1", who, "'bank'", "Bank", "resources=[...]"]
         assert [part for part in wanted if part not in told] == []
         async with place.orchestrator(definition, world=World(), worker=False) as looking:
-            (record,) = await looking.engine.store.find(["o"])
+            (record,) = await looking.engine.store.runs.find(["o"])
             assert (record.status, record.owner) == ("pending", None)
             assert [each for each in await looking.versions() if each.workers] == []
         async with place.orchestrator(definition, world=World(), resources=[Bank()]) as running:

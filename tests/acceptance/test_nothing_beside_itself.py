@@ -231,7 +231,7 @@ def test_a_run_that_is_dropped_is_loaded_again_or_needs_attention(place: Place):
         watch = Watch()
         async with working(place, SAGAS, watch) as (worker, desk):
             store: Any = worker.engine.store
-            commit, refusals = store.commit, [2]  # with whatever else is in the batch, and alone
+            commit, refusals = store.journal.commit, [2]  # with whatever else is in the batch, and alone
 
             async def refusing(batch: Any) -> Any:
                 if refusals[0] and any(entry.key == "late" for entry in batch.entries):
@@ -239,7 +239,7 @@ def test_a_run_that_is_dropped_is_loaded_again_or_needs_attention(place: Place):
                     raise StoreError("these rows are refused because a test asked for it", transient=False)
                 return await commit(batch)
 
-            store.commit = refusing
+            store.journal.commit = refusing
             handle = await worker.start(undoes, id="o")
 
             async def ended_or_listed() -> bool:

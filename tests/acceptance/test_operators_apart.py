@@ -169,7 +169,7 @@ def test_a_verb_that_is_taken_up_while_the_next_is_judged_is_not_missed(place: P
         async with place.orchestrator(held_up, world=world, worker=False) as desk:
             handle = await desk.start(held_up, id="o")
             await desk.kill("o")
-            load, workers = desk.engine.store.load, [place.orchestrator(held_up, world=world)]
+            load, workers = desk.engine.store.journal.load, [place.orchestrator(held_up, world=world)]
 
             async def late(nums: Sequence[int]) -> dict[int, list[JournalEntry]]:
                 """The journal, read once a worker has come and has taken up what waits."""
@@ -314,7 +314,7 @@ def test_a_verb_is_taken_up_once_however_long_that_takes_to_write(place: Place):
             await entered(gate, running)
             store, loader = running.engine.store, running.engine._loader
             assert loader is not None
-            commit, writing, go = store.commit, asyncio.Event(), asyncio.Event()
+            commit, writing, go = store.journal.commit, asyncio.Event(), asyncio.Event()
 
             async def slowly(batch: Batch) -> frozenset[int]:
                 if batch.consumed:
@@ -322,7 +322,7 @@ def test_a_verb_is_taken_up_once_however_long_that_takes_to_write(place: Place):
                     await go.wait()
                 return await commit(batch)
 
-            vars(store)["commit"] = slowly
+            vars(store.journal)["commit"] = slowly
             async with place.orchestrator(held_up, world=world, worker=False) as elsewhere:
                 await elsewhere.cancel("o")
                 await writing.wait()

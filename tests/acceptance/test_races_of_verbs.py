@@ -169,7 +169,7 @@ async def all_ended(watch: Watch, running: Orchestrator, *calls: str) -> None:
 def in_the_turn_of_a_signal(worker: Orchestrator, do: Callable[[], None]) -> asyncio.Event:
     """In the turn before the worker hears of a signal that the store has for it, ``do`` happens; set once it has."""
     store: Any = worker.engine.store
-    ask, hit = store.signals, asyncio.Event()
+    ask, hit = store.signals.waiting, asyncio.Event()
 
     async def signals(nums: Any) -> Any:
         found = await ask(nums)
@@ -179,7 +179,7 @@ def in_the_turn_of_a_signal(worker: Orchestrator, do: Callable[[], None]) -> asy
             await asyncio.sleep(0)  # an attempt that waited for this returns; its body has not gone on
         return found
 
-    store.signals = signals
+    store.signals.waiting = signals
     return hit
 
 
@@ -345,19 +345,19 @@ async def test_what_was_given_up_uncalled_stays_so_when_its_batch_is_not_written
     watch = Watch()
     async with working(place, SAGAS, watch) as (worker, desk):
         store: Any = worker.engine.store
-        write, hit = store.commit, asyncio.Event()
+        write, hit = store.journal.commit, asyncio.Event()
 
         async def commit(batch: Batch) -> Any:
             refused = await write(batch)
             if any((entry.kind, entry.key) == ("started", second) for entry in batch.entries):
-                store.commit = write  # it is durable now, and the worker has not heard so
+                store.journal.commit = write  # it is durable now, and the worker has not heard so
                 await desk.pause("o")
                 driving(worker).tell("cancel", b"{}")
                 hit.set()
             return refused
 
         async with looking_away(worker):
-            store.commit = commit
+            store.journal.commit = commit
             handle = await worker.start(two, second, id="o")
             await within(hit.wait(), worker)
             await journalled(handle, desk, "signalled")

@@ -271,7 +271,7 @@ def test_a_token_that_is_said_is_masked(place: Place, how: str):
             await until(told, running)
             spans = await sent(running)
             record = await running.engine.find("one")
-            stored = await running.engine.store.load([record.num])
+            stored = await running.engine.store.journal.load([record.num])
             await running.cancel("one")
             await end_of(handle, running)
         assert tokens

@@ -69,7 +69,7 @@ def test_a_record_of_a_step_names_its_span(place: Place, kept: Kept):
         async with place.orchestrator(logs, world=World()) as running:
             shop.info("outside")
             await end_of(await running.start(logs, id="one"), running)
-            (record,) = await running.engine.store.find(["one"])
+            (record,) = await running.engine.store.runs.find(["one"])
             found = {span.name: span for span in spans(record, await running.engine.journal(record.num))}
         told = [
             (record.getMessage(), record.saga_id, record.saga_step, record.saga_attempt, record.span_id)

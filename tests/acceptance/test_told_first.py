@@ -515,7 +515,7 @@ def test_each_verb_behind_a_pause_is_taken_up(place: Place, what: str, verbs: st
             await rung(desk)
             info = await handle.info()
             assert [entry.key for entry in await handle.history() if entry.actor] == verbs.split()
-            assert await desk.engine.store.signals([(await desk.engine.find("o")).num]) == []
+            assert await desk.engine.store.signals.waiting([(await desk.engine.find("o")).num]) == []
             last = verbs.rpartition(" ")[2]
             if last == "kill":
                 assert info.status == "killed"
@@ -611,7 +611,7 @@ def test_a_kill_between_two_steps_puts_none_in_doubt(place: Place, second: str):
             await entered(gate, worker)
             store: Any = worker.engine.store
             num = (await worker.engine.find("o")).num
-            commit, free = store.commit, asyncio.Event()
+            commit, free = store.journal.commit, asyncio.Event()
 
             async def held_up(batch: Any) -> Any:
                 told = await commit(batch)
@@ -619,7 +619,7 @@ def test_a_kill_between_two_steps_puts_none_in_doubt(place: Place, second: str):
                     await free.wait()  # the intent is on disk, and nobody has been told so
                 return told
 
-            store.commit = held_up
+            store.journal.commit = held_up
             gate.open()
             await journalled(handle, worker, "started", times=2)
             killing = asyncio.create_task(killed(worker, num))
@@ -722,14 +722,14 @@ def test_a_stuck_saga_whose_sibling_falls_due(place: Place, answer: str, when: s
 def claims_of(worker: Orchestrator, saga_id: str) -> list[str]:
     """Filled with the id whenever the worker claims that saga, from now on."""
     store: Any = worker.engine.store
-    claim, found = store.claim, list[str]()
+    claim, found = store.claims.claim, list[str]()
 
     async def noted(*args: Any, **options: Any) -> Any:
         records = await claim(*args, **options)
         found.extend(record.id for record in records if record.id == saga_id)
         return records
 
-    store.claim = noted
+    store.claims.claim = noted
     return found
 
 

@@ -55,7 +55,7 @@ def test_a_collector_in_trouble_gets_every_span_in_the_end(
             world = World().plan("hotel", "refused")
             async with place.orchestrator(trip, world=world, tracer_provider=sending(found.url)) as running:
                 await end_of(await running.start(trip, "ann", id="one"), running)
-                (record,) = await running.engine.store.find(["one"])
+                (record,) = await running.engine.store.runs.find(["one"])
                 want = spans(record, await running.engine.journal(record.num))
             assert [span.span_id for span in found.spans] == [f"{span.span_id:016x}" for span in want]
 

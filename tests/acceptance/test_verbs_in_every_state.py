@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from durable_core.stores.memory import MemoryData
+from durable_core.stores.memory.data import MemoryData
 from sagas import Orchestrator, Saga, SagaNotFound, SagaPastPivot, SagaStatus, WrongState, saga
 from sagas.model.verbs import VERBS, Accept, Refuse, Repeat, judge
 from tests.acceptance.parties import Place, World, begun, entered, party, play, point_of_no_return
@@ -153,7 +153,7 @@ async def accepted(running: Orchestrator, verb: str, length: int) -> None:
     entries = (await (await running.get("o")).history())[length:]
     told = [entry for entry in entries if entry.kind in ("signalled", "held", "noted")]
     if not told:
-        assert await running.engine.store.signals([record.num]), f"{verb} is durable"
+        assert await running.engine.store.signals.waiting([record.num]), f"{verb} is durable"
         return
     assert told[0].key in (verb, "retry" if verb == "rollback" else verb)
     assert (told[0].actor, told[0].note) == ("mia", "by hand")

@@ -55,7 +55,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 async def journal_of(orchestrator: Orchestrator, id: str = "a") -> list[JournalEntry]:
-    (record,) = await orchestrator.engine.store.find([id])
+    (record,) = await orchestrator.engine.store.runs.find([id])
     return await orchestrator.engine.journal(record.num)
 
 
@@ -68,7 +68,7 @@ async def answered(handle: SagaHandle[Any]) -> list[tuple[str, str | None, str |
 
 async def actor_of_wait(orchestrator: Orchestrator) -> object:
     """Who answered, as the span of the wait has it."""
-    (record,) = await orchestrator.engine.store.find(["a"])
+    (record,) = await orchestrator.engine.store.runs.find(["a"])
     told = check_trace(record, await orchestrator.engine.journal(record.num))
     (wait,) = [span for span in told if span.name == "wait approval"]
     return wait.attributes.get("saga.actor")
@@ -150,7 +150,7 @@ def test_who_gave_an_answer_that_is_kept_for_a_worker(url: str, kind: str):
                 assert (await handle.info()).status is SagaStatus.WAITING
                 assert await answered(handle) == [(kind, "ann", "her leave is over")]
                 assert await actor_of_wait(next_one) == "ann"
-        assert not await outside.engine.store.signals([(await outside.engine.find("a")).num])
+        assert not await outside.engine.store.signals.waiting([(await outside.engine.find("a")).num])
         async with Orchestrator(url, sagas=[asking], clock=clock, grace=1) as last:
             await clock.advance(2 * DAY_S)
             assert await (await last.get("a")).result(timeout=20) == as_told(kind)

@@ -9,7 +9,8 @@ import pytest
 from durable_core.errors import StoreError
 from durable_core.model.run import RunQuery
 from durable_core.ports import Store
-from durable_core.stores.memory import MemoryStore, shared
+from durable_core.stores.memory.data import shared
+from durable_core.stores.memory.store import MemoryStore
 from durable_core.testing import FaultyStore, StoreContract
 from durable_core.testing.store_rows import MakeStore, add, new_batch, new_run
 
@@ -37,10 +38,10 @@ def test_commits_fail_as_told(written: bool, transient: bool):  # noqa: FBT001
         store.fail_commits(2, written=written, transient=transient)
         for id in ("a", "b"):
             with pytest.raises(StoreError) as caught:
-                await store.commit(new_batch(starts=[new_run(store.next_num(), id)]))
+                await store.journal.commit(new_batch(starts=[new_run(store.journal.next_num(), id)]))
             assert caught.value.transient is transient
         await add(store, "c")
-        assert await store.count(RunQuery()) == (3 if written else 1)
+        assert await store.runs.count(RunQuery()) == (3 if written else 1)
         assert store.commits == 3
         await store.close()
 
@@ -56,8 +57,8 @@ def test_calls_fail_as_told():
         num = await add(store, "a")
         store.fail_calls(1)
         with pytest.raises(StoreError):
-            await store.signal(num, "cancel", b"", now_ns=1)
-        assert await store.signals([num]) == []
+            await store.signals.send(num, "cancel", b"", now_ns=1)
+        assert await store.signals.waiting([num]) == []
         await store.close()
 
     asyncio.run(run())
@@ -78,7 +79,7 @@ def test_a_hook_sees_each_batch():
         store.on_commit = hook
         with pytest.raises(KeyError):
             await add(store, "a")
-        assert await store.count(RunQuery()) == 0
+        assert await store.runs.count(RunQuery()) == 0
         assert seen == [1]
         await store.close()
 

@@ -6,7 +6,8 @@ from typing import cast
 import pytest
 
 from durable_core.ports import Store
-from durable_core.stores.memory import MemoryStore, shared
+from durable_core.stores.memory.data import shared
+from durable_core.stores.memory.store import MemoryStore
 from durable_core.testing.store_contract import StoreContract
 from durable_core.testing.store_rows import MakeStore
 

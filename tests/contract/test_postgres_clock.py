@@ -46,12 +46,12 @@ async def test_the_living_keep_their_runs(server: Server, by_s: int):
     """Nobody takes them for dead, however often it looks; those who come later do not either."""
     async with settable(server) as (url, put), opened(url, "w1", "w2", leases={"w1": 3, "w2": 3}) as (one, other):
         await add(one, "a", owner="w1", wake_at_ns=None)
-        assert await other.release_dead() == 0
+        assert await other.claims.release_dead() == 0
         put(by_s)
         for _ in range(20):
-            assert await other.release_dead() == 0
+            assert await other.claims.release_dead() == 0
             async with opened(url, None, "w3") as (observer, late):
-                assert await observer.release_dead() == await late.release_dead() == 0
+                assert await observer.claims.release_dead() == await late.claims.release_dead() == 0
             await asyncio.sleep(0.1)
         assert (await the(one, "a")).owner == "w1"
         assert one.lease_is_safe()
@@ -66,11 +66,11 @@ async def test_the_dead_are_found_in_time(server: Server, by_s: int):
     leases = {"w1": 2, "w2": 2}
     async with settable(server) as (url, put), opened(url, "w1", "w2", leases=leases) as (dying, other):
         await add(dying, "a", owner="w1", wake_at_ns=None)
-        assert await other.release_dead() == 0
+        assert await other.claims.release_dead() == 0
         dying.crash()
         put(by_s)
         async with asyncio.timeout(20):
-            while not await other.release_dead():  # noqa: ASYNC110 - it is the time that is waited for
+            while not await other.claims.release_dead():  # noqa: ASYNC110 - it is the time that is waited for
                 await asyncio.sleep(0.05)
         assert await claimed(other, "w2") == ["a"]
 

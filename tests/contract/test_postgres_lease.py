@@ -39,11 +39,11 @@ async def test_a_zombie_writes_nothing(server: Server):
     """After a takeover every kind of write of the old worker is refused as a whole, and its runs are the other's."""
     async with opened(server.fresh(), "w1", "w2") as (zombie, other):
         num = await add(zombie, "a", owner="w1", wake_at_ns=None)
-        await zombie.commit(new_batch(entries=[new_entry(num, 1)]))
+        await zombie.journal.commit(new_batch(entries=[new_entry(num, 1)]))
         expire(zombie)
-        assert await other.release_dead() == 1
+        assert await other.claims.release_dead() == 1
         before = await the(other, "a")
-        start = new_run(zombie.next_num(), "b", owner="w1")
+        start = new_run(zombie.journal.next_num(), "b", owner="w1")
         for batch in (
             new_batch(entries=[new_entry(num, 2)]),
             new_batch(entries=[new_entry(num, seq) for seq in range(2, 500)]),
@@ -54,7 +54,7 @@ async def test_a_zombie_writes_nothing(server: Server):
             Batch(consumed=[1]),
         ):
             with pytest.raises(LeaseLost) as lost:
-                await zombie.commit(batch)
+                await zombie.journal.commit(batch)
             assert lost.value.worker == "w1"
             assert not lost.value.transient
         with pytest.raises(LeaseLost):
@@ -63,8 +63,8 @@ async def test_a_zombie_writes_nothing(server: Server):
             await zombie.changed()
         assert not zombie.lease_is_safe()
         assert await the(other, "a") == before
-        assert await other.load([num]) == {num: [new_entry(num, 1)]}
-        assert await other.find(["b"]) == []
+        assert await other.journal.load([num]) == {num: [new_entry(num, 1)]}
+        assert await other.runs.find(["b"]) == []
         assert await claimed(other, "w2") == ["a"]
         await zombie.close()
         assert (await the(other, "a")).owner == "w2"
@@ -76,14 +76,14 @@ async def test_who_lost_its_lease_comes_back_under_another_name(server: Server):
     async with opened(server.fresh(), "w1", None) as (zombie, other):
         num = await add(zombie, "a", owner="w1", wake_at_ns=None)
         expire(zombie)
-        await other.release_dead()
+        await other.claims.release_dead()
         with pytest.raises(LeaseLost):
-            await zombie.commit(new_batch(entries=[new_entry(num, 1)]))
+            await zombie.journal.commit(new_batch(entries=[new_entry(num, 1)]))
         await zombie.rejoin("w1 again")
         assert zombie.lease_is_safe()
         assert await claimed(zombie, "w1 again") == ["a"]
-        await zombie.commit(new_batch(entries=[new_entry(num, 1)]))
-        assert await other.release_dead() == 0
+        await zombie.journal.commit(new_batch(entries=[new_entry(num, 1)]))
+        assert await other.claims.release_dead() == 0
 
 
 @in_loop
@@ -101,7 +101,7 @@ async def test_the_lease_is_renewed_while_the_loop_is_busy(server: Server):
     async with opened(server.fresh(), "w1", None, leases={"w1": 1}) as (busy, other):
         await add(busy, "a", owner="w1", wake_at_ns=None)
         time.sleep(2.5)  # noqa: ASYNC251 - the claim: nothing else runs on this loop meanwhile
-        assert await other.release_dead() == 0
+        assert await other.claims.release_dead() == 0
         assert busy.lease_is_safe()
         await add(busy, "b", owner="w1")
 
@@ -112,13 +112,13 @@ async def test_without_margin_it_is_not_safe(server: Server):
     async with opened(server.fresh(), "w1", None, leases={"w1": 1}) as (cut, other):
         await add(cut, "a", owner="w1", wake_at_ns=None)
         assert cut.lease_is_safe()
-        assert cut._lease is not None
-        cut._lease.stop()
+        assert cut._membership.lease is not None
+        cut._membership.lease.stop()
         while cut.lease_is_safe():
-            assert await other.release_dead() == 0
+            assert await other.claims.release_dead() == 0
             await asyncio.sleep(0.02)
         async with asyncio.timeout(20):
-            while not await other.release_dead():  # noqa: ASYNC110 - it is the database that is waited for
+            while not await other.claims.release_dead():  # noqa: ASYNC110 - it is the database that is waited for
                 await asyncio.sleep(0.02)
 
 
@@ -133,34 +133,34 @@ async def test_a_takeover_waits_for_the_commit_under_way(server: Server):
         async def write() -> None:
             nonlocal seen
             for seq in range(1, 10_000):
-                await zombie.commit(new_batch(entries=[new_entry(num, seq)]))
+                await zombie.journal.commit(new_batch(entries=[new_entry(num, seq)]))
                 seen = seq
                 if seq == 20:
                     some.set()
 
         writing = asyncio.create_task(write())
         await some.wait()
-        assert await other.release_dead() == 1
-        found = (await other.load([num]))[num]
+        assert await other.claims.release_dead() == 1
+        found = (await other.journal.load([num]))[num]
         with pytest.raises(LeaseLost):
             await writing
         assert [entry.seq for entry in found] == list(range(1, seen + 1))
-        assert await other.load([num]) == {num: found}
+        assert await other.journal.load([num]) == {num: found}
 
 
 @in_loop
 async def test_only_one_of_many_buries_a_worker(server: Server):
     """Its runs are freed once, and none of them is claimed twice."""
     async with opened(server.fresh(), "w0", "w1", "w2", "w3", "w4") as (dying, *others):
-        nums = [dying.next_num() for _ in range(40)]
+        nums = [dying.journal.next_num() for _ in range(40)]
         starts = [new_run(num, f"r{num}", owner="w0", wake_at_ns=None) for num in nums]
-        await dying.commit(new_batch(starts=starts))
+        await dying.journal.commit(new_batch(starts=starts))
         expire(dying)
-        assert sum(await asyncio.gather(*(store.release_dead() for store in others))) == 40
+        assert sum(await asyncio.gather(*(store.claims.release_dead() for store in others))) == 40
         shares = await asyncio.gather(*(claimed(store, f"w{place}") for place, store in enumerate(others, 1)))
         got = [id for share in shares for id in share]
         assert len(got) == len(set(got)) == 40
-        assert await others[0].count(RunQuery()) == 40
+        assert await others[0].runs.count(RunQuery()) == 40
 
 
 @in_loop
@@ -172,14 +172,16 @@ async def test_a_worker_that_stops_amid_a_commit_holds_up_nobody(server: Server,
         made = await connect.connect(stopped.place.dsn)
         amid = connection.in_transaction(made)
         await amid.__aenter__()
-        await made.execute(f"UPDATE {stopped._ready.quoted}.workers SET batch = batch + 1 WHERE id = 'w1'")
+        await made.execute(
+            f"UPDATE {stopped._database.check_open().quoted}.workers SET batch = batch + 1 WHERE id = 'w1'"
+        )
         expire_later = asyncio.to_thread(expire, stopped)  # it waits for the row too
         await expire_later
-        assert await other.release_dead() == 1
+        assert await other.claims.release_dead() == 1
         with pytest.raises(connection.CAUGHT):
             await amid.__aexit__(None, None, None)
         with pytest.raises(LeaseLost):
-            await stopped.commit(new_batch(entries=[new_entry(num, 1)]))
+            await stopped.journal.commit(new_batch(entries=[new_entry(num, 1)]))
 
 
 @in_loop
@@ -190,12 +192,12 @@ async def test_the_roles_isolation_does_not_matter(server: Server):
     url = server.fresh().replace("//sagas@", "//serial@")
     async with opened(url, "w1", "w2") as (zombie, other):
         nums = [await add(zombie, f"r{n}", owner="w1", wake_at_ns=None) for n in range(5)]
-        await zombie.commit(new_batch(entries=[new_entry(nums[0], seq) for seq in range(1, 300)]))
+        await zombie.journal.commit(new_batch(entries=[new_entry(nums[0], seq) for seq in range(1, 300)]))
         expire(zombie)
-        assert await other.release_dead() == 5
+        assert await other.claims.release_dead() == 5
         assert len(await claimed(other, "w2")) == 5
         with pytest.raises(LeaseLost):
-            await zombie.commit(new_batch(entries=[new_entry(nums[0], 300)]))
+            await zombie.journal.commit(new_batch(entries=[new_entry(nums[0], 300)]))
 
 
 @in_loop
@@ -204,13 +206,13 @@ async def test_right_after_the_database_was_away_nobody_is_buried(server: Server
     async with opened(server.fresh(), "w1", "w2", leases={"w2": 3}) as (late, early):
         await add(late, "a", owner="w1", wake_at_ns=None)
         expire(late)
-        assert early._lease is not None
-        early._lease._troubled_s = steady_s()  # as its thread notes it
-        assert await early.release_dead() == 0
+        assert early._membership.lease is not None
+        early._membership.lease._troubled_s = steady_s()  # as its thread notes it
+        assert await early.claims.release_dead() == 0
         async with asyncio.timeout(20):
-            while not await early.release_dead():  # noqa: ASYNC110 - it is the time that is waited for
+            while not await early.claims.release_dead():  # noqa: ASYNC110 - it is the time that is waited for
                 await asyncio.sleep(0.05)
-        assert early._lease.calm()
+        assert early._membership.lease.calm()
 
 
 def test_a_lease_that_cannot_be_renewed_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):

@@ -28,9 +28,9 @@ def use(url: str, *, worker: str | None = None) -> None:
         store = open_store(url, patience_s=0.2)
         await store.open(worker=worker)
         try:
-            num = await add(store, f"r{store.next_num()}")
-            await store.commit(new_batch(entries=[new_entry(num, 1)]))
-            assert await store.signal(num, "cancel", b"", now_ns=1)
+            num = await add(store, f"r{store.journal.next_num()}")
+            await store.journal.commit(new_batch(entries=[new_entry(num, 1)]))
+            assert await store.signals.send(num, "cancel", b"", now_ns=1)
         finally:
             await store.close()
 
@@ -73,7 +73,7 @@ def test_many_that_open_a_new_schema_at_once(server: Server):
         await asyncio.gather(*(store.open(worker=f"w{place}") for place, store in enumerate(stores)))
         assert len({store.secret for store in stores}) == 1
         assert len(next(iter({store.secret for store in stores}))) == 32
-        assert len({store.next_num() for store in stores}) == 6
+        assert len({store.journal.next_num() for store in stores}) == 6
         for store in stores:
             await store.close()
 
@@ -229,8 +229,8 @@ def test_a_schema_may_have_any_name(server: Server):
             url = server.url() + f"?schema={quote(name)}"
             async with opened(lambda url=url: open_store(url), "w1", None) as (store, observer):  # type: ignore[misc]
                 num = await add(store, "a")
-                await store.commit(new_batch(entries=[new_entry(num, seq) for seq in range(1, 500)]))
-                assert len((await observer.load([num]))[num]) == 499
+                await store.journal.commit(new_batch(entries=[new_entry(num, seq) for seq in range(1, 500)]))
+                assert len((await observer.journal.load([num]))[num]) == 499
                 assert await claimed(store, "w1") == ["a"]
 
     asyncio.run(run())

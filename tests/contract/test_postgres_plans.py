@@ -7,16 +7,16 @@ import attrs
 import pytest
 
 from durable_core import RunQuery, RunStatus, open_store
+from durable_core.stores.asked import NEXT_WAKE, READ
 from durable_core.stores.postgres import columns
 from durable_core.stores.postgres.batch import OFTEN_ALIKE
 from durable_core.stores.postgres.connect import connect
 from durable_core.stores.postgres.in_doubt import _STRAY
-from durable_core.stores.postgres.reader import where
 from durable_core.stores.postgres.rows import Arrays, Form, Values
 from durable_core.stores.postgres.signals import MANY, ONE
-from durable_core.stores.postgres.spans import TEMPLATES as SPANS
 from durable_core.stores.postgres.statement import Parts, statement
-from durable_core.stores.postgres.statements import RUN, Statements
+from durable_core.stores.postgres.statements import TEMPLATES, Statements
+from durable_core.stores.questions import FIND, FIND_NUMS, LOAD, select
 from tests.postgres_server import Server
 
 RUNS = 200_000
@@ -48,7 +48,7 @@ ANALYZE;
 class Filled:
     """A schema with many runs, and a way to ask for plans."""
 
-    texts: Statements
+    statements: Statements
     plan: Callable[..., str]
 
 
@@ -116,13 +116,14 @@ def update_values(form: Form) -> list[Typed]:
 @pytest.mark.parametrize(
     ("name", "values", "indexes"),
     [
-        ("load", ([1, 2, 3],), ["journal_run_seq"]),
-        ("find", (["r1", "r2"],), ["runs_id_key"]),
+        (LOAD, ([1, 2, 3],), ["journal_run_seq"]),
+        (FIND, (["r1", "r2"],), ["runs_id_key"]),
         ("any_due", (*DUE[:3], 1), ["runs_due"]),
         ("due", (*DUE, 10), ["runs_due", "runs_pkey"]),
         ("claim", ("w1", [97, 98]), ["runs_pkey"]),
         ("claimed", ("w1", [97, 98]), ["runs_pkey"]),
-        ("next_wake", (NOW_NS,), ["runs_open"]),
+        (NEXT_WAKE, (NOW_NS,), ["runs_open"]),
+        (FIND_NUMS, ([97, 98],), ["runs_pkey"]),
         ("release", (["w1"],), ["runs_open"]),
         ("wake", ([97, 98],), ["runs_pkey"]),
     ],
@@ -131,7 +132,7 @@ def test_a_statement_uses_its_index(
     filled: Filled, name: str, values: tuple[object, ...], indexes: list[str], mode: str
 ):
     """No table of runs or entries is read as a whole, whether the plan is made for these values or for any."""
-    check(filled.plan(filled.texts[name], mode, *values), indexes)
+    check(filled.plan(filled.statements.of(TEMPLATES.get(name, name)), mode, *values), indexes)
 
 
 def check(plan: str, indexes: list[str]) -> None:
@@ -147,7 +148,7 @@ def check(plan: str, indexes: list[str]) -> None:
 @pytest.mark.parametrize("mode", ["custom", "generic"])
 def test_a_batch_finds_its_runs_by_number(filled: Filled, mode: str, form: Form):
     """An update of one run among many is not a walk through all, however the rows are bound."""
-    text = statement(filled.texts.schema, Parts(worker=True, updates=form, consumed=True))
+    text = statement(filled.statements.schema, Parts(worker=True, updates=form, consumed=True))
     check(filled.plan(text, mode, "w1", 1, *update_values(form), [7]), ["runs_pkey"])
 
 
@@ -163,13 +164,8 @@ def test_a_batch_finds_its_runs_by_number(filled: Filled, mode: str, form: Form)
 )
 def test_lists_use_an_index(filled: Filled, query: RunQuery, index: str):
     """A page of a list is not a walk through all runs."""
-    condition, values = where(query, filled.texts.schema)
-    text = (
-        f"SELECT {RUN} FROM {filled.texts.schema}.runs WHERE {condition} ORDER BY num DESC LIMIT {query.limit or 'ALL'}"
-    )
-    plan = filled.plan(
-        text, "custom", *[value if not isinstance(value, list) else list(map(str, value)) for value in values]
-    )
+    text, values = select(query)
+    plan = filled.plan(filled.statements.of(text), "custom", *values)
     print(plan)
     assert "Seq Scan" not in plan
     assert index in plan
@@ -177,27 +173,20 @@ def test_lists_use_an_index(filled: Filled, query: RunQuery, index: str):
 
 def test_what_is_done_rarely_uses_an_index_too(filled: Filled):
     """Runs whose starter gave up are found by their numbers."""
-    check(filled.plan(_STRAY.replace("{s}", filled.texts.schema), "custom", [1, 2], "w1"), ["runs_pkey"])
+    check(filled.plan(filled.statements.of(_STRAY), "custom", [1, 2], "w1"), ["runs_pkey"])
 
 
 @pytest.mark.parametrize("mode", ["custom", "generic"])
 def test_signals_find_their_runs_by_number(filled: Filled, mode: str):
     """One signal, and many in one statement."""
     one = (97, "cancel", "", 1, False, "c", "t")
-    check(filled.plan(filled.texts.of(ONE), mode, *one), ["runs_pkey"])
+    check(filled.plan(filled.statements.of(ONE), mode, *one), ["runs_pkey"])
     many = ([97, 98, 99], ["cancel"] * 3, "{a,b,c}", [1] * 3, [False] * 3, "c", "t")
-    check(filled.plan(filled.texts.of(MANY), mode, *many), ["runs_pkey"])
-
-
-@pytest.mark.parametrize("mode", ["custom", "generic"])
-def test_runs_are_found_by_number(filled: Filled, mode: str):
-    """Some runs among many."""
-    check(filled.plan(filled.texts.of(SPANS["find_nums"]), mode, [97, 98]), ["runs_pkey"])
+    check(filled.plan(filled.statements.of(MANY), mode, *many), ["runs_pkey"])
 
 
 @pytest.mark.parametrize("mode", ["custom", "generic"])
 @pytest.mark.parametrize("worker", ["w1", "w99"])
 def test_spans_are_read_from_a_position_on(filled: Filled, worker: str, mode: str):
     """What a worker has written is found from where its spans were exported, also where it has hardly written since."""
-    text = SPANS["written"].replace("{s}", filled.texts.schema)
-    check(filled.plan(text, mode, worker, 2 * RUNS - 10_000, 2000), ["journal_pkey"])
+    check(filled.plan(filled.statements.of(READ), mode, 2 * RUNS - 10_000, worker, 2000), ["journal_pkey"])

@@ -25,11 +25,11 @@ async def order(s: Saga) -> str:
 
 def writer_is_cancelled(store: Any, hit: asyncio.Event) -> None:
     """The writer's task is cancelled from outside after it was told, and before it looks which signals these are."""
-    ask = store._ask
+    ask = store._database.run
 
     async def cancelled(what: str, *args: Any, **options: Any) -> Any:
         if what == "look for signals":
-            store._ask = ask
+            store._database.run = ask
             writer = asyncio.current_task()
             assert writer is not None
             writer.cancel()
@@ -37,23 +37,23 @@ def writer_is_cancelled(store: Any, hit: asyncio.Event) -> None:
             await asyncio.sleep(0)
         return await ask(what, *args, **options)
 
-    store._ask = cancelled
+    store._database.run = cancelled
 
 
 def rest_is_refused(store: Any, hit: asyncio.Event) -> None:
     """What is left of the batch once it was told so is refused for good: its runs are then written one by one."""
-    commit, tries = store._commit, 0
+    commit, tries = store.journal._commit, 0
 
     async def refused(batch: Any) -> Any:
         nonlocal tries
         tries += 1
         if tries == 2:
-            store._commit = commit
+            store.journal._commit = commit
             hit.set()
             raise StoreError("a row of some other run's in this batch cannot be stored", transient=False)
         return await commit(batch)
 
-    store._commit = refused
+    store.journal._commit = refused
 
 
 @pytest.mark.parametrize("trouble", [writer_is_cancelled, rest_is_refused])

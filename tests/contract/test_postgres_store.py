@@ -27,14 +27,14 @@ class TestPostgresStore(StoreContract):
     async def test_a_flood_of_one_function_holds_up_no_other(self, make_store: MakeStore) -> None:
         """Runs of another function are claimed with the first, whatever waits before them; of each the oldest first."""
         async with opened(make_store, "w1") as (store,):
-            flood = [new_run(store.next_num(), f"flood{n:03}", created_at_ns=n) for n in range(300)]
-            await store.commit(new_batch(starts=flood))
+            flood = [new_run(store.journal.next_num(), f"flood{n:03}", created_at_ns=n) for n in range(300)]
+            await store.journal.commit(new_batch(starts=flood))
             for name in ("a", "b"):
                 await add(store, name, name="rare", created_at_ns=500)
             await add(store, "timed", name="rare", wake_at_ns=900, created_at_ns=500)
-            found = await store.claim("w1", [("order", 1), ("rare", 1)], now_ns=NOW_NS, limit=10)
+            found = await store.claims.claim("w1", [("order", 1), ("rare", 1)], now_ns=NOW_NS, limit=10)
             assert [run.id for run in found] == [*(f"flood{n:03}" for n in range(7)), "a", "b", "timed"]
-            rest = await store.claim("w1", [("order", 1), ("rare", 1)], now_ns=NOW_NS, limit=400)
+            rest = await store.claims.claim("w1", [("order", 1), ("rare", 1)], now_ns=NOW_NS, limit=400)
             assert [run.id for run in rest] == [f"flood{n:03}" for n in range(7, 300)]
 
     @in_loop
@@ -50,7 +50,7 @@ class TestPostgresStore(StoreContract):
                 ):
                     rest = [new_entry(num, seq) for seq in range(2, many + 1)]
                     with pytest.raises(StoreError, match="cannot hold") as caught:
-                        await store.commit(new_batch(entries=[odd, *rest]))
+                        await store.journal.commit(new_batch(entries=[odd, *rest]))
                     assert not caught.value.transient
-            assert await store.load([num]) == {num: []}
-            await store.commit(new_batch(entries=[new_entry(num, 1)]))
+            assert await store.journal.load([num]) == {num: []}
+            await store.journal.commit(new_batch(entries=[new_entry(num, 1)]))

@@ -12,6 +12,7 @@ import pytest
 from durable_core.model.run import RunQuery
 from durable_core.ports import Batch
 from durable_core.stores.sqlite.store import SqliteStore
+from durable_core.stores.sqlite.workers import release
 from durable_core.testing.store_rows import SERVED, new_batch, new_entry, new_run, new_update
 
 RUNS = 200_000
@@ -68,13 +69,13 @@ def test_nothing_walks_a_table(tmp_path: Path, analyzed: bool):  # noqa: FBT001
         filling.commit()
         filling.close()
         store = SqliteStore(path)
-        await store.open(worker="w1")  # this buries the dead worker; what it ran is asked of the next one, below
-        file = store._file
-        connections = [file.writer._connection, file.reader._connection, file.bulk_reader._connection]
+        await store.open(worker="w1")  # this removes the dead worker; what it ran is asked of the next one, below
+        file = store._database.file
+        connections = [file.connection, file.reader, file.bulk_reader]
         with traced(*connections) as seen:
             await everything(store)
             file.begin_waiting()
-            file.writer.release(["w1"])
+            release(file.connection, "w1")
             file.commit()
         walked = [
             (statement, plan)
@@ -95,24 +96,24 @@ def test_nothing_walks_a_table(tmp_path: Path, analyzed: bool):  # noqa: FBT001
 
 async def everything(store: SqliteStore) -> None:
     """Each method that a worker calls while it works, on few rows and on many."""
-    soon = [run.num for run in await store.claim("w1", SERVED, now_ns=2000, limit=500)]
+    soon = [run.num for run in await store.claims.claim("w1", SERVED, now_ns=2000, limit=500)]
     assert len(soon) == 500
-    await store.next_wake_ns(after_ns=150_000)
-    await store.load(soon[:1])
-    await store.load(soon)
-    await store.signals(soon[:1])
-    assert await store.signals(soon)
-    await store.signals(range(1, RUNS))
-    await store.find([f"r{num}" for num in soon])
-    await store.find_num(soon[0])
-    await store.select(RunQuery(parent=1001))
-    num = store.next_num()
-    await store.commit(
+    await store.runs.next_wake_ns(after_ns=150_000)
+    await store.journal.load(soon[:1])
+    await store.journal.load(soon)
+    await store.signals.waiting(soon[:1])
+    assert await store.signals.waiting(soon)
+    await store.signals.waiting(range(1, RUNS))
+    await store.runs.find([f"r{num}" for num in soon])
+    await store.runs.find_num(soon[0])
+    await store.runs.select(RunQuery(parent=1001))
+    num = store.journal.next_num()
+    await store.journal.commit(
         new_batch(
             starts=[new_run(num, "one")],
             entries=[new_entry(num, 1)],
             updates=[new_update(soon[0], wake_at_ns=5), new_update(num, owner="w1")],
         )
     )
-    await store.commit(Batch(consumed=[1, 2]))
-    await store.signal(soon[0], "cancel", b"{}", now_ns=1)
+    await store.journal.commit(Batch(consumed=[1, 2]))
+    await store.signals.send(soon[0], "cancel", b"{}", now_ns=1)

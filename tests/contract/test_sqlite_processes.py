@@ -88,7 +88,7 @@ num = await add(store, worker)
 print("ready", flush=True)
 sys.stdin.readline()
 for seq in range(1, 301):
-    await store.commit(new_batch(entries=[new_entry(num, seq, payload=b"x" * 3000)] + [new_entry(-num, seq)]))
+    await store.journal.commit(new_batch(entries=[new_entry(num, seq, payload=b"x" * 3000)] + [new_entry(-num, seq)]))
     print(seq, flush=True)
 await store.close()
 """
@@ -123,7 +123,7 @@ print(num, flush=True)
 seq = 0
 while True:
     seq += 1
-    await store.commit(new_batch(entries=[new_entry(num, seq)]))
+    await store.journal.commit(new_batch(entries=[new_entry(num, seq)]))
     print(seq, flush=True)
 """
 
@@ -132,14 +132,14 @@ while True:
         await store.open(worker="w2")
         num = int(said(child))
         while (acknowledged := int(said(child))) < 100:
-            assert await store.release_dead() == 0
+            assert await store.claims.release_dead() == 0
         child.send_signal(signal.SIGKILL)
         child.wait()
         assert child.stdout is not None
         acknowledged = max([acknowledged, *map(int, child.stdout.read().split())])
-        assert await store.release_dead() == 1
+        assert await store.claims.release_dead() == 1
         assert await claimed(store, "w2") == ["a"]
-        journal = (await store.load([num]))[num]
+        journal = (await store.journal.load([num]))[num]
         assert [entry.seq for entry in journal] == list(range(1, len(journal) + 1))
         assert len(journal) in {acknowledged, acknowledged + 1}
         assert await store.changed() is True
@@ -167,7 +167,7 @@ sys.stdin.readline()
         await store.open(worker="w1")
         assert await claimed(store, "w1") == ["a"]
         await add(store, "b")
-        assert await store.count(RunQuery()) == 2
+        assert await store.runs.count(RunQuery()) == 2
         await store.close()
 
     asyncio.run(recover())

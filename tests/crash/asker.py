@@ -8,8 +8,9 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+from durable_core.stores.sqlite.store import SqliteStore
 from sagas import Orchestrator, Saga, SagaStatus, lookup, resource, saga
-from tests.crash.victim import MortalStore, Outside, charge, reserve
+from tests.crash.victim import Outside, charge, mortal, reserve
 
 
 @lookup
@@ -34,9 +35,7 @@ def opened(directory: Path, *, commits: int = 0, worker: bool = True) -> Orchest
     url = f"sqlite:///{directory}/sagas.db"
     running = Orchestrator(url, sagas=[ask] if worker else [], resources=[Outside(directory)], worker=worker, grace=1)
     if commits:
-        store = MortalStore(f"{directory}/sagas.db")
-        store.left = commits
-        running.engine.store = store
+        running.engine.store = mortal(SqliteStore(f"{directory}/sagas.db"), commits)
     return running
 
 

@@ -8,7 +8,8 @@ import attrs
 
 from durable_core import EntryKind
 from durable_core.ports import Batch
-from durable_core.stores.memory import MemoryData, MemoryStore
+from durable_core.stores.memory.data import MemoryData
+from durable_core.stores.memory.store import MemoryStore
 from sagas import SagaDef, StepInfo
 from tests.sagas_for_tests import DEADLINE_S, World, orchestrator, state
 
@@ -23,13 +24,15 @@ class MortalStore(MemoryStore):
         self._death = death
         self._left = at
         self._side = side
+        self._write = self.journal.commit
+        self.journal.commit = self._commit_or_die  # type: ignore[method-assign]
 
-    async def commit(self, batch: Batch) -> frozenset[int]:
+    async def _commit_or_die(self, batch: Batch) -> frozenset[int]:
         self._left -= 1
         if self._left:
-            return await super().commit(batch)
+            return await self._write(batch)
         if self._side == "after":
-            await super().commit(batch)
+            await self._write(batch)
         self.crash()
         self._death.set()
         await asyncio.Event().wait()
@@ -110,7 +113,7 @@ def succeeded(data: MemoryData, info: StepInfo) -> bool:
 
     async def entries() -> Any:
         await store.open(worker=None)
-        found = await store.load([num])
+        found = await store.journal.load([num])
         await store.close()
         return found[num]
 

@@ -93,7 +93,7 @@ class Successors:
         await worker.__aexit__(None, None, None)
 
     def _make_mortal(self, store: Any, process: _Process) -> None:
-        commit = store.commit
+        commit = store.journal.commit
 
         async def commit_or_die(batch: Batch) -> frozenset[int]:
             self.commit -= 1
@@ -111,4 +111,4 @@ class Successors:
             await asyncio.Event().wait()
             raise AssertionError
 
-        store.commit = commit_or_die
+        store.journal.commit = commit_or_die

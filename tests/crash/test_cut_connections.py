@@ -43,7 +43,7 @@ async def scene(server: Server, *, worker: str | None = "w1") -> AsyncGenerator[
         await observer.open(worker=None)
         await store.open(worker=worker)
         async with asyncio.timeout(20):
-            while store._lease is not None and not store._lease.renewed:  # noqa: ASYNC110 - its thread says nothing
+            while store._membership.lease is not None and not store._membership.lease.renewed:  # noqa: ASYNC110 - its thread says nothing
                 await asyncio.sleep(0.01)
         try:
             yield Scene(store, observer, between)
@@ -74,7 +74,7 @@ async def commit(store: PostgresStore, batch: Batch) -> frozenset[int]:
     """Write it as the writer does: again while the error may pass."""
     for _ in range(20):
         try:
-            return await store.commit(batch)
+            return await store.journal.commit(batch)
         except StoreError as error:
             if not error.transient:
                 raise
@@ -84,7 +84,7 @@ async def commit(store: PostgresStore, batch: Batch) -> frozenset[int]:
 
 def small(store: PostgresStore, number: int) -> Batch:
     """A start with its first entries, and another one whose id is taken."""
-    num, refused = store.next_num(), store.next_num()
+    num, refused = store.journal.next_num(), store.journal.next_num()
     return new_batch(
         starts=[new_run(num, f"r{number}", owner="w1", wake_at_ns=None), new_run(refused, "taken", owner="w1")],
         entries=[new_entry(num, 1), new_entry(refused, 1), new_entry(num, 2)],
@@ -113,7 +113,7 @@ def test_a_commit_is_written_once(make: Callable[[PostgresStore, int], Batch], w
                 batch = make(at.store, number)
                 begun, refused = (start.num for start in batch.starts)
                 assert await commit(at.store, batch) == {refused}
-                journals = await at.observer.load([begun, refused])
+                journals = await at.observer.journal.load([begun, refused])
                 assert journals == {begun: [entry for entry in batch.entries if entry.run == begun], refused: []}
                 assert (await the(at.observer, f"r{number}")).num == begun
 
@@ -135,11 +135,11 @@ def test_a_commit_that_ends_and_lets_go_is_written_once(server: Server):
                     commit(at.store, new_batch(entries=[new_entry(num, 1)], updates=[update]))
                 )
                 while not committing.done():
-                    await at.observer.claim("other", SERVED, now_ns=1000, limit=1)
+                    await at.observer.claims.claim("other", SERVED, now_ns=1000, limit=1)
                 await committing
-                await at.observer.claim("other", SERVED, now_ns=1000, limit=1)
+                await at.observer.claims.claim("other", SERVED, now_ns=1000, limit=1)
                 assert (await the(at.observer, f"r{number}")).owner == "other"
-                assert await at.observer.load([num]) == {num: [new_entry(num, 1)]}
+                assert await at.observer.journal.load([num]) == {num: [new_entry(num, 1)]}
 
             await at_each_message(at, act)
 
@@ -155,7 +155,7 @@ def test_a_claim_loses_no_run(server: Server):
             async def act(number: int) -> None:
                 nums = {await add(at.observer, f"r{number}.{part}") for part in range(3)}
                 got: list[int] = []
-                while claimed := await at.store.claim("w1", SERVED, now_ns=1000, limit=2):
+                while claimed := await at.store.claims.claim("w1", SERVED, now_ns=1000, limit=2):
                     got += [run.num for run in claimed]
                 assert sorted(got) == sorted(nums)
 
@@ -173,12 +173,12 @@ def test_a_signal_is_left_once_or_said_to_be_unknown(server: Server):
             async def act(number: int) -> None:
                 num = await add(at.observer, f"r{number}", owner="w2", wake_at_ns=None)
                 try:
-                    assert await at.store.signal(num, "cancel", b"1", now_ns=1)
+                    assert await at.store.signals.send(num, "cancel", b"1", now_ns=1)
                 except StoreError as error:
                     assert "not known" in str(error)  # noqa: PT017 - either way is right
-                    assert len(await at.observer.signals([num])) <= 1
+                    assert len(await at.observer.signals.waiting([num])) <= 1
                 else:
-                    assert len(await at.observer.signals([num])) == 1
+                    assert len(await at.observer.signals.waiting([num])) == 1
 
             await at_each_message(at, act)
 
@@ -194,10 +194,10 @@ def test_signals_that_go_together_are_left_once_or_said_to_be_unknown(server: Se
             async def act(number: int) -> None:
                 nums = [await add(at.observer, f"r{number}.{part}", owner="w2", wake_at_ns=None) for part in range(5)]
                 told = await asyncio.gather(
-                    *(at.store.signal(num, "cancel", b"1", now_ns=1) for num in nums), return_exceptions=True
+                    *(at.store.signals.send(num, "cancel", b"1", now_ns=1) for num in nums), return_exceptions=True
                 )
                 for num, answer in zip(nums, told, strict=True):
-                    found = len(await at.observer.signals([num]))
+                    found = len(await at.observer.signals.waiting([num]))
                     assert found == 1 if answer is True else "not known" in str(answer) and found <= 1
 
             assert await at_each_message(at, act) > 4
@@ -213,9 +213,9 @@ def test_a_signal_for_a_run_that_is_being_written_holds_up_no_other(server: Serv
             nums = [await add(at.observer, f"r{part}", owner="w2", wake_at_ns=None) for part in range(5)]
             writing = await connect(at.observer.place.dsn)
             async with in_transaction(writing):
-                schema = at.observer._ready.quoted
+                schema = at.observer._database.check_open().quoted
                 await writing.execute(f"UPDATE {schema}.runs SET updated_at_ns = 5 WHERE num = $1", nums[2])
-                asked = [asyncio.create_task(at.store.signal(num, "cancel", b"1", now_ns=1)) for num in nums]
+                asked = [asyncio.create_task(at.store.signals.send(num, "cancel", b"1", now_ns=1)) for num in nums]
                 await asyncio.wait([task for task in asked if task is not asked[2]])
                 assert [task.done() for task in asked] == [True, True, False, True, True]
             assert await asyncio.gather(*asked) == [True] * 5
@@ -230,24 +230,24 @@ def test_a_start_that_its_starter_gave_up_is_driven_all_the_same(server: Server)
     async def run() -> None:
         async with scene(server) as at:
             await add(at.observer, "taken", owner="w2")
-            at.store._patience_s = 0.1
+            at.store._database.patience_s = 0.1
             for number in range(MOST):  # cut it ever later, until it is after the commit
                 batch = small(at.store, number)
                 begun = batch.starts[0].num
                 at.proxy.cut("to client", number)
                 at.proxy.deaf = True
                 with pytest.raises(StoreError, match="not known") as caught:
-                    await at.store.commit(batch)
+                    await at.store.journal.commit(batch)
                 assert caught.value.transient
                 at.proxy.deaf = False
-                written = await at.observer.find([f"r{number}"])
+                written = await at.observer.runs.find([f"r{number}"])
                 batch.starts.clear()
                 batch.entries[:] = [new_entry(-1 - number, 1)]
                 await commit(at.store, batch)
                 if written:
                     break
-            assert [run.num for run in await at.store.claim("w1", SERVED, now_ns=10**18, limit=9)] == [begun]
-            assert len((await at.observer.load([begun]))[begun]) == 2
+            assert [run.num for run in await at.store.claims.claim("w1", SERVED, now_ns=10**18, limit=9)] == [begun]
+            assert len((await at.observer.journal.load([begun]))[begun]) == 2
 
     asyncio.run(run())
 
@@ -260,17 +260,17 @@ def test_a_signal_that_meets_its_run_being_let_go_wakes_it(server: Server, many:
         async with scene(server) as at:
             names = [f"r{part}" for part in range(many)]
             nums = [await add(at.observer, name, owner="w2", wake_at_ns=None) for name in names]
-            schema = at.observer._ready.quoted
+            schema = at.observer._database.check_open().quoted
             waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%left_here%'"
             letting_go = await connect(at.observer.place.dsn)
             async with in_transaction(letting_go):
                 await letting_go.execute(f"UPDATE {schema}.runs SET owner = NULL, wake_at_ns = {10**18}")
-                asked = [asyncio.create_task(at.store.signal(num, "cancel", b"1", now_ns=1)) for num in nums]
+                asked = [asyncio.create_task(at.store.signals.send(num, "cancel", b"1", now_ns=1)) for num in nums]
                 async with asyncio.timeout(20):
-                    while not await at.observer._ask("look", lambda c: c.fetchval(waits)):  # noqa: ASYNC110
+                    while not await at.observer._database.run("look", lambda c: c.fetchval(waits)):  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
             assert await asyncio.gather(*asked) == [True] * many
-            claimed = await at.store.claim("w1", SERVED, now_ns=1000, limit=9)
+            claimed = await at.store.claims.claim("w1", SERVED, now_ns=1000, limit=9)
             assert [run.id for run in claimed] == names
             await letting_go.close()
 
@@ -283,7 +283,7 @@ def test_a_start_that_is_under_way_when_it_is_repeated_is_no_conflict(server: Se
     async def run() -> None:
         async with scene(server, worker=None) as at:
             blocking = await connect(at.observer.place.dsn)
-            schema, num = at.observer._ready.quoted, at.store.next_num()
+            schema, num = at.observer._database.check_open().quoted, at.store.journal.next_num()
             waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%begun%'"
             await blocking.execute("BEGIN")
             await blocking.execute(
@@ -293,10 +293,10 @@ def test_a_start_that_is_under_way_when_it_is_repeated_is_no_conflict(server: Se
             starting = asyncio.create_task(commit(at.store, new_batch(starts=[new_run(num, "a")])))
             for waiting in (1, 2):
                 async with asyncio.timeout(20):
-                    while await at.observer._ask("look", lambda c: c.fetchval(waits)) < waiting:  # noqa: ASYNC110
+                    while await at.observer._database.run("look", lambda c: c.fetchval(waits)) < waiting:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
                 if waiting == 1:
-                    at.store._commits.drop()
+                    at.store._database.commits.drop()
             await blocking.execute("ROLLBACK")
             assert await starting == frozenset()
             assert (await the(at.observer, "a")).num == num
@@ -312,10 +312,10 @@ def test_a_silent_connection_is_given_up(server: Server):
         async with scene(server) as at:
             num = await add(at.store, "a", owner="w1", wake_at_ns=None)
             batch = new_batch(entries=[new_entry(num, 1)])
-            echo = at.store._number + 1
+            echo = at.store.journal._number + 1
             at.proxy.cut("to server", 0)
             await commit(at.store, batch)
-            assert at.store._number == echo + 2  # the fence, and the repetition
-            assert await at.observer.load([num]) == {num: [new_entry(num, 1)]}
+            assert at.store.journal._number == echo + 2  # the fence, and the repetition
+            assert await at.observer.journal.load([num]) == {num: [new_entry(num, 1)]}
 
     asyncio.run(run())

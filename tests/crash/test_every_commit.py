@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
-from durable_core.stores.memory import MemoryData
+from durable_core.stores.memory.data import MemoryData
 from sagas import (
     DidNotHappen,
     Happened,

@@ -13,7 +13,8 @@ from typing import Any
 import attrs
 import pytest
 
-from durable_core.stores.memory import MemoryData, MemoryStore
+from durable_core.stores.memory.data import MemoryData
+from durable_core.stores.memory.store import MemoryStore
 from sagas import Entry, Orchestrator, SagaHandle, SagaInfo
 from sagas.testing import ManualClock
 from tests.crash.fleet import check_journal

@@ -68,7 +68,7 @@ def test_a_worker_that_lost_its_lease_drops_its_runs_and_goes_on(server: Server,
             await called(outside, first, "wait", times=20)
             name = first.engine.name
             expire(store_of(first))
-            await store_of(second).release_dead()
+            await store_of(second).claims.release_dead()
             await called(outside, second, "wait", times=40)
             (tmp_path / "go").touch()
             for number, handle in enumerate(handles):
@@ -96,14 +96,14 @@ def test_a_start_that_meets_the_loss_was_not_made(server: Server, tmp_path: Path
     async def main() -> None:
         async with opened(url, outside) as first, opened(url, outside, worker=False) as observer:
             expire(store_of(first))
-            assert await store_of(observer).release_dead() == 0
+            assert await store_of(observer).claims.release_dead() == 0
             refused: list[StoreError] = []
             for number in range(40):
                 try:
                     handle: SagaHandle[int] = await first.start(order, number, id=f"o{number}")
                 except StoreError as error:
                     refused.append(error)
-                    assert await store_of(observer).find([f"o{number}"]) == []
+                    assert await store_of(observer).runs.find([f"o{number}"]) == []
                     handle = await first.start(order, number, id=f"o{number}")
                 assert await end_of(handle, first) == End("completed", 3 * number)
             assert [(type(error), error.transient) for error in refused] == [(StoreError, True)]

@@ -90,15 +90,15 @@ def test_a_pooler_of_sessions_is_no_hindrance(server: Server, caplog: pytest.Log
         store, other = (cast("PostgresStore", open_store(url)) for _ in range(2))
         await store.open(worker="w1")
         await other.open(worker="w2")
-        async with store._questions.use() as connection:
+        async with store._database.questions.use() as connection:
             assert not isinstance(connection, PooledConnection)
         while await store.changed():
             pass
-        store._listener._asked = 0  # so that it says yes for no other reason
+        store._database.listener._asked = 0  # so that it says yes for no other reason
         await add(other, "a")
         async with asyncio.timeout(20):
-            while not store._listener._changed:
-                await store._ask("ask for the time", store._measure)
+            while not store._database.listener._changed:
+                await store._database.run("ask for the time", store._membership.measure)
         await store.close()
         await other.close()
 
@@ -172,7 +172,7 @@ def test_a_commit_is_written_once_though_the_pooler_dies(server: Server):
                 batch = new_batch(entries=[new_entry(num, seq)])
                 while True:
                     try:
-                        await store.commit(batch)
+                        await store.journal.commit(batch)
                     except StoreError as error:
                         if not error.transient:
                             raise
@@ -191,7 +191,7 @@ def test_a_commit_is_written_once_though_the_pooler_dies(server: Server):
             running = pgbouncer(server, port=pooler.port)
             pooler = running.__enter__()
         await writing
-        assert [entry.seq for entry in (await store.load([num]))[num]] == list(range(1, 201))
+        assert [entry.seq for entry in (await store.journal.load([num]))[num]] == list(range(1, 201))
         await store.close()
         running.__exit__(None, None, None)
 

@@ -67,7 +67,7 @@ async def audit(url: str, file: Path, before: dict[str, Whole]) -> None:
     async with Orchestrator(url, worker=False) as observer:
         kept = archived(file)
         for id, was in before.items():
-            if await observer.engine.store.tombstones([id]):
+            if await observer.engine.store.retention.tombstones([id]):
                 with pytest.raises(RunNotFound, match="was purged"):
                     await whole(observer, id)
                 assert kept[id] == was
@@ -76,7 +76,7 @@ async def audit(url: str, file: Path, before: dict[str, Whole]) -> None:
         await observer.purge(older_than=0, archive=file)
         assert archived(file) == before
         assert await observer.count() == 0
-        assert len(await observer.engine.store.tombstones(list(before))) == len(before)
+        assert len(await observer.engine.store.retention.tombstones(list(before))) == len(before)
         left = await observer.engine.journals([record.num for record, _ in before.values()])
         assert not any(left.values())
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from durable_core.engine.isolation import TURN_NS
-from durable_core.stores.memory import MemoryData, MemoryStore
+from durable_core.stores.memory.data import MemoryData
+from durable_core.stores.memory.store import MemoryStore
 from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing import ManualClock
 from sagas import Orchestrator, Saga, SagaCompensated, SagaKilled, StepInfo, resource, saga, step

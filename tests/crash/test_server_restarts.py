@@ -134,7 +134,7 @@ def test_a_worker_that_is_taken_for_dead_while_it_enters_takes_another_name(serv
 
         async def open(self, *, worker: str | None) -> None:
             await super().open(worker=worker)
-            execute(self.place.dsn, f"DELETE FROM {self._ready.quoted}.workers")
+            execute(self.place.dsn, f"DELETE FROM {self._database.check_open().quoted}.workers")
 
     async def main() -> None:
         running = opened(server.fresh(), Outside(tmp_path))

@@ -36,19 +36,19 @@ def mortal() -> Iterator[Server]:
 
 async def open_another(store: PostgresStore, *, worker: bool) -> None:
     """Open a store of the same place, and close it."""
-    other = PostgresStore(store.place, patience_s=store._patience_s)
+    other = PostgresStore(store.place, patience_s=store._database.patience_s)
     await other.open(worker=f"another {next(_numbers)}" if worker else None)
     await other.close()
 
 
 async def write(store: PostgresStore, batch: Callable[[int], Any]) -> None:
     """Commit as the writer does: again, for as long as the store itself waits for what it asks."""
-    made = batch(store.next_num())
+    made = batch(store.journal.next_num())
     async with asyncio.timeout(SOON_S):
-        until_s = asyncio.get_running_loop().time() + store._patience_s
+        until_s = asyncio.get_running_loop().time() + store._database.patience_s
         while True:
             try:
-                await store.commit(made)
+                await store.journal.commit(made)
             except StoreError as error:
                 if not error.transient or asyncio.get_running_loop().time() > until_s:
                     raise
@@ -59,35 +59,35 @@ async def write(store: PostgresStore, batch: Callable[[int], Any]) -> None:
 
 async def send(store: PostgresStore) -> None:
     """Leave a signal: it is there on return."""
-    before = len(await store.signals([1]))
-    assert await store.signal(1, "pause", b"{}", now_ns=1)
-    assert len(await store.signals([1])) == before + 1
+    before = len(await store.signals.waiting([1]))
+    assert await store.signals.send(1, "pause", b"{}", now_ns=1)
+    assert len(await store.signals.waiting([1])) == before + 1
 
 
 QUESTIONS: Mapping[str, Call] = {
-    "count": lambda store: store.count(RunQuery()),
-    "list": lambda store: store.select(RunQuery()),
-    "info": lambda store: store.find(["first"]),
-    "info by number": lambda store: store.find_num(1),
-    "history": lambda store: store.load([1]),
-    "announced": lambda store: store.announced(),
-    "unserved": lambda store: store.unserved(now_ns=1),
-    "tally": lambda store: store.tally(),
-    "signals": lambda store: store.signals([1]),
-    "tombstones": lambda store: store.tombstones(["first"]),
-    "ended": lambda store: store.ended(before_ns=1),
-    "owed": lambda store: store.owed("w1"),
-    "next wake": lambda store: store.next_wake_ns(after_ns=0),
+    "count": lambda store: store.runs.count(RunQuery()),
+    "list": lambda store: store.runs.select(RunQuery()),
+    "info": lambda store: store.runs.find(["first"]),
+    "info by number": lambda store: store.runs.find_num(1),
+    "history": lambda store: store.journal.load([1]),
+    "announced": lambda store: store.versions.announced(),
+    "unserved": lambda store: store.versions.unserved(now_ns=1),
+    "tally": lambda store: store.versions.tally(),
+    "signals": lambda store: store.signals.waiting([1]),
+    "tombstones": lambda store: store.retention.tombstones(["first"]),
+    "ended": lambda store: store.retention.ended(before_ns=1),
+    "cursors": lambda store: store.spans.cursors("w1"),
+    "next wake": lambda store: store.runs.next_wake_ns(after_ns=0),
     "look around": lambda store: store.changed(),
 }
 ACTS: Mapping[str, Call] = {
     "start": partial(write, batch=lambda num: new_batch(starts=[new_run(num, f"r{num}")])),
     "checkpoint": partial(write, batch=lambda num: new_batch(entries=[new_entry(1, num + 10)])),
     "verb": send,
-    "announce": lambda store: store.announce([Offer("order", 1, f"body {next(_numbers)}")], now_ns=1),
-    "claim": lambda store: store.claim("w1", SERVED, now_ns=1, limit=1),
-    "release the dead": lambda store: store.release_dead(),
-    "owe spans": lambda store: store.owe("w1"),
+    "announce": lambda store: store.versions.announce([Offer("order", 1, f"body {next(_numbers)}")], now_ns=1),
+    "claim": lambda store: store.claims.claim("w1", SERVED, now_ns=1, limit=1),
+    "release the dead": lambda store: store.claims.release_dead(),
+    "start cursor": lambda store: store.spans.start("w1"),
     "open": partial(open_another, worker=False),
     "open as a worker": partial(open_another, worker=True),
     "rejoin": lambda store: store.rejoin("w1"),
@@ -132,17 +132,17 @@ def test_each_call_gives_up_on_a_server_that_is_down_after_its_time(mortal: Serv
     async def run() -> None:
         async with opened(addresses(mortal)[place]) as store:
             await asyncio.to_thread(mortal.stop, how)
-            store._patience_s = 0.15
+            store._database.patience_s = 0.15
             for name, call in CALLS.items():
                 if name == "start":
-                    store._numbers.add(range(10**6, 10**6 + 1000))
+                    store.journal._numbers.add(range(10**6, 10**6 + 1000))
                 began_s = asyncio.get_running_loop().time()
                 with pytest.raises(StoreError) as caught:
                     await call(store)
                 assert caught.value.transient, (name, caught.value)
                 assert asyncio.get_running_loop().time() - began_s >= 0.15, name
             await asyncio.to_thread(mortal.start)
-            store._patience_s = 20
+            store._database.patience_s = 20
             await all_work(store)
 
     asyncio.run(run())
@@ -192,7 +192,9 @@ def test_each_call_survives_that_its_connection_has_ended_while_idle(server: Ser
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("name", [*QUESTIONS, "announce", "release the dead", "owe spans", "open", "open as a worker"])
+@pytest.mark.parametrize(
+    "name", [*QUESTIONS, "announce", "release the dead", "start cursor", "open", "open as a worker"]
+)
 def test_each_call_is_answered_wherever_its_connection_is_cut(server: Server, name: str):
     """At each message that it takes, in both directions; what it says is what it says without a cut."""
 
@@ -222,9 +224,9 @@ def test_each_call_is_answered_wherever_its_connection_is_cut(server: Server, na
 
 def _renewed(store: PostgresStore) -> None:
     """Wait until the lease's own connection is there, so that it takes none of the messages."""
-    assert store._lease is not None
-    while not store._lease.renewed:
-        store._lease._stopped.wait(0.01)
+    assert store._membership.lease is not None
+    while not store._membership.lease.renewed:
+        store._membership.lease._stopped.wait(0.01)
 
 
 def test_a_lease_is_renewed_over_a_connection_that_has_ended_while_idle(server: Server):
@@ -236,7 +238,7 @@ def test_a_lease_is_renewed_over_a_connection_that_has_ended_while_idle(server: 
             store = open_store(url, lease_s=1.5)
             assert isinstance(store, PostgresStore)
             await store.open(worker="w1")
-            lease = store._lease
+            lease = store._membership.lease
             assert lease is not None
             for end in (between.end_all, between.cut_all, partial(execute, server.url(), END_ALL)):
                 ended = end()
@@ -259,14 +261,14 @@ def test_a_socket_that_is_gone_is_waited_for(mortal: Server):
         async with opened(addresses(mortal)[1]) as store:
             await asyncio.to_thread(execute, mortal.url(), END_ALL)
             mortal.socket.unlink()
-            store._patience_s = 0.15
+            store._database.patience_s = 0.15
             for name, call in CALLS.items():
                 with pytest.raises(StoreError, match="cannot be reached") as caught:
                     await call(store)
                 assert caught.value.transient, name
             await asyncio.to_thread(mortal.stop)
             await asyncio.to_thread(mortal.start)
-            store._patience_s = 20
+            store._database.patience_s = 20
             await all_work(store)
 
     asyncio.run(run())

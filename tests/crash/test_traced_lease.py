@@ -58,17 +58,17 @@ def test_no_span_is_lost_or_differs(server: Server, tmp_path: Path, monkeypatch:
                 return sum(call.step == "wait" for call in outside.calls()) >= 8
 
             await until(in_step, first)
-            name, owe = first.engine.name, store_of(first).owe
+            name, start = first.engine.name, store_of(first).spans.start
 
-            async def owe_late(worker: str) -> int:
+            async def start_late(worker: str) -> int:
                 await asyncio.sleep(0.3)  # so that much could be written meanwhile
-                return await owe(worker)
+                return await start(worker)
 
-            monkeypatch.setattr(store_of(first), "owe", owe_late)
+            monkeypatch.setattr(store_of(first).spans, "start", start_late)
             expire(store_of(first))
-            assert await store_of(second).release_dead() >= 8
+            assert await store_of(second).claims.release_dead() >= 8
             if met_by == "the search for work":
-                lease = store_of(first)._lease
+                lease = store_of(first)._membership.lease
                 assert lease is not None
                 lease.lost = True  # as its thread finds when it renews
 

@@ -60,7 +60,7 @@ def assert_whole(taken: list[Taken], want: list[SpanRecord]) -> None:
 async def expected(store: str) -> list[SpanRecord]:
     """The spans that the journal makes."""
     async with Orchestrator(store, worker=False) as looking:
-        (record,) = await looking.engine.store.find(["one"])
+        (record,) = await looking.engine.store.runs.find(["one"])
         return spans(record, await looking.engine.journal(record.num))
 
 

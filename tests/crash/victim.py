@@ -11,6 +11,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -158,17 +159,20 @@ ORDERS = {"forward": 7, "back": -7}
 WAITING = 12
 
 
-class MortalStore(SqliteStore):
-    """A store whose process dies right after its n-th commit is on disk."""
+def mortal(store: Any, left: int) -> Any:
+    """``store``, whose process dies right after its n-th commit is on disk."""
+    commit = store.journal.commit
 
-    left = 0
-
-    async def commit(self, batch: Batch) -> frozenset[int]:
-        refused = await super().commit(batch)
-        self.left -= 1
-        if not self.left:
+    async def commit_and_die(batch: Batch) -> frozenset[int]:
+        nonlocal left
+        refused: frozenset[int] = await commit(batch)
+        left -= 1
+        if not left:
             os._exit(DIED)
         return refused
+
+    store.journal.commit = commit_and_die
+    return store
 
 
 def opened(outside: Outside, *, commits: int = 0, worker: bool = True) -> Orchestrator:
@@ -177,9 +181,7 @@ def opened(outside: Outside, *, commits: int = 0, worker: bool = True) -> Orches
         f"sqlite:///{outside.directory}/sagas.db", sagas=SAGAS, resources=[outside], worker=worker, grace=1
     )
     if commits:
-        store = MortalStore(f"{outside.directory}/sagas.db")
-        store.left = commits
-        running.engine.store = store
+        running.engine.store = mortal(SqliteStore(f"{outside.directory}/sagas.db"), commits)
     return running
 
 

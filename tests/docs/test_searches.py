@@ -12,7 +12,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from durable_core import SpanRecord
-from durable_core.stores.memory import MemoryData
+from durable_core.stores.memory.data import MemoryData
 from sagas import Retry, Saga, SagaCompensated, resource, saga, step
 from sagas.testing import ManualClock
 from tests.acceptance.parties import Place, World, begun, entered

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from durable_core import SpanRecord
 from durable_core.model.said import MOST_ATTRIBUTES
-from durable_core.stores.memory import MemoryData
+from durable_core.stores.memory.data import MemoryData
 from sagas import Retry, Saga, SagaCompensated, SagaDef, retriable, saga, step
 from sagas.model.spans import ATTRIBUTES, EVENTS, SPANS
 from sagas.model.spans_page import page
@@ -75,7 +75,7 @@ async def _trace(data: MemoryData, id: str) -> list[SpanRecord]:
     """What is sent of it; and where it has not ended, what a document says besides."""
     place = Place("memory://", data)
     async with place.orchestrator(world=World(), worker=False) as looking:
-        (record,) = await looking.engine.store.find([id])
+        (record,) = await looking.engine.store.runs.find([id])
         journal = await looking.engine.journal(record.num)
         told = whole(record, journal, now_ns=looking.engine.clock.now_ns())
         return [*check_trace(record, journal), *(span for span in told if span.name.endswith("(running)"))]

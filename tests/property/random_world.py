@@ -122,7 +122,7 @@ class World:
     def watch_commits(self, worker: Orchestrator) -> None:
         """Write down when the commit of each intent begins."""
         store: Any = worker.engine.store
-        commit = store.commit
+        commit = store.journal.commit
 
         async def noted(batch: Any) -> Any:
             place = self.note("commit", "")
@@ -131,4 +131,4 @@ class World:
                     self.intents[entry.run, entry.key, entry.attempt] = place
             return await commit(batch)
 
-        store.commit = noted
+        store.journal.commit = noted

@@ -10,7 +10,8 @@ import pytest
 from durable_core import EntryKind, JournalEntry
 from durable_core.model.run import NewRun, RunRecord
 from durable_core.ports import Batch
-from durable_core.stores.memory import MemoryData, MemoryStore
+from durable_core.stores.memory.data import MemoryData
+from durable_core.stores.memory.store import MemoryStore
 from sagas import Orchestrator, Retry, Saga, SagaCompensated, lookup, resource, saga, step
 from sagas.testing import ManualClock
 from tests.crash.mortal import Auditor, Moment, Side, live
@@ -100,19 +101,19 @@ async def straight(how: str) -> tuple[End, RunRecord, list[JournalEntry]]:
     store = MemoryStore()
     async with orchestrator(store, parent, resources=[World()], clock=ManualClock(START, auto=True)) as running:
         end = await end_of(await running.start(parent, how, id="one"), running)
-        (row,) = await store.find(["one"])
-        return end, row, (await store.load([row.num]))[row.num]
+        (row,) = await store.runs.find(["one"])
+        return end, row, (await store.journal.load([row.num]))[row.num]
 
 
 async def resumed(row: RunRecord, prefix: Sequence[JournalEntry], now: datetime) -> tuple[End, World]:
     """The same saga, taken up at ``now`` by a new process from a journal that breaks off."""
     store = MemoryStore()
     await store.open(worker=None)
-    num = store.next_num()
+    num = store.journal.next_num()
     new = NewRun(
         num, row.id, row.uid, row.name, row.version, "running", None, 0, None, row.input, None, None, row.created_at_ns
     )
-    await store.commit(Batch(starts=[new], entries=[entry._replace(run=num) for entry in prefix]))
+    await store.journal.commit(Batch(starts=[new], entries=[entry._replace(run=num) for entry in prefix]))
     await store.close()
     world = World()
     async with orchestrator(store, parent, resources=[world], clock=ManualClock(now, auto=True)) as running:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from durable_core import Context, Engine, EntryKind, JournalEntry, Retry, RunHandle, current, durable, step
 from durable_core.model.run import NewRun, RunRecord
 from durable_core.ports import Batch
-from durable_core.stores.memory import MemoryStore
+from durable_core.stores.memory.store import MemoryStore
 
 DEADLINE_S = 30.0
 
@@ -146,19 +146,19 @@ async def straight(nodes: Sequence[Node]) -> tuple[tuple[str, Any], RunRecord, l
     store = MemoryStore()
     async with engine_on(store) as engine:
         end = await end_of(await engine.start(outer, list(nodes), id="one"))
-        (row,) = await store.find(["one"])
-        return end, row, (await store.load([row.num]))[row.num]
+        (row,) = await store.runs.find(["one"])
+        return end, row, (await store.journal.load([row.num]))[row.num]
 
 
 async def resumed(row: RunRecord, prefix: Sequence[JournalEntry]) -> tuple[str, Any]:
     """The same function, taken up by a new process from a journal that breaks off."""
     store = MemoryStore()
     await store.open(worker=None)
-    num = store.next_num()
+    num = store.journal.next_num()
     new = NewRun(
         num, row.id, row.uid, row.name, row.version, "running", None, 0, None, row.input, None, None, row.created_at_ns
     )
-    await store.commit(Batch(starts=[new], entries=[entry._replace(run=num) for entry in prefix]))
+    await store.journal.commit(Batch(starts=[new], entries=[entry._replace(run=num) for entry in prefix]))
     await store.close()
     async with engine_on(store) as engine:
         return await end_of(await engine.get(row.id))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from durable_core import EntryKind, JournalEntry
 from durable_core.model.run import NewRun, RunRecord
 from durable_core.ports import Batch
-from durable_core.stores.memory import MemoryStore
+from durable_core.stores.memory.store import MemoryStore
 from sagas import Retry, Saga, SagaDef, Unknown, current, lookup, pivot, resource, retriable, saga, step
 from tests.sagas_for_tests import BodyFailed, End, Flaky, Rejected, World, end_of, orchestrator
 
@@ -170,8 +170,8 @@ async def straight(
     world = World()
     async with orchestrator(store, definition, resources=[world]) as running:
         end = await end_of(await running.start(definition, *args, id="one", **kwargs), running)
-        (row,) = await store.find(["one"])
-        journal = (await store.load([row.num]))[row.num]
+        (row,) = await store.runs.find(["one"])
+        journal = (await store.journal.load([row.num]))[row.num]
     return end, world, row, journal
 
 
@@ -179,11 +179,11 @@ async def resumed(definition: SagaDef[..., Any], row: RunRecord, prefix: Sequenc
     """The same saga, taken up by a new process from a journal that breaks off."""
     store = MemoryStore()
     await store.open(worker=None)
-    num = store.next_num()
+    num = store.journal.next_num()
     new = NewRun(
         num, row.id, row.uid, row.name, row.version, "running", None, 0, None, row.input, None, None, row.created_at_ns
     )
-    await store.commit(Batch(starts=[new], entries=[entry._replace(run=num) for entry in prefix]))
+    await store.journal.commit(Batch(starts=[new], entries=[entry._replace(run=num) for entry in prefix]))
     await store.close()
     world = World()
     async with orchestrator(store, definition, resources=[world]) as running:

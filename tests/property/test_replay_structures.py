@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from durable_core import EntryKind, JournalEntry
 from durable_core.model.run import NewRun, RunRecord
 from durable_core.ports import Batch
-from durable_core.stores.memory import MemoryData, MemoryStore
+from durable_core.stores.memory.data import MemoryData
+from durable_core.stores.memory.store import MemoryStore
 from sagas import (
     Orchestrator,
     Retry,
@@ -188,8 +189,8 @@ class Life:
 async def finish(running: Orchestrator, handle: SagaHandle[Any], store: MemoryStore, world: World) -> Life:
     """The saga to its end, with what is on disk then."""
     end = await end_of(handle, running)
-    (row,) = await store.find([handle.id])
-    return Life(end, world, row, (await store.load([row.num]))[row.num])
+    (row,) = await store.runs.find([handle.id])
+    return Life(end, world, row, (await store.journal.load([row.num]))[row.num])
 
 
 async def live(nodes: Sequence[Node], seed: int, *, signals: Sequence[str] = (), after: int = 0) -> Life:
@@ -228,11 +229,11 @@ async def resumed(row: RunRecord, prefix: Sequence[JournalEntry], world: World, 
     """The same saga, taken up by a new process from a journal that breaks off; the world is as the crash left it."""
     store = MemoryStore()
     await store.open(worker=None)
-    num = store.next_num()
+    num = store.journal.next_num()
     new = NewRun(
         num, row.id, row.uid, row.name, row.version, "running", None, 0, None, row.input, None, None, row.created_at_ns
     )
-    await store.commit(Batch(starts=[new], entries=[entry._replace(run=num) for entry in prefix]))
+    await store.journal.commit(Batch(starts=[new], entries=[entry._replace(run=num) for entry in prefix]))
     await store.close()
     async with orchestrator(store, outer, resources=[world, Jitter(random.Random(seed))]) as running:
         handle = await running.get(row.id)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from durable_core.stores.memory import MemoryData
+from durable_core.stores.memory.data import MemoryData
 from tests.acceptance.parties import Place
 from tests.property.random_operators import WHOLE_S, Played
 from tests.property.told_model import broken

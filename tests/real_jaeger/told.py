@@ -90,7 +90,7 @@ async def told_of(stores: Mapping[str, str]) -> "dict[str, Told]":
 
 async def _told(looking: Orchestrator, id: str) -> Told:
     handle = await looking.get(id)
-    (record,) = await looking.engine.store.find([id])
+    (record,) = await looking.engine.store.runs.find([id])
     return Told(
         await handle.info(),
         await handle.history(),

@@ -12,7 +12,8 @@ import attrs
 import msgspec
 
 from durable_core import ENDS, EntryKind, JournalEntry, RunRecord, RunStatus
-from durable_core.stores.memory import MemoryData, MemoryStore
+from durable_core.stores.memory.data import MemoryData
+from durable_core.stores.memory.store import MemoryStore
 from sagas import Orchestrator, SagaDef
 from sagas.testing import ManualClock
 from tests.replay.definitions import SAGAS, World

@@ -17,7 +17,8 @@ import attrs
 from opentelemetry.sdk.trace import TracerProvider
 
 from durable_core.ports import Batch
-from durable_core.stores.memory import MemoryData, MemoryStore
+from durable_core.stores.memory.data import MemoryData
+from durable_core.stores.memory.store import MemoryStore
 from durable_core.tracing.otel import OtelContext
 from sagas import Orchestrator, Saga, SagaDef, saga
 from sagas.testing import ManualClock
@@ -51,10 +52,12 @@ class HeldStore(MemoryStore):
         super().__init__(data)
         self.open_ = asyncio.Event()
         self.open_.set()
+        self._write = self.journal.commit
+        self.journal.commit = self._commit  # type: ignore[method-assign]
 
-    async def commit(self, batch: Batch) -> frozenset[int]:
+    async def _commit(self, batch: Batch) -> frozenset[int]:
         await self.open_.wait()
-        return await super().commit(batch)
+        return await self._write(batch)
 
 
 @attrs.define

@@ -12,7 +12,7 @@ import pytest
 from durable_core import EntryKind, JournalEntry, RunStatus, describe, idempotency_key
 from durable_core.model.entry import ROLES, Role, effective
 from durable_core.replay.restoring import killed_by
-from durable_core.stores.memory import MemoryData
+from durable_core.stores.memory.data import MemoryData
 from tests.replay.definitions import SAGAS, World
 from tests.replay.journal import Golden, load, paths, process
 

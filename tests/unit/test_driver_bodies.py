@@ -10,7 +10,8 @@ import attrs
 import httpx
 import pytest
 
-from durable_core.stores.memory import MemoryData, MemoryStore
+from durable_core.stores.memory.data import MemoryData
+from durable_core.stores.memory.store import MemoryStore
 from sagas import DefinitionError, PayloadError, RemoteError, Retry, Saga, SagaDef, lookup, resource, saga, step
 from tests.sagas_for_tests import (
     BodyFailed,

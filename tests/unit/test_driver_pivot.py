@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from durable_core.stores.memory import MemoryData, MemoryStore
+from durable_core.stores.memory.data import MemoryData
+from durable_core.stores.memory.store import MemoryStore
 from sagas import (
     DefinitionError,
     Retry,

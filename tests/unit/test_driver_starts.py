@@ -1,14 +1,14 @@
 """Starting, waiting for and leaving sagas: what is durable, what is refused, and what many at once do to each other."""
 
 import asyncio
+from operator import attrgetter
 from typing import Any
 
 import attrs
 import pytest
 
-from durable_core.model.run import RunRecord
-from durable_core.ports import Signal
-from durable_core.stores.memory import MemoryData, MemoryStore
+from durable_core.stores.memory.data import MemoryData
+from durable_core.stores.memory.store import MemoryStore
 from sagas import (
     DefinitionError,
     Orchestrator,
@@ -437,40 +437,24 @@ def test_two_thousand_sagas_at_once_all_complete():
 # -- a store in trouble, and neighbours ------------------------------------------------------------------------------
 
 
-class Troubled(MemoryStore):
-    """A store of which one method fails once, for a moment."""
+def troubled(data: MemoryData, failing: str) -> tuple[MemoryStore, list[str]]:
+    """A store of which one method fails once, for a moment; and what has failed."""
+    store = MemoryStore(data)
+    part = attrgetter(failing.rpartition(".")[0])(store) if "." in failing else store
+    name = failing.rpartition(".")[2]
+    works = getattr(part, name)
 
-    def __init__(self, data: MemoryData, failing: str) -> None:
-        super().__init__(data)
-        self.failing = failing
+    async def fails(*_args: Any, **_options: Any) -> Any:
+        setattr(part, name, works)
+        failed.append(failing)
+        raise StoreError("a moment's trouble", transient=True)
 
-    def _fail(self, name: str) -> None:
-        if self.failing == name:
-            self.failing = ""
-            raise StoreError("a moment's trouble", transient=True)
-
-    async def claim(self, *args: Any, **kwargs: Any) -> list[RunRecord]:
-        self._fail("claim")
-        return await super().claim(*args, **kwargs)
-
-    async def load(self, *args: Any) -> Any:
-        self._fail("load")
-        return await super().load(*args)
-
-    async def signals(self, *args: Any) -> list[Signal]:
-        self._fail("signals")
-        return await super().signals(*args)
-
-    async def next_wake_ns(self, *args: Any, **kwargs: Any) -> int | None:
-        self._fail("next_wake_ns")
-        return await super().next_wake_ns(*args, **kwargs)
-
-    async def changed(self) -> bool:
-        self._fail("changed")
-        return await super().changed()
+    failed: list[str] = []
+    setattr(part, name, fails)
+    return store, failed
 
 
-@pytest.mark.parametrize("failing", ["claim", "load", "signals", "next_wake_ns", "changed"])
+@pytest.mark.parametrize("failing", ["claims.claim", "journal.load", "signals.waiting", "runs.next_wake_ns", "changed"])
 def test_a_moments_trouble_while_claiming_loses_no_saga(failing: str):
     """Whatever question to the store fails once, a saga that waits to be claimed is claimed and ends."""
 
@@ -478,14 +462,14 @@ def test_a_moments_trouble_while_claiming_loses_no_saga(failing: str):
         data, world = MemoryData(), World()
         async with orchestrator(MemoryStore(data), order, worker=False) as starter:
             await starter.start(order, 7, id="one")
-        store = Troubled(data, failing)
+        store, failed = troubled(data, failing)
         async with orchestrator(store, order, resources=[world]) as running:
 
             async def completed() -> bool:
                 return data.runs[1].status == "completed"
 
             await until(completed, running)
-            assert store.failing == ""
+            assert failed == [failing]
         assert world.called() == {"act": 1}
 
     asyncio.run(main())

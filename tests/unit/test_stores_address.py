@@ -4,7 +4,7 @@ import pytest
 
 from durable_core.errors import StoreError
 from durable_core.stores import open_store
-from durable_core.stores.memory import MemoryStore
+from durable_core.stores.memory.store import MemoryStore
 from durable_core.stores.sqlite.store import SqliteStore
 
 
@@ -32,7 +32,7 @@ def test_durability_is_an_option():
         (open_store("sqlite:///x.db?durability=process", durability="power"), "FULL"),
     ):
         assert isinstance(store, SqliteStore)
-        assert store._synchronous == expected
+        assert store._database.synchronous == expected
 
 
 def test_memory_addresses():

@@ -35,7 +35,7 @@ def use(path: Path | str) -> None:
     async def use_it() -> None:
         store = SqliteStore(str(path))
         await store.open(worker="w1")
-        await add(store, f"run {store.next_num()}")
+        await add(store, f"run {store.journal.next_num()}")
         await store.close()
 
     asyncio.run(use_it())
@@ -96,14 +96,14 @@ def test_commits_are_as_durable_as_promised(tmp_path: Path, durability: str, lev
     async def look() -> None:
         store = SqliteStore(str(tmp_path / "x.db"), durability="process" if durability == "process" else "power")
         await store.open(worker=None)
-        connection = store._file._connection
+        connection = store._database.file.connection
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
-        for reader in (store._file.reader, store._file.bulk_reader):
-            assert reader._connection.execute("PRAGMA query_only").fetchone() == (1,)
-            assert reader._connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
+        for reader in (store._database.file.reader, store._database.file.bulk_reader):
+            assert reader.execute("PRAGMA query_only").fetchone() == (1,)
+            assert reader.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
             with pytest.raises(sqlite3.OperationalError, match="readonly"):
-                reader._connection.execute("DELETE FROM runs")
+                reader.execute("DELETE FROM runs")
         await store.close()
 
     asyncio.run(look())
@@ -259,7 +259,7 @@ def test_one_file_by_two_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.chdir(tmp_path / "elsewhere")
         await two.open(worker="w2")
         await add(one, "a", owner="w1")
-        assert await two.release_dead() == 0
+        assert await two.claims.release_dead() == 0
         with pytest.raises(StoreError, match="already runs"):
             await SqliteStore(str(tmp_path / "x.db")).open(worker="w2")
         await one.close()

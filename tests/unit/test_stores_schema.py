@@ -9,11 +9,12 @@ import attrs
 import pytest
 
 from durable_core.model.entry import Entry
-from durable_core.model.run import RunQuery, RunRecord, RunStatus
+from durable_core.model.run import RunQuery, RunRecord
 from durable_core.model.tombstone import Tombstone
-from durable_core.stores import generate, sql
-from durable_core.stores.sqlite import purge, reader, writer
-from durable_core.stores.sqlite.reader import where
+from durable_core.stores import asked, generate, questions, sql
+from durable_core.stores.questions import select
+from durable_core.stores.sqlite import claims, journal, retention, signals, workers
+from durable_core.stores.sqlite.dialect import QUESTIONS, statement
 from durable_core.stores.tables import JournalRow, RunRow, TombstoneRow
 
 
@@ -46,35 +47,43 @@ def connection() -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-SELECT = "SELECT * FROM runs WHERE {} ORDER BY num DESC LIMIT 9"
-OPEN_ONES = where(RunQuery(statuses=frozenset({RunStatus.STUCK}))).text
+def listed(query: RunQuery) -> str:
+    """The statement for a list of runs."""
+    return statement(select(query)[0])
+
+
+def ended(name: str | None) -> str:
+    """The statement for ended runs."""
+    return statement(QUESTIONS.ended(before_ns=1, name=name, after=None, limit=1).text)
 
 
 @pytest.mark.parametrize(
     ("text", "index"),
     [
-        (reader.DUE.format(marks="(?, ?), (?, ?)"), "runs_open (owner=? AND wake_at_ns<?)"),
-        (reader.NEXT_WAKE, "runs_open (owner=? AND wake_at_ns>?)"),
-        (reader.IN_VAIN, "runs_open (owner=? AND wake_at_ns<?)"),
-        (reader.LOAD_ONE, "journal_run_seq (run=?)"),
-        (reader.LOAD.format(marks="?, ?"), "journal_run_seq (run=?)"),
-        (reader.FIND.format(marks="?, ?"), "sqlite_autoindex_runs_1 (id=?)"),
-        (reader.SIGNALS.format(marks="?, ?"), "INTEGER PRIMARY KEY (rowid=?)"),
-        (writer._RELEASE, "runs_open (owner=?)"),
-        (writer._CLAIM.format(marks="?, ?"), "INTEGER PRIMARY KEY (rowid=?)"),
-        (writer._WAKE_SIGNALLED, "INTEGER PRIMARY KEY (rowid=?)"),
-        (purge.ENDED.format(named=""), "runs_ended (ended_at_ns>? AND ended_at_ns<?)"),
-        (purge.ENDED.format(named="AND name = ?"), "runs_ended (ended_at_ns>? AND ended_at_ns<?)"),
-        (purge.BURY, "INTEGER PRIMARY KEY (rowid=?)"),
-        (purge.UNSWEPT, "tombstones_unswept"),
-        (purge.SWEEP, "journal_run_seq (run=?)"),
-        (purge.EXPIRED, "tombstones_until (until_ns<?)"),
-        (reader.TOMBSTONES.format(marks="?, ?"), "sqlite_autoindex_tombstones_1 (id=?)"),
-        (writer._PURGED.format(marks="?, ?"), "sqlite_autoindex_tombstones_1 (id=?)"),
-        (SELECT.format(where(RunQuery(ended_before_ns=1, before_num=9)).text), "INTEGER PRIMARY KEY (rowid<?)"),
+        (claims.DUE.format(marks="(?, ?), (?, ?)"), "runs_open (owner=? AND wake_at_ns<?)"),
+        (statement(asked.NEXT_WAKE), "runs_open (owner=? AND wake_at_ns>?)"),
+        (statement(asked.UNSERVED), "runs_open (owner=? AND wake_at_ns<?)"),
+        (statement(questions.LOAD, 1), "journal_run_seq (run=?)"),
+        (statement(questions.LOAD, 2), "journal_run_seq (run=?)"),
+        (statement(questions.FIND, 2), "sqlite_autoindex_runs_1 (id=?)"),
+        (signals.SIGNALS.format(marks="?, ?"), "INTEGER PRIMARY KEY (rowid=?)"),
+        (workers.RELEASE, "runs_open (owner=?)"),
+        (claims.CLAIM.format(marks="?, ?"), "INTEGER PRIMARY KEY (rowid=?)"),
+        (journal.WAKE_SIGNALLED, "INTEGER PRIMARY KEY (rowid=?)"),
+        (ended(None), "runs_ended (ended_at_ns>? AND ended_at_ns<?)"),
+        (ended("order"), "runs_ended (ended_at_ns>? AND ended_at_ns<?)"),
+        (retention.PURGE, "INTEGER PRIMARY KEY (rowid=?)"),
+        (retention.UNSWEPT, "tombstones_unswept"),
+        (retention.SWEEP, "journal_run_seq (run=?)"),
+        (retention.EXPIRED, "tombstones_until (until_ns<?)"),
+        (statement(questions.TOMBSTONES, 2), "sqlite_autoindex_tombstones_1 (id=?)"),
+        (journal.PURGED.format(marks="?, ?"), "sqlite_autoindex_tombstones_1 (id=?)"),
+        (listed(RunQuery(ended_before_ns=1, before_num=9)), "INTEGER PRIMARY KEY (rowid<?)"),
+        (statement(asked.UNBEGUN), "runs_open (owner=? AND wake_at_ns=?)"),
+        (statement(asked.READ), "INTEGER PRIMARY KEY (rowid>?)"),
         (sql.UPDATE_RUN, "INTEGER PRIMARY KEY (rowid=?)"),
-        (SELECT.format(where(RunQuery(parent=1)).text), "runs_children (parent=?)"),
-        (SELECT.format(where(RunQuery(before_num=1)).text), "INTEGER PRIMARY KEY (rowid<?)"),
+        (listed(RunQuery(parent=1)), "runs_children (parent=?)"),
+        (listed(RunQuery(before_num=1)), "INTEGER PRIMARY KEY (rowid<?)"),
     ],
 )
 def test_questions_use_an_index(connection: sqlite3.Connection, text: str, index: str):

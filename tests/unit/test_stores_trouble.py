@@ -15,9 +15,9 @@ import pytest
 from durable_core.errors import StoreError, StoreFull
 from durable_core.model.run import RunQuery
 from durable_core.ports import Batch
+from durable_core.stores.sqlite import database, refusals
 from durable_core.stores.sqlite import file as sqlite_file
-from durable_core.stores.sqlite import refusals, writer
-from durable_core.stores.sqlite import store as sqlite
+from durable_core.stores.sqlite.database import FEW_ROWS
 from durable_core.stores.sqlite.locks import WriteLock, worker_lock
 from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing.store_rows import add, new_batch, new_entry, new_run, the
@@ -40,10 +40,10 @@ async def fill(store: SqliteStore, num: int) -> StoreError:
     try:
         while True:
             rows = [new_entry(num, acknowledged + n, payload=b"x" * 5000) for n in range(1, 41)]
-            await store.commit(new_batch(entries=rows))
+            await store.journal.commit(new_batch(entries=rows))
             acknowledged += len(rows)
     except StoreError as error:
-        assert len((await store.load([num]))[num]) == acknowledged
+        assert len((await store.journal.load([num]))[num]) == acknowledged
         return error
 
 
@@ -53,12 +53,12 @@ def test_a_full_database(tmp_path: Path):
     async def run() -> None:
         async with opened(tmp_path / "x.db") as store:
             num = await add(store, "a")
-            store._file._connection.execute("PRAGMA max_page_count = 300")
+            store._database.file.connection.execute("PRAGMA max_page_count = 300")
             error = await fill(store, num)
             assert isinstance(error, StoreFull)
             assert error.transient
             assert "free space" in str(error)
-            store._file._connection.execute("PRAGMA max_page_count = 100000")
+            store._database.file.connection.execute("PRAGMA max_page_count = 100000")
             await add(store, "b")
 
     asyncio.run(run())
@@ -85,10 +85,10 @@ def test_a_full_disk(tmp_path: Path):
             assert error.transient
             ballast.unlink()
             await add(store, "b")
-            left = len((await store.load([num]))[num])
+            left = len((await store.journal.load([num]))[num])
         async with opened(disk / "x.db") as store:
             assert (await the(store, "b")).id == "b"
-            assert len((await store.load([num]))[num]) == left
+            assert len((await store.journal.load([num]))[num]) == left
 
     try:
         asyncio.run(run())
@@ -113,10 +113,10 @@ def test_values_that_sqlite_cannot_hold(tmp_path: Path, wrong: Batch):
     async def run() -> None:
         async with opened(tmp_path / "x.db") as store:
             with pytest.raises(StoreError) as caught:
-                await store.commit(new_batch(starts=[new_run(7, "c"), *wrong.starts], entries=wrong.entries))
+                await store.journal.commit(new_batch(starts=[new_run(7, "c"), *wrong.starts], entries=wrong.entries))
             assert not caught.value.transient
             assert caught.value.__cause__ is not None
-            assert await store.count(RunQuery()) == 0
+            assert await store.runs.count(RunQuery()) == 0
             await add(store, "b")
 
     asyncio.run(run())
@@ -129,7 +129,7 @@ def test_a_read_that_cannot_be_asked(tmp_path: Path):
         async with opened(tmp_path / "x.db") as store:
             for ids in (["\udc80"], ["\udc80"] * 3 + ["a", "b", "c", "d", "e"]):
                 with pytest.raises(StoreError):
-                    await store.find(ids)
+                    await store.runs.find(ids)
 
     asyncio.run(run())
 
@@ -163,7 +163,7 @@ def test_a_worker_whose_lock_file_is_gone_writes_nothing(tmp_path: Path, caplog:
             await store.open(worker="w1")
             await add(store, "a", owner="w1")
             Path(worker_lock(str(tmp_path / "x.db"), "w1").path).unlink()
-            assert await other.release_dead() == 1
+            assert await other.claims.release_dead() == 1
             with pytest.raises(StoreError, match="lock file"):
                 await add(store, "b")
             await store.close()
@@ -184,7 +184,7 @@ def test_waiting_for_another_writer_leaves_the_loop_free(tmp_path: Path):
             for _ in range(20):
                 await asyncio.sleep(0.001)  # the loop must turn while the thread waits
             assert not commit.done()
-            assert await store.find(["a"]) == []
+            assert await store.runs.find(["a"]) == []
             lock.close()
             await commit
             assert (await the(store, "a")).id == "a"
@@ -240,7 +240,7 @@ def test_a_cancelled_commit_leaves_the_store_usable(tmp_path: Path, monkeypatch:
             num = await add(store, "a")
             lock = WriteLock(str(tmp_path / "x.db"))
             assert lock.try_acquire()
-            waiting = asyncio.create_task(store.commit(new_batch(entries=[new_entry(num, 1)])))
+            waiting = asyncio.create_task(store.journal.commit(new_batch(entries=[new_entry(num, 1)])))
             await asyncio.sleep(0)
             waiting.cancel()
             await asyncio.sleep(0)
@@ -248,14 +248,14 @@ def test_a_cancelled_commit_leaves_the_store_usable(tmp_path: Path, monkeypatch:
             threading.Timer(0.02, lock.close).start()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            assert await store.load([num]) == {num: []}
-            monkeypatch.setattr(sqlite, "QUICK_S", -1)
-            committing = asyncio.create_task(store.commit(new_batch(entries=[new_entry(num, 1)])))
+            assert await store.journal.load([num]) == {num: []}
+            monkeypatch.setattr(database, "QUICK_S", -1)
+            committing = asyncio.create_task(store.journal.commit(new_batch(entries=[new_entry(num, 1)])))
             await asyncio.sleep(0)
             committing.cancel()  # too late: whoever asked must know that it was written
             assert await committing == frozenset()
-            assert len((await store.load([num]))[num]) == 1
-            await store.commit(new_batch(entries=[new_entry(num, 2)]))
+            assert len((await store.journal.load([num]))[num]) == 1
+            await store.journal.commit(new_batch(entries=[new_entry(num, 2)]))
 
     asyncio.run(run())
 
@@ -273,13 +273,13 @@ def test_slow_commits_move_to_a_thread_and_back(tmp_path: Path, monkeypatch: pyt
 
     async def run() -> None:
         async with opened(tmp_path / "x.db") as store:
-            store._commit_s = 0.0
+            store._database._commit_s = 0.0
             threads.clear()
             await add(store, "quick")
-            store._commit_s = 1.0
+            store._database._commit_s = 1.0
             while not threads[-1] or len(threads) < 3:
                 await add(store, f"slow {len(threads)}")
-            await store.commit(new_batch(entries=[new_entry(1, seq) for seq in range(sqlite.FEW_ROWS + 1)]))
+            await store.journal.commit(new_batch(entries=[new_entry(1, seq) for seq in range(FEW_ROWS + 1)]))
             assert threads[:2] == [True, False]
             assert threads[-1] is False
 
@@ -288,19 +288,19 @@ def test_slow_commits_move_to_a_thread_and_back(tmp_path: Path, monkeypatch: pyt
 
 def test_numbers_are_reserved_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A commit reserves the next block in time; without commits the block ends with an error worth asking again."""
-    monkeypatch.setattr(writer, "NUMBERS", 10)
+    monkeypatch.setattr(sqlite_file, "NUMBERS", 10)
 
     async def run() -> None:
         async with opened(tmp_path / "x.db") as one, opened(tmp_path / "x.db", None) as two:
             seen = [await add(store, f"{store.path} {turn} {id(store)}") for turn in range(60) for store in (one, two)]
             assert len(set(seen)) == 120
-            seen.extend(one.next_num() for _ in range(one._numbers.left))
+            seen.extend(one.journal.next_num() for _ in range(one._numbers.left))
             with pytest.raises(StoreError, match="handed out") as caught:
-                one.next_num()
+                one.journal.next_num()
             assert caught.value.transient
             assert len(seen) >= 125
-            await one.commit(new_batch(starts=[new_run(seen[-1], "more")]))
-            seen.append(one.next_num())
+            await one.journal.commit(new_batch(starts=[new_run(seen[-1], "more")]))
+            seen.append(one.journal.next_num())
             assert len(set(seen)) == len(seen)
 
     asyncio.run(run())
@@ -308,22 +308,22 @@ def test_numbers_are_reserved_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_refused_commit_does_not_use_up_numbers_it_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A block counts once its transaction is committed: otherwise another store would get the same numbers."""
-    monkeypatch.setattr(writer, "NUMBERS", 4)
+    monkeypatch.setattr(sqlite_file, "NUMBERS", 4)
 
     async def run() -> None:
         async with opened(tmp_path / "x.db") as store:
-            nums = [store.next_num() for _ in range(4)]
+            nums = [store.journal.next_num() for _ in range(4)]
             bad = new_batch(starts=[new_run(nums[0], "a")], entries=[new_entry(nums[0], 1)] * 2)
             with pytest.raises(StoreError):
-                await store.commit(bad)
+                await store.journal.commit(bad)
             with pytest.raises(StoreError, match="handed out"):
-                store.next_num()
+                store.journal.next_num()
             await add_as(store, nums[1])
             async with opened(tmp_path / "x.db", None) as other:
-                assert store.next_num() != other.next_num()
+                assert store.journal.next_num() != other.journal.next_num()
 
     async def add_as(store: SqliteStore, num: int) -> None:
-        await store.commit(new_batch(starts=[new_run(num, str(num))]))
+        await store.journal.commit(new_batch(starts=[new_run(num, str(num))]))
 
     asyncio.run(run())
 
@@ -351,7 +351,7 @@ def test_checkpoints_keep_the_log_small(tmp_path: Path):
         async with opened(tmp_path / "x.db") as store:
             for turn in range(60):
                 rows = [new_entry(1, turn * 100 + n, payload=b"x" * 2000) for n in range(100)]
-                await store.commit(new_batch(entries=rows))
+                await store.journal.commit(new_batch(entries=rows))
             assert (tmp_path / "x.db-wal").stat().st_size < 8 << 20
             assert (tmp_path / "x.db").stat().st_size > 4 << 20
         assert [path.name for path in tmp_path.iterdir()] == ["x.db"]

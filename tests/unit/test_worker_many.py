@@ -11,7 +11,8 @@ from durable_core.engine import slots
 from durable_core.engine.slots import Queued, Slots
 from durable_core.model.run import RunRecord
 from durable_core.replay.run import Run
-from durable_core.stores.memory import MemoryStore
+from durable_core.stores.memory.claims import MemoryClaims
+from durable_core.stores.memory.store import MemoryStore
 from durable_core.testing import ManualClock
 from sagas import Orchestrator, Saga, lookup, saga
 from tests.sagas_for_tests import orchestrator, within
@@ -181,7 +182,7 @@ def test_a_saga_that_falls_due_while_others_are_claimed_is_not_forgotten():
     """Time passes while the store is asked: what falls due between the last claim and the next wake goes on too."""
     clock = ManualClock()
 
-    class Slow(MemoryStore):
+    class Slow(MemoryClaims):
         slow = False
 
         async def claim(self, *args: Any, **options: Any) -> list[RunRecord]:
@@ -192,11 +193,12 @@ def test_a_saga_that_falls_due_while_others_are_claimed_is_not_forgotten():
 
     async def main() -> None:
         ORDER.clear()
-        store = Slow()
+        store = MemoryStore()
+        claims = store.claims = Slow(store._session)
         async with orchestrator(store, sleeper, clock=clock) as running:
             handles = [await running.start(sleeper, span_s) for span_s in (60, 60.5)]
             await clock.idle()
-            store.slow = True
+            claims.slow = True
             await clock.advance(60)
             for handle in handles:
                 await within(handle.result(), running)

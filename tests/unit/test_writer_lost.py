@@ -21,6 +21,7 @@ class Away:
         self.transient = transient
         self.written: list[Batch] = []
         self.asked = asyncio.Event()
+        self.journal = self
 
     async def commit(self, batch: Batch) -> frozenset[int]:
         self.asked.set()

@@ -1,6 +1,6 @@
 """Writes a batch to PostgreSQL: a small one as one statement, so one round trip and one transaction; else as several.
 
-Invariants: the worker's row is locked before anything else, and counts its batches. Where it is gone, the worker was
+Invariants: the worker's row is locked before anything else, and counts its batches. If it is gone, the worker was
 taken for dead and nothing of the batch is written; where its count is not the expected one, the batch is an echo of one
 whose outcome has been settled meanwhile, and nothing of it is written either.
 """
@@ -41,7 +41,7 @@ class Refused(Exception):
 
 @attrs.frozen
 class Sender:
-    """Who writes, and who is told."""
+    """Who writes, and whether others are notified."""
 
     worker: str | None
     number: int
@@ -57,8 +57,8 @@ class Sender:
         return None if self.worker is None else (self.worker, self.number)
 
     @property
-    def told(self) -> tuple[str, str] | None:
-        """The channel and what is sent there, where somebody is told."""
+    def notice(self) -> tuple[str, str] | None:
+        """The channel and what is sent there, if others are notified."""
         return (self.channel, self.token) if self.notify else None
 
 
@@ -124,7 +124,7 @@ def concerns_others(batch: Batch, own: Collection[range]) -> bool:
     return False
 
 
-async def write(connection: Connection, texts: Statements, batch: Batch, sender: Sender) -> frozenset[int]:
+async def write(connection: Connection, statements: Statements, batch: Batch, sender: Sender) -> frozenset[int]:
     """Write ``batch`` in one transaction; return the numbers of starts whose id is taken.
 
     Raises:
@@ -133,21 +133,21 @@ async def write(connection: Connection, texts: Statements, batch: Batch, sender:
     # One statement sees runs as they were before it, so it cannot change those that it begins.
     apart = len(batch.entries) >= MANY_ENTRIES or any(start.num in batch.updates for start in batch.starts)
     if not apart and not lets_go(batch):
-        return await _write_at_once(connection, texts.schema, batch, sender)
+        return await _write_at_once(connection, statements.schema, batch, sender)
     async with in_transaction(connection):
         if apart:
-            refused = await _write_in_turn(connection, texts.schema, batch, sender)
+            refused = await _write_in_turn(connection, statements.schema, batch, sender)
         else:
-            refused = await _write_at_once(connection, texts.schema, batch, sender)
+            refused = await _write_at_once(connection, statements.schema, batch, sender)
         if lets_go(batch):
-            await connection.execute(texts["wake"], list(batch.updates))
+            await connection.execute(statements["wake"], list(batch.updates))
     return refused
 
 
 async def _write_at_once(connection: Connection, schema: str, batch: Batch, sender: Sender) -> frozenset[int]:
     """All of it in one statement."""
     row = await _run(
-        connection, schema, _rows(batch), counted=sender.counted, consumed=batch.consumed, told=sender.told
+        connection, schema, _rows(batch), counted=sender.counted, consumed=batch.consumed, notice=sender.notice
     )
     return _judged(row, batch, sender)
 
@@ -172,7 +172,7 @@ async def _write_in_turn(connection: Connection, schema: str, batch: Batch, send
         )
     if rows.entries or rows.updates or batch.consumed or sender.notify:
         rest = _Rows(None, rows.entries, rows.updates)
-        await _run(connection, schema, rest, consumed=batch.consumed, told=sender.told)
+        await _run(connection, schema, rest, consumed=batch.consumed, notice=sender.notice)
     return refused
 
 
@@ -183,7 +183,7 @@ async def _run(
     *,
     counted: tuple[str, int] | None = None,
     consumed: Sequence[int] = (),
-    told: tuple[str, str] | None = None,
+    notice: tuple[str, str] | None = None,
 ) -> Row | None:
     bound = (rows.starts, rows.entries, rows.updates)
     starts, entries, updates = (None if each is None else each.form for each in bound)
@@ -193,12 +193,12 @@ async def _run(
         entries=entries,
         updates=updates,
         consumed=bool(consumed),
-        notify=told is not None,
+        notify=notice is not None,
     )
     values = [*(counted or ()), *(value for each in bound if each for value in each.parameters)]
     if consumed:
         values.append(consumed)
-    return await connection.fetchrow(statement(schema, parts), *values, *(told or ()))
+    return await connection.fetchrow(statement(schema, parts), *values, *(notice or ()))
 
 
 def _judged(row: Row | None, batch: Batch, sender: Sender) -> frozenset[int]:

@@ -15,19 +15,19 @@ from durable_core.stores.postgres.statements import COUNTED, Statements
 # It waits for the row, should the lost commit hold it still, and is then judged on the row as that has left it.
 # ruff: noqa: S608 - put together from a number of our own; values are bound
 _FENCE = f"""
-UPDATE {{s}}.workers SET batch = batch + 2 WHERE id = $1 AND batch & {COUNTED} = $2 - 1 RETURNING batch & {COUNTED}"""
-_COUNT = f"SELECT batch & {COUNTED} FROM {{s}}.workers WHERE id = $1"
-_BEGUN = "SELECT num FROM {s}.runs WHERE num = ANY($1::int8[])"
-_ENTRY = "SELECT EXISTS (SELECT 1 FROM {s}.journal WHERE run = $1 AND seq = $2)"
-_UPDATED = "SELECT EXISTS (SELECT 1 FROM {s}.runs WHERE num = $1 AND updated_at_ns >= $2)"
+UPDATE {{s}}workers SET batch = batch + 2 WHERE id = $1 AND batch & {COUNTED} = $2 - 1 RETURNING batch & {COUNTED}"""
+_COUNT = f"SELECT batch & {COUNTED} FROM {{s}}workers WHERE id = $1"
+_BEGUN = "SELECT num FROM {s}runs WHERE num = ANY($1::int8[])"
+_ENTRY = "SELECT EXISTS (SELECT 1 FROM {s}journal WHERE run = $1 AND seq = $2)"
+_UPDATED = "SELECT EXISTS (SELECT 1 FROM {s}runs WHERE num = $1 AND updated_at_ns >= $2)"
 _STRAY = """
-UPDATE {s}.runs SET owner = NULL, wake_at_ns = 0, status = 'pending'
+UPDATE {s}runs SET owner = NULL, wake_at_ns = 0, status = 'pending'
 WHERE num = ANY($1::int8[]) AND owner = $2 AND ended_at_ns IS NULL
 """
 
 
 @attrs.frozen
-class Verdict:
+class Outcome:
     """What became of a commit."""
 
     written: bool
@@ -61,37 +61,37 @@ class InDoubtCommit:
             None if first is None else (first.num, first.updated_at_ns),
         )
 
-    async def settle(self, connection: Connection, texts: Statements, worker: str | None) -> Verdict:
+    async def settle(self, connection: Connection, statements: Statements, worker: str | None) -> Outcome:
         """Find out."""
         if worker is None:
-            begun = await self._begun(connection, texts)
-            return Verdict(bool(begun) or await self._has_left_traces(connection, texts), 0, begun)
-        number = await connection.fetchval(_FENCE.replace("{s}", texts.schema), worker, self.number)
+            begun = await self._begun(connection, statements)
+            return Outcome(bool(begun) or await self._has_left_traces(connection, statements), 0, begun)
+        number = await connection.fetchval(statements.of(_FENCE), worker, self.number)
         if number is not None:
-            return Verdict(written=False, number=int(number))
-        number = await connection.fetchval(_COUNT.replace("{s}", texts.schema), worker)
+            return Outcome(written=False, number=int(number))
+        number = await connection.fetchval(statements.of(_COUNT), worker)
         if number is None:  # its runs were freed with it; those that it has started are there all the same
-            begun = await self._begun(connection, texts)
-            return Verdict(written=bool(begun), number=None, begun=begun)
+            begun = await self._begun(connection, statements)
+            return Outcome(written=bool(begun), number=None, begun=begun)
         if number != self.number:  # a fence that was put up before, and whose answer was lost
-            return Verdict(written=False, number=int(number))
-        return Verdict(written=True, number=int(number), begun=await self._begun(connection, texts))
+            return Outcome(written=False, number=int(number))
+        return Outcome(written=True, number=int(number), begun=await self._begun(connection, statements))
 
-    async def _begun(self, connection: Connection, texts: Statements) -> frozenset[int]:
+    async def _begun(self, connection: Connection, statements: Statements) -> frozenset[int]:
         if not self.starts:
             return frozenset()
-        rows = await connection.fetch(_BEGUN.replace("{s}", texts.schema), list(self.starts))
+        rows = await connection.fetch(statements.of(_BEGUN), list(self.starts))
         return frozenset(int(row[0]) for row in rows)
 
-    async def _has_left_traces(self, connection: Connection, texts: Statements) -> bool:
+    async def _has_left_traces(self, connection: Connection, statements: Statements) -> bool:
         """For one that is no worker, and counts nothing."""
         if self.entry is not None:
-            return bool(await connection.fetchval(_ENTRY.replace("{s}", texts.schema), *self.entry))
+            return bool(await connection.fetchval(statements.of(_ENTRY), *self.entry))
         if self.update is not None and not self.starts:
-            return bool(await connection.fetchval(_UPDATED.replace("{s}", texts.schema), *self.update))
+            return bool(await connection.fetchval(statements.of(_UPDATED), *self.update))
         return False
 
 
-async def let_stray_go(connection: Connection, texts: Statements, nums: Sequence[int], worker: str) -> None:
-    """Runs whose starters were told meanwhile that they had not begun: they did, so some worker shall drive them."""
-    await connection.execute(_STRAY.replace("{s}", texts.schema), list(nums), worker)
+async def let_stray_go(connection: Connection, statements: Statements, nums: Sequence[int], worker: str) -> None:
+    """Free runs whose starters got the answer that they had not begun: they did, so some worker shall drive them."""
+    await connection.execute(statements.of(_STRAY), list(nums), worker)

@@ -26,13 +26,13 @@ PROBE_S = 1.0
 class Listener:
     """The ear of one store in ``schema``."""
 
-    def __init__(self, texts: Statements, schema: str, *, tell: Callable[[], None]) -> None:
+    def __init__(self, statements: Statements, schema: str, *, tell: Callable[[], None]) -> None:
         self._tell = tell
         digest = hashlib.blake2b(schema.encode(), digest_size=8).hexdigest()
         self.channel = f"sagas_{digest}"
         self.token = secrets.token_hex(8)
         """By which this store knows its own notifications."""
-        self._notify = texts["notify"]
+        self._notify = statements["notify"]
         self._heard = asyncio.Event()
         self._changed = False
         self._asked = 0

@@ -124,13 +124,13 @@ def _kept_out(error: OSError) -> Advice:
 def explain_commit(error: BaseException, *, place: str, rows: int, sent: bool, in_doubt: bool) -> StoreError:
     """The ``StoreError`` of a commit; where it was not even sent, whatever keeps us out says nothing against it."""
     outcome = NOT_KNOWN if in_doubt else NOTHING_WRITTEN
-    told = explain(error, place=place, doing=f"write a batch of {rows} rows", outcome=outcome)
-    told.in_doubt = in_doubt
-    told.transient |= not sent
-    return told
+    explained = explain(error, place=place, doing=f"write a batch of {rows} rows", outcome=outcome)
+    explained.in_doubt = in_doubt
+    explained.transient |= not sent
+    return explained
 
 
-def told(error: BaseException, *, place: str, doing: str, outcome: str) -> StoreError:
+def as_store_error(error: BaseException, *, place: str, doing: str, outcome: str) -> StoreError:
     """The ``StoreError`` to raise for ``error``: itself, where it is one."""
     return error if isinstance(error, StoreError) else explain(error, place=place, doing=doing, outcome=outcome)
 

@@ -37,7 +37,7 @@ class _Builder:
         """Holds where the worker's row is as expected."""
         self.taken = ""
         """Holds for entries of runs that are not refused."""
-        self.results = {"alive": "1", "begun": "NULL", "whole": "1", "told": "NULL"}
+        self.results = {"alive": "1", "begun": "NULL", "whole": "1", "notified": "NULL"}
         self._last = 0
 
     def _take(self, count: int) -> int:
@@ -98,9 +98,9 @@ class _Builder:
         self.tables.append(f"used AS (DELETE FROM {self.schema}.signals WHERE num = ANY(${at}::int8[]){self.alive})")
 
     def notify(self) -> None:
-        """Tell other stores, once this is committed."""
+        """Notify other stores, once this is committed."""
         at = self._take(2)
-        self.results["told"] = f"pg_notify(${at}, ${at + 1})"
+        self.results["notified"] = f"pg_notify(${at}, ${at + 1})"
 
 
 @functools.lru_cache(maxsize=1000)

@@ -11,9 +11,11 @@ from pathlib import Path
 from stat import S_IMODE
 
 from durable_core.errors import StoreError, StoreFormatError
-from durable_core.model.checkup import Checkup, Facts, Finding, Level
+from durable_core.model.checkup import Checkup, Facts, Finding, Level, WorkerSeen
+from durable_core.stores.questions import facts_of
 from durable_core.stores.sqlite import refusals, schema
-from durable_core.stores.sqlite.facts import facts_of
+from durable_core.stores.sqlite.dialect import QUESTIONS, rows_of
+from durable_core.stores.sqlite.locks import is_held, worker_path
 
 MIB = 1 << 20
 LITTLE = 1024 * MIB
@@ -133,9 +135,20 @@ def _looked(path: str, *, used: bool, now_ns: int, deep: bool) -> tuple[list[Fin
         found = [Finding("format", Level.OK, f"stored format {schema.FORMAT}"), _mode(path), _pages(connection)]
         if deep:
             found.append(_sound(connection))
-        return found, facts_of(connection, path, now_ns=now_ns)
+        return found, _facts(connection, path, now_ns=now_ns)
     finally:
         connection.close()
+
+
+def _facts(connection: sqlite3.Connection, path: str, *, now_ns: int) -> Facts:
+    """How the runs of the store at ``path`` stand at ``now_ns``."""
+    asked = QUESTIONS.facts(now_ns).items()
+    answers = {name: question.read(rows_of(connection, question)) for name, question in asked}
+    rows = connection.execute("SELECT id, pid, host, started_at_ns FROM workers ORDER BY started_at_ns, id")
+    workers = tuple(
+        WorkerSeen(id_, pid, host, at_ns, alive=is_held(worker_path(path, id_))) for id_, pid, host, at_ns in rows
+    )
+    return facts_of(answers, workers)
 
 
 def _mode(path: str) -> Finding:

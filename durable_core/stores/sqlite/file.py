@@ -1,6 +1,6 @@
 """One SQLite file in use by one store: its connections, its locks, and the frame of every transaction.
 
-Synchronous; ``SqliteStore`` decides which thread calls what, never two at once.
+Synchronous; ``SqliteDatabase`` decides which thread calls what, never two at once.
 
 Invariants: every write and checkpoint of every process goes through the one writing connection of its store, and
 under the write lock. When a method returns or raises, the lock is free and no transaction is open, except between
@@ -16,29 +16,26 @@ from typing import Self
 from durable_core.errors import StoreError, StoreNotFound
 from durable_core.stores.sqlite import refusals, schema
 from durable_core.stores.sqlite.locks import FileLock, WriteLock, worker_lock
-from durable_core.stores.sqlite.purge import Purger
-from durable_core.stores.sqlite.reader import Reader
-from durable_core.stores.sqlite.writer import Writer
+from durable_core.stores.sqlite.workers import others, register, release
 
 LOCK_S = 30.0
 """How long a writer waits for another process's commit or checkpoint to end."""
+NUMBERS = 1 << 20
+"""How many run numbers are reserved at a time."""
 
 
 class SqliteFile:
-    """An opened database: ``writer`` for the inside of transactions, ``reader`` and ``bulk_reader`` for questions."""
+    """An opened database: ``connection`` for transactions, ``reader`` and ``bulk_reader`` for questions."""
 
     def __init__(self, path: str, *, worker: str | None, lock: WriteLock, connection: sqlite3.Connection) -> None:
         self.path = path
         self.worker = worker
-        self.writer = Writer(connection, path)
-        self.purger = Purger(connection)
-        self.versions = Reader(connection)
-        self.reader = Reader(schema.connect_reader(path))
-        self.bulk_reader = Reader(schema.connect_reader(path))
+        self.connection = connection
+        self.reader = schema.connect_reader(path)
+        self.bulk_reader = schema.connect_reader(path)
         self.secret = b""
         self.numbers = range(0)
         self._lock = lock
-        self._connection = connection
         self._alive: FileLock | None = None
         self._dead: list[FileLock] = []
         self._inode = Path(path).stat().st_ino
@@ -46,7 +43,7 @@ class SqliteFile:
 
     @classmethod
     def open(cls, path: str, *, worker: str | None, synchronous: str) -> Self:
-        """Open ``path``, or make it, and announce ``worker``. Raises ``StoreError``; a foreign file stays untouched."""
+        """Open ``path``, or make it, and register ``worker``. Raises ``StoreError``; a foreign file stays untouched."""
         schema.check_sqlite()
         path = os.path.realpath(path)  # a lock is found by its name: links to one file, and cd, must not change it
         schema.check_place(path)
@@ -74,7 +71,7 @@ class SqliteFile:
             connection = schema.connect_writer(path, synchronous=synchronous)
             file = cls(path, worker=worker, lock=lock, connection=connection)
             try:
-                file._announce()
+                file._enter()
             except BaseException:
                 file.reader.close()
                 file.bulk_reader.close()
@@ -86,18 +83,19 @@ class SqliteFile:
             raise
         return file
 
-    def _announce(self) -> None:
-        """Enter the worker and release the dead; also those runs that an earlier process left under the same name."""
+    def _enter(self) -> None:
+        """Register the worker and release the dead; also the runs that an earlier process left under the same name."""
         try:
             if self.worker is not None:
                 self._alive = self._take(self.worker)
-            self._connection.execute("BEGIN IMMEDIATE")
+            self.connection.execute("BEGIN IMMEDIATE")
             if self.worker is not None:
-                self.writer.release([self.worker])
-                self.writer.announce(self.worker)
+                release(self.connection, self.worker)
+                register(self.connection, self.worker)
             self.release_dead()
-            self.secret = self.writer.secret()
-            self.numbers = self.writer.reserve_numbers()
+            (secret,) = self.connection.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
+            self.secret = bytes(secret)
+            self.numbers = self.reserve_numbers()
             self.commit()
         except BaseException:
             self.leave()
@@ -117,14 +115,25 @@ class SqliteFile:
     def release_dead(self) -> int:
         """Within a transaction: free the runs of workers whose lock is free; return how many runs."""
         freed = 0
-        for worker in self.versions.other_workers(self.worker):
+        for worker in others(self.connection, self.worker):
             lock = worker_lock(self.path, worker)
             if lock.try_acquire():
                 self._dead.append(lock)
-                freed += self.writer.release([worker])
+                freed += release(self.connection, worker)
             else:
                 lock.close()
         return freed
+
+    def reserve_numbers(self) -> range:
+        """Within a transaction: the next ``NUMBERS`` run numbers; they are this store's once it is committed."""
+        text = "UPDATE meta SET value = value + ? WHERE key = 'next_num' RETURNING value"
+        (end,) = self.connection.execute(text, (NUMBERS,)).fetchone()
+        return range(int(end) - NUMBERS, int(end))
+
+    def data_version(self) -> int:
+        """A number that changes when another connection has committed."""
+        (version,) = self.connection.execute("PRAGMA data_version").fetchone()
+        return int(version)
 
     def begin_now(self) -> bool:
         """Begin a transaction if that needs no waiting. Raises ``StoreError`` where the file is no longer there."""
@@ -133,7 +142,7 @@ class SqliteFile:
         self._check_in_place()
         try:
             self._set_patience(0)
-            self._connection.execute("BEGIN IMMEDIATE")
+            self.connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
@@ -147,11 +156,11 @@ class SqliteFile:
             raise _lock_timeout(self.path)
         self._check_in_place()
         self._set_patience(int(schema.BUSY_S * 1000))
-        self._connection.execute("BEGIN IMMEDIATE")
+        self.connection.execute("BEGIN IMMEDIATE")
 
     def _set_patience(self, busy_ms: int) -> None:
         if busy_ms != self._busy_ms:
-            self._connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
+            self.connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
             self._busy_ms = busy_ms
 
     def _check_in_place(self) -> None:
@@ -172,8 +181,8 @@ class SqliteFile:
             )
 
     def commit(self) -> None:
-        """Make the transaction durable, remove the locks of those it buried, and let the next writer in."""
-        self._connection.execute("COMMIT")
+        """Make the transaction durable, remove the locks of the dead workers it removed, and let the next writer in."""
+        self.connection.execute("COMMIT")
         for lock in self._dead:
             lock.remove()
         self._dead.clear()
@@ -181,9 +190,9 @@ class SqliteFile:
 
     def leave(self) -> None:
         """End what is still open of a transaction: take back its rows and let the next writer in."""
-        if self._connection.in_transaction:
+        if self.connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):  # SQLite has taken it back by itself after some errors
-                self._connection.execute("ROLLBACK")
+                self.connection.execute("ROLLBACK")
         for lock in self._dead:
             lock.close()
         self._dead.clear()
@@ -194,7 +203,7 @@ class SqliteFile:
         try:
             if self.worker is not None:
                 self.begin_waiting()
-                self.writer.release([self.worker])
+                release(self.connection, self.worker)
                 self._dead += [] if self._alive is None else [self._alive]
                 self.commit()
             self._lock.acquire(LOCK_S)
@@ -208,7 +217,7 @@ class SqliteFile:
         self.reader.close()
         self.bulk_reader.close()
         self._lock.acquire(LOCK_S)  # for the last connection of all to close copies the log, which is a checkpoint
-        self._connection.close()
+        self.connection.close()
         if self._alive is not None:
             self._alive.close()
         if Path(f"{self.path}-wal").exists():

@@ -1,89 +1,140 @@
-"""Signals in group commits: what comes while a commit is under way shares the next one.
+"""Signals in a SQLite file, sent in group commits: what arrives while a commit is under way shares the next one.
 
-Invariant: whoever is told an answer is told it after the commit that made it true; one refused signal refuses no other.
+Invariant: a sender gets its answer after the commit that made it true; one refused signal refuses no other.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import sqlite3
+from collections.abc import Collection
 from typing import NamedTuple
 
 from durable_core.errors import StoreError
-from durable_core.stores.sqlite.writer import Writer
+from durable_core.ports import Signal
+from durable_core.stores import sql
+from durable_core.stores.sqlite.database import SqliteDatabase
+from durable_core.stores.sqlite.dialect import chunks, marks
+from durable_core.stores.sqlite.file import SqliteFile
+
+ANY_SIGNAL = "SELECT 1 FROM signals LIMIT 1"
+# A stuck run that somebody has signalled is no longer stuck: it waits for a worker to take the signal up.
+SIGNALLED = """
+UPDATE runs SET wake_at_ns = 0, status = CASE WHEN status = 'stuck' THEN 'pending' ELSE status END WHERE num = ?
+"""
+# An owner that lives may still have an attempt of it under way; else the worker that claims it drives it.
+_REOPEN = """
+UPDATE runs SET status = 'pending', wake_at_ns = CASE WHEN owner IN (SELECT id FROM workers) THEN NULL ELSE 0 END,
+    owner = CASE WHEN owner IN (SELECT id FROM workers) THEN owner END, paused = 0, output = NULL, error = NULL,
+    reason = NULL, updated_at_ns = ?, ended_at_ns = NULL
+WHERE num = ?
+"""
+_FIRST = "SELECT num, run FROM signals LIMIT ?"
+_WAITING_FOR = "SELECT num FROM signals WHERE run IN ({marks})"
+SIGNALS = "SELECT num, run, name, payload, at_ns FROM signals WHERE num IN ({marks})"
 
 
 class _Letter(NamedTuple):
-    """A signal to be left, and who waits for its fate."""
+    """A signal to be stored, and the sender's answer."""
 
     run: int
     name: str
     payload: bytes
     now_ns: int
     ended: bool
-    told: "asyncio.Future[bool]"
+    answer: "asyncio.Future[bool]"
 
 
-Answered = list[tuple[_Letter, bool | Exception]]
-Transact = Callable[[str, Callable[[], Answered], int], Awaitable[Answered]]
-"""Does what it is given in one transaction: what it is for, what to do, and how many rows that is about."""
+class SqliteSignals:
+    """``Signals`` of a SQLite file."""
 
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+        self._letters: list[_Letter] = []
+        self._sending: asyncio.Task[None] | None = None
 
-class Signals:
-    """The signals that one store leaves."""
-
-    def __init__(self, transact: Transact, writer: Callable[[], Writer]) -> None:
-        self._transact = transact
-        self._writer = writer
-        self._waiting: list[_Letter] = []
-        self._carrying: asyncio.Task[None] | None = None
-
-    async def leave(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool) -> bool:
-        """Leave a signal; durable on return. See ``Store.signal``."""
+    async def send(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool = False) -> bool:
+        """See ``Signals.send``."""
         loop = asyncio.get_running_loop()
-        told: asyncio.Future[bool] = loop.create_future()
-        self._waiting.append(_Letter(run, name, payload, now_ns, ended, told))
-        if self._carrying is None:
-            self._carrying = loop.create_task(self._carry())
-        return await told
+        answer: asyncio.Future[bool] = loop.create_future()
+        self._letters.append(_Letter(run, name, payload, now_ns, ended, answer))
+        if self._sending is None:
+            self._sending = loop.create_task(self._send_all())
+        return await answer
 
-    async def _carry(self) -> None:
+    async def _send_all(self) -> None:
         taken: list[_Letter] = []
 
-        def write() -> Answered:
-            # Only now: what came while this waited for its turn goes along.
-            taken.extend(self._waiting)
-            self._waiting.clear()
-            return [(letter, self._write(letter)) for letter in taken]
+        def write(file: SqliteFile) -> list[tuple[_Letter, bool | Exception]]:
+            # Only now: what arrived while this waited for its turn goes along.
+            taken.extend(self._letters)
+            self._letters.clear()
+            return [(letter, _write(file, letter)) for letter in taken]
 
-        while self._waiting:
-            doing = f"leave the signal {self._waiting[0].name!r}"
+        while self._letters:
+            doing = f"leave the signal {self._letters[0].name!r}"
             try:
-                answered = await self._transact(doing, write, len(self._waiting))
-            except asyncio.CancelledError:  # from outside, with all tasks: nothing was left, and another one goes on
-                self._waiting[:0] = taken
-                self._carrying = asyncio.get_running_loop().create_task(self._carry())
+                answered = await self._database.transact(doing, write, len(self._letters))
+            except asyncio.CancelledError:  # from outside, with all tasks: nothing was written, another task continues
+                self._letters[:0] = taken
+                self._sending = asyncio.get_running_loop().create_task(self._send_all())
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-                if not taken:  # no transaction was to be had
-                    taken.extend(self._waiting)
-                    self._waiting.clear()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the senders get it
+                if not taken:  # no transaction could begin
+                    taken.extend(self._letters)
+                    self._letters.clear()
                 answered = [(letter, error) for letter in taken]
             taken.clear()
             for letter, answer in answered:
-                _tell(letter.told, answer)
-        self._carrying = None
+                _answer(letter.answer, answer)
+        self._sending = None
 
-    def _write(self, letter: _Letter) -> bool | StoreError:
-        run, name, payload, now_ns, ended, _ = letter
-        try:
-            return self._writer().signal(run, name, payload, now_ns=now_ns, ended=ended)
-        except StoreError as error:
-            return error
+    async def waiting(self, runs: Collection[int]) -> list[Signal]:
+        """See ``Signals.waiting``."""
+        return self._database.read(lambda connection: _waiting(connection, frozenset(runs)))
 
 
-def _tell(told: "asyncio.Future[bool]", answer: bool | Exception) -> None:  # noqa: FBT001 - what is told
-    if told.done():
+def _answer(future: "asyncio.Future[bool]", answer: bool | Exception) -> None:  # noqa: FBT001 - it is the answer
+    if future.done():
         return
     if isinstance(answer, Exception):
-        told.set_exception(answer)
+        future.set_exception(answer)
     else:
-        told.set_result(answer)
+        future.set_result(answer)
+
+
+def _write(file: SqliteFile, letter: _Letter) -> bool | StoreError:
+    """Store a signal, and make the run due if nobody owns it; False if it has ended."""
+    ask, (run, name, payload, now_ns, ended, _) = file.connection.execute, letter
+    row = ask("SELECT owner, ended_at_ns FROM runs WHERE num = ?", (run,)).fetchone()
+    if row is None and ask("SELECT 1 FROM tombstones WHERE num = ?", (run,)).fetchone():
+        return False
+    if row is None:
+        return StoreError(
+            f"there is no run of number {run} in {file.path}, so the signal {name!r} was not stored; "
+            "look the run up by its id first"
+        )
+    if row[1] is not None and not ended:
+        return False
+    ask(sql.INSERT_SIGNAL, (run, name, payload, now_ns))
+    if row[1] is not None:
+        ask(_REOPEN, (now_ns, run))
+    elif row[0] is None:
+        ask(SIGNALLED, (run,))
+    return True
+
+
+def _waiting(connection: sqlite3.Connection, runs: frozenset[int]) -> list[Signal]:
+    # A worker asks for all its runs, which may be thousands, while few signals wait; or the other way round.
+    first = connection.execute(_FIRST, (len(runs) + 1,)).fetchall()
+    if len(first) <= len(runs):
+        nums = [int(num) for num, run in first if run in runs]
+    else:
+        nums = [
+            int(num)
+            for some in chunks(tuple(runs))
+            for (num,) in connection.execute(_WAITING_FOR.format(marks=marks(len(some))), some)
+        ]
+    found: list[Signal] = []
+    for some in chunks(nums):
+        found += (Signal(*row) for row in connection.execute(SIGNALS.format(marks=marks(len(some))), some))
+    found.sort(key=lambda signal: signal.num)
+    return found
