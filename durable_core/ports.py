@@ -295,7 +295,7 @@ class SpanCursors(Protocol):
     A worker exports the spans of its own entries, and of those that a dead worker has not exported. Entries of one
     worker are committed one batch after the other, so a position among its own entries is safe to continue from, even
     if the batches of several workers are committed in another order than they took their positions.
-    No position is used twice, whatever has been deleted meanwhile.
+    No position is used twice, even after deletions.
     """
 
     async def start(self, worker: str) -> int:
@@ -347,7 +347,7 @@ class Store(Protocol):
 
     @property
     def versions(self) -> Versions:
-        """Knows who serves what."""
+        """Knows which versions workers serve."""
         ...
 
     @property

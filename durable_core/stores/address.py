@@ -12,7 +12,7 @@ from durable_core.errors import StoreError
 from durable_core.ports import Store
 from durable_core.stores.postgres.address import place_of
 
-# ruff: noqa: PLC0415 - a store is loaded by those who use it: one of three
+# ruff: noqa: PLC0415 - only the store in use is loaded, one of three
 
 ALLOWED = (
     "Give sqlite:///file.db (in the current directory), sqlite:////absolute/path/file.db, "
@@ -62,7 +62,7 @@ def open_store(url: str, *, lease_s: float = 15.0, patience_s: float = 30.0, **o
 
 
 async def migrate(url: str) -> Migrated:
-    """Bring the tables of the store at ``url`` to this release's, making them where there are none.
+    """Bring the tables of the store at ``url`` to this release's, making them if there are none.
 
     Raises:
         StoreError: there can be no store, or its tables are another program's, or a newer release's.

@@ -2,7 +2,7 @@
 
 ``sql.py`` is for SQLite; ``postgres/columns.py`` and the first migration there are for PostgreSQL.
 
-Invariant: the same tables give the same text, so that a test can tell whether the committed files are the current ones.
+Invariant: the same tables give the same text, so that a test can check that the committed files are current.
 """
 
 import sys
@@ -77,7 +77,7 @@ def _insert(row: type[SQLModel], columns: tuple[str, ...]) -> str:
 
 
 def _mark(row: type[SQLModel], column: str) -> str:
-    """Where a value is bound; for None it is a number that no value is, see ``sqlite/binding.py``."""
+    """The mark that binds a value; None is bound as a number that no value is, see ``sqlite/binding.py``."""
     return "NULLIF(?, 0.5)" if _table(row).columns[column].nullable else "?"
 
 

@@ -155,7 +155,7 @@ class TombstoneRow(SQLModel, table=True):
 class WorkerRow(SQLModel, table=True):
     """A worker that announced itself.
 
-    Whether it lives, its lock file says where there is a file, else its lease, by the database's clock. ``batch`` is
+    Whether it is alive: its lock file says so if there is a file, else its lease, by the database's clock. ``batch`` is
     the number of its last commit, by which one whose outcome is not known is found again.
     """
 
@@ -191,9 +191,9 @@ class ServingRow(SQLModel, table=True):
 
 
 class TracedRow(SQLModel, table=True):
-    """A worker that owes spans: those of its journal entries after ``pos``. Gone once it has left and owes none.
+    """A worker's export cursor: the spans of its entries after ``pos`` are to export. Removed once all are exported.
 
-    ``payer`` is the living worker that pays for a dead one.
+    ``payer`` is the live worker that has taken over the cursor of a dead one.
     """
 
     __tablename__ = "traced"  # pyright: ignore[reportAssignmentType]

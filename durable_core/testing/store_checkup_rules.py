@@ -1,4 +1,4 @@
-"""What a look at a store from outside tells about its runs."""
+"""What a checkup finds out about the runs of a store."""
 # ruff: noqa: S101, PLR2004 - a test suite asserts, and its numbers are examples
 
 from durable_core.model.checkup import GRACE_NS, SHOWN, Facts, Group, Level
@@ -33,7 +33,7 @@ class CheckupRules(Rules):
 
     @in_loop
     async def test_a_look_counts_and_changes_nothing(self, make_store: MakeStore) -> None:
-        """Rows, statuses and ends are told as they are, and a second look tells the same, also beside open stores."""
+        """Rows, statuses and ends are reported as they are, and alike by a second checkup and by open stores."""
         async with opened(make_store, "w1", None) as (store, other):
             await store.versions.announce([Offer("order", 1)], now_ns=1)
             open_one, ended = await add(store, "a"), await add(store, "b")
@@ -62,7 +62,7 @@ class CheckupRules(Rules):
 
     @in_loop
     async def test_the_last_time_is_that_of_the_newest_run_or_entry(self, make_store: MakeStore) -> None:
-        """Where nothing was written there is none; each store on the same data knows it, whoever wrote."""
+        """An empty store has none; each store on the same data knows it, whichever of them wrote."""
         async with opened(make_store, "w1", None) as (store, other):
             assert await store.runs.last_seen_ns() is None
             num = await add(store, "a", created_at_ns=40)
@@ -114,7 +114,7 @@ class CheckupRules(Rules):
 
     @in_loop
     async def test_a_look_tells_the_dead_from_the_living(self, make_store: MakeStore) -> None:
-        """A worker that died without signing off is there, and dead; and the look does not bury it."""
+        """A worker that died without signing off is there, and dead; and the checkup does not remove it."""
         async with opened(make_store, "w1") as (store,):
             dying = make_store()
             await dying.open(worker="w2")

@@ -1,4 +1,4 @@
-"""How a store hands runs to workers: whose they are, when they are due, who is dead, and what signals do."""
+"""How a store gives runs to workers: owners, due times, dead workers, and signals."""
 # ruff: noqa: S101, PLR2004 - a test suite asserts, and its numbers are examples
 
 import asyncio
@@ -113,7 +113,7 @@ class ClaimRules(Rules):
 
     @in_loop
     async def test_opening_releases_the_dead(self, make_store: MakeStore) -> None:
-        """Whoever opens the store frees the runs of the dead: another worker, an observer, one of the same name."""
+        """Opening the store frees the runs of the dead: by another worker, an observer, or one of the same name."""
         for place, opener in enumerate(("w2", None, "w1")):
             dying = make_store()
             await dying.open(worker="w1")
@@ -134,7 +134,7 @@ class ClaimRules(Rules):
 
     @in_loop
     async def test_a_living_workers_name_is_taken(self, make_store: MakeStore) -> None:
-        """Two living workers cannot have one name; the second is told so and the first goes on."""
+        """Two living workers cannot have one name; the second is refused and the first goes on."""
         async with opened(make_store, "w1") as (store,):
             await add(store, "a", owner="w1")
             with pytest.raises(StoreError, match="w1"):
@@ -173,14 +173,14 @@ class ClaimRules(Rules):
 
     @in_loop
     async def test_no_beginning_and_no_end_commits_over_a_signal(self, make_store: MakeStore) -> None:
-        """What a run decided before it heard a signal is left out; what happened in the world is written."""
+        """What a run decided before it saw a signal is left out; what happened in the world is written."""
         async with opened(make_store, "w1", None) as (store, desk):
-            ids = ("begins", "ends", "goes on", "heard")
+            ids = ("begins", "ends", "goes on", "seen")
             runs = [await add(store, id, owner="w1", wake_at_ns=None) for id in ids]
             for run in runs:
                 await desk.signals.send(run, "cancel", b"{}", now_ns=7)
-            (heard,) = await store.signals.waiting([runs[3]])
-            assert heard.at_ns == 7
+            (seen,) = await store.signals.waiting([runs[3]])
+            assert seen.at_ns == 7
             result, intent = EntryKind.SUCCEEDED, EntryKind.STARTED
             batch = new_batch(
                 entries=[
@@ -198,7 +198,7 @@ class ClaimRules(Rules):
                     new_update(runs[2], owner="w1", wake_at_ns=None),
                 ],
             )
-            batch.consumed.append(heard.num)
+            batch.consumed.append(seen.num)
             assert await store.journal.commit(batch) == {runs[0], runs[1]}
             journals = await store.journal.load(runs)
             assert [[entry.seq for entry in journals[run]] for run in runs] == [[1], [1], [1], [1]]
@@ -207,7 +207,7 @@ class ClaimRules(Rules):
 
     @in_loop
     async def test_a_signal_opens_an_ended_run_again(self, make_store: MakeStore) -> None:
-        """It stays with its owner where that lives, for an attempt of it has not returned; else it is anybody's."""
+        """It stays with a live owner, because an attempt of it has not returned; else any worker may claim it."""
         async with opened(make_store, "w1", None) as (store, desk):
             kept, free = await add(store, "kept", owner="w1"), await add(store, "free", owner="w1")
             ends = [
@@ -226,7 +226,7 @@ class ClaimRules(Rules):
 
     @in_loop
     async def test_a_stuck_run_that_falls_due_is_stuck_all_the_same(self, make_store: MakeStore) -> None:
-        """What is promised beside what it is stuck on is due; who claims it has not answered for a person."""
+        """A retry beside the step it is stuck on is due; a claim does not answer for a person."""
         async with opened(make_store, "w1") as (store,):
             num = await add(store, "stuck")
             await store.journal.commit(new_batch(updates=[new_update(num, status=RunStatus.STUCK, wake_at_ns=NOW_NS)]))
@@ -267,19 +267,19 @@ class ClaimRules(Rules):
             await store.journal.commit(
                 new_batch(updates=[new_update(runs[0], status=RunStatus.COMPLETED, ended_at_ns=20)])
             )
-            told = await asyncio.gather(
+            answers = await asyncio.gather(
                 *(store.signals.send(run, "cancel", str(run).encode(), now_ns=1) for run in (*runs, 4711, *runs)),
                 return_exceptions=True,
             )
-            assert told[0] is told[21] is False
-            assert isinstance(told[20], StoreError)
-            assert told[1:20] == told[22:] == [True] * 19
+            assert answers[0] is answers[21] is False
+            assert isinstance(answers[20], StoreError)
+            assert answers[1:20] == answers[22:] == [True] * 19
             assert [signal.run for signal in await store.signals.waiting([*runs, 4711])] == runs[1:] * 2
             assert len(await claimed(store, "w1")) == 19
 
     @in_loop
     async def test_a_signal_left_while_a_run_is_let_go_wakes_it(self, make_store: MakeStore) -> None:
-        """Whichever of the two comes first, and also where they come together: the run is due at once."""
+        """Whichever of the two comes first, or both at once: the run is due at once."""
         async with opened(make_store, "w1", None) as (store, observer):
             for turn in range(40):
                 nums = [await add(store, f"r{turn}.{n}", owner="w1", wake_at_ns=None) for n in range(2)]

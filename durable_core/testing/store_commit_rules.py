@@ -41,7 +41,7 @@ class CommitRules(Rules):
 
     @in_loop
     async def test_an_update_replaces_all_mutable_columns(self, make_store: MakeStore) -> None:
-        """Every column of an update is found again, also where it is None."""
+        """Every column of an update is found again, also None."""
         async with opened(make_store, "w1") as (store,):
             num = await add(store, "a")
             update = new_update(num, status=RunStatus.STUCK, wake_at_ns=5, paused=True, phase="compensating")
@@ -233,7 +233,7 @@ class CommitRules(Rules):
 
     @in_loop
     async def test_ids_may_hold_any_text(self, make_store: MakeStore) -> None:
-        """Quotes, NUL, other scripts and differences of case are kept and told apart."""
+        """Quotes, NUL, other scripts and differences of case are kept and distinguished."""
         async with opened(make_store, "w1") as (store,):
             ids = ["", " ", "'; DROP TABLE runs; --", '"', "a\0b", "a", "A", "é", "e\u0301", "😀", "%", "x" * 5000]
             for id in ids:

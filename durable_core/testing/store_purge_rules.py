@@ -74,7 +74,7 @@ class PurgeRules(Rules):
 
     @in_loop
     async def test_an_ended_run_whose_owner_lives_stays(self, make_store: MakeStore) -> None:
-        """An attempt of it has not returned: it is not among the ended, and one that was found is not buried either."""
+        """An attempt of it has not returned: it is not among the ended, and one that was found is not purged either."""
         async with opened(make_store, "w1", None) as (store, other):
             num, found = await end(store, "a", 10, entries=1), await ended(store)
             await end(store, "b", 20)
@@ -88,7 +88,7 @@ class PurgeRules(Rules):
             assert await other.retention.purge(found, now_ns=100, until_ns=None) == [num]
 
     @in_loop
-    async def test_a_buried_run_is_a_tombstone(self, make_store: MakeStore) -> None:
+    async def test_a_purged_run_is_a_tombstone(self, make_store: MakeStore) -> None:
         """Run and journal are gone at once; the tombstone says what it was; others are untouched."""
         async with opened(make_store, "w1", None) as (store, other):
             num, kept = await end(store, "a", 10, entries=5), await end(store, "b", 20, entries=5)
@@ -111,7 +111,7 @@ class PurgeRules(Rules):
             assert await store.retention.purge(found, now_ns=100, until_ns=200) == []
 
     @in_loop
-    async def test_a_run_that_has_changed_is_not_buried(self, make_store: MakeStore) -> None:
+    async def test_a_run_that_has_changed_is_not_purged(self, make_store: MakeStore) -> None:
         """One that was opened again, ended anew or was noted something since it was found stays whole."""
         async with opened(make_store, "w1") as (store,):
             nums = [await end(store, id, 10, entries=1) for id in ("opened", "ended again", "noted", "as it was")]
@@ -219,7 +219,7 @@ class PurgeRules(Rules):
 
     @in_loop
     async def test_a_signal_for_a_purged_run_is_refused(self, make_store: MakeStore) -> None:
-        """It is told so as of an ended one, whomever it is meant for, and nothing is left."""
+        """It is refused as for an ended one, whichever it is meant for, and nothing is stored."""
         async with opened(make_store, "w1") as (store,):
             num = await end(store, "a", 10)
             await store.retention.purge(await ended(store), now_ns=100, until_ns=200)
@@ -230,7 +230,7 @@ class PurgeRules(Rules):
 
     @in_loop
     async def test_two_that_purge_share_the_runs(self, make_store: MakeStore) -> None:
-        """Two processes that purge at once bury each run once, and remove every entry once."""
+        """Two processes that purge at once purge each run once, and remove every entry once."""
         async with opened(make_store, "w1", "w2") as stores:
             nums = [await end(stores[0], f"r{at}", at, entries=3) for at in range(1, 41)]
             found = await ended(stores[0])

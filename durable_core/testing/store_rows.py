@@ -41,7 +41,7 @@ def new_run(
     parent: int | None = None,
     created_at_ns: int = 17,
 ) -> NewRun:
-    """A run that begins; due at once and unowned unless told otherwise."""
+    """A run that begins; due at once and unowned by default."""
     uid = num.to_bytes(16, "big")
     return NewRun(
         num, id, uid, name, version, "pending", owner, wake_at_ns, 99, b'{"a":1}', parent, "link:00-1", created_at_ns
@@ -63,7 +63,7 @@ def new_update(
     phase: str = "",
     ended_at_ns: int | None = None,
 ) -> RunUpdate:
-    """A run's new state; unowned and without a wake unless told otherwise."""
+    """A run's new state; unowned and without a wake by default."""
     return RunUpdate(
         str(status), phase, owner, wake_at_ns, int(paused), b"out", b"err", "why", b"{}", 18, ended_at_ns, num
     )

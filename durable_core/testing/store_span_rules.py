@@ -1,4 +1,4 @@
-"""What a store must know of the spans that are still to be exported; a part of ``StoreContract``."""
+"""What a store must know about spans that are still to export; a part of ``StoreContract``."""
 # ruff: noqa: S101, PLR2004 - a test suite asserts, and its numbers are examples
 
 from durable_core.model.run import RunStatus
@@ -12,7 +12,7 @@ async def _read(store: Store, worker: str, *, after: int = 0, limit: int = 100) 
 
 
 class SpanRules(Rules):
-    """The rules of ``durable_core.ports.SpanLedger``."""
+    """The rules of ``durable_core.ports.SpanCursors``."""
 
     @in_loop
     async def test_what_a_worker_wrote_is_read_in_the_order_of_its_commits(self, make_store: MakeStore) -> None:
@@ -51,8 +51,8 @@ class SpanRules(Rules):
             assert await store.runs.unbegun_since_ns() == 40
 
     @in_loop
-    async def test_a_worker_owes_from_when_it_says_so(self, make_store: MakeStore) -> None:
-        """A debt begins after what is in the journal then, moves on as it is paid, and goes when it is paid in full."""
+    async def test_a_cursor_begins_when_a_worker_starts_it(self, make_store: MakeStore) -> None:
+        """A cursor begins at the journal's end, advances with the export, and is removed once all is exported."""
         async with opened(make_store, "w1") as (store,):
             num = await add(store, "a")
             await store.journal.commit(new_batch(entries=[new_entry(num, 1)]))
@@ -63,26 +63,26 @@ class SpanRules(Rules):
             ((pos, _), _) = await store.spans.read("w1", after=since, limit=2)
             await store.spans.advance("w1", pos)
             assert await store.spans.cursors("w1") == {"w1": pos}
-            assert await store.spans.start("w1") == pos, "an older debt stays"
+            assert await store.spans.start("w1") == pos, "an older cursor stays"
             await store.spans.advance("w1", None)
             assert await store.spans.cursors("w1") == {}
 
     @in_loop
-    async def test_the_debts_of_the_dead_are_seen_by_the_living(self, make_store: MakeStore) -> None:
-        """A living worker's debt is its own business; a dead one's, or one's that has left, is anybody's."""
+    async def test_the_cursors_of_the_dead_are_seen_by_the_living(self, make_store: MakeStore) -> None:
+        """A live worker's cursor is seen by itself alone; that of a dead one, or of one that has left, by all."""
         async with opened(make_store, "w1", "w2", "w3") as (one, two, three):
-            debts = {name: await store.spans.start(name) for name, store in (("w1", one), ("w2", two), ("w3", three))}
-            assert await three.spans.cursors("w3") == {"w3": debts["w3"]}
+            started = {name: await store.spans.start(name) for name, store in (("w1", one), ("w2", two), ("w3", three))}
+            assert await three.spans.cursors("w3") == {"w3": started["w3"]}
             self.crash(one)
             await three.claims.release_dead()
             await two.close()
-            assert await three.spans.cursors("w3") == debts
+            assert await three.spans.cursors("w3") == started
             await three.spans.advance("w1", None)
             assert set(await three.spans.cursors("w3")) == {"w2", "w3"}
 
     @in_loop
-    async def test_one_living_worker_pays_for_a_dead_one(self, make_store: MakeStore) -> None:
-        """Whoever adopts a debt first pays it alone, until it dies too; what is paid cannot be adopted."""
+    async def test_one_live_worker_exports_for_a_dead_one(self, make_store: MakeStore) -> None:
+        """The first to take over a cursor has it alone, until it dies too; a removed cursor cannot be taken over."""
         async with opened(make_store, "w1", "w2", "w3") as (one, two, three):
             await one.spans.start("w1")
             self.crash(one)

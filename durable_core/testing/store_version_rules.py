@@ -1,4 +1,4 @@
-"""What a store knows of versions: who serves which, what their code was, and which runs wait in vain for one."""
+"""What a store knows of versions: who serves which, what their code was, and which runs no worker serves."""
 # ruff: noqa: S101, PLR2004 - a test suite asserts, and its numbers are examples
 
 import pytest
@@ -22,8 +22,8 @@ from durable_core.testing.store_rows import (
 ORDER_1, ORDER_2, SHIP = Offer("order", 1), Offer("order", 2), Offer("ship", 1)
 
 
-async def in_vain(store: Store, *, now_ns: int = NOW_NS) -> list[str]:
-    """The ids of the runs that wait in vain."""
+async def unserved(store: Store, *, now_ns: int = NOW_NS) -> list[str]:
+    """The ids of the runs that no worker serves."""
     return [ref.id for ref in await store.versions.unserved(now_ns=now_ns)]
 
 
@@ -78,7 +78,7 @@ class VersionRules(Rules):
 
     @in_loop
     async def test_only_a_worker_announces(self, make_store: MakeStore) -> None:
-        """Whoever opened the store to look at it serves nothing, and saying so is refused."""
+        """A store opened without a worker serves nothing, and an announcement is refused."""
         async with opened(make_store, None) as (observer,):
             with pytest.raises(StoreError, match="without a worker"):
                 await observer.versions.announce([ORDER_1], now_ns=5)
@@ -101,7 +101,7 @@ class VersionRules(Rules):
             assert await three.versions.announce([Offer("order", 1, "c")], now_ns=6) == [Offer("order", 1, "b")]
 
     @in_loop
-    async def test_runs_wait_in_vain_for_a_version_that_nobody_serves(self, make_store: MakeStore) -> None:
+    async def test_due_runs_of_a_version_that_nobody_serves(self, make_store: MakeStore) -> None:
         """Those are what could be claimed at that time but for its version; a worker that serves it ends the wait."""
         async with opened(make_store, "w1") as (store,):
             await store.versions.announce([ORDER_1], now_ns=5)
@@ -113,43 +113,43 @@ class VersionRules(Rules):
             paused, ended = await add(store, "paused", version=2), await add(store, "ended", version=2)
             end = new_update(ended, status=RunStatus.COMPLETED, wake_at_ns=0, ended_at_ns=20)
             await store.journal.commit(new_batch(updates=[end, new_update(paused, wake_at_ns=0, paused=True)]))
-            assert await in_vain(store) == ["other name", "due"]
-            assert await in_vain(store, now_ns=NOW_NS + 1) == ["other name", "due", "later"]
+            assert await unserved(store) == ["other name", "due"]
+            assert await unserved(store, now_ns=NOW_NS + 1) == ["other name", "due", "later"]
             await store.signals.send(paused, "cancel", b"", now_ns=1)
-            assert await in_vain(store) == ["other name", "paused", "due"]
+            assert await unserved(store) == ["other name", "paused", "due"]
             async with opened(make_store, "w2") as (other,):
                 await other.versions.announce([ORDER_2], now_ns=5)
-                assert await in_vain(store) == ["other name"]
-            assert await in_vain(store) == ["other name", "paused", "due"]
+                assert await unserved(store) == ["other name"]
+            assert await unserved(store) == ["other name", "paused", "due"]
             (ref,) = [ref for ref in await store.versions.unserved(now_ns=NOW_NS) if ref.id == "due"]
             assert (ref.name, ref.version) == ("order", 2)
 
     @in_loop
-    async def test_what_is_signalled_and_unserved_waits_in_vain(self, make_store: MakeStore) -> None:
-        """A stuck run that somebody has signalled waits in vain where nobody takes that up; before, it does not."""
+    async def test_what_is_signalled_may_be_unserved(self, make_store: MakeStore) -> None:
+        """A stuck run that was signalled is unserved while no worker takes the signal up; before, it is not."""
         async with opened(make_store, "w1") as (store,):
             stuck = await add(store, "stuck", owner="w1")
             await store.journal.commit(new_batch(updates=[new_update(stuck, status=RunStatus.STUCK)]))
-            assert await in_vain(store) == []
+            assert await unserved(store) == []
             await store.signals.send(stuck, "retry", b"", now_ns=1)
-            assert await in_vain(store) == ["stuck"]
+            assert await unserved(store) == ["stuck"]
             assert await claimed(store, "w1") == ["stuck"]
-            assert await in_vain(store) == []
+            assert await unserved(store) == []
 
     @in_loop
-    async def test_attention_asks_for_those_that_wait_in_vain(self, make_store: MakeStore) -> None:
-        """A query for attention has them beside the runs with a reason where it names a time, and narrows them too."""
+    async def test_attention_includes_the_unserved(self, make_store: MakeStore) -> None:
+        """A query for attention that names a time includes them beside the runs with a reason, and narrows them too."""
         async with opened(make_store, "w1") as (store,):
             await store.versions.announce([ORDER_1], now_ns=5)
             await add(store, "fine")
-            vain = await add(store, "vain", version=2)
+            waiting = await add(store, "waiting", version=2)
             reasoned = await add(store, "reasoned", owner="w1")
             await store.journal.commit(new_batch(updates=[new_update(reasoned, owner="w1")]))
             both = await add(store, "both", version=2)
             await store.journal.commit(new_batch(updates=[new_update(both, wake_at_ns=0)]))
             for query, expected in (
                 (RunQuery(attention=True), [both, reasoned]),
-                (RunQuery(attention=True, at_ns=NOW_NS), [both, reasoned, vain]),
+                (RunQuery(attention=True, at_ns=NOW_NS), [both, reasoned, waiting]),
                 (RunQuery(attention=True, at_ns=NOW_NS, version=2, limit=1), [both]),
                 (RunQuery(attention=True, at_ns=NOW_NS, name="trip"), []),
             ):

@@ -49,7 +49,7 @@ FORM = "Give postgresql://user:password@host:5432/database, with %XX for what is
 
 @attrs.frozen
 class Place:
-    """Where a store is."""
+    """The address of a store."""
 
     dsn: str = attrs.field(repr=False)
     """For the driver; it may hold a password."""

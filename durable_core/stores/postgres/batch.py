@@ -48,12 +48,12 @@ class Sender:
     """Of the batch, counted by the worker."""
     channel: str
     token: str
-    """Tells this store's own notifications from those of others."""
+    """Marks this store's own notifications."""
     notify: bool
 
     @property
     def counted(self) -> tuple[str, int] | None:
-        """The worker, where there is one, and the number that it counts."""
+        """The worker, if there is one, and the number that it counts."""
         return None if self.worker is None else (self.worker, self.number)
 
     @property
@@ -64,7 +64,7 @@ class Sender:
 
 @attrs.frozen
 class _Rows:
-    """The rows of a batch, bound; None where there are none of a kind."""
+    """The rows of a batch, bound; None if there are none of a kind."""
 
     starts: Bound | None
     entries: Bound | None

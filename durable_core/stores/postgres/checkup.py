@@ -52,8 +52,8 @@ async def check_up(place: Place, *, now_ns: int, deep: bool) -> Checkup:
     except StoreError as error:
         return _failed("format", error)
     except CAUGHT as error:
-        told = refusals.explain(error, place=place.shown, doing="look into it", outcome="nothing was changed")
-        return _failed("database", told)
+        what = refusals.explain(error, place=place.shown, doing="look into it", outcome="nothing was changed")
+        return _failed("database", what)
     finally:
         await connection.close()
 
@@ -79,16 +79,16 @@ class _Look:
         _, _, fsync, commit = await self._connection.fetchrow(ROOM) or (0, 0, "", "")
         if fsync == "on" and commit != "off":
             return Finding("settings", Level.OK, f"fsync=on, synchronous_commit={commit}")
-        told = f"fsync={fsync}, synchronous_commit={commit}: commits may be lost where the server's machine dies"
-        return Finding("settings", Level.WARN, told, "set both to on, unless that is what you want")
+        what = f"fsync={fsync}, synchronous_commit={commit}: commits may be lost where the server's machine dies"
+        return Finding("settings", Level.WARN, what, "set both to on, unless that is what you want")
 
     async def room(self) -> Finding:
         left, size, _, _ = await self._connection.fetchrow(ROOM) or (0, 0, "", "")
-        told = f"{left} connections left; the database holds {size / MIB:.1f} MiB"
+        what = f"{left} connections left; the database holds {size / MIB:.1f} MiB"
         if left < FEW:
             advice = "raise max_connections, or put a pooler before it; a worker takes three or four"
-            return Finding("room", Level.WARN, told, advice)
-        return Finding("room", Level.OK, told)
+            return Finding("room", Level.WARN, what, advice)
+        return Finding("room", Level.OK, what)
 
     async def sound(self) -> Finding:
         torn = await self._connection.fetchval(self._text(GAPS), timeout=600)

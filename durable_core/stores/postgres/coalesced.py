@@ -1,8 +1,8 @@
-"""Questions that are asked together: what comes while one is under way shares the next one, as in a group commit.
+"""Questions asked together: callers that come while one is under way share the next one, as in a group commit.
 
 A connection carries one question at a time, so a thousand callers would wait for a thousand round trips.
 
-Invariant: a question is sent after everybody who shares its answer has asked; so each sees what was written before.
+Invariant: a question is sent after all that share its answer have asked; so each sees what was written before.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ K = TypeVar("K")
 R = TypeVar("R")
 
 FEW = 16
-"""Keys of one caller; whoever asks about more asks alone, and holds up nobody with what it reads."""
+"""Keys of one caller; a caller with more asks alone, and delays nobody with the rows that it reads."""
 
 
 class Coalesced(Generic[K, R]):
@@ -26,13 +26,13 @@ class Coalesced(Generic[K, R]):
         self._next: asyncio.Task[R] | None = None
 
     async def about(self, keys: Collection[K]) -> R:
-        """The answer about these keys, and perhaps others. Raises what asking raises, for all who share it."""
+        """The answer about these keys, and perhaps others. Raises what asking raises, for all that share it."""
         if len(keys) > FEW:
             return await self._ask(keys)
         self._keys.update(dict.fromkeys(keys))
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._together())
-        return await asyncio.shield(self._next)  # who stops waiting stops nobody else
+        return await asyncio.shield(self._next)  # a caller that stops waiting stops nobody else
 
     async def _together(self) -> R:
         async with self._turn:

@@ -1,7 +1,6 @@
-"""How a connection to PostgreSQL is had: directly or through a pooler, when it is first needed, and anew once lost.
+"""How a connection to PostgreSQL is made: directly or through a pooler, when first needed, and anew once lost.
 
-Invariant: a link is used by one caller at a time, and whoever gets its connection gets one that has not been lost as
-far as is known.
+Invariant: a connection is used by one caller at a time, and has not been lost as far as is known when it is handed out.
 """
 
 import asyncio
@@ -15,8 +14,8 @@ from durable_core.stores.postgres.pooler import PooledConnection, is_direct, poo
 async def connect(dsn: str, *, command_s: float = COMMAND_S) -> Connection:
     """A connection of its own; no statement on it may take longer than ``command_s``.
 
-    Behind a pooler of transactions it is a ``PooledConnection``, and also where a pooler cannot be told from one of
-    sessions.
+    Behind a pooler of transactions it is a ``PooledConnection``, and also if it is not clear whether the pooler
+    pools transactions or sessions.
     """
     made = await opened(dsn, command_s=command_s)
     try:
@@ -61,7 +60,7 @@ class Connecting:
 
     @asynccontextmanager
     async def use(self) -> AsyncGenerator[Connection]:
-        """The connection, for this caller alone. Raises what ``CAUGHT`` names where it cannot be had."""
+        """The connection, for this caller alone. Raises what ``CAUGHT`` names if there is none."""
         async with self._turn:
             connection = self._connection
             if connection is None or connection.is_closed():
@@ -76,7 +75,7 @@ class Connecting:
             try:
                 yield connection
             except CAUGHT as error:
-                if ends_connection(error):  # also where it took too long: nobody knows what it is doing now
+                if ends_connection(error):  # also if it took too long: nobody knows what it is doing now
                     connection.terminate()
                 raise
 

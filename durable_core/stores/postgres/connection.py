@@ -43,7 +43,7 @@ class UnreadableFile(OSError):
 
 
 def ends_connection(error: BaseException) -> bool:
-    """Whether nothing more can be asked on the connection that raised ``error``, whatever the driver thinks of it.
+    """Whether nothing more can be asked on the connection that raised ``error``, whatever the driver thinks.
 
     The server may end a connection while nobody uses it: the driver notices with the next question, and then complains
     about a state of its own.
@@ -99,7 +99,7 @@ class Connection(Protocol):
         ...
 
     def get_server_pid(self) -> int:
-        """Of the server's process, as it was told at the start of this connection."""
+        """The server's process number, as reported at the start of this connection."""
         ...
 
     def is_in_transaction(self) -> bool:

@@ -37,7 +37,7 @@ class PostgresDatabase:
     """A schema of a PostgreSQL database.
 
     Args:
-        place: where it is.
+        place: its address.
         patience_s: how long a question waits while the database cannot be reached.
     """
 
@@ -72,7 +72,7 @@ class PostgresDatabase:
             outcome="no run was changed",
         )
         self.statements = Statements(ready.quoted)
-        self.listener = Listener(self.statements, ready.schema, tell=self._notified)
+        self.listener = Listener(self.statements, ready.schema, notify=self._notified)
         self.questions = Connecting(self.place.dsn, prepare=self.listener.attach)
         self._together.clear()
         return ready

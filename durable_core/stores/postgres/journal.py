@@ -220,7 +220,7 @@ class PostgresJournal:
 
     async def _explain_refusal(self) -> None:
         """The worker's row is not as it was left: raise ``LeaseLost`` if it is gone, else take up its count."""
-        self._unread = True  # before the flag is cleared: whoever is cancelled in between looks all the same
+        self._unread = True  # before the flag is cleared: a caller cancelled in between looks all the same
         text, worker = self._database.statements["count"], self._membership.worker
         count = await self._database.run("look for the worker", lambda c: c.fetchval(text, worker))
         if count is None:

@@ -1,4 +1,4 @@
-"""A worker's lease: renewed by a thread of its own, on a connection of its own, whatever the event loop is busy with.
+"""A worker's lease: renewed by a thread of its own, on a connection of its own, however busy the event loop is.
 
 Invariant: ``left_s`` never says more than the database grants, because the time counts from before a renewal was sent.
 """
@@ -21,7 +21,7 @@ SLOW = 0.2
 """A renewal that took this part of a lease is one that nearly failed: others may not have been as lucky."""
 PAUSE_S = 0.25
 """Between attempts to renew while the database cannot be reached."""
-TELL_S = 60.0
+LOG_S = 60.0
 """Between two lines of the log about that."""
 
 
@@ -34,11 +34,11 @@ class Lease:
         self.worker = worker
         self.lost = False
         """The database knows this worker no more."""
-        self._troubled_s = self._told_s = -math.inf
+        self._troubled_s = self._logged_s = -math.inf
         self.renewed = 0
         """How often it was renewed."""
         self._dsn = dsn
-        self._text = text
+        self._renewal = text
         self._lease_s = lease_s
         self._until_s = granted_at_s + lease_s
         self._offset = offset
@@ -84,7 +84,7 @@ class Lease:
                 await asyncio.wait_for(self._renew(connection), self._lease_s)
             except CAUGHT as error:
                 self._troubled_s = steady_s()
-                self._tell(error)
+                self._log(error)
                 pause_s = min(PAUSE_S, pause_s)
                 if connection is not None and ends_connection(error):
                     connection.terminate()
@@ -94,10 +94,10 @@ class Lease:
             with contextlib.suppress(*CAUGHT):
                 await connection.close(timeout=1)
 
-    def _tell(self, error: BaseException) -> None:
+    def _log(self, error: BaseException) -> None:
         """Once when it begins, and now and then while it lasts: it is tried several times a second."""
-        if steady_s() - self._told_s >= TELL_S:
-            self._told_s = steady_s()
+        if steady_s() - self._logged_s >= LOG_S:
+            self._logged_s = steady_s()
             log.warning(
                 "the lease of worker %s could not be renewed; trying again until it can be: %s",
                 self.worker,
@@ -106,13 +106,13 @@ class Lease:
 
     async def _renew(self, connection: Connection) -> None:
         began_s, sent_ns = steady_s(), self._offset.local_ns()
-        theirs_ns = await connection.fetchval(self._text, self.worker, round(self._lease_s * 1e9))
+        theirs_ns = await connection.fetchval(self._renewal, self.worker, round(self._lease_s * 1e9))
         if theirs_ns is None:
             self.lost = True
             return
         self._until_s = began_s + self._lease_s
         self.renewed += 1
-        self._told_s = -math.inf
+        self._logged_s = -math.inf
         self._offset.measured(int(theirs_ns), sent_ns=sent_ns, got_ns=self._offset.local_ns())
         if steady_s() - began_s > self._lease_s * SLOW:
             self._troubled_s = steady_s()

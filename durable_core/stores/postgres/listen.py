@@ -1,6 +1,6 @@
-"""Hears of what other stores did: by notifications where they arrive, else by looking every now and then.
+"""Notices what other stores have written: by notifications if they arrive, else by polling.
 
-Invariant: whatever is missed, somebody looks after ``EVERY`` questions at the latest.
+Invariant: a missed notification is made up for after ``EVERY`` questions at the latest.
 """
 
 import asyncio
@@ -16,59 +16,59 @@ from durable_core.stores.postgres.statements import Statements
 log = logging.getLogger("durable_core")
 
 EVERY = 20
-"""Each so many-th question is answered with yes where notifications arrive; a worker asks 20 times a second."""
-EVERY_DEAF = 5
-"""The same where they do not."""
+"""One in so many questions is answered with yes if notifications arrive; a worker asks 20 times a second."""
+EVERY_POLL = 5
+"""The same if they do not."""
 PROBE_S = 1.0
 """How long the first notification, our own, may take."""
 
 
 class Listener:
-    """The ear of one store in ``schema``."""
+    """Listens for one store in ``schema``; ``notify`` is called with each notification from another store."""
 
-    def __init__(self, statements: Statements, schema: str, *, tell: Callable[[], None]) -> None:
-        self._tell = tell
+    def __init__(self, statements: Statements, schema: str, *, notify: Callable[[], None]) -> None:
+        self._on_change = notify
         digest = hashlib.blake2b(schema.encode(), digest_size=8).hexdigest()
         self.channel = f"sagas_{digest}"
         self.token = secrets.token_hex(8)
-        """By which this store knows its own notifications."""
+        """Marks this store's own notifications."""
         self._notify = statements["notify"]
-        self._heard = asyncio.Event()
+        self._arrived = asyncio.Event()
         self._changed = False
         self._asked = 0
-        self._deaf = False
+        self._polling = False
 
     async def attach(self, connection: Connection) -> None:
         """Listen on a new connection, and find out whether that works. What came before it may have been missed."""
         self._changed = True
-        hears = not isinstance(connection, PooledConnection) and await self._listens(connection)
-        if not hears and not self._deaf:
+        listens = not isinstance(connection, PooledConnection) and await self._listens(connection)
+        if not listens and not self._polling:
             log.warning(
                 "notifications do not arrive here, as behind a pooler of transactions; looking for work several "
                 "times a second instead. Let workers reach PostgreSQL directly, or pool sessions"
             )
-        self._deaf = not hears
+        self._polling = not listens
 
     async def _listens(self, connection: Connection) -> bool:
         """Whether our own first notification arrives."""
-        self._heard.clear()
-        await connection.add_listener(self.channel, self._hear)
+        self._arrived.clear()
+        await connection.add_listener(self.channel, self._received)
         await connection.execute(self._notify, self.channel, f"probe {self.token}")
         try:
-            await asyncio.wait_for(self._heard.wait(), PROBE_S)
+            await asyncio.wait_for(self._arrived.wait(), PROBE_S)
         except TimeoutError:
             return False
         return True
 
-    def _hear(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
+    def _received(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
         if payload == f"probe {self.token}":
-            self._heard.set()
+            self._arrived.set()
         elif payload != self.token and not payload.startswith("probe "):
             self._changed = True
-            self._tell()
+            self._on_change()
 
     def changed(self) -> bool:
-        """Whether somebody else has written since the last call, as far as was heard; now and then without a reason."""
+        """Whether another store has sent a notification since the last call; now and then yes without a reason."""
         self._asked += 1
         changed, self._changed = self._changed, False
-        return changed or self._asked % (EVERY_DEAF if self._deaf else EVERY) == 0
+        return changed or self._asked % (EVERY_POLL if self._polling else EVERY) == 0

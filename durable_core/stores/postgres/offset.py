@@ -1,6 +1,6 @@
 """How far the database's clock is ahead of this machine's, measured again and again while a process runs.
 
-Invariant: within a process time goes on. Where the database's clock is set forward or back by a second or more, the
+Invariant: within a process time goes on. If the database's clock is set forward or back by a second or more, the
 process keeps the time that it has had; a clock that is only a little fast or slow is followed.
 """
 
@@ -21,7 +21,7 @@ LEAST_DOUBT_NS = 1_000_000
 
 
 def steady_s() -> float:
-    """Seconds on a clock that never jumps, and that goes on while the machine sleeps where there is such a clock."""
+    """Seconds on a clock that never jumps, and that goes on while the machine sleeps if there is such a clock."""
     clock: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)
 
@@ -77,7 +77,7 @@ class Offset:
         self._stepped_ns += by_ns
         log.warning(
             "the clock of %s was set %s by %.3f s. This process goes on by the time that it has had, so that sleeps "
-            "and deadlines keep their length; processes that begin from now on tell the new time",
+            "and deadlines keep their length; processes that begin from now on use the new time",
             self._shown,
             "forward" if by_ns > 0 else "back",
             abs(by_ns) / NS,

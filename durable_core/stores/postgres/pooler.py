@@ -1,4 +1,4 @@
-"""A connection through a pooler of transactions, such as PgBouncer: how it is told, and how it is used safely.
+"""A connection through a pooler of transactions, such as PgBouncer: how to recognize it and use it safely.
 
 Such a pooler may give each transaction another connection to the server. So nothing may stay on the server from one
 transaction to the next: no prepared statement, no setting, no LISTEN. The driver prepares even what it runs once, in a
@@ -23,7 +23,7 @@ MISMATCH = "22012"
 
 
 async def is_direct(connection: Connection) -> bool:
-    """Whether the server itself has greeted us: a pooler tells a number of its own as that of the server's process."""
+    """Whether the server itself has greeted us: a pooler reports its own number as that of the server's process."""
     try:
         await connection.execute(f"SELECT 1 / (pg_backend_pid() = {connection.get_server_pid():d})::int")
     except CAUGHT as error:
@@ -41,7 +41,7 @@ class PooledConnection:
 
     @asynccontextmanager
     async def _together(self) -> AsyncGenerator[Connection]:
-        """A transaction for one statement, where none is open."""
+        """A transaction for one statement, unless one is open."""
         if self._connection.is_in_transaction():
             yield self._connection
             return
@@ -89,7 +89,7 @@ class PooledConnection:
         """Nothing: what is listened to stays with a server that the next transaction may not have."""
 
     def get_server_pid(self) -> int:
-        """What the pooler told."""
+        """The number that the pooler reported."""
         return self._connection.get_server_pid()
 
     def is_in_transaction(self) -> bool:
@@ -110,7 +110,7 @@ class PooledConnection:
 
 
 async def pools_sessions(first: PooledConnection, second: PooledConnection) -> bool:
-    """Whether each of two connections has a server of its own for as long as it lasts; no where that cannot be told."""
+    """Whether each of two connections has a server of its own for as long as it lasts; no if that is not clear."""
     ask = "SELECT pg_backend_pid()"
     try:
         async with asyncio.timeout(PROBE_S):

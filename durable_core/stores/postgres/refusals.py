@@ -16,7 +16,7 @@ NOT_KNOWN = "whether it was written is not known yet, and is found out before an
 
 
 class Advice(NamedTuple):
-    """What to tell about one error of PostgreSQL."""
+    """What to say about one error of PostgreSQL."""
 
     what: str
     """``{place}`` stands for the database."""
@@ -99,7 +99,7 @@ _UNLISTED = Advice("{place} refused it", "see PostgreSQL's own words below")
 
 
 def advice_for(error: BaseException) -> Advice:
-    """What to tell about ``error``."""
+    """What to say about ``error``."""
     state = getattr(error, "sqlstate", None)
     if _SPLITS in str(error):
         return _SPLIT
@@ -122,7 +122,7 @@ def _kept_out(error: OSError) -> Advice:
 
 
 def explain_commit(error: BaseException, *, place: str, rows: int, sent: bool, in_doubt: bool) -> StoreError:
-    """The ``StoreError`` of a commit; where it was not even sent, whatever keeps us out says nothing against it."""
+    """The ``StoreError`` of a commit; if it was not even sent, the error says nothing against the batch."""
     outcome = NOT_KNOWN if in_doubt else NOTHING_WRITTEN
     explained = explain(error, place=place, doing=f"write a batch of {rows} rows", outcome=outcome)
     explained.in_doubt = in_doubt
@@ -131,7 +131,7 @@ def explain_commit(error: BaseException, *, place: str, rows: int, sent: bool, i
 
 
 def as_store_error(error: BaseException, *, place: str, doing: str, outcome: str) -> StoreError:
-    """The ``StoreError`` to raise for ``error``: itself, where it is one."""
+    """The ``StoreError`` to raise for ``error``: itself, if it is one."""
     return error if isinstance(error, StoreError) else explain(error, place=place, doing=doing, outcome=outcome)
 
 

@@ -84,7 +84,7 @@ def as_values(rows: Collection[Sequence[object]]) -> Bound:
 def as_arrays(
     rows: Collection[Sequence[object]], columns: Mapping[str, str], *, often_alike: Collection[str] = ()
 ) -> Bound:
-    """These rows as arrays; once only what is the same in all of them, for columns where that is to be expected."""
+    """These rows as arrays; once only what is the same in all of them, for columns in which that is common."""
     turned = dict(zip(columns, zip(*rows, strict=True), strict=True))
     alike = frozenset(name for name in often_alike if turned[name].count(turned[name][0]) == len(rows))
     return Bound(Arrays(alike), [column[0] if name in alike else list(column) for name, column in turned.items()])

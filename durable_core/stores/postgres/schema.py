@@ -74,7 +74,7 @@ def migrations() -> list[str]:
 
 
 async def migrate(place: Place) -> Step:
-    """Bring the tables at ``place`` to this release's, making them where there are none.
+    """Bring the tables at ``place`` to this release's, making them if there are none.
 
     Raises:
         StoreError: it cannot be reached, or the role may not.
@@ -93,7 +93,7 @@ async def migrate(place: Place) -> Step:
 
 
 async def made_ready(connection: Connection, place: Place, *, create: bool = True) -> Ready:
-    """The schema of a store that is about to be opened; with ``create`` it is made where there is nothing yet.
+    """The schema of a store that is about to be opened; with ``create`` it is made if there is nothing yet.
 
     Raises:
         StoreNotFound: no such schema can be had.
@@ -150,7 +150,7 @@ async def _schema_of(connection: Connection, place: Place) -> str:
 
 
 async def _stands(connection: Connection, place: Place, schema: str) -> int:
-    """The number of the last migration that the schema had; 0 where there is nothing of ours in it."""
+    """The number of the last migration that the schema had; 0 if there is nothing of ours in it."""
     found = {str(row[0]) for row in await connection.fetch(_FOUND, schema, TABLES)}
     if not found:
         return 0
@@ -180,15 +180,15 @@ async def _migrated(connection: Connection, place: Place, schema: str) -> Step:
             known = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1)"
             if not await connection.fetchval(known, schema):
                 await connection.execute(f"CREATE SCHEMA {quoted(schema)}")
-            stands, texts = await _stands(connection, place, schema), migrations()
+            stands, steps = await _stands(connection, place, schema), migrations()
             await connection.execute(f"SET LOCAL search_path TO {quoted(schema)}")
-            for text in texts[stands:]:
+            for text in steps[stands:]:
                 await connection.execute(text)
             if not stands:
                 facts = [("format", str(FORMAT).encode()), ("migration", b"0"), ("secret", secrets.token_bytes(32))]
                 for key, value in facts:
                     await connection.execute("INSERT INTO meta (key, value) VALUES ($1, $2)", key, value)
-            await connection.execute("UPDATE meta SET value = $1 WHERE key = 'migration'", str(len(texts)).encode())
+            await connection.execute("UPDATE meta SET value = $1 WHERE key = 'migration'", str(len(steps)).encode())
             await connection.execute("SET LOCAL search_path TO DEFAULT")
     except CAUGHT as error:
         if getattr(error, "sqlstate", None) == _RIGHTS:
@@ -200,4 +200,4 @@ async def _migrated(connection: Connection, place: Place, schema: str) -> Step:
         raise refusals.explain(
             error, place=place.shown, doing="make the tables", outcome="nothing of them was made"
         ) from error
-    return Step(stands, len(texts))
+    return Step(stands, len(steps))

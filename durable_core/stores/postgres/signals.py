@@ -22,7 +22,7 @@ SEVERAL = 3
 PERHAPS_LEFT = "whether it was left is not known, and repeating it does no harm"
 
 _WOKEN = "wake_at_ns = 0, status = CASE WHEN r.status = 'stuck' THEN 'pending' ELSE r.status END"
-# An ended run that the signal opens again. Its owner, where that lives, has an attempt of it under way still.
+# An ended run that the signal opens again. Its owner, if alive, still has an attempt of it under way.
 _REOPENED = """
     status = 'pending', wake_at_ns = CASE WHEN w.id IS NULL THEN 0 END, owner = w.id, paused = 0, output = NULL,
     error = NULL, reason = NULL, updated_at_ns = {at}, ended_at_ns = NULL"""
@@ -30,18 +30,18 @@ _REOPENED = """
 # ruff: noqa: S608 - every statement here is put together from our own column names; values are bound
 # The owner's row is locked first, and flagged: a batch of that worker which begins or ends something either comes
 # before this, or is refused until the worker has looked at its signals. Then the run's row, whose lock makes an owner
-# that lets the run go wait, or is waited for; so one of the two sees the other. Only what is read under the lock tells
-# how the run stands: where its owner is another one by then, nothing is left, and the caller tries again.
+# that lets the run go wait, or is waited for; so one of the two sees the other. Only what is read under the lock says
+# how the run stands: if its owner is another one by then, nothing is written, and the caller tries again.
 ONE = f"""
 WITH seen AS (
     SELECT owner FROM {{s}}runs WHERE num = $1
 ), flagged AS (
     UPDATE {{s}}workers AS w SET batch = w.batch | {SIGNALLED} FROM seen WHERE w.id = seen.owner RETURNING w.id
-), told AS (
+), locked AS (
     SELECT num, owner, ended_at_ns FROM {{s}}runs
     WHERE num = $1 AND (SELECT count(*) FROM flagged) >= 0 FOR NO KEY UPDATE
 ), agreed AS (
-    SELECT t.* FROM told AS t
+    SELECT t.* FROM locked AS t
     WHERE t.owner IS NULL OR t.owner IN (SELECT id FROM flagged)
         OR t.owner = (SELECT owner FROM seen) AND NOT EXISTS (SELECT 1 FROM flagged)
 ), left_here AS (
@@ -56,7 +56,7 @@ WITH seen AS (
     FROM agreed AS t LEFT JOIN {{s}}workers AS w ON w.id = t.owner
     WHERE r.num = $1 AND r.num = t.num AND t.ended_at_ns IS NOT NULL AND EXISTS (SELECT 1 FROM left_here)
 )
-SELECT (SELECT count(*) FROM told), (SELECT count(*) FROM left_here), (SELECT count(*) FROM agreed),
+SELECT (SELECT count(*) FROM locked), (SELECT count(*) FROM left_here), (SELECT count(*) FROM agreed),
     pg_notify($6, $7)"""
 # The workers' rows in the order of their names, so that two such transactions do not wait for each other.
 MANY = f"""
@@ -70,11 +70,11 @@ WITH asked AS (
     ORDER BY w.id FOR NO KEY UPDATE
 ), flagged AS (
     UPDATE {{s}}workers AS w SET batch = w.batch | {SIGNALLED} FROM owners AS o WHERE w.id = o.id RETURNING w.id
-), told AS (
+), locked AS (
     SELECT num, owner, ended_at_ns FROM {{s}}runs
     WHERE num = ANY($1::int8[]) AND (SELECT count(*) FROM flagged) >= 0 FOR NO KEY UPDATE SKIP LOCKED
 ), agreed AS (
-    SELECT t.* FROM told AS t JOIN seen AS s ON s.num = t.num
+    SELECT t.* FROM locked AS t JOIN seen AS s ON s.num = t.num
     WHERE t.ended_at_ns IS NULL AND (
         t.owner IS NULL OR t.owner IN (SELECT id FROM flagged)
         OR t.owner = s.owner AND NOT EXISTS (SELECT 1 FROM {{s}}workers AS w WHERE w.id = t.owner)
@@ -86,14 +86,14 @@ WITH asked AS (
     UPDATE {{s}}runs AS r SET {_WOKEN} FROM agreed AS t
     WHERE r.num = ANY($1::int8[]) AND r.num = t.num AND t.owner IS NULL AND r.num IN (SELECT run FROM left_here)
 )
-SELECT place - 1, t.ended_at_ns IS NULL, pg_notify($6, $7) FROM asked JOIN told AS t ON t.num = run
+SELECT place - 1, t.ended_at_ns IS NULL, pg_notify($6, $7) FROM asked JOIN locked AS t ON t.num = run
 WHERE run IN (SELECT num FROM agreed) OR (t.ended_at_ns IS NOT NULL AND NOT asked.ended)"""
 _PURGED = "SELECT EXISTS (SELECT 1 FROM {s}tombstones WHERE num = $1)"
 _WAITING = "SELECT num, run, name, payload, at_ns FROM {s}signals WHERE run = ANY($1::int8[]) ORDER BY num"
 
 
 @attrs.frozen(eq=False)
-class Letter:
+class Sending:
     """A signal to be sent."""
 
     run: int
@@ -110,7 +110,7 @@ class PostgresSignals:
     def __init__(self, database: PostgresDatabase, remember: Callable[[Iterable[int]], None]) -> None:
         self._database = database
         self._remember = remember
-        self._letters = Coalesced[Letter, dict[Letter, bool]](self._send_several)
+        self._sendings = Coalesced[Sending, dict[Sending, bool]](self._send_several)
         self._waiting = Coalesced[int, list[Signal]](self._read)
 
     async def waiting(self, runs: Collection[int]) -> list[Signal]:
@@ -135,12 +135,12 @@ class PostgresSignals:
             StoreError: it was not sent, or nobody knows whether it was.
         """
         self._database.check_open()
-        letter = Letter(run, name, payload, now_ns, ended)
-        sent = (await self._letters.about([letter])).get(letter)
+        sending = Sending(run, name, payload, now_ns, ended)
+        sent = (await self._sendings.about([sending])).get(sending)
         if sent is None:
             doing = f"leave the signal {name!r}"
             sent = await self._database.run(
-                doing, lambda c: self._send_one(c, letter), outcome=PERHAPS_LEFT, repeat=False
+                doing, lambda c: self._send_one(c, sending), outcome=PERHAPS_LEFT, repeat=False
             )
         if sent is not None:
             return sent
@@ -152,34 +152,34 @@ class PostgresSignals:
             "look the run up by its id first"
         )
 
-    async def _send_one(self, connection: Connection, letter: Letter) -> bool | None:
+    async def _send_one(self, connection: Connection, sending: Sending) -> bool | None:
         """Send one; False if the run has ended, None if there is no such run."""
         text, listener = self._database.statements.of(ONE), self._database.listener
         for _ in range(MOVES):
-            row = await connection.fetchrow(text, *attrs.astuple(letter), listener.channel, listener.token)
+            row = await connection.fetchrow(text, *attrs.astuple(sending), listener.channel, listener.token)
             if row is None or not row[0]:
                 return None
             if row[2]:
                 return bool(row[1])
         raise StoreError(
-            f"run number {letter.run} went from one worker to another again and again, and the signal {letter.name!r} "
-            "was not left; ask again",
+            f"run number {sending.run} went from one worker to another again and again, and the signal "
+            f"{sending.name!r} was not left; ask again",
             transient=True,
         )
 
-    async def _send_several(self, letters: Collection[Letter]) -> dict[Letter, bool]:
+    async def _send_several(self, sendings: Collection[Sending]) -> dict[Sending, bool]:
         """Send several, as far as that needs no waiting; a signal that the answer lacks must be sent by itself.
 
         Its run is not there, somebody is writing it, it has changed its owner, or is to be opened again.
         """
-        if len(letters) < SEVERAL:
+        if len(sendings) < SEVERAL:
             return {}
-        given, listener = list(letters), self._database.listener
+        given, listener = list(sendings), self._database.listener
         text = self._database.statements.of(MANY)
         values = [list(column) for column in zip(*map(attrs.astuple, given), strict=True)]
         try:
             rows = await self._database.run(
-                f"leave {len(letters)} signals",
+                f"leave {len(sendings)} signals",
                 lambda c: c.fetch(text, *values, listener.channel, listener.token),
                 outcome=PERHAPS_LEFT,
                 repeat=False,

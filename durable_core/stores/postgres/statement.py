@@ -1,7 +1,7 @@
 """One statement that writes a whole batch: a part for each kind of row, all of them or none.
 
 Invariant: where the batch is a worker's, every other part waits for the part that locks and counts on the worker's row,
-and does nothing where that row is not as expected.
+and does nothing if that row is not as expected.
 """
 
 import functools

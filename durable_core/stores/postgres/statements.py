@@ -20,7 +20,7 @@ CANDIDATES = 4
 """How many times as many runs as are asked for are looked at, so that workers which claim at once do not meet."""
 
 SIGNALLED = 1 << 62
-"""Set in a worker's count of batches by whoever leaves a signal for one of its runs.
+"""Set in a worker's count of batches by the sender of a signal for one of its runs.
 
 Its next batch is refused then, and written again once the worker has seen which of its runs the signal is for."""
 COUNTED = SIGNALLED - 1

@@ -31,7 +31,7 @@ class PostgresStore:
     """A ``Store`` in a schema of a PostgreSQL database; ``open`` makes its tables if there are none.
 
     Args:
-        place: where it is.
+        place: its address.
         lease_s: how long a silent worker keeps its runs.
         patience_s: how long a question waits while the database cannot be reached.
     """

@@ -1,8 +1,8 @@
 """Rows as sqlite3 binds them without asking Python how.
 
-For each None and each ``bytes`` sqlite3 looks for an adapter, in vain, and that costs more than to bind the value: a
-tenth of all the work of a saga. So ``bytes`` are bound as ``bytearray``, which it takes as it is, and for None a number
-is bound, of which the statements in ``sql.py`` make NULL.
+For each None and each ``bytes`` sqlite3 looks for an adapter, which there is not; that costs more than binding the
+value: a tenth of all the work of a saga. So ``bytes`` are bound as ``bytearray``, which it takes as it is, and None as
+a number, of which the statements in ``sql.py`` make NULL.
 
 Invariant: None in a column that must not be NULL stays None, so that SQLite refuses it.
 """
@@ -60,7 +60,7 @@ def entries(some: Iterable[Entry]) -> list[object]:
                 ABSENT if due_at_ns is None else due_at_ns,
                 worker,
             )
-    except (TypeError, ValueError) as odd:  # told as sqlite3 tells of a value that it cannot bind
+    except (TypeError, ValueError) as odd:  # raised as sqlite3 does for a value that it cannot bind
         raise sqlite3.ProgrammingError(f"no journal entry: {odd}") from odd
     return values
 

@@ -24,7 +24,7 @@ TOO_LITTLE = 64 * MIB
 OTHERS = 0o077
 """Permissions of group and world."""
 MUCH_FREE = 64 * MIB
-"""Room in the file itself that is worth a word, where it is more than half of the file."""
+"""Room in the file itself that is worth a word if it is more than half of the file."""
 WAL_RESET = ((3, 7, 0), (3, 51, 2))
 """Releases of SQLite in which connections that write and checkpoint at once can lose commits."""
 
@@ -49,13 +49,13 @@ def check_up(path: str, *, now_ns: int, deep: bool) -> Checkup:
 
 
 def _library() -> Finding:
-    version, told = sqlite3.sqlite_version_info, f"SQLite {sqlite3.sqlite_version}"
+    version, shown = sqlite3.sqlite_version_info, f"SQLite {sqlite3.sqlite_version}"
     if version < schema.OLDEST_SQLITE:
         oldest = ".".join(map(str, schema.OLDEST_SQLITE))
-        return Finding("sqlite", Level.FAIL, f"{told}; a store needs {oldest} or newer", "use a newer Python")
+        return Finding("sqlite", Level.FAIL, f"{shown}; a store needs {oldest} or newer", "use a newer Python")
     if WAL_RESET[0] <= version <= WAL_RESET[1]:
-        told += "; its WAL-reset bug cannot strike, since all writers take turns under one lock"
-    return Finding("sqlite", Level.OK, told)
+        shown += "; its WAL-reset bug cannot strike, since all writers take turns under one lock"
+    return Finding("sqlite", Level.OK, shown)
 
 
 def _place(path: str) -> Iterator[Finding]:
@@ -72,9 +72,9 @@ def _modes(path: str) -> Finding:
     """Whether others may read or write it: payloads are in it as they are."""
     open_ones = [file for file in _files(path) if S_IMODE(file.stat().st_mode) & OTHERS]
     if open_ones:
-        told = ", ".join(f"{file.name} ({S_IMODE(file.stat().st_mode):04o})" for file in open_ones)
+        shown = ", ".join(f"{file.name} ({S_IMODE(file.stat().st_mode):04o})" for file in open_ones)
         files = " ".join(str(file) for file in open_ones)
-        return Finding("mode", Level.WARN, f"others than its owner have access to {told}", f"chmod 600 {files}")
+        return Finding("mode", Level.WARN, f"others than its owner have access to {shown}", f"chmod 600 {files}")
     owner = Path(path).stat().st_uid
     if owner != os.geteuid():
         return Finding(
@@ -90,7 +90,7 @@ def _files(path: str) -> list[Path]:
 
 def _beside(path: str) -> Finding:
     names = sorted(file.name for file in Path(path).parent.glob(f"{_escaped(Path(path).name)}-*"))
-    told = ", ".join(name.removeprefix(Path(path).name) for name in names) or "none"
+    shown = ", ".join(name.removeprefix(Path(path).name) for name in names) or "none"
     wal = Path(f"{path}-wal")
     size = wal.stat().st_size if wal.exists() else 0
     if size > 2 * schema.WAL_LIMIT:
@@ -101,7 +101,7 @@ def _beside(path: str) -> Finding:
     if Path(f"{path}-journal").exists():
         what = "a rollback journal lies beside it, so a program that is not ours has written it, or was cut"
         return Finding("files", Level.WARN, what, "let no other program write this file; the next worker recovers it")
-    return Finding("files", Level.OK, f"beside it: {told}; the log holds {_size(size)}")
+    return Finding("files", Level.OK, f"beside it: {shown}; the log holds {_size(size)}")
 
 
 def _escaped(name: str) -> str:
@@ -127,7 +127,7 @@ def _inside(path: str, *, now_ns: int, deep: bool) -> tuple[list[Finding], Facts
 
 
 def _looked(path: str, *, used: bool, now_ns: int, deep: bool) -> tuple[list[Finding], Facts]:
-    # Where no log lies beside the file nobody has it open, and even a reader would make one: so it is read as it is.
+    # If no log lies beside the file nobody has it open, and even a reader would make one: so it is read as it is.
     connection = schema.connect_reader(path) if used else schema.connect_asleep(path)
     try:
         connection.execute("BEGIN")
@@ -164,19 +164,19 @@ def _mode(path: str) -> Finding:
 def _pages(connection: sqlite3.Connection) -> Finding:
     names = ("page_size", "page_count", "freelist_count")
     size, pages, free = (int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in names)
-    told = f"{pages} pages of {size} bytes, {free} of them free for new rows"
+    shown = f"{pages} pages of {size} bytes, {free} of them free for new rows"
     if free * size > MUCH_FREE and free * 2 > pages:
         advice = "the file does not shrink by itself; to give the room back: stop all workers, then sqlite3 FILE VACUUM"
-        return Finding("pages", Level.WARN, told, advice)
-    return Finding("pages", Level.OK, told)
+        return Finding("pages", Level.WARN, shown, advice)
+    return Finding("pages", Level.OK, shown)
 
 
 def _sound(connection: sqlite3.Connection) -> Finding:
-    told = [str(line) for (line,) in connection.execute("PRAGMA quick_check(5)")]
-    if told == ["ok"]:
+    shown = [str(line) for (line,) in connection.execute("PRAGMA quick_check(5)")]
+    if shown == ["ok"]:
         return Finding("integrity", Level.OK, "every page was read and is sound")
     advice = "stop all workers, keep a copy, and restore a backup or try `sqlite3 FILE .recover`"
-    return Finding("integrity", Level.FAIL, "; ".join(told), advice)
+    return Finding("integrity", Level.FAIL, "; ".join(shown), advice)
 
 
 def _size(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Locks between processes: one for whoever writes, one for each worker that lives.
+"""Locks between processes: one for the writer, one for each live worker.
 
 Both are ``flock`` locks: the kernel drops them when their holder dies, however it dies, so that a lock that is free
 is proof of death and nobody waits for a lease. They belong to the open file, not to the process, so that two stores
@@ -25,7 +25,7 @@ _LONGEST_PAUSE_S = 0.002
 
 
 class FileLock:
-    """An exclusive lock on the file at ``path``, which is made where it does not exist, readable by its owner only."""
+    """An exclusive lock on the file at ``path``, which is made if it does not exist, readable by its owner only."""
 
     __slots__ = ("__weakref__", "_fd", "held", "path")
 
@@ -44,7 +44,7 @@ class FileLock:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            # Whoever leaves last removes the file. A lock on a file without a name excludes nobody: take a new one.
+            # The last one to leave removes the file. A lock on a file without a name excludes nobody: take a new one.
             if self.has_name():
                 self.held = True
             else:
@@ -83,7 +83,7 @@ class FileLock:
         self._forget()
 
     def has_name(self) -> bool:
-        """Whether the file is still in its directory, so that others who ask meet this lock."""
+        """Whether the file is still in its directory, so that others meet this lock."""
         return self._fd is not None and os.fstat(self._fd).st_nlink > 0
 
     def __del__(self) -> None:
@@ -115,10 +115,10 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class WriteLock:
-    """The lock that every writer and checkpoint of ``database`` goes under, with a line for those who wait.
+    """The lock that every writer and checkpoint of ``database`` goes under, with a queue for those waiting.
 
-    Whoever wants the lock first takes the place at the head of the line, and gives it up on getting the lock. Without
-    the line, a process that commits all the time takes the lock again before anybody else has woken up: measured,
+    A writer first takes the place at the head of the queue, and gives it up on getting the lock. Without the
+    queue, a process that commits all the time takes the lock again before anybody else has woken up: measured,
     another one waited for 300 commits to pass.
     """
 

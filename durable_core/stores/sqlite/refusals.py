@@ -13,7 +13,7 @@ NOTHING_WRITTEN = "nothing of it was written"
 
 
 class Advice(NamedTuple):
-    """What to tell about one result code of SQLite."""
+    """What to say about one result code of SQLite."""
 
     what: str
     """``{path}`` stands for the file."""

@@ -43,7 +43,7 @@ def _uri(path: str, options: str) -> str:
 
 
 def check_place(path: str) -> None:
-    """Raise ``StoreNotFound`` where no database can be at ``path``, before anything is made there."""
+    """Raise ``StoreNotFound`` if no database can be at ``path``, before anything is made there."""
     try:
         _check_place(path)
     except OSError as error:  # a directory above that may not be entered, a name that is too long

@@ -32,7 +32,7 @@ _WAITING_FOR = "SELECT num FROM signals WHERE run IN ({marks})"
 SIGNALS = "SELECT num, run, name, payload, at_ns FROM signals WHERE num IN ({marks})"
 
 
-class _Letter(NamedTuple):
+class _Sending(NamedTuple):
     """A signal to be stored, and the sender's answer."""
 
     run: int
@@ -48,43 +48,43 @@ class SqliteSignals:
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
-        self._letters: list[_Letter] = []
+        self._queued: list[_Sending] = []
         self._sending: asyncio.Task[None] | None = None
 
     async def send(self, run: int, name: str, payload: bytes, *, now_ns: int, ended: bool = False) -> bool:
         """See ``Signals.send``."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bool] = loop.create_future()
-        self._letters.append(_Letter(run, name, payload, now_ns, ended, answer))
+        self._queued.append(_Sending(run, name, payload, now_ns, ended, answer))
         if self._sending is None:
             self._sending = loop.create_task(self._send_all())
         return await answer
 
     async def _send_all(self) -> None:
-        taken: list[_Letter] = []
+        taken: list[_Sending] = []
 
-        def write(file: SqliteFile) -> list[tuple[_Letter, bool | Exception]]:
+        def write(file: SqliteFile) -> list[tuple[_Sending, bool | Exception]]:
             # Only now: what arrived while this waited for its turn goes along.
-            taken.extend(self._letters)
-            self._letters.clear()
-            return [(letter, _write(file, letter)) for letter in taken]
+            taken.extend(self._queued)
+            self._queued.clear()
+            return [(sending, _write(file, sending)) for sending in taken]
 
-        while self._letters:
-            doing = f"leave the signal {self._letters[0].name!r}"
+        while self._queued:
+            doing = f"leave the signal {self._queued[0].name!r}"
             try:
-                answered = await self._database.transact(doing, write, len(self._letters))
+                answered = await self._database.transact(doing, write, len(self._queued))
             except asyncio.CancelledError:  # from outside, with all tasks: nothing was written, another task continues
-                self._letters[:0] = taken
+                self._queued[:0] = taken
                 self._sending = asyncio.get_running_loop().create_task(self._send_all())
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the senders get it
                 if not taken:  # no transaction could begin
-                    taken.extend(self._letters)
-                    self._letters.clear()
-                answered = [(letter, error) for letter in taken]
+                    taken.extend(self._queued)
+                    self._queued.clear()
+                answered = [(sending, error) for sending in taken]
             taken.clear()
-            for letter, answer in answered:
-                _answer(letter.answer, answer)
+            for sending, answer in answered:
+                _answer(sending.answer, answer)
         self._sending = None
 
     async def waiting(self, runs: Collection[int]) -> list[Signal]:
@@ -101,9 +101,9 @@ def _answer(future: "asyncio.Future[bool]", answer: bool | Exception) -> None:  
         future.set_result(answer)
 
 
-def _write(file: SqliteFile, letter: _Letter) -> bool | StoreError:
+def _write(file: SqliteFile, sending: _Sending) -> bool | StoreError:
     """Store a signal, and make the run due if nobody owns it; False if it has ended."""
-    ask, (run, name, payload, now_ns, ended, _) = file.connection.execute, letter
+    ask, (run, name, payload, now_ns, ended, _) = file.connection.execute, sending
     row = ask("SELECT owner, ended_at_ns FROM runs WHERE num = ?", (run,)).fetchone()
     if row is None and ask("SELECT 1 FROM tombstones WHERE num = ?", (run,)).fetchone():
         return False
