@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks import fleet
 from benchmarks.workloads import WORKLOADS, store_in
-from sagas.cli import gc_settings
+from sagas.cli import worker
 
 TARGETS = {
     ("W1", "p50_ms"): ("W1 300 sagas one by one, p50", "ms", "<= 1.3", "<= 3"),
@@ -70,7 +70,7 @@ def address(asked: argparse.Namespace) -> Iterator[str | None]:
 def once(workload: str, *, freeze: bool, store: str | None) -> dict[str, float]:
     """Run a workload in this process, on a fresh store; ``freeze`` settles the collector as `sagas worker` does."""
     if freeze:
-        gc_settings.settle()
+        worker.settle_gc()
     if store is not None:
         return asyncio.run(WORKLOADS[workload](store))
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:

@@ -1,4 +1,4 @@
-"""The command line of sagas: run workers, start and look at sagas, and mend what needs a person."""
+"""The command line of sagas: run workers, start and inspect sagas, and help those that are stuck."""
 
 from sagas.cli.app import main
 

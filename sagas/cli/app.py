@@ -1,26 +1,17 @@
-"""The program ``sagas``: its groups of commands, and the border at which errors become messages and exit codes."""
+"""The program ``sagas``: all its commands, and the border at which errors become messages and exit codes."""
 
+import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import typer
 
-from sagas.cli import (
-    callback,
-    checking,
-    doctoring,
-    migrating,
-    purging,
-    reading,
-    serving,
-    starting,
-    traces,
-    verbs,
-)
-from sagas.cli.exits import INTERRUPTED, refused
-from sagas.cli.options import Before, Json, Store
-
-GROUPS = (serving, starting, checking, reading, verbs, callback, purging, doctoring, migrating, traces)
+from sagas.cli import check, operate, show, start, store, traces, worker
+from sagas.cli.options import BeforeCommand, Json, Store
+from sagas.cli.output import INTERRUPTED, REFUSED, CommandError, tell
+from sagas.errors import SagasError
 
 ABOUT = """Run, start, watch and mend sagas.
 
@@ -30,21 +21,54 @@ Exit codes: 0 done; 1 the saga failed (compensated, resolved, stuck or killed), 
 an error, told on stderr.
 SAGAS_DEBUG=1 adds the traceback of an error.
 """
+COMMANDS: Mapping[str, Callable[..., Any]] = {
+    "worker": worker.worker,
+    "start": start.start,
+    "check": check.check,
+    "list": show.list_sagas,
+    "show": show.show,
+    "history": show.history,
+    "versions": show.versions,
+    "retry": operate.retry,
+    "skip": operate.skip,
+    "resolve": operate.resolve,
+    "cancel": operate.cancel,
+    "rollback": operate.rollback,
+    "kill": operate.kill,
+    "pause": operate.pause,
+    "resume": operate.resume,
+    "purge": store.purge,
+    "doctor": store.doctor,
+    "migrate": store.migrate,
+}
+"""The commands in the order in which ``--help`` lists them."""
+GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., Any]]]] = {
+    "callback": (
+        "Answer a callback that a saga waits for.",
+        {"complete": operate.complete_callback, "fail": operate.fail_callback, "heartbeat": operate.heartbeat},
+    ),
+    "trace": ("A saga's trace: as a file, or sent again.", {"export": traces.export, "send": traces.resend}),
+}
 
 
 def program() -> typer.Typer:
     """The whole command line."""
-    app = typer.Typer(
-        name="sagas", help=ABOUT, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
-    )
+    app = _group(ABOUT, COMMANDS, name="sagas", pretty_exceptions_enable=False)
     app.callback()(_before)
-    for group in GROUPS:
-        group.attach(app)
+    for name, (about, commands) in GROUPS.items():
+        app.add_typer(_group(about, commands), name=name)
     return app
 
 
+def _group(about: str, commands: Mapping[str, Callable[..., Any]], **settings: Any) -> typer.Typer:
+    group = typer.Typer(help=about, no_args_is_help=True, rich_markup_mode=None, **settings)
+    for name, command in commands.items():
+        group.command(name)(command)
+    return group
+
+
 def _before(ctx: typer.Context, *, store: Store = None, as_json: Json = False) -> None:
-    ctx.obj = Before(store=store, json=as_json)
+    ctx.obj = BeforeCommand(store=store, json=as_json)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,4 +83,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - the border of the program: a person gets a message, never a traceback
-        sys.exit(refused(error))
+        sys.exit(_refused(error))
+
+
+def _refused(error: Exception) -> int:
+    """Say on stderr what went wrong; returns the exit code."""
+    if os.environ.get("SAGAS_DEBUG") == "1":
+        traceback.print_exception(error)
+    if isinstance(error, CommandError | SagasError):
+        tell(f"error: {error}")
+    else:
+        tell(
+            f"error: unexpected {type(error).__name__}: {error}; SAGAS_DEBUG=1 shows where, for a report of it as a bug"
+        )
+    return REFUSED

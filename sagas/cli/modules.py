@@ -1,7 +1,7 @@
 """A user's module: importing it by name or path, and finding its sagas and resources.
 
-Invariant: a file is imported under the name that ``import`` itself would give it, so that the classes of stored
-exceptions are found again.
+Invariant: a file is imported under the name that ``import`` itself would use, so that the classes of stored exceptions
+are found again.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sagas.cli.exits import CommandError
+from sagas.cli.output import CommandError
 from sagas.model.definition import SagaDef
 
 RESOURCES = "resources"
@@ -25,17 +25,17 @@ def load(name: str) -> ModuleType:
     """Import a module, from the current directory first.
 
     Args:
-        name: dotted, or the path of a ``.py`` file.
+        name: dotted name, or the path of a ``.py`` file.
 
     Raises:
-        CommandError: there is none, or it raised while it was imported.
+        CommandError: it does not exist, or raised while it was imported.
     """
     is_path = name.endswith(".py")
     place, dotted = _place(Path(name)) if is_path else (Path.cwd(), name)
     if str(place) not in sys.path:
         sys.path.insert(0, str(place))
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for what the command itself has to say
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the command itself
             module = importlib.import_module(dotted)
     except (Exception, SystemExit) as error:  # the border of the user's module: it may raise anything
         raise CommandError(_why(name, dotted, error)) from error
@@ -48,7 +48,7 @@ def load(name: str) -> ModuleType:
 
 
 def _place(path: Path) -> tuple[Path, str]:
-    """Where to import a file from, and as what: its package's directory, and its dotted name."""
+    """The directory to import a file from, and its dotted name."""
     if not path.is_file():
         raise CommandError(f"there is no file {path}; give a module's dotted name, or the path of its .py file")
     full = path.resolve()
@@ -75,7 +75,7 @@ def sagas_of(modules: Sequence[ModuleType]) -> list[SagaDef[..., Any]]:
     """All sagas that these modules define or have imported.
 
     Raises:
-        CommandError: there is none.
+        CommandError: they contain none.
     """
     found: dict[int, SagaDef[..., Any]] = {}
     for module in modules:
@@ -89,14 +89,14 @@ def sagas_of(modules: Sequence[ModuleType]) -> list[SagaDef[..., Any]]:
 
 
 async def resources_of(module: ModuleType, stack: AsyncExitStack) -> list[object]:
-    """What the module offers its steps as ``resources``: a list, or a callable that gives one, in whatever way.
+    """The module's ``resources`` for its steps: a list, or a callable that returns, awaits or manages one.
 
     Args:
         module: a user's module; one without ``resources`` has none.
-        stack: closes the resources that are a context manager's.
+        stack: closes the context manager of the resources.
 
     Raises:
-        CommandError: what it gives is no list.
+        CommandError: the result is no list.
     """
     given: Any = getattr(module, RESOURCES, None)
     if given is None or inspect.ismodule(given):

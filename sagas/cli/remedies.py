@@ -1,10 +1,10 @@
-"""Which commands mend a saga: a pure function of how it stands."""
+"""Which commands help a saga that cannot go on alone: a pure function of its snapshot."""
 
 import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sagas.cli.looking import Seen
+from sagas.cli.snapshot import Snapshot
 from sagas.model.info import SagaStatus, StepState
 from sagas.model.verbs import Accept, judge
 
@@ -17,57 +17,57 @@ class Remedy(NamedTuple):
 
 
 Way = tuple[tuple[str, ...], str]
-"""A command's words behind ``sagas``, and what it does."""
+"""A command's words after ``sagas``, and what it does."""
 
 
-def remedies(seen: Seen, *, option: str = "") -> list[Remedy]:
-    """The commands that help this saga on, the most likely first; none where it needs nobody.
+def remedies(snapshot: Snapshot, *, option: str = "") -> list[Remedy]:
+    """The commands that help this saga, the most likely first; none if it needs no help.
 
     Args:
-        seen: the saga. What mends a child is about the saga that it is a part of.
-        option: what each command needs at its end to find the store.
+        snapshot: the saga. For a child, the commands are about the saga that it is part of.
+        option: ends each command, so that it finds the store.
     """
     return [
         Remedy(f"sagas {' '.join(map(shlex.quote, words))}{option}", effect)
-        for words, effect in _ways(seen)
-        if _accepted(seen, *words)
+        for words, effect in _ways(snapshot)
+        if _accepted(snapshot, *words)
     ]
 
 
-def _accepted(seen: Seen, verb: str, _saga_id: str, step: str | None = None, *_options: str) -> bool:
-    """Whether the verb would be taken as the saga stands: of the likely ways only those are offered."""
-    return isinstance(judge(verb, seen.root, seen.phase, step), Accept)
+def _accepted(snapshot: Snapshot, verb: str, _saga_id: str, step: str | None = None, *_options: str) -> bool:
+    """Whether the verb would be accepted now; only such commands are offered."""
+    return isinstance(judge(verb, snapshot.root, snapshot.phase, step), Accept)
 
 
-def _ways(seen: Seen) -> Iterator[Way]:
-    root = seen.root
+def _ways(snapshot: Snapshot) -> Iterator[Way]:
+    root = snapshot.root
     if root.ended_at is None and root.paused:
         yield ("resume", root.id), "let it go on"
     if root.status is SagaStatus.STUCK:
-        yield from _unstick(seen)
+        yield from _unstick(snapshot)
     elif root.status is SagaStatus.KILLED and any(map(_leaves_something, root.steps)):
         yield ("rollback", root.id), "undo what was done before it was killed"
 
 
-def _unstick(seen: Seen) -> Iterator[Way]:
-    root = seen.root
+def _unstick(snapshot: Snapshot) -> Iterator[Way]:
+    root = snapshot.root
     mine = [step for step in root.steps if step.key in root.stuck_on]
     doubts = [step for step in mine if step.status == "unknown"]
     undone = [step for step in mine if step.status == "compensation_failed"]
     for step in doubts:
         yield ("resolve", root.id, step.key, "--happened"), f"{step.key} did happen; --result JSON is its result"
         yield ("resolve", root.id, step.key, "--did-not-happen"), f"{step.key} did not happen"
-    yield ("retry", root.id), _retried(doubts, undone, seen)
+    yield ("retry", root.id), _retried(doubts, undone, snapshot)
     for step in undone:
         yield ("skip", root.id, step.key), f"you have undone {step.key} by hand; count it as undone"
     if root.cause is None:  # else it is being undone already
         yield ("rollback", root.id), "give up: undo what was done"
 
 
-def _retried(doubts: list[StepState], undone: list[StepState], seen: Seen) -> str:
+def _retried(doubts: list[StepState], undone: list[StepState], snapshot: Snapshot) -> str:
     if undone:
         return f"the cause is mended; undo {_keys(undone)} again"
-    if doubts and all(step.key in seen.probed for step in doubts):
+    if doubts and all(step.key in snapshot.probed for step in doubts):
         return f"the probe is mended; ask it again about {_keys(doubts)}"
     if doubts:
         return f"attempt {_keys(doubts)} again, under the same key"

@@ -231,9 +231,9 @@ SETTINGS = {
 }
 WORKER = """
 import os, signal
-from sagas.cli import main, serving
+from sagas.cli import main, worker
 
-serving._ready = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+worker._ready = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
 main(["worker", "shop.py"])
 """
 

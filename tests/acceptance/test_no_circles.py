@@ -99,7 +99,7 @@ def test_an_ended_saga_is_freed_at_once(body: Any, collected: Callable[[], Count
 
 def test_a_worker_settles_its_collector_and_leaves_what_a_user_has_set() -> None:
     """`sagas worker` collects less often, unless one of its modules has its own mind about that."""
-    code = "import gc; {}from sagas.cli import gc_settings; gc_settings.settle(); "
+    code = "import gc; {}from sagas.cli import worker; worker.settle_gc(); "
     code += "print(gc.get_threshold()[0], gc.get_freeze_count() > 0)"
 
     def settled(before: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from sagas import Retry, Saga, current, saga, step
-from sagas.cli.logs import Objects
+from sagas.cli.worker import JsonLines
 from sagas.tracing import StepLogs
 from tests.acceptance.parties import Place, World, entered, party, play
 from tests.sagas_for_tests import end_of
@@ -87,7 +87,7 @@ def test_a_record_of_a_step_names_its_span(place: Place, kept: Kept):
         lines = [kept.format(record) for record in kept.records if record.name == "shop"]
         assert lines[0] == "outside"
         assert lines[1].startswith("on the loop [saga_id=one, saga_step=on_the_loop, saga_attempt=1, trace_id=")
-        objects = [json.loads(Objects().format(record)) for record in kept.records if record.name == "shop"]
+        objects = [json.loads(JsonLines().format(record)) for record in kept.records if record.name == "shop"]
         assert objects[0].keys() == {"at", "level", "logger", "message"}
         assert [(line["saga_id"], line["saga_attempt"], line["span_id"]) for line in objects[1:]] == [
             (saga_id, attempt, span_id) for _, saga_id, _, attempt, span_id in told[1:]

@@ -389,7 +389,7 @@ def test_what_was_written_is_told(store: str, tmp_path: Path, capsys: pytest.Cap
     """With --output the command says how many spans are where; with --json as a document."""
     target = str(tmp_path / "trace.json")
     assert run("trace", "export", "one", "--store", store, "-o", target) == 0
-    assert f"5 spans of one are in {target}" in capsys.readouterr().out
+    assert f"5 spans of one are in {target}" in " ".join(capsys.readouterr().out.split())
     assert run("--json", "trace", "export", "one", "--store", store, "-o", target) == 0
     assert json.loads(capsys.readouterr().out) == {"saga": "one", "spans": 5, "file": target}
 
@@ -410,7 +410,7 @@ def test_a_saga_that_cannot_be_sent_is_told(
     store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     """A collector that is down: exit code 2 after a while. One that refuses a span: 1, and how many it refused."""
-    monkeypatch.setattr("sagas.cli.traces.PATIENCE_S", 0.1)
+    monkeypatch.setattr("sagas.cli.traces.TIMEOUT_S", 0.1)
     with collector() as found:
         found.minds = lambda span: span.name == "hotel"
         assert run("trace", "send", "one", "--store", store, "--endpoint", found.url) == 1

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from sagas.cli import main
-from sagas.cli.checking import Finding
+from sagas.cli.check import Finding
 
 STEPS = """from sagas import Saga, pivot, saga, step
 import time
@@ -174,6 +174,6 @@ def test_a_worker_refuses_what_check_finds(bench: Bench):
 
 def test_a_finding_without_a_place():
     """What was told without file and line keeps its words, and gets the place of its saga where that is known."""
-    assert Finding.of("no place") == Finding("", 0, "no place")
-    assert Finding.of("no place", "a.py:3") == Finding("a.py", 3, "no place")
-    assert Finding.of("C:\\x y.py:7: told: so") == Finding("C:\\x y.py", 7, "told: so")
+    assert Finding.parse("no place") == Finding("", 0, "no place")
+    assert Finding.parse("no place", "a.py:3") == Finding("a.py", 3, "no place")
+    assert Finding.parse("C:\\x y.py:7: told: so") == Finding("C:\\x y.py", 7, "told: so")

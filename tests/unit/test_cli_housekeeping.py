@@ -16,7 +16,7 @@ from durable_core import Facts, Group, Level, WorkerSeen, read_line
 from durable_core.testing import ManualClock
 from sagas import Orchestrator, Retry, Saga, SagasError, saga, step
 from sagas.cli import main
-from sagas.cli.spans import span_of
+from sagas.cli.durations import duration_of
 from sagas.model.health import judged
 
 NS = 1_000_000_000
@@ -149,7 +149,7 @@ def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 )
 def test_lengths_of_time_are_read(text: str, seconds: float):
     """Units, several of them, ISO 8601 durations, and plain seconds."""
-    assert span_of(text, "--older-than") == timedelta(seconds=seconds)
+    assert duration_of(text, "--older-than") == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_lengths_of_time_are_read(text: str, seconds: float):
 def test_a_length_of_time_that_is_none_is_refused(text: str):
     """So is one that could be meant in two ways (`3m`), and one of more than a hundred years."""
     with pytest.raises(typer.BadParameter) as refused:
-        span_of(text, "--older-than")
+        duration_of(text, "--older-than")
     assert refused.value.param_hint == "--older-than"
 
 

@@ -6,15 +6,13 @@ from datetime import UTC, datetime, timedelta
 import attrs
 import pytest
 
-from sagas.cli import lists
-from sagas.cli.address import Address
 from sagas.cli.app import program
-from sagas.cli.layout import Column, Piece, Table, cells, clean, plain, wrapped
-from sagas.cli.looking import Seen
+from sagas.cli.durations import shown as shown_duration
+from sagas.cli.options import Address
+from sagas.cli.output import Column, Piece, Table, cells, clean, plain, wrapped
 from sagas.cli.remedies import remedies
-from sagas.cli.statuses import MEANINGS, SIGNS
-from sagas.cli.timeline import Look, timeline
-from sagas.cli.times import duration
+from sagas.cli.snapshot import Snapshot
+from sagas.cli.views import MEANINGS, SIGNS, Page, journal_table, sagas_table
 from sagas.model.info import SAGA_ENDS, Entry, SagaInfo, SagaStatus, StepState
 from sagas.model.verbs import VERBS, Accept, judge
 
@@ -62,12 +60,12 @@ def saga(status: SagaStatus, *steps: StepState, **more: object) -> SagaInfo:
 
 def shown(info: SagaInfo, error: str | None = None, **look: object) -> str:
     """The page of a saga, without its colours."""
-    return shown_as_seen(Seen(info, error, NOW_NS), **look)
+    return shown_whole(Snapshot(info, error, NOW_NS), **look)
 
 
-def shown_as_seen(seen: Seen, **look: object) -> str:
+def shown_whole(snapshot: Snapshot, **look: object) -> str:
     """The same, of a saga with all that is known of it."""
-    return plain(timeline(seen, attrs.evolve(Look(), **look)))
+    return plain(Page(snapshot=snapshot, **look).lines())
 
 
 def test_the_page_of_a_stuck_saga():
@@ -176,7 +174,7 @@ def test_text_from_a_store_cannot_move_the_cursor():
         reason=evil,
         status_detail={"x": evil},
     )
-    text = shown(info, payloads=True) + plain(lists.sagas([info], now_ns=NOW_NS, width=80))
+    text = shown(info, payloads=True) + plain(sagas_table([info], now_ns=NOW_NS, width=80))
     assert all(char.isprintable() for char in text.replace("\n", ""))
     assert "\\x1b[2J" in text
     assert clean("a\nb\tc") == "a b c"
@@ -207,14 +205,14 @@ def test_an_error_is_told_once():
     assert "error    " not in shown(saga(SagaStatus.STUCK, reason="because of A: b. Mend it"), "A: b")
 
 
-def offered(seen: Seen) -> list[list[str]]:
+def offered(snapshot: Snapshot) -> list[list[str]]:
     """The verb of each remedy with its arguments, as a shell would read it."""
-    return [shlex.split(remedy.command)[1:] for remedy in remedies(seen)]
+    return [shlex.split(remedy.command)[1:] for remedy in remedies(snapshot)]
 
 
 def offers(info: SagaInfo, **more: object) -> list[str]:
     """The verbs that are offered, in order."""
-    return [verb for verb, *_ in offered(attrs.evolve(Seen(info, None, NOW_NS), **more))]
+    return [verb for verb, *_ in offered(attrs.evolve(Snapshot(info, None, NOW_NS), **more))]
 
 
 @pytest.mark.parametrize("cause", [None, "failed"])
@@ -227,7 +225,7 @@ def test_whatever_is_offered_is_accepted(status: SagaStatus, phase: str, cause: 
     over = BEGAN if status in SAGA_ENDS else None
     steps = state("a", "unknown"), state("b", "compensation_failed"), state("c", "succeeded")
     info = saga(status, *steps, cause=cause, paused=paused, ended_at=over)
-    for verb, saga_id, *more in offered(Seen(info, None, NOW_NS, phase=phase)):
+    for verb, saga_id, *more in offered(Snapshot(info, None, NOW_NS, phase=phase)):
         step = more[0] if VERBS[verb].step is not None else None
         assert verb in known
         assert saga_id == info.id
@@ -245,8 +243,8 @@ def test_each_kind_of_stuck_has_its_remedies():
     assert offers(saga(stuck, state("fly", "unknown", kind="pivot"))) == ["resolve", "resolve", "retry"]
     assert offers(saga(stuck, state("pay", "unknown"), stuck_on=())) == ["retry", "rollback"]
     assert offers(saga(stuck, paused=True)) == ["resume", "retry", "rollback"]
-    assert "under the same key" in remedies(Seen(doubt, None, NOW_NS))[2].effect
-    assert "ask it again" in remedies(Seen(doubt, None, NOW_NS, probed=frozenset({"pay"})))[2].effect
+    assert "under the same key" in remedies(Snapshot(doubt, None, NOW_NS))[2].effect
+    assert "ask it again" in remedies(Snapshot(doubt, None, NOW_NS, probed=frozenset({"pay"})))[2].effect
 
 
 def test_a_saga_that_needs_nobody_is_offered_nothing():
@@ -262,9 +260,9 @@ def test_a_saga_that_needs_nobody_is_offered_nothing():
 
 def test_remedies_can_be_typed():
     """An id with blanks, quotes or dashes is quoted for a shell, and the store is named where it must be."""
-    (remedy, *_) = remedies(Seen(saga(SagaStatus.STUCK, id="it's 1"), None, 0), option=" --store sqlite:///x.db")
+    (remedy, *_) = remedies(Snapshot(saga(SagaStatus.STUCK, id="it's 1"), None, 0), option=" --store sqlite:///x.db")
     assert remedy.command == """sagas retry 'it'"'"'s 1' --store sqlite:///x.db"""
-    (remedy, *_) = remedies(Seen(saga(SagaStatus.STUCK, id="--x; reboot"), None, 0))
+    (remedy, *_) = remedies(Snapshot(saga(SagaStatus.STUCK, id="--x; reboot"), None, 0))
     assert remedy.command == "sagas retry '--x; reboot'"
 
 
@@ -294,8 +292,8 @@ def test_children_and_sleeps_are_told():
         "trip": [state("book", "compensated", compensation=undo), state("hotel", "running", kind="child")],
         "trip/hotel": [state("sleep", "running", kind="sleep"), state("sleep#2", "skipped", kind="sleep")],
     }
-    seen = Seen(root, None, NOW_NS, inner=inner, due={"trip/hotel/sleep": tomorrow})
-    assert shown_as_seen(seen).splitlines()[-9:] == [
+    snapshot = Snapshot(root, None, NOW_NS, inner=inner, due={"trip/hotel/sleep": tomorrow})
+    assert shown_whole(snapshot).splitlines()[-9:] == [
         "  step               kind          attempts  status                    took",
         "  ✓ sleep            sleep                   over                     12 ms",
         "  ▶ trip             child                   running      1 min 30 s so far",
@@ -316,27 +314,27 @@ def test_history_shows_who_and_why():
         Entry(seq=11, at=BEGAN, kind="signalled", key="retry", attempt=0, worker="w", actor="ada", note="why not"),
         Entry(seq=12, at=BEGAN + timedelta(seconds=2), kind="ended", key="", attempt=0, worker="w", note="just so"),
     ]
-    text = plain(lists.history(entries, width=80))
+    text = plain(journal_table(entries, width=80))
     assert "      by ada: why not" in text
     assert "      by somebody: just so" in text
     assert "      Boom: x" in text
     assert text.splitlines()[-2].endswith("2.0 s")
     assert " 9 started" in text
-    assert "Nothing has happened yet." in plain(lists.history([], width=80))
+    assert "Nothing has happened yet." in plain(journal_table([], width=80))
 
 
 def test_a_list_of_those_that_need_a_person_says_why():
     """With reasons, a row has the reason beneath it, without the id that it tells already."""
     stuck = saga(SagaStatus.STUCK, reason="saga order-17: the bank is closed")
-    (_, _, told) = plain(lists.sagas([stuck], now_ns=NOW_NS, width=80, reasons=True)).splitlines()
+    (_, _, told) = plain(sagas_table([stuck], now_ns=NOW_NS, width=80, reasons=True)).splitlines()
     assert told == "      the bank is closed"
-    assert "bank" not in plain(lists.sagas([stuck], now_ns=NOW_NS, width=80))
+    assert "bank" not in plain(sagas_table([stuck], now_ns=NOW_NS, width=80))
 
 
 def test_a_list_tells_cause_and_pause():
     """A row of `list` has the cause of a rollback, and says that a saga is paused."""
     rows = plain(
-        lists.sagas(
+        sagas_table(
             [
                 saga(SagaStatus.COMPENSATED, cause="deadline", ended_at=BEGAN + timedelta(seconds=1)),
                 saga(SagaStatus.WAITING, paused=True),
@@ -367,7 +365,7 @@ def test_a_list_tells_cause_and_pause():
 )
 def test_durations(seconds: float, told: str):
     """Two units at most, the larger ones without fractions."""
-    assert duration(timedelta(seconds=seconds)) == told
+    assert shown_duration(timedelta(seconds=seconds)) == told
 
 
 @pytest.mark.parametrize(

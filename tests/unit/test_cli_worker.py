@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from durable_core import Pulse
+from sagas.cli.health import WELL_S, report
+
 ROOT = Path(__file__).parents[2]
 SAGAS = (sys.executable, "-c", "from sagas.cli import main; main()")
 LONGEST_S = 60.0
@@ -323,3 +326,15 @@ def test_two_modules_with_one_name_and_version_are_refused(place: Place):
         assert part in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (place.directory / "orders.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "limit_s", "well"),
+    [(0.1, 300, True), (WELL_S - 1, 300, True), (WELL_S, 300, False), (3, 4, True), (4, 4, False)],
+)
+def test_a_worker_is_not_well_once_its_store_is_silent_for_as_long_as_it_may_be(
+    silent_s: float, limit_s: float, *, well: bool
+):
+    """30 s, or the limit after which it ends where that is less: nobody is told that all is well by a dying worker."""
+    pulse = Pulse(silent_s=silent_s, wrote_s=None, runs=0, under_way=0, backlog=0, trouble=None)
+    assert report("w-1", pulse, limit_s=limit_s)["well"] is well

@@ -7,8 +7,8 @@ import pytest
 from durable_core.model.run import RunStatus
 from durable_core.model.version import Announced, Offer, Tally, news, replaced
 from sagas import SagaStatus, VersionVerdict
-from sagas.cli import lists
-from sagas.cli.layout import plain
+from sagas.cli.output import plain
+from sagas.cli.views import versions_table
 from sagas.model.versions import versions_of
 
 NEW, IN_USE, RETIRED, VAIN = VersionVerdict
@@ -72,7 +72,7 @@ def test_the_table_for_a_person():
         [announced(1), announced(2, "w-1", "w-2")],
         [tally(1, RunStatus.WAITING, 2), tally(1, RunStatus.STUCK, 1), tally(2, RunStatus.COMPLETED, 7)],
     )
-    assert plain(lists.versions(found, width=80)).splitlines() == [
+    assert plain(versions_table(found, width=80)).splitlines() == [
         "saga      verdict          open  ended  workers  body",
         "order v2  in use              0      7        2  2f000000",
         "      served by w-1, w-2",

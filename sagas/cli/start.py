@@ -1,6 +1,6 @@
-"""``start``: begins a saga, and waits for its end if asked to.
+"""``start``: starts a saga, and waits for its end if asked to.
 
-Invariant: arguments are read by the body's own annotations before anything is started.
+Invariant: arguments are converted by the body's own annotations before anything is started.
 """
 
 import asyncio
@@ -14,13 +14,11 @@ import msgspec
 import typer
 
 from durable_core import CallShape
-from sagas.cli import documents, screen
-from sagas.cli.address import orchestrator_at
-from sagas.cli.exits import CommandError, code_of, tell
-from sagas.cli.layout import Piece, clean, wrapped
-from sagas.cli.looking import Seen, look
+from sagas.cli import output, snapshot, views
 from sagas.cli.modules import load, sagas_of
-from sagas.cli.options import Common, Json, Store, common
+from sagas.cli.options import Options, command, json_of, orchestrator_at
+from sagas.cli.output import CommandError, code_of, tell
+from sagas.cli.snapshot import Snapshot
 from sagas.errors import SagaCompensated, SagaKilled, SagaStuck
 from sagas.model.definition import SagaDef
 
@@ -31,14 +29,14 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Call:
-    """The arguments as they were typed: plain JSON."""
+    """The arguments as typed: plain JSON."""
 
     args: list[Any]
     kwargs: dict[str, Any]
 
 
 @attrs.frozen(kw_only=True)
-class Wanted:
+class StartRequest:
     """Which saga to start, and how."""
 
     name: str
@@ -51,27 +49,17 @@ class Wanted:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the orchestrator takes besides the arguments."""
+        """The options for the orchestrator."""
         deadline = None if self.deadline is None else timedelta(seconds=self.deadline)
         return {"id": self.id, "version": self.version, "deadline": deadline}
 
 
-@attrs.frozen
-class Patience:
-    """How long to wait for the end."""
-
-    wait: bool
-    timeout: float | None
-    """Seconds; None is for ever."""
+NOT_STARTED = "nothing was started"
 
 
-def attach(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command("start")(start)
-
-
+@command
 def start(
-    ctx: typer.Context,
+    options: Options,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The saga's name.", show_default=False)],
     arguments: Annotated[
         list[str] | None,
@@ -95,83 +83,70 @@ def start(
     deadline: Annotated[float | None, typer.Option(metavar="SECONDS", help="Instead of the saga's own.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its end; exit code 1 if it failed.")] = False,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Wait no longer; the saga goes on.")] = None,
-    store: Store = None,
-    as_json: Json = False,
 ) -> None:
     """Start a saga. It is durable when this ends; a worker runs it."""
-    given = common(ctx, store, as_json=as_json)
-    wanted = Wanted(
+    request = StartRequest(
         name=name, module=module, version=version, id=saga_id, deadline=deadline, call=_call(arguments or [], args)
     )
-    raise typer.Exit(asyncio.run(_start(wanted, given, Patience(wait or timeout is not None, timeout))))
+    raise typer.Exit(asyncio.run(_start(request, options, wait=wait or timeout is not None, timeout_s=timeout)))
 
 
 def _call(arguments: list[str], together: str | None) -> Call:
     if together is None:
-        return Call([_json(text, f"argument {place}") for place, text in enumerate(arguments, 1)], {})
+        each = enumerate(arguments, 1)
+        return Call([json_of(text, what=f"argument {place}", unchanged=NOT_STARTED) for place, text in each], {})
     if arguments:
-        raise CommandError(
-            "give the arguments either one by one or all at once with --args, not both; nothing was started"
-        )
-    match _json(together, "--args"):
+        raise CommandError(f"give the arguments either one by one or all at once with --args, not both; {NOT_STARTED}")
+    match json_of(together, what="--args", unchanged=NOT_STARTED):
         case list(values):  # pyright: ignore[reportUnknownVariableType]
             return Call(values, {})  # pyright: ignore[reportUnknownArgumentType]
         case dict(values):  # pyright: ignore[reportUnknownVariableType]
             return Call([], values)  # pyright: ignore[reportUnknownArgumentType]
         case _:
             raise CommandError(
-                "--args takes a JSON array of the arguments, or an object by parameter name; nothing was started"
+                f"--args takes a JSON array of the arguments, or an object by parameter name; {NOT_STARTED}"
             )
 
 
-def _json(text: str, what: str) -> Any:
-    try:
-        return msgspec.json.decode(text.encode("utf-8", "surrogateescape"))
-    except msgspec.DecodeError as error:
-        raise CommandError(
-            f"{what} is not JSON: {error}; nothing was started. A text needs quotes of its own: '\"teapot\"'"
-        ) from error
-
-
-async def _start(wanted: Wanted, given: Common, patience: Patience) -> int:
-    sagas = [] if wanted.module is None else sagas_of([load(wanted.module)])
-    definition = _chosen(sagas, wanted)
-    orchestrator = orchestrator_at(given.address, create=True, worker=False, sagas=sagas)
-    args, kwargs = _arguments(orchestrator, definition, wanted)  # before a store is made for it
+async def _start(request: StartRequest, options: Options, *, wait: bool, timeout_s: float | None) -> int:
+    sagas = [] if request.module is None else sagas_of([load(request.module)])
+    definition = _chosen(sagas, request)
+    orchestrator = orchestrator_at(options.address, create=True, worker=False, sagas=sagas)
+    args, kwargs = _arguments(orchestrator, definition, request)  # before a store is created for it
     async with orchestrator:
-        handle = await orchestrator.start(definition or wanted.name, *args, **wanted.options, **kwargs)
-        if not patience.wait:
+        handle = await orchestrator.start(definition or request.name, *args, **request.options, **kwargs)
+        if not wait:
             info = await handle.info()
-            _told(info.id, info.saga, info.version, given)
+            _started(info.id, info.saga, info.version, options)
             return 0
-        failure = await _end(handle, patience)
-        seen = await look(orchestrator, handle.id)
-    return _outcome(seen, failure, given)
+        failure = await _end(handle, timeout_s)
+        ended = await snapshot.take(orchestrator, handle.id)
+    return _outcome(ended, failure, options)
 
 
-def _chosen(sagas: list[SagaDef[..., Any]], wanted: Wanted) -> SagaDef[..., Any] | None:
-    """The saga of this name and version, or its newest one; None where no module was given."""
+def _chosen(sagas: list[SagaDef[..., Any]], request: StartRequest) -> SagaDef[..., Any] | None:
+    """The saga of this name and version, or its newest version; None without a module."""
     if not sagas:
         return None
-    fitting = [saga for saga in sagas if saga.name == wanted.name and wanted.version in (None, saga.version)]
+    fitting = [saga for saga in sagas if saga.name == request.name and request.version in (None, saga.version)]
     if not fitting:
         known = ", ".join(sorted(f"{saga.name} v{saga.version}" for saga in sagas))
-        asked = wanted.name if wanted.version is None else f"{wanted.name} v{wanted.version}"
-        raise CommandError(f"{wanted.module} holds no saga {asked!r}; it holds {known}. Nothing was started")
+        asked = request.name if request.version is None else f"{request.name} v{request.version}"
+        raise CommandError(f"{request.module} holds no saga {asked!r}; it holds {known}. Nothing was started")
     return max(fitting, key=lambda saga: saga.version)
 
 
 def _arguments(
-    orchestrator: "Orchestrator", definition: SagaDef[..., Any] | None, wanted: Wanted
+    orchestrator: "Orchestrator", definition: SagaDef[..., Any] | None, request: StartRequest
 ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     if definition is None:
-        return tuple(wanted.call.args), wanted.call.kwargs
+        return tuple(request.call.args), request.call.kwargs
     shape = CallShape.of(definition.body, orchestrator.engine.codec, skip=1)
-    return typed(shape, wanted.call, what=f"starting {wanted.name}: the arguments")
+    return converted(shape, request.call, what=f"starting {request.name}: the arguments")
 
 
-def typed(shape: CallShape, call: Call, *, what: str) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    """Plain JSON arguments as values of the body's own types.
+def converted(shape: CallShape, call: Call, *, what: str) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """The arguments as values of the body's own types.
 
     Raises:
         DefinitionError: they do not match its signature.
@@ -190,46 +165,38 @@ def _positional(shape: CallShape, name: str) -> bool:
     return parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
 
 
-async def _end(handle: "SagaHandle[Any]", patience: Patience) -> Exception | None:
-    """Wait for the end; the failure that it came to, or None."""
+async def _end(handle: "SagaHandle[Any]", timeout_s: float | None) -> Exception | None:
+    """Wait for the end; returns the failure, or None if the saga completed."""
     tell(f"waiting for {handle.id!r}, which a worker runs; Ctrl-C ends the waiting, not the saga")
     try:
-        await handle.result(timeout=patience.timeout)
+        await handle.result(timeout=timeout_s)
     except (SagaCompensated, SagaStuck, SagaKilled) as failure:
         return failure
     except TimeoutError as error:
         raise CommandError(
-            f"saga {handle.id!r} has not ended within {patience.timeout:g} s; it goes on. "
-            f"See `sagas show {quote(handle.id)}`"
+            f"saga {handle.id!r} has not ended within {timeout_s:g} s; it goes on. See `sagas show {quote(handle.id)}`"
         ) from error
     return None
 
 
-def _outcome(seen: Seen, failure: Exception | None, given: Common) -> int:
-    """Tell how it ended; returns the exit code."""
-    info = seen.info
-    if given.json:
-        screen.document(documents.whole(seen, payloads=True, option=given.address.option))
+def _outcome(ended: Snapshot, failure: Exception | None, options: Options) -> int:
+    """Say how it ended; returns the exit code."""
+    info = ended.info
+    if options.json:
+        output.document(views.document_of(ended, payloads=True, option=options.address.option))
     elif failure is None:
-        screen.document(documents.plain(info.result))
+        output.document(views.plain(info.result))
     if failure is None:
         return code_of("completed")
     tell(f"{info.status}: {failure}")
     return code_of(info.status)
 
 
-def _told(saga_id: str, saga: str, version: int, given: Common) -> None:
-    if given.json:
-        screen.document({"id": saga_id, "saga": saga, "version": version})
+def _started(saga_id: str, saga: str, version: int, options: Options) -> None:
+    if options.json:
+        output.document({"id": saga_id, "saga": saga, "version": version})
         return
-    command = f"  sagas show {quote(saga_id)}{given.address.option}"
-    screen.show(
-        [
-            *wrapped(
-                f"{saga_id} ({saga} v{version}) is started. A worker that serves it runs it; look with",
-                width=screen.width(),
-                indent="",
-            ),
-            (Piece(clean(command), "bold"),),
-        ]
+    output.say(
+        f"{saga_id} ({saga} v{version}) is started. A worker that serves it runs it; look with",
+        command=f"sagas show {quote(saga_id)}{options.address.option}",
     )

@@ -1,23 +1,22 @@
-"""``check``: says what cannot work in the sagas of a module, before any of them is started.
+"""``check``: finds faults in the sagas of a module before any of them is started.
 
-Invariant: nothing of the module's sagas runs, and no store is touched.
+Invariant: no saga of the module runs, and no store is touched.
 """
 
 import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import attrs
 import typer
 
 from durable_core import place_of
-from sagas.cli import screen
-from sagas.cli.exits import DONE, FAULTY, CommandError
-from sagas.cli.layout import Line, Piece, clean
+from sagas.cli import output
 from sagas.cli.modules import load, sagas_of
-from sagas.cli.options import Before, Json
+from sagas.cli.options import Json, Modules, wants_json
+from sagas.cli.output import DONE, FAULTY, CommandError, Line, Piece, clean
 from sagas.errors import SagasError
 from sagas.model.definition import SagaDef
 from sagas.model.scan import scan
@@ -25,69 +24,51 @@ from sagas.model.scan import scan
 PLACE = re.compile(r"(?P<file>.+?):(?P<line>\d+): (?P<message>.*)", re.DOTALL)
 CODE = re.compile(r" \[[A-Z]{2}\d{3}\]$")
 _NOWHERE = logging.NullHandler()
-"""Registering logs the warnings, which ``check`` tells by itself."""
+"""Registering logs the warnings that ``check`` shows."""
 
 
 @attrs.frozen(order=True)
 class Finding:
-    """What was found at one place."""
+    """A fault or a warning, at one place."""
 
     file: str
     line: int
     message: str
 
     @classmethod
-    def of(cls, told: str, otherwise: str = "") -> "Finding":
-        """What was told as ``file:line: message``; of the place ``otherwise`` (``file:line``) where it names none."""
-        found = PLACE.fullmatch(told) or PLACE.fullmatch(f"{otherwise}: {told}")
+    def parse(cls, text: str, default: str = "") -> "Finding":
+        """A text such as ``file:line: message``; without a place it gets the place ``default`` (``file:line``)."""
+        found = PLACE.fullmatch(text) or PLACE.fullmatch(f"{default}: {text}")
         if found is None:
-            return cls("", 0, told)
+            return cls("", 0, text)
         return cls(found["file"], int(found["line"]), found["message"])
 
     @property
     def place(self) -> str:
-        """``file:line``, from the current directory where it lies in it."""
+        """``file:line``, relative to the current directory if the file is in it."""
         path = Path(self.file)
         return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{self.line}"
 
 
 @attrs.frozen
 class Findings:
-    """What was found in all the sagas."""
+    """The findings in all sagas."""
 
     sagas: Sequence[tuple[str, int]]
     faults: Sequence[Finding]
     warnings: Sequence[Finding]
 
 
-def attach(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command("check")(check)
-
-
-def check(
-    ctx: typer.Context,
-    modules: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODULE",
-            help="Dotted names, or paths of .py files, of the modules with the sagas.",
-            show_default=False,
-        ),
-    ],
-    *,
-    as_json: Json = False,
-) -> None:
+def check(ctx: typer.Context, modules: Modules, *, as_json: Json = False) -> None:
     """Read the sagas of MODULE without running them, and tell what cannot work in them, and what is suspicious.
 
     Exit code 1 says that there are faults: such a saga is refused by a worker. Warnings alone are no failure.
     """
     found = findings(modules)
-    before = ctx.find_object(Before)
-    if as_json or (before is not None and before.json):
-        screen.document(_document(found))
+    if wants_json(ctx, given=as_json):
+        output.document(_document(found))
     else:
-        screen.show(_lines(found))
+        output.show(_lines(found))
     raise typer.Exit(FAULTY if found.faults else DONE)
 
 
@@ -100,22 +81,22 @@ def findings(modules: Sequence[str]) -> Findings:
     try:
         definitions = sagas_of([load(name) for name in modules])
     except CommandError as refused:
-        if isinstance(refused.__cause__, SagasError):  # a declaration that cannot work, found while it was made
+        if isinstance(refused.__cause__, SagasError):  # raised by a declaration in the module
             return Findings([], [_raised(refused.__cause__)], [])
         raise
     scans = [scan(definition) for definition in definitions]
-    faults = [Finding.of(fault) for found in scans for fault in found.faults]
+    faults = [Finding.parse(fault) for found in scans for fault in found.faults]
     faults += _refused([definition for definition, found in zip(definitions, scans, strict=True) if not found.faults])
-    warnings = [Finding.of(warning) for found in scans for warning in found.warnings]
+    warnings = [Finding.parse(warning) for found in scans for warning in found.warnings]
     return Findings(
         sagas=sorted((definition.name, definition.version) for definition in definitions),
-        faults=sorted(dict.fromkeys(faults)),  # a child's are also found in whatever runs it
+        faults=sorted(dict.fromkeys(faults)),  # a child's findings are also those of its parents
         warnings=sorted(dict.fromkeys(warnings)),
     )
 
 
 def _refused(definitions: Sequence[SagaDef[..., Any]]) -> list[Finding]:
-    """What registering refuses besides, in the same words that a worker would use."""
+    """The faults that only registering finds, in the words of a worker."""
     from sagas.orchestrator import Orchestrator, log  # noqa: PLC0415 - slow to import, and `--help` needs none of it
 
     log.addHandler(_NOWHERE)
@@ -125,12 +106,12 @@ def _refused(definitions: Sequence[SagaDef[..., Any]]) -> list[Finding]:
         try:
             orchestrator.register(definition)
         except SagasError as error:
-            faults.append(Finding.of(CODE.sub("", str(error)), place_of(definition.body)))
+            faults.append(Finding.parse(CODE.sub("", str(error)), place_of(definition.body)))
     return faults
 
 
 def _raised(error: BaseException) -> Finding:
-    """Where a module raised, in its own code."""
+    """An error that a module raised, at the line in its own code."""
     last, link = "", error.__traceback__
     here = str(Path(__file__).parents[1])
     while link is not None:
@@ -138,19 +119,19 @@ def _raised(error: BaseException) -> Finding:
         if not file.startswith((here, "<")) and "importlib" not in file:
             last = f"{file}:{link.tb_lineno}"
         link = link.tb_next
-    return Finding.of(CODE.sub("", str(error)), last)
+    return Finding.parse(CODE.sub("", str(error)), last)
 
 
 def _lines(found: Findings) -> list[Line]:
-    """One line for each finding, as compilers tell them, and how many there are."""
+    """One line for each finding, as compilers print them, and the number of findings."""
     lines: list[Line] = []
     for style, kind, some in (("bold red", "fault", found.faults), ("yellow", "warning", found.warnings)):
         lines += [
             (Piece(f"{clean(each.place)}: "), Piece(f"{kind}: ", style), Piece(clean(each.message))) for each in some
         ]
-    told = ", ".join(f"{name} v{version}" for name, version in found.sagas) or "no saga"
+    sagas = ", ".join(f"{name} v{version}" for name, version in found.sagas) or "no saga"
     counts = f"{_count(found.faults, 'fault')}, {_count(found.warnings, 'warning')}"
-    return [*lines, (Piece(f"{clean(told)}: {counts}"),)]
+    return [*lines, (Piece(f"{clean(sagas)}: {counts}"),)]
 
 
 def _count(found: Sequence[Finding], word: str) -> str:

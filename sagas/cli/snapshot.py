@@ -1,4 +1,4 @@
-"""One saga as commands show it, with its error as the journal tells it: no class of the user's needs to be imported."""
+"""One saga as commands show it, read from its row and journal: no class of the user's has to be imported."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -20,41 +20,41 @@ FAILED = frozenset({SagaStatus.STUCK, SagaStatus.COMPENSATED, SagaStatus.RESOLVE
 
 
 @attrs.frozen
-class Seen:
-    """A saga as it stands."""
+class Snapshot:
+    """A saga at one moment."""
 
     info: SagaInfo
     error: str | None
-    """``TypeName: message`` of what left the body, or of what it is stuck on."""
+    """``TypeName: message`` of the exception that left the body, or that it is stuck on."""
     now_ns: int
-    """When it was looked at, by the store's clock here."""
-    root: SagaInfo = attrs.field(default=attrs.Factory(lambda seen: seen.info, takes_self=True))
-    """The saga that it is a child of, or itself; its steps are those of all its children too, by their whole keys."""
+    """When it was taken, by the orchestrator's clock."""
+    root: SagaInfo = attrs.field(default=attrs.Factory(lambda snapshot: snapshot.info, takes_self=True))
+    """The saga that it is a child of, or itself; its steps include those of all its children, by their full keys."""
     phase: str = ""
-    """The driver's own word for where the root stands."""
+    """The driver's phase of the root."""
     inner: Mapping[str, Sequence[StepState]] = attrs.field(factory=dict[str, Sequence[StepState]])
-    """What each child did in itself, by the child's whole key."""
+    """The steps of each child, by the child's full key."""
     due: Mapping[str, datetime] = attrs.field(factory=dict[str, datetime])
-    """When each sleep and callback ends by itself, by its whole key."""
+    """When each sleep and callback ends on its own, by its full key."""
     probed: frozenset[str] = frozenset()
-    """Whole keys of the steps whose probe has been asked."""
+    """Full keys of the steps whose probe has been called."""
 
     @property
     def prefix(self) -> str:
-        """What the whole keys of its steps begin with: empty but for a child."""
+        """The beginning of its steps' full keys; empty unless it is a child."""
         return f"{self.info.id.removeprefix(f'{self.root.id}/')}/" if self.is_child else ""
 
     @property
     def is_child(self) -> bool:
-        """Whether it is a part of another saga."""
+        """Whether it is part of another saga."""
         return self.info.id != self.root.id
 
 
-async def look(orchestrator: "Orchestrator", saga_id: str) -> Seen:
-    """Look at a saga, or at a child saga by ``<parent id>/<step key>``.
+async def take(orchestrator: "Orchestrator", saga_id: str) -> Snapshot:
+    """Take a snapshot of a saga, or at a child saga by ``<parent id>/<step key>``.
 
     Raises:
-        SagaNotFound: there is none of this id.
+        SagaNotFound: no saga has this id.
     """
     info = await orchestrator.info(saga_id)
     record = await _root(orchestrator, saga_id)
@@ -62,7 +62,7 @@ async def look(orchestrator: "Orchestrator", saga_id: str) -> Seen:
     whole = info if record.id == saga_id else await orchestrator.info(record.id)
     root = attrs.evolve(whole, steps=steps_of(entries))
     children = {key: child_info(root, entries, key) for key in children_of(entries)}
-    return Seen(
+    return Snapshot(
         info=info,
         error=_error(info, record, entries),
         now_ns=orchestrator.engine.clock.now_ns(),
@@ -77,7 +77,7 @@ async def look(orchestrator: "Orchestrator", saga_id: str) -> Seen:
 
 
 async def _root(orchestrator: "Orchestrator", saga_id: str) -> RunRecord:
-    """The run of this id, or the one that the child of this id is a part of."""
+    """The run of this id; for a child, the run that it is part of."""
     try:
         return await orchestrator.engine.find(saga_id)
     except RunNotFound:
@@ -88,7 +88,7 @@ async def _root(orchestrator: "Orchestrator", saga_id: str) -> RunRecord:
 
 
 def _error(info: SagaInfo, record: RunRecord, entries: Sequence[JournalEntry]) -> str | None:
-    """What left the body, or the last that went wrong in what is not going well."""
+    """The exception that left the body, or the last one of a saga or child that is stuck or failed."""
     prefix = info.id.removeprefix(record.id)[1:]
     if not prefix and record.error is not None:
         return error_text(record.error)
@@ -102,27 +102,27 @@ def _error(info: SagaInfo, record: RunRecord, entries: Sequence[JournalEntry]) -
 
 
 async def journal(orchestrator: "Orchestrator", saga_id: str) -> list[Entry]:
-    """A saga's journal, oldest first; operators' entries with what they were about. A child's is its root's.
+    """A saga's journal, oldest first; operators' entries name their step. A child's journal is its root's.
 
     Raises:
-        SagaNotFound: there is none of this id.
+        SagaNotFound: no saga has this id.
     """
     await orchestrator.get(saga_id)
     record = await _root(orchestrator, saga_id)
     entries = await orchestrator.engine.journal(record.num)
-    return [_told(told, entry) for told, entry in zip(history_of(entries), entries, strict=True)]
+    return [_with_action(shown, entry) for shown, entry in zip(history_of(entries), entries, strict=True)]
 
 
-def _told(told: Entry, entry: JournalEntry) -> Entry:
+def _with_action(shown: Entry, entry: JournalEntry) -> Entry:
     if entry.kind not in (EntryKind.SIGNALLED, EntryKind.HELD) or not entry.payload:
-        return told
-    verdict = msgspec.json.decode(entry.payload, type=OperatorAction)
-    about = [] if verdict.step is None else [verdict.step]
-    if verdict.happened is not None:
-        about.append("happened" if verdict.happened else "did not happen")
+        return shown
+    action = msgspec.json.decode(entry.payload, type=OperatorAction)
+    about = [] if action.step is None else [action.step]
+    if action.happened is not None:
+        about.append("happened" if action.happened else "did not happen")
     return attrs.evolve(
-        told,
-        actor=verdict.actor or None,
-        note=verdict.note or verdict.reason or None,
-        detail=" ".join(about) or told.detail,
+        shown,
+        actor=action.actor or None,
+        note=action.note or action.reason or None,
+        detail=" ".join(about) or shown.detail,
     )

@@ -1,0 +1,248 @@
+"""Commands that tell a saga something: the operators' verbs, and answers to callbacks. Each is durable on exit.
+
+Invariant: a callback's token is never printed, and need not be on the command line, where shells keep it and ``ps``
+shows it.
+"""
+
+import getpass
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
+
+import attrs
+import typer
+
+from durable_core import Taken
+from sagas.answering import Asked, Told, beat, complete, fail
+from sagas.cli import output, snapshot
+from sagas.cli.options import Options, SagaId, ask, command, json_of, signed_command
+from sagas.cli.output import CommandError
+from sagas.cli.snapshot import Snapshot
+from sagas.model.verbs import Repeat, judge
+
+if TYPE_CHECKING:
+    from sagas.orchestrator import Orchestrator
+
+TOKEN = "SAGAS_TOKEN"  # noqa: S105 - the name of a variable
+UNCHANGED = "nothing was changed"
+
+OneStep = Annotated[
+    str | None, typer.Option("--step", metavar="STEP", help="Only this step, as `sagas show` names it. [default: all]")
+]
+StepKey = Annotated[str, typer.Argument(metavar="STEP", help="The step, as `sagas show` names it.", show_default=False)]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", metavar="TOKEN", help=f"Its token; - reads it from stdin. [default: ${TOKEN}]"),
+]
+Saga = Annotated[str | None, typer.Option("--saga", metavar="ID", help="Instead of the token: the saga, and --name.")]
+Name = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="The callback's name; a second use of one is NAME#2.")
+]
+
+
+@attrs.frozen(kw_only=True)
+class Action:
+    """A verb about a saga, or about one of its steps."""
+
+    verb: str
+    saga_id: str
+    step: str | None = None
+    happened: bool | None = None
+    """The outcome that ``resolve`` gives the step, with its ``result``."""
+    result: Any = None
+
+    async def send(self, orchestrator: "Orchestrator", signed: dict[str, str]) -> None:
+        """Write it to the store."""
+        about = [self.saga_id] if self.step is None else [self.saga_id, self.step]
+        outcome: dict[str, Any] = {} if self.happened is None else {"happened": self.happened, "result": self.result}
+        await getattr(orchestrator, self.verb)(*about, **outcome, **signed)
+
+
+@signed_command
+def retry(options: Options, saga_id: SagaId, *, step: OneStep = None) -> None:
+    """Have a stuck saga try again what it is stuck on, once you have mended the cause."""
+    act(options, Action(verb="retry", saga_id=saga_id, step=step))
+
+
+@signed_command
+def skip(options: Options, saga_id: SagaId, step: StepKey) -> None:
+    """Count the compensation of STEP as done, because you have undone it by hand."""
+    act(options, Action(verb="skip", saga_id=saga_id, step=step))
+
+
+@signed_command
+def resolve(
+    options: Options,
+    saga_id: SagaId,
+    step: StepKey,
+    *,
+    happened: Annotated[
+        bool, typer.Option("--happened/--did-not-happen", help="What you have found out.", show_default=False)
+    ],
+    result: Annotated[
+        str | None, typer.Option(metavar="JSON", help="With --happened: what the step would have returned.")
+    ] = None,
+) -> None:
+    """Settle the unknown outcome of STEP: it has happened, or it has not."""
+    if result is not None and not happened:
+        raise CommandError(f"--result goes with --happened only: what did not happen has no result; {UNCHANGED}")
+    value = None if result is None else json_of(result, what="--result", unchanged=UNCHANGED)
+    act(options, Action(verb="resolve", saga_id=saga_id, step=step, happened=happened, result=value))
+
+
+@signed_command
+def cancel(options: Options, saga_id: SagaId) -> None:
+    """Ask for a rollback: what is in flight ends first, then everything is undone. Refused after the pivot."""
+    act(options, Action(verb="cancel", saga_id=saga_id))
+
+
+@signed_command
+def rollback(options: Options, saga_id: SagaId) -> None:
+    """Undo what a stuck or killed saga has done. Refused after the pivot."""
+    act(options, Action(verb="rollback", saga_id=saga_id))
+
+
+@signed_command
+def kill(options: Options, saga_id: SagaId) -> None:
+    """End a saga here and now. Nothing is undone; `rollback` may follow."""
+    act(options, Action(verb="kill", saga_id=saga_id))
+
+
+@signed_command
+def pause(options: Options, saga_id: SagaId) -> None:
+    """Begin no further step until `resume`. The deadline runs on."""
+    act(options, Action(verb="pause", saga_id=saga_id))
+
+
+@signed_command
+def resume(options: Options, saga_id: SagaId) -> None:
+    """Go on after `pause`."""
+    act(options, Action(verb="resume", saga_id=saga_id))
+
+
+def act(options: Options, action: Action) -> None:
+    """Send an action, and say what happens next.
+
+    Raises:
+        SagaNotFound: no saga has this id.
+        WrongState: the saga's status does not allow the verb, or the saga has no such step.
+        CommandError: the verb is about a whole saga, and a child was named.
+    """
+    signed = {"actor": options.actor, "note": options.note}
+
+    async def send(orchestrator: "Orchestrator") -> tuple[Snapshot, bool]:
+        before = await snapshot.take(orchestrator, action.saga_id)
+        repeated = _repeats(action, before)
+        await action.send(orchestrator, signed)
+        return before, repeated
+
+    before, repeated = ask(options.address, send)
+    info, root = before.info, before.root
+    if options.json:
+        about = {"id": info.id, "saga": info.saga, "version": info.version, "status_before": info.status}
+        what = {"verb": action.verb, "step": action.step, "happened": action.happened, "repeated": repeated}
+        output.document(about | what | signed)
+        return
+    if repeated:
+        text = f"{action.verb} of {action.saga_id} changes nothing: that has been done already; look with"
+    else:
+        text = (
+            f"{action.verb} of {action.saga_id} is recorded. A worker that serves {root.saga} v{root.version} takes "
+            "it up; look with"
+        )
+    output.say(text, command=f"sagas show {quote(action.saga_id)}{options.address.option}")
+
+
+def _repeats(action: Action, before: Snapshot) -> bool:
+    """Whether the action has been done already, so that there is nothing to change."""
+    root = before.root
+    if before.is_child and action.step is None:
+        raise CommandError(
+            f"{action.saga_id} is a part of the saga {root.id}, and `{action.verb}` is about a whole saga, so "
+            f"{UNCHANGED}; use `sagas {action.verb} {quote(root.id)}`"
+        )
+    step = None if action.step is None else before.prefix + action.step
+    return isinstance(judge(action.verb, root, before.phase, step), Repeat)
+
+
+@signed_command
+def complete_callback(
+    options: Options,
+    value: Annotated[str, typer.Argument(metavar="JSON", help="The answer, of the type that the saga declares.")],
+    *,
+    token: Token = None,
+    saga: Saga = None,
+    name: Name = None,
+) -> None:
+    """Answer a callback with a value."""
+    answer = json_of(value, what="the answer", unchanged=UNCHANGED, example="yes")
+    signed = {"actor": options.actor, "note": options.note}
+    taken = _answer(options, (token, saga, name), lambda o, which: complete(o, which, answer, **signed))
+    _say_taken(options, taken, "completed", "is answered")
+
+
+@signed_command
+def fail_callback(
+    options: Options,
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="Why; the saga sees it.")] = "",
+    *,
+    token: Token = None,
+    saga: Saga = None,
+    name: Name = None,
+) -> None:
+    """Answer a callback with a failure: the saga sees CallbackFailed, and is undone unless it catches that."""
+    signed = {"actor": options.actor, "note": options.note}
+    taken = _answer(options, (token, saga, name), lambda o, which: fail(o, which, message, **signed))
+    _say_taken(options, taken, "failed", "is answered with a failure")
+
+
+@command
+def heartbeat(options: Options, *, token: Token = None, saga: Saga = None, name: Name = None) -> None:
+    """Say that the answer is still being worked on, for a callback that asks for heartbeats."""
+    taken = _answer(options, (token, saga, name), beat)
+    _say_taken(options, taken, "heartbeat", "knows that you are still at it")
+
+
+def _answer(
+    options: Options,
+    which: tuple[str | None, str | None, str | None],
+    send: "Callable[[Orchestrator, Asked], Awaitable[Told]]",
+) -> Told:
+    """Answer the callback of this token, or of this saga and name.
+
+    Raises:
+        CallbackError: there is no such callback, it has another answer, or the saga no longer waits for it.
+        PayloadError: the value is not of the declared type.
+    """
+    asked = _callback(*which)
+    return ask(options.address, lambda orchestrator: send(orchestrator, asked))
+
+
+def _callback(token: str | None, saga: str | None, name: str | None) -> Asked:
+    """The callback that is named by the options or by the environment."""
+    if saga is not None or name is not None:
+        if token is not None or saga is None or name is None:
+            raise CommandError(f"name the callback by --token, or by both --saga and --name; {UNCHANGED}")
+        return Asked(saga_id=saga, name=name)
+    if token == "-":  # noqa: S105 - stands for stdin
+        token = (getpass.getpass("token: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+    found = token or os.environ.get(TOKEN)
+    if not found:
+        raise CommandError(
+            f"which callback? Set {TOKEN} to its token, or give --token - and the token on stdin, or --saga and --name"
+        )
+    return Asked(token=found)
+
+
+def _say_taken(options: Options, answer: Told, kind: str, done: str) -> None:
+    if options.json:
+        output.document({"id": answer.saga_id, "callback": answer.key, "kind": kind, "taken": answer.taken})
+    elif answer.taken is Taken.KEPT:
+        output.say(
+            f"this is kept for callback {answer.key} of {answer.saga_id}: no worker has taken it up yet. The next one "
+            "that serves the saga does, and only then sees whether it is of the declared type."
+        )
+    else:
+        output.say(f"callback {answer.key} of {answer.saga_id} {done}.")
