@@ -13,13 +13,12 @@ from sagas.cli.options import BeforeCommand, Json, Store
 from sagas.cli.output import INTERRUPTED, REFUSED, CommandError, tell
 from sagas.errors import SagasError
 
-ABOUT = """Run, start, watch and mend sagas.
+ABOUT = """Run, start, inspect and operate sagas.
 
-The store is given with --store, before or behind the command, or in SAGAS_STORE.
+Name the store with --store, before or after the command, or in SAGAS_STORE.
 
-Exit codes: 0 done; 1 the saga failed (compensated, resolved, stuck or killed), or `check` found a fault; 2 bad usage or
-an error, told on stderr.
-SAGAS_DEBUG=1 adds the traceback of an error.
+Exit codes: 0 done; 1 the saga failed (compensated, resolved, stuck or killed), `check` found a fault, or `doctor` a
+failure; 2 bad usage or an error, explained on stderr. Set SAGAS_DEBUG=1 to see the traceback of an error.
 """
 COMMANDS: Mapping[str, Callable[..., Any]] = {
     "worker": worker.worker,
@@ -47,7 +46,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., Any]]]] = {
         "Answer a callback that a saga waits for.",
         {"complete": operate.complete_callback, "fail": operate.fail_callback, "heartbeat": operate.heartbeat},
     ),
-    "trace": ("A saga's trace: as a file, or sent again.", {"export": traces.export, "send": traces.resend}),
+    "trace": ("Write a saga's trace to a file, or send it again.", {"export": traces.export, "send": traces.resend}),
 }
 
 
@@ -94,6 +93,7 @@ def _refused(error: Exception) -> int:
         tell(f"error: {error}")
     else:
         tell(
-            f"error: unexpected {type(error).__name__}: {error}; SAGAS_DEBUG=1 shows where, for a report of it as a bug"
+            f"error: unexpected {type(error).__name__}: {error}; this is a bug: run it again with SAGAS_DEBUG=1 and "
+            "report the traceback"
         )
     return REFUSED

@@ -60,9 +60,9 @@ class Findings:
 
 
 def check(ctx: typer.Context, modules: Modules, *, as_json: Json = False) -> None:
-    """Read the sagas of MODULE without running them, and tell what cannot work in them, and what is suspicious.
+    """Find faults in the sagas of MODULE without running them.
 
-    Exit code 1 says that there are faults: such a saga is refused by a worker. Warnings alone are no failure.
+    A worker refuses a saga with a fault: exit code 1. Warnings alone exit with 0.
     """
     found = findings(modules)
     if wants_json(ctx, given=as_json):
@@ -129,7 +129,7 @@ def _lines(found: Findings) -> list[Line]:
         lines += [
             (Piece(f"{clean(each.place)}: "), Piece(f"{kind}: ", style), Piece(clean(each.message))) for each in some
         ]
-    sagas = ", ".join(f"{name} v{version}" for name, version in found.sagas) or "no saga"
+    sagas = ", ".join(f"{name} v{version}" for name, version in found.sagas) or "no sagas"
     counts = f"{_count(found.faults, 'fault')}, {_count(found.warnings, 'warning')}"
     return [*lines, (Piece(f"{clean(sagas)}: {counts}"),)]
 

@@ -48,16 +48,18 @@ def _seconds(text: str, option: str) -> float:
         return sum(float(number) * SECONDS[unit] for unit, number in iso.groupdict().items() if number)
     parts = _PARTS.findall(text.lower())
     if re.fullmatch(rf"(?:{_PARTS.pattern} ?)+", text.lower(), re.ASCII) is None:
-        raise typer.BadParameter(f"{text!r} is no length of time; {EXAMPLES}", param_hint=option)
+        raise typer.BadParameter(f"{text!r} is not a duration; {EXAMPLES}", param_hint=option)
     units = [unit for _, unit in parts]
     for unit in units:
         if unit not in SECONDS:
             why = (
-                "could be minutes or months; write 5min, or 150d" if unit == "m" else f"is none of {', '.join(SECONDS)}"
+                "could be minutes or months; write 5min, or 150d"
+                if unit == "m"
+                else f"is not one of {', '.join(SECONDS)}"
             )
             raise typer.BadParameter(f"{text!r}: {unit!r} {why}", param_hint=option)
     if len(set(units)) < len(units):
-        raise typer.BadParameter(f"{text!r} has a unit twice; {EXAMPLES}", param_hint=option)
+        raise typer.BadParameter(f"{text!r} repeats a unit; {EXAMPLES}", param_hint=option)
     return sum(float(number) * SECONDS[unit] for number, unit in parts)
 
 
@@ -81,5 +83,6 @@ def shown(duration: timedelta) -> str:
     whole = round(seconds)
     for unit, name, part, part_name in SHOWN_UNITS:
         if whole >= unit:
-            return f"{whole // unit} {name} {whole % unit // part} {part_name}"
+            rest = whole % unit // part
+            return f"{whole // unit} {name}" + (f" {rest} {part_name}" if rest else "")
     return f"{whole} s"

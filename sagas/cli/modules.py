@@ -50,7 +50,7 @@ def load(name: str) -> ModuleType:
 def _place(path: Path) -> tuple[Path, str]:
     """The directory to import a file from, and its dotted name."""
     if not path.is_file():
-        raise CommandError(f"there is no file {path}; give a module's dotted name, or the path of its .py file")
+        raise CommandError(f"there is no file {path}; give the dotted name of a module, or the path of its .py file")
     full = path.resolve()
     parts, directory = [full.stem], full.parent
     while (directory / "__init__.py").is_file():
@@ -63,7 +63,7 @@ def _why(name: str, dotted: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name is not None and f"{dotted}.".startswith(f"{error.name}."):
         return (
             f"there is no module {error.name!r} in {Path.cwd()} or among the installed packages; "
-            "give the dotted name of one there, or the path of its .py file"
+            "give the dotted name of a module there, or the path of its .py file"
         )
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     last = frames[-1] if len(frames) > 1 else None
@@ -84,7 +84,7 @@ def sagas_of(modules: Sequence[ModuleType]) -> list[SagaDef[..., Any]]:
                 found[id(value)] = value  # pyright: ignore[reportUnknownArgumentType] - one object may have two names
     if not found:
         names = ", ".join(module.__name__ for module in modules)
-        raise CommandError(f"{names} holds no saga; name the module in which a function is decorated with @saga(...)")
+        raise CommandError(f"{names} has no sagas; name the module with a function that is decorated with @saga(...)")
     return list(found.values())
 
 
@@ -112,6 +112,6 @@ async def resources_of(module: ModuleType, stack: AsyncExitStack) -> list[object
     if isinstance(given, list | tuple):
         return [*given]
     raise CommandError(
-        f"{module.__name__}.{RESOURCES} gave {type(given).__name__}; make it a list, or a callable that returns one, "
-        "awaits one, or is a context manager of one (@contextmanager, @asynccontextmanager)"
+        f"{module.__name__}.{RESOURCES} is a {type(given).__name__}; make it a list, or a function that returns one: "
+        "plain, async, or a context manager (@contextmanager, @asynccontextmanager)"
     )

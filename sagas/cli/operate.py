@@ -28,17 +28,29 @@ if TYPE_CHECKING:
 TOKEN = "SAGAS_TOKEN"  # noqa: S105 - the name of a variable
 UNCHANGED = "nothing was changed"
 
+ALREADY = {
+    "cancel": "is already rolled back, or being rolled back",
+    "rollback": "is already rolled back, or being rolled back",
+    "kill": "is already killed",
+    "pause": "is already paused",
+    "resume": "is not paused",
+    "skip": "has already skipped this step",
+}
+"""Why a verb has nothing to change."""
+
 OneStep = Annotated[
-    str | None, typer.Option("--step", metavar="STEP", help="Only this step, as `sagas show` names it. [default: all]")
+    str | None, typer.Option("--step", metavar="STEP", help="Only this step, as named by `sagas show`. [default: all]")
 ]
-StepKey = Annotated[str, typer.Argument(metavar="STEP", help="The step, as `sagas show` names it.", show_default=False)]
+StepKey = Annotated[str, typer.Argument(metavar="STEP", help="The step, as named by `sagas show`.", show_default=False)]
 Token = Annotated[
     str | None,
-    typer.Option("--token", metavar="TOKEN", help=f"Its token; - reads it from stdin. [default: ${TOKEN}]"),
+    typer.Option("--token", metavar="TOKEN", help=f"The callback's token; - reads it from stdin. [default: ${TOKEN}]"),
 ]
-Saga = Annotated[str | None, typer.Option("--saga", metavar="ID", help="Instead of the token: the saga, and --name.")]
+Saga = Annotated[
+    str | None, typer.Option("--saga", metavar="ID", help="Instead of the token: the saga's id, with --name.")
+]
 Name = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help="The callback's name; a second use of one is NAME#2.")
+    str | None, typer.Option("--name", metavar="NAME", help="The callback's name; its second use in a saga is NAME#2.")
 ]
 
 
@@ -62,13 +74,13 @@ class Action:
 
 @signed_command
 def retry(options: Options, saga_id: SagaId, *, step: OneStep = None) -> None:
-    """Have a stuck saga try again what it is stuck on, once you have mended the cause."""
+    """Retry what a stuck saga failed on, after you fixed the cause."""
     act(options, Action(verb="retry", saga_id=saga_id, step=step))
 
 
 @signed_command
 def skip(options: Options, saga_id: SagaId, step: StepKey) -> None:
-    """Count the compensation of STEP as done, because you have undone it by hand."""
+    """Count the compensation of STEP as done: you undid it by hand."""
     act(options, Action(verb="skip", saga_id=saga_id, step=step))
 
 
@@ -79,46 +91,56 @@ def resolve(
     step: StepKey,
     *,
     happened: Annotated[
-        bool, typer.Option("--happened/--did-not-happen", help="What you have found out.", show_default=False)
+        bool, typer.Option("--happened/--did-not-happen", help="What you found out.", show_default=False)
     ],
-    result: Annotated[
-        str | None, typer.Option(metavar="JSON", help="With --happened: what the step would have returned.")
-    ] = None,
+    result: Annotated[str | None, typer.Option(metavar="JSON", help="With --happened: the result of the step.")] = None,
 ) -> None:
-    """Settle the unknown outcome of STEP: it has happened, or it has not."""
+    """Settle the unknown outcome of STEP: it happened, or it did not."""
     if result is not None and not happened:
-        raise CommandError(f"--result goes with --happened only: what did not happen has no result; {UNCHANGED}")
+        raise CommandError(f"--result needs --happened: a step that did not happen has no result; {UNCHANGED}")
     value = None if result is None else json_of(result, what="--result", unchanged=UNCHANGED)
     act(options, Action(verb="resolve", saga_id=saga_id, step=step, happened=happened, result=value))
 
 
 @signed_command
 def cancel(options: Options, saga_id: SagaId) -> None:
-    """Ask for a rollback: what is in flight ends first, then everything is undone. Refused after the pivot."""
+    """Cancel a saga: roll back what it has done.
+
+    Attempts under way end first. Refused after the pivot.
+    """
     act(options, Action(verb="cancel", saga_id=saga_id))
 
 
 @signed_command
 def rollback(options: Options, saga_id: SagaId) -> None:
-    """Undo what a stuck or killed saga has done. Refused after the pivot."""
+    """Undo what a stuck or killed saga has done.
+
+    Refused after the pivot.
+    """
     act(options, Action(verb="rollback", saga_id=saga_id))
 
 
 @signed_command
 def kill(options: Options, saga_id: SagaId) -> None:
-    """End a saga here and now. Nothing is undone; `rollback` may follow."""
+    """End a saga at once, without undoing anything.
+
+    `rollback` can undo it later.
+    """
     act(options, Action(verb="kill", saga_id=saga_id))
 
 
 @signed_command
 def pause(options: Options, saga_id: SagaId) -> None:
-    """Begin no further step until `resume`. The deadline runs on."""
+    """Pause a saga: no new step starts until `resume`.
+
+    Its deadline keeps running.
+    """
     act(options, Action(verb="pause", saga_id=saga_id))
 
 
 @signed_command
 def resume(options: Options, saga_id: SagaId) -> None:
-    """Go on after `pause`."""
+    """Continue a paused saga."""
     act(options, Action(verb="resume", saga_id=saga_id))
 
 
@@ -146,12 +168,10 @@ def act(options: Options, action: Action) -> None:
         output.document(about | what | signed)
         return
     if repeated:
-        text = f"{action.verb} of {action.saga_id} changes nothing: that has been done already; look with"
+        text = f"Nothing was changed: {action.saga_id} {ALREADY[action.verb]}. To see it:"
     else:
-        text = (
-            f"{action.verb} of {action.saga_id} is recorded. A worker that serves {root.saga} v{root.version} takes "
-            "it up; look with"
-        )
+        served = f"{root.saga} v{root.version}"
+        text = f"{action.verb} of {action.saga_id} is recorded. A worker that serves {served} will apply it. To follow:"
     output.say(text, command=f"sagas show {quote(action.saga_id)}{options.address.option}")
 
 
@@ -160,7 +180,7 @@ def _repeats(action: Action, before: Snapshot) -> bool:
     root = before.root
     if before.is_child and action.step is None:
         raise CommandError(
-            f"{action.saga_id} is a part of the saga {root.id}, and `{action.verb}` is about a whole saga, so "
+            f"{action.saga_id} is part of the saga {root.id}, and `{action.verb}` applies to a whole saga, so "
             f"{UNCHANGED}; use `sagas {action.verb} {quote(root.id)}`"
         )
     step = None if action.step is None else before.prefix + action.step
@@ -186,13 +206,16 @@ def complete_callback(
 @signed_command
 def fail_callback(
     options: Options,
-    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="Why; the saga sees it.")] = "",
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="The reason; the saga sees it.")] = "",
     *,
     token: Token = None,
     saga: Saga = None,
     name: Name = None,
 ) -> None:
-    """Answer a callback with a failure: the saga sees CallbackFailed, and is undone unless it catches that."""
+    """Answer a callback with a failure.
+
+    The saga's body sees CallbackFailed, and the saga is rolled back unless the body catches it.
+    """
     signed = {"actor": options.actor, "note": options.note}
     taken = _answer(options, (token, saga, name), lambda o, which: fail(o, which, message, **signed))
     _say_taken(options, taken, "failed", "is answered with a failure")
@@ -200,9 +223,12 @@ def fail_callback(
 
 @command
 def heartbeat(options: Options, *, token: Token = None, saga: Saga = None, name: Name = None) -> None:
-    """Say that the answer is still being worked on, for a callback that asks for heartbeats."""
+    """Report that somebody still works on the answer.
+
+    For a callback that is declared with heartbeat=.
+    """
     taken = _answer(options, (token, saga, name), beat)
-    _say_taken(options, taken, "heartbeat", "knows that you are still at it")
+    _say_taken(options, taken, "heartbeat", "has your heartbeat")
 
 
 def _answer(
@@ -224,14 +250,14 @@ def _callback(token: str | None, saga: str | None, name: str | None) -> Asked:
     """The callback that is named by the options or by the environment."""
     if saga is not None or name is not None:
         if token is not None or saga is None or name is None:
-            raise CommandError(f"name the callback by --token, or by both --saga and --name; {UNCHANGED}")
+            raise CommandError(f"name the callback with --token, or with both --saga and --name; {UNCHANGED}")
         return Asked(saga_id=saga, name=name)
     if token == "-":  # noqa: S105 - stands for stdin
         token = (getpass.getpass("token: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
     found = token or os.environ.get(TOKEN)
     if not found:
         raise CommandError(
-            f"which callback? Set {TOKEN} to its token, or give --token - and the token on stdin, or --saga and --name"
+            f"no callback given: set {TOKEN} to its token, pipe the token to --token -, or use --saga and --name"
         )
     return Asked(token=found)
 
@@ -241,8 +267,8 @@ def _say_taken(options: Options, answer: Told, kind: str, done: str) -> None:
         output.document({"id": answer.saga_id, "callback": answer.key, "kind": kind, "taken": answer.taken})
     elif answer.taken is Taken.KEPT:
         output.say(
-            f"this is kept for callback {answer.key} of {answer.saga_id}: no worker has taken it up yet. The next one "
-            "that serves the saga does, and only then sees whether it is of the declared type."
+            f"Kept for callback {answer.key} of {answer.saga_id}, because no worker has accepted it yet. The next "
+            "worker that serves the saga will check that it has the declared type, and accept it."
         )
     else:
-        output.say(f"callback {answer.key} of {answer.saga_id} {done}.")
+        output.say(f"Callback {answer.key} of {answer.saga_id} {done}.")

@@ -8,6 +8,7 @@ import asyncio
 import functools
 import getpass
 import inspect
+import logging
 import os
 import re
 import shlex
@@ -40,22 +41,23 @@ _SECRET_OPTION = re.compile(r"([?&;][^=&;]*(?:pass|secret|token|key)[^=&;]*=)[^&
 
 Store = Annotated[
     str | None,
-    typer.Option("--store", metavar="URL", help=f"Where the sagas are kept: sqlite:///FILE.db. [default: ${VARIABLE}]"),
+    typer.Option("--store", metavar="URL", help=f"The store, such as sqlite:///FILE.db. [default: ${VARIABLE}]"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Actor = Annotated[
     str | None,
-    typer.Option("--actor", metavar="NAME", help="Who asks; kept in the journal. [default: the system's user]"),
+    typer.Option("--actor", metavar="NAME", help="Your name, for the journal. [default: your user name]"),
 ]
-Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; kept in the journal.")]
+Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="The reason, for the journal.")]
 SagaId = Annotated[
-    str, typer.Argument(metavar="ID", help="The saga's id; `sagas list` shows them.", show_default=False)
+    str, typer.Argument(metavar="ID", help="The saga's id, as listed by `sagas list`.", show_default=False)
 ]
-SagaName = Annotated[str | None, typer.Option("--saga", metavar="NAME", help="Only those of this name.")]
+SagaName = Annotated[str | None, typer.Option("--saga", metavar="NAME", help="Only sagas of this name.")]
+IdRetention = Annotated[str, typer.Option(metavar="AGE", help="How long to refuse ids of purged sagas, or `forever`.")]
 Modules = Annotated[
     list[str],
     typer.Argument(
-        metavar="MODULE", help="Dotted names, or paths of .py files, of the modules with the sagas.", show_default=False
+        metavar="MODULE", help="The modules with the sagas: dotted names, or paths of .py files.", show_default=False
     ),
 ]
 
@@ -159,12 +161,12 @@ def address_of(ctx: typer.Context, option: str | None) -> Address:
     url = option or os.environ.get(VARIABLE)
     if not url:
         raise CommandError(
-            f"which store? Give --store sqlite:///FILE.db, or set {VARIABLE}, to the address that the worker has"
+            f"no store given: use --store sqlite:///FILE.db, or set {VARIABLE}, with the address that the worker uses"
         )
     if url.partition("://")[0] == "memory":
         raise CommandError(
-            "a store in memory ends with the process that made it, so there is nothing to see from here; "
-            "use a file: --store sqlite:///FILE.db"
+            "a memory:// store ends with the process that created it, so no other process can see it; use a file: "
+            "--store sqlite:///FILE.db"
         )
     return Address(url, given=option is not None)
 
@@ -186,8 +188,8 @@ def orchestrator_at(address: Address, *, create: bool = False, **settings: Any) 
     path: str | None = getattr(store, "path", None)  # of a store that is a file
     if not create and path is not None and not _holds_something(Path(path)):
         raise StoreNotFound(
-            f"there is no store at {path}; check --store and {VARIABLE}, and the directory that you are in. "
-            "`sagas worker` and `sagas start` make a new one"
+            f"there is no store at {path}; check --store, {VARIABLE} and the current directory. `sagas worker` and "
+            "`sagas start` create a new store"
         )
     return orchestrator
 
@@ -199,7 +201,26 @@ def ask(address: Address, question: "Callable[[Orchestrator], Awaitable[T]]", **
         async with orchestrator_at(address, worker=False, **settings) as orchestrator:
             return await question(orchestrator)
 
-    return asyncio.run(asked())
+    log, once = logging.getLogger("durable_core"), _Once()
+    log.addFilter(once)
+    try:
+        return asyncio.run(asked())
+    finally:
+        log.removeFilter(once)
+
+
+class _Once(logging.Filter):
+    """Drops a message that was logged before, such as those of each attempt to reach a store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        is_new = message not in self._seen
+        self._seen.add(message)
+        return is_new
 
 
 def _holds_something(path: Path) -> bool:
@@ -222,5 +243,5 @@ def json_of(text: str, *, what: str, unchanged: str, example: str = "teapot") ->
         return msgspec.json.decode(text.encode("utf-8", "surrogateescape"))
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise CommandError(
-            f"{what} is not JSON: {error}; {unchanged}. A text needs quotes of its own: '\"{example}\"'"
+            f"{what} is not JSON: {error}; {unchanged}. A JSON string needs its own quotes: '\"{example}\"'"
         ) from error

@@ -6,11 +6,12 @@ since it is cleaned first; a document's keys are the same whatever the saga's st
 
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -32,7 +33,11 @@ FAILURES = frozenset({"compensated", "resolved", "stuck", "killed"})
 
 GAP = "  "
 NARROWEST = 40
+NARROW = 80
 WIDEST = 120
+COMMAND = re.compile(r"`[^`]+`")
+JOINT = "\0"
+"""Stands for a blank at which no line may end; no clean text contains it."""
 
 
 class CommandError(Exception):
@@ -78,12 +83,23 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
 
 
 def wrapped(text: str, *, width: int, indent: str, first: str | None = None, style: str = "") -> list[Line]:
-    """``text`` as a paragraph: ``first`` before its first line, ``indent`` before the others. Words stay whole."""
+    """``text`` as a paragraph: ``first`` before its first line, ``indent`` before the others.
+
+    Words stay whole, and so does a command in backticks that fits on one line.
+    """
+    room = max(width - len(indent), NARROWEST)
+
+    def joined(command: re.Match[str]) -> str:
+        return command[0].replace(" ", JOINT) if len(command[0]) <= room else command[0]
+
     head = indent if first is None else first
-    lines = textwrap.wrap(
-        clean(text), max(width - len(indent), NARROWEST), break_long_words=False, break_on_hyphens=False
-    ) or [""]
-    return [(Piece(head if place == 0 else indent), Piece(line, style)) for place, line in enumerate(lines)]
+    lines = textwrap.wrap(COMMAND.sub(joined, clean(text)), room, break_long_words=False, break_on_hyphens=False) or [
+        ""
+    ]
+    return [
+        (Piece(head if place == 0 else indent), Piece(line.replace(JOINT, " "), style))
+        for place, line in enumerate(lines)
+    ]
 
 
 def plain(lines: Sequence[Line]) -> str:
@@ -96,6 +112,8 @@ class Column(NamedTuple):
 
     title: str
     right: bool = False
+    optional: bool = False
+    """Left out of a narrow table, unless there is room."""
 
 
 class Table:
@@ -123,8 +141,10 @@ class Table:
         """The title line, and the rows."""
         title = [Piece(column.title, "dim") for column in self._columns]
         every = [title, *(pieces for pieces, _ in self._rows)]
-        widths = [max(cells(row[place].text) for row in every) for place in range(len(self._columns))]
-        spare = self._width - cells(self._indent) - sum(widths) - len(GAP) * (len(widths) - 1)
+        widths = {place: max(cells(row[place].text) for row in every) for place in range(len(title))}
+        if self._spare(widths) < 0 and self._width < NARROW:
+            widths = {place: width for place, width in widths.items() if not self._columns[place].optional}
+        spare = self._spare(widths)
         if spare < 0:
             widths[self._flexible] = max(widths[self._flexible] + spare, cells(title[self._flexible].text))
         found = self._row(title, widths)
@@ -132,11 +152,16 @@ class Table:
             found += [*self._row(pieces, widths), *below]
         return found
 
-    def _row(self, pieces: Sequence[Piece], widths: Sequence[int]) -> list[Line]:
+    def _spare(self, widths: Mapping[int, int]) -> int:
+        """The room that is left beside columns of these widths."""
+        return self._width - cells(self._indent) - sum(widths.values()) - len(GAP) * (len(widths) - 1)
+
+    def _row(self, pieces: Sequence[Piece], widths: Mapping[int, int]) -> list[Line]:
         found: list[Line] = []
         line = [Piece(self._indent)]
         taken = cells(self._indent)
-        for piece, column, width in zip(pieces, self._columns, widths, strict=True):
+        for place, width in widths.items():
+            piece, column = pieces[place], self._columns[place]
             line.append(Piece(padded(piece.text, width, right=column.right), piece.style))
             taken += width
             if cells(piece.text) > width:

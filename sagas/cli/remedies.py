@@ -42,11 +42,11 @@ def _accepted(snapshot: Snapshot, verb: str, _saga_id: str, step: str | None = N
 def _ways(snapshot: Snapshot) -> Iterator[Way]:
     root = snapshot.root
     if root.ended_at is None and root.paused:
-        yield ("resume", root.id), "let it go on"
+        yield ("resume", root.id), "let it continue"
     if root.status is SagaStatus.STUCK:
         yield from _unstick(snapshot)
     elif root.status is SagaStatus.KILLED and any(map(_leaves_something, root.steps)):
-        yield ("rollback", root.id), "undo what was done before it was killed"
+        yield ("rollback", root.id), "undo what it did before it was killed"
 
 
 def _unstick(snapshot: Snapshot) -> Iterator[Way]:
@@ -55,23 +55,26 @@ def _unstick(snapshot: Snapshot) -> Iterator[Way]:
     doubts = [step for step in mine if step.status == "unknown"]
     undone = [step for step in mine if step.status == "compensation_failed"]
     for step in doubts:
-        yield ("resolve", root.id, step.key, "--happened"), f"{step.key} did happen; --result JSON is its result"
-        yield ("resolve", root.id, step.key, "--did-not-happen"), f"{step.key} did not happen"
+        yield (
+            ("resolve", root.id, step.key, "--happened"),
+            f"if {step.key} happened; give its result with --result JSON",
+        )
+        yield ("resolve", root.id, step.key, "--did-not-happen"), f"if {step.key} did not happen"
     yield ("retry", root.id), _retried(doubts, undone, snapshot)
     for step in undone:
-        yield ("skip", root.id, step.key), f"you have undone {step.key} by hand; count it as undone"
-    if root.cause is None:  # else it is being undone already
+        yield ("skip", root.id, step.key), f"if you undid {step.key} by hand: count it as undone"
+    if root.cause is None:  # else the rollback has begun already
         yield ("rollback", root.id), "give up: undo what was done"
 
 
 def _retried(doubts: list[StepState], undone: list[StepState], snapshot: Snapshot) -> str:
     if undone:
-        return f"the cause is mended; undo {_keys(undone)} again"
+        return f"after you fixed the cause: undo {_keys(undone)} again"
     if doubts and all(step.key in snapshot.probed for step in doubts):
-        return f"the probe is mended; ask it again about {_keys(doubts)}"
+        return f"after you fixed the probe: ask it again about {_keys(doubts)}"
     if doubts:
-        return f"attempt {_keys(doubts)} again, under the same key"
-    return "the cause is mended; go on"
+        return f"call {_keys(doubts)} again, under the same key"
+    return "after you fixed the cause: continue"
 
 
 def _keys(steps: list[StepState]) -> str:

@@ -17,13 +17,13 @@ def list_sagas(
     options: Options,
     *,
     status: Annotated[
-        str | None, typer.Option(metavar="STATUS", help="Only those that stand so: stuck, running, completed, ...")
+        str | None, typer.Option(metavar="STATUS", help="Only sagas with this status: stuck, running, completed, ...")
     ] = None,
     saga: SagaName = None,
     attention: Annotated[
-        bool, typer.Option("--attention", help="Only those that need a person: stuck, failing, or waiting in vain.")
+        bool, typer.Option("--attention", help="Only sagas that need attention: stuck, failing, or without a worker.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most N.")] = 50,
 ) -> None:
     """List sagas, newest first."""
     which: dict[str, Any] = {"status": status, "saga": saga, "attention": attention}
@@ -36,11 +36,12 @@ def list_sagas(
     if options.json:
         output.document({"sagas": [views.summary(info) for info in found], "count": count})
     elif not found:
-        output.say(f"No saga of that description in {options.address.shown}.")
+        found_none = "No sagas need attention" if attention else "No sagas found"
+        output.say(f"{found_none} in {options.address.shown}{_filters(status=status, saga=saga)}.")
     else:
         output.show(views.sagas_table(found, now_ns=now_ns, width=output.width(), reasons=attention))
         if count > len(found):
-            output.say(f"{len(found)} of {count}; --limit shows more.")
+            output.say(f"Showing {len(found)} of {count}; use --limit to see more.")
 
 
 @command
@@ -49,12 +50,12 @@ def show(
     saga_id: SagaId,
     *,
     payloads: Annotated[
-        bool, typer.Option("--payloads", help="With its input, its result and those of its steps.")
+        bool, typer.Option("--payloads", help="Include its input and result, and the results of its steps.")
     ] = False,
 ) -> None:
-    """Show how a saga stands, step by step, and what mends it.
+    """Show a saga's status and steps, and how to fix it.
 
-    Exit code 1 says that it failed: it is compensated, resolved, stuck or killed.
+    Exit code 1 if the saga failed: it is compensated, resolved, stuck or killed.
     """
     taken = ask(options.address, lambda orchestrator: snapshot.take(orchestrator, saga_id))
     option = options.address.option
@@ -69,7 +70,7 @@ def show(
 
 @command
 def history(options: Options, saga_id: SagaId) -> None:
-    """Print a saga's journal: everything that has happened to it, oldest first."""
+    """Print a saga's journal, oldest entry first."""
     entries = ask(options.address, lambda orchestrator: snapshot.journal(orchestrator, saga_id))
     if options.json:
         output.document(views.journal_document(saga_id, entries))
@@ -79,11 +80,20 @@ def history(options: Options, saga_id: SagaId) -> None:
 
 @command
 def versions(options: Options, *, saga: SagaName = None) -> None:
-    """Show the versions of sagas: how many sagas each has, who serves it, and which can be retired or are missed."""
+    """List the versions of sagas, with their open sagas and workers.
+
+    The verdict says which versions can be retired, and which have open sagas but no worker.
+    """
     found = ask(options.address, lambda orchestrator: orchestrator.versions(saga))
     if options.json:
         output.document({"versions": found})
     elif found:
         output.show(views.versions_table(found, width=output.width()))
     else:
-        output.say(f"No saga of that description in {options.address.shown}.")
+        output.say(f"No versions found in {options.address.shown}{_filters(saga=saga)}.")
+
+
+def _filters(**which: str | None) -> str:
+    """The filters that were given, for a message; empty if there were none."""
+    given = [f"--{name} {value}" for name, value in which.items() if value is not None]
+    return f" with {' '.join(given)}" if given else ""

@@ -63,28 +63,34 @@ def start(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The saga's name.", show_default=False)],
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="JSON", help="Its arguments in order, each as JSON.", show_default=False),
+        typer.Argument(metavar="JSON", help="The arguments in order, each as JSON.", show_default=False),
     ] = None,
     *,
     args: Annotated[
         str | None,
-        typer.Option(metavar="JSON", help="All arguments at once: an array, or an object by parameter name."),
+        typer.Option(metavar="JSON", help="All arguments at once: a JSON array, or an object by parameter name."),
     ] = None,
     module: Annotated[
-        str | None, typer.Option(metavar="MODULE", help="Where it is declared: dotted, or a .py file.")
+        str | None,
+        typer.Option(metavar="MODULE", help="The module of the saga: a dotted name, or the path of a .py file."),
     ] = None,
     saga_id: Annotated[
         str | None,
-        typer.Option("--id", metavar="ID", help="Its id; once more with the same input is harmless. [default: random]"),
+        typer.Option("--id", metavar="ID", help="The saga's id; safe to repeat with the same input. [default: random]"),
     ] = None,
     version: Annotated[
-        int | None, typer.Option(metavar="N", help="Which version. [default: the newest in MODULE]")
+        int | None, typer.Option(metavar="N", help="The version to start. [default: the newest in MODULE]")
     ] = None,
-    deadline: Annotated[float | None, typer.Option(metavar="SECONDS", help="Instead of the saga's own.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end; exit code 1 if it failed.")] = False,
-    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Wait no longer; the saga goes on.")] = None,
+    deadline: Annotated[float | None, typer.Option(metavar="SECONDS", help="Replaces the saga's own deadline.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the saga ends; exit code 1 if it failed.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Stop waiting after so long; the saga continues.")
+    ] = None,
 ) -> None:
-    """Start a saga. It is durable when this ends; a worker runs it."""
+    """Start a saga, which a worker then runs.
+
+    The saga is durable when the command returns.
+    """
     request = StartRequest(
         name=name, module=module, version=version, id=saga_id, deadline=deadline, call=_call(arguments or [], args)
     )
@@ -96,7 +102,7 @@ def _call(arguments: list[str], together: str | None) -> Call:
         each = enumerate(arguments, 1)
         return Call([json_of(text, what=f"argument {place}", unchanged=NOT_STARTED) for place, text in each], {})
     if arguments:
-        raise CommandError(f"give the arguments either one by one or all at once with --args, not both; {NOT_STARTED}")
+        raise CommandError(f"give the arguments one by one, or all at once with --args, not both; {NOT_STARTED}")
     match json_of(together, what="--args", unchanged=NOT_STARTED):
         case list(values):  # pyright: ignore[reportUnknownVariableType]
             return Call(values, {})  # pyright: ignore[reportUnknownArgumentType]
@@ -132,7 +138,7 @@ def _chosen(sagas: list[SagaDef[..., Any]], request: StartRequest) -> SagaDef[..
     if not fitting:
         known = ", ".join(sorted(f"{saga.name} v{saga.version}" for saga in sagas))
         asked = request.name if request.version is None else f"{request.name} v{request.version}"
-        raise CommandError(f"{request.module} holds no saga {asked!r}; it holds {known}. Nothing was started")
+        raise CommandError(f"{request.module} has no saga {asked!r}; it has {known}. Nothing was started")
     return max(fitting, key=lambda saga: saga.version)
 
 
@@ -156,7 +162,7 @@ def converted(shape: CallShape, call: Call, *, what: str) -> tuple[tuple[Any, ..
     bound = shape.signature.bind(*call.args, **call.kwargs)
     gap = [name for name in bound.kwargs if name in shape.signature.parameters and _positional(shape, name)]
     if gap:
-        raise CommandError(f"{what}: {gap[0]!r} is given, but not every parameter before it; give those too")
+        raise CommandError(f"{what}: {gap[0]!r} is given, but a parameter before it is not; give that too")
     return shape.decode(msgspec.json.encode({"args": bound.args, "kwargs": bound.kwargs}), what=what)
 
 
@@ -167,14 +173,15 @@ def _positional(shape: CallShape, name: str) -> bool:
 
 async def _end(handle: "SagaHandle[Any]", timeout_s: float | None) -> Exception | None:
     """Wait for the end; returns the failure, or None if the saga completed."""
-    tell(f"waiting for {handle.id!r}, which a worker runs; Ctrl-C ends the waiting, not the saga")
+    tell(f"waiting for saga {handle.id!r}, which a worker must run; Ctrl-C stops waiting, not the saga")
     try:
         await handle.result(timeout=timeout_s)
     except (SagaCompensated, SagaStuck, SagaKilled) as failure:
         return failure
     except TimeoutError as error:
         raise CommandError(
-            f"saga {handle.id!r} has not ended within {timeout_s:g} s; it goes on. See `sagas show {quote(handle.id)}`"
+            f"saga {handle.id!r} has not ended within {timeout_s:g} s; it continues. "
+            f"See `sagas show {quote(handle.id)}`"
         ) from error
     return None
 
@@ -197,6 +204,6 @@ def _started(saga_id: str, saga: str, version: int, options: Options) -> None:
         output.document({"id": saga_id, "saga": saga, "version": version})
         return
     output.say(
-        f"{saga_id} ({saga} v{version}) is started. A worker that serves it runs it; look with",
+        f"{saga_id} ({saga} v{version}) is started, and a worker that serves it will run it. To follow:",
         command=f"sagas show {quote(saga_id)}{options.address.option}",
     )

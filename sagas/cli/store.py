@@ -11,7 +11,7 @@ import typer
 from durable_core import Finding, Level, PurgeReport
 from sagas.cli import output
 from sagas.cli.durations import duration_of, retention_of, shown
-from sagas.cli.options import Address, Options, SagaName, ask, command
+from sagas.cli.options import Address, IdRetention, Options, SagaName, ask, command
 from sagas.cli.output import DONE, FAULTY, Line, Piece, clean, padded, wrapped
 from sagas.model.health import judged
 
@@ -24,22 +24,23 @@ def purge(
     options: Options,
     *,
     older_than: Annotated[
-        str, typer.Option(metavar="AGE", help="How long ago they ended, at least: 30d, 12h, 90s.", show_default=False)
+        str,
+        typer.Option(
+            metavar="AGE", help="Remove sagas that ended at least this long ago: 30d, 12h, 90s.", show_default=False
+        ),
     ],
     archive: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Append each to FILE first, as a line of JSON.")
+        str | None, typer.Option(metavar="FILE", help="First append each saga to FILE, as a line of JSON.")
     ] = None,
     saga: SagaName = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many. [default: all]")] = None,
-    id_retention: Annotated[
-        str, typer.Option(metavar="AGE", help="How long their ids stay refused, or `forever`.")
-    ] = "90d",
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Remove at most N. [default: all]")] = None,
+    id_retention: IdRetention = "90d",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
 ) -> None:
-    """Remove sagas that ended long ago; workers may run meanwhile.
+    """Remove sagas that ended long ago.
 
-    Sagas that have not ended, or are stuck, stay whatever their age. A killed one that is removed can no longer be
-    rolled back.
+    Open and stuck sagas stay, whatever their age. A killed saga can no longer be rolled back once it is removed.
+    Workers may run at the same time.
     """
     age = duration_of(older_than, "--older-than")
     report = ask(
@@ -66,26 +67,30 @@ def purge(
 
 
 def _purged(report: PurgeReport, age: timedelta, archive: str | None) -> Iterator[str]:
-    sagas = f"{report.runs} saga{'' if report.runs == 1 else 's'} that ended more than {shown(age)} ago"
+    ended = f"{_count(report.runs, 'saga')} that ended" + (f" more than {shown(age)} ago" if age else "")
     if report.dry_run:
-        yield f"{sagas} would be purged; nothing was."
+        yield f"Would purge {ended}. Nothing was removed."
         return
-    yield f"{sagas} purged, with {report.entries} journal entries."
+    yield f"Purged {ended}: {_count(report.entries, 'journal entry', 'journal entries')}."
     if archive is not None:
-        yield f"{report.archived} lines were added to {archive}."
+        yield f"Added {_count(report.archived, 'line')} to {archive}."
     if report.ids_freed:
-        yield f"{report.ids_freed} ids of earlier purges are free again."
+        yield f"Freed {_count(report.ids_freed, 'id')} of earlier purges."
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 @command
 def doctor(
     options: Options,
     *,
-    deep: Annotated[bool, typer.Option("--deep", help="Read every page of the database too.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also read every page of the database.")] = False,
 ) -> None:
-    """Check a store: its files, its settings, and how its sagas fare.
+    """Check a store: its files, its settings, and its sagas.
 
-    Nothing is changed, and workers may run meanwhile. Exit code 1 where something has failed; a warning is none.
+    It changes nothing, and workers may run at the same time. Exit code 1 if a check failed; warnings exit with 0.
     """
     findings = asyncio.run(_examine(options.address, deep=deep))
     worst = max((finding.level for finding in findings), key=list(Level).index)
@@ -117,9 +122,9 @@ def _finding_lines(finding: Finding) -> Iterator[Line]:
 
 @command
 def migrate(options: Options) -> None:
-    """Make the tables of a store, or bring them to this release's. Safe to repeat.
+    """Create or upgrade the tables of a store. Safe to repeat.
 
-    Workers make them by themselves where there are none, if their role may. End those of an older release first.
+    Workers create missing tables themselves, if their database role may. Stop workers of an older release first.
     """
     from durable_core import migrate as migrated  # noqa: PLC0415 - slow to import, and `--help` needs none of it
 
@@ -128,6 +133,6 @@ def migrate(options: Options) -> None:
     if options.json:
         output.document({"store": store, "before": step.before, "after": step.after})
     elif step.before == step.after:
-        output.say(f"{store} is at migration {step.after} already; nothing was changed")
+        output.say(f"{store} is already at migration {step.after}. Nothing was changed.")
     else:
-        output.say(f"{store} was at migration {step.before}, and is at {step.after} now")
+        output.say(f"Migrated {store} from {step.before} to {step.after}.")

@@ -29,16 +29,16 @@ def export(
     saga_id: SagaId,
     *,
     form: Annotated[
-        Format, typer.Option("--format", help="Jaeger's own JSON, or OTLP as JSON. Jaeger's page opens either.")
+        Format, typer.Option("--format", help="Jaeger's JSON, or OTLP as JSON. Jaeger's UI opens both.")
     ] = Format.JAEGER,
     file: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it. [default: stdout]")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The file to write. [default: stdout]")
     ] = None,
 ) -> None:
-    """Write a saga's whole trace, as its journal tells it: drop the file on Jaeger's page to look at it.
+    """Write a saga's whole trace to a file for Jaeger's UI.
 
-    It has the ids that its workers send. What has ended is one span with its true times; what is under way lasts up to
-    now. A child saga is part of its root's trace.
+    The spans have the ids that workers send. Finished work has its true times; work under way lasts until now. A
+    child saga is part of its root's trace.
     """
     trace = ask(options.address, lambda orchestrator: document(orchestrator, saga_id, form=form.value))
     written = msgspec.json.format(msgspec.json.encode(trace), indent=1)
@@ -48,12 +48,12 @@ def export(
     try:
         file.write_bytes(written + b"\n")
     except OSError as error:
-        raise CommandError(f"{file} cannot be written: {error.strerror or error}; give another --output") from error
+        raise CommandError(f"{file} cannot be written: {error.strerror or error}; choose another --output") from error
     count = _count(trace, form)
     if options.json:
         output.document({"saga": saga_id, "spans": count, "file": str(file)})
     else:
-        output.say(f"{count} spans of {saga_id} are in {file}; drop it on Jaeger's page to see them")
+        output.say(f"Wrote {count} spans of {saga_id} to {file}. Upload it in Jaeger's UI to see them.")
 
 
 @command
@@ -63,15 +63,14 @@ def resend(
     *,
     endpoint: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL", help="Where to. [default: as OTEL_EXPORTER_OTLP_ENDPOINT says, else localhost:4318]"
-        ),
+        typer.Option(metavar="URL", help="The collector. [default: $OTEL_EXPORTER_OTLP_ENDPOINT, else localhost:4318]"),
     ] = None,
 ) -> None:
-    """Send a saga's whole trace again, for a collector that has lost or refused spans of it.
+    """Send a saga's whole trace to a collector again.
 
-    It is the same trace, to the byte, as its workers send, so that what is there already is not there twice. A child
-    saga is part of its root's trace. OTEL_SERVICE_NAME and the other variables count as for a worker.
+    For a collector that has lost or refused spans. The spans are those of the workers, byte for byte, so that none
+    appears twice. A child saga is part of its root's trace. OTEL_SERVICE_NAME and the other variables apply as for a
+    worker.
     """
     try:
         taken, refused = ask(
@@ -82,13 +81,15 @@ def resend(
         )
     except TimeoutError as error:
         raise CommandError(
-            f"the trace of {saga_id} was not taken within {TIMEOUT_S:.0f} s: the collector is down, or refuses it, "
-            f"as the warning above says; send it again later"
+            f"the collector did not accept the trace of {saga_id} within {TIMEOUT_S:.0f} s: it is down, or refuses the "
+            "spans, see the warning above; send the trace again later"
         ) from error
     if options.json:
         output.document({"saga": saga_id, "taken": taken, "refused": refused})
     else:
-        output.say(f"{taken} spans of {saga_id} have been taken" + (f", {refused} were refused" if refused else ""))
+        output.say(
+            f"The collector accepted {taken} spans of {saga_id}" + (f", and refused {refused}." if refused else ".")
+        )
     if refused:
         raise typer.Exit(1)
 

@@ -31,28 +31,28 @@ class Meaning(NamedTuple):
 
 
 MEANINGS: Mapping[SagaStatus, Meaning] = {
-    SagaStatus.PENDING: Meaning("not begun yet: it waits for a worker that serves it", ""),
-    SagaStatus.RUNNING: Meaning("a worker is running it", "cyan"),
-    SagaStatus.WAITING: Meaning("nothing to do until a time, an answer or a retry", "cyan"),
-    SagaStatus.COMPENSATING: Meaning("rolling back{why}: what was done is being undone", "yellow"),
-    SagaStatus.STUCK: Meaning("it cannot go on without you", "bold red"),
+    SagaStatus.PENDING: Meaning("not started yet; waiting for a worker that serves it", ""),
+    SagaStatus.RUNNING: Meaning("running on a worker", "cyan"),
+    SagaStatus.WAITING: Meaning("waiting for a time, an answer or a retry", "cyan"),
+    SagaStatus.COMPENSATING: Meaning("rolling back{why}", "yellow"),
+    SagaStatus.STUCK: Meaning("it cannot continue without your help", "bold red"),
     SagaStatus.COMPLETED: Meaning("done", "bold green"),
-    SagaStatus.COMPENSATED: Meaning("rolled back{why}: every completed step was undone", "yellow"),
-    SagaStatus.RESOLVED: Meaning("rolled back{why}, with an operator's help", "yellow"),
+    SagaStatus.COMPENSATED: Meaning("rolled back{why}; every completed step was undone", "yellow"),
+    SagaStatus.RESOLVED: Meaning("rolled back{why}, with the help of an operator", "yellow"),
     SagaStatus.KILLED: Meaning("ended by an operator; nothing was undone", "red"),
 }
 UNSERVED: Mapping[SagaStatus, Meaning] = {
-    SagaStatus.RUNNING: Meaning("begun, and no worker runs it: none serves its version", "bold red"),
-    SagaStatus.WAITING: Meaning("its wait is over, and no worker goes on with it: none serves its version", "bold red"),
-    SagaStatus.PENDING: Meaning("not begun yet: no worker serves its version", "bold red"),
-    SagaStatus.COMPENSATING: Meaning("to be rolled back{why}: no worker serves its version", "bold red"),
+    SagaStatus.RUNNING: Meaning("started, but no worker serves its version", "bold red"),
+    SagaStatus.WAITING: Meaning("ready to continue, but no worker serves its version", "bold red"),
+    SagaStatus.PENDING: Meaning("not started yet; no worker serves its version", "bold red"),
+    SagaStatus.COMPENSATING: Meaning("to be rolled back{why}, but no worker serves its version", "bold red"),
 }
 """The same while no living worker serves the saga's version."""
 CAUSES: Mapping[str | None, str] = {
     None: "",
-    "failed": ", because a step or the saga's own code failed",
-    "cancelled": ", because it was cancelled",
-    "deadline": ", because its deadline passed",
+    "failed": " because a step or the saga's own code failed",
+    "cancelled": " because it was cancelled",
+    "deadline": " because its deadline passed",
 }
 
 
@@ -89,11 +89,17 @@ EVERY_SIGN = BRANCH + "".join(sign.sign for sign in SIGNS.values())
 LABEL = 9
 INDENT = "  "
 UNDER = " " * 6
-OF_SAGAS = (Column("id"), Column("saga"), Column("status"), Column("started (UTC)"), Column("for", right=True))
+OF_SAGAS = (
+    Column("id"),
+    Column("saga"),
+    Column("status"),
+    Column("started (UTC)", optional=True),
+    Column("duration", right=True, optional=True),
+)
 OF_ENTRIES = (
-    Column("what"),
-    Column("about"),
-    Column("attempt", right=True),
+    Column("entry"),
+    Column("key"),
+    Column("attempt", right=True, optional=True),
     Column("detail"),
     Column("after", right=True),
 )
@@ -103,17 +109,17 @@ OF_VERSIONS = (
     Column("open", right=True),
     Column("ended", right=True),
     Column("workers", right=True),
-    Column("body"),
+    Column("fingerprint", optional=True),
 )
 VERDICTS = {VersionVerdict.WAITING_IN_VAIN: "bold red", VersionVerdict.IN_USE: "green"}
 OF_STEPS = (
     Column("step"),
-    Column("kind"),
+    Column("kind", optional=True),
     Column("attempts", right=True),
     Column("status"),
     Column("took", right=True),
 )
-TO_DO = {SagaStatus.STUCK: "to mend", SagaStatus.KILLED: "to undo"}
+TO_DO = {SagaStatus.STUCK: "to fix", SagaStatus.KILLED: "to undo"}
 """The label of the first command."""
 OF_A_SAGA = (
     "id", "saga", "version", "status", "cause", "paused", "reason", "stuck_on",
@@ -126,8 +132,8 @@ def meaning(info: SagaInfo) -> Meaning:
     """The saga's status in words."""
     known = MEANINGS[info.status]
     text, style = UNSERVED.get(info.status, known) if info.unserved else known
-    words = text.format(why=CAUSES.get(info.cause, f", because: {info.cause}"))
-    return Meaning(f"{words}; paused by an operator: no step begins" if info.paused else words, style)
+    words = text.format(why=CAUSES.get(info.cause, f" ({info.cause})"))
+    return Meaning(f"{words}; paused by an operator, so no new step starts" if info.paused else words, style)
 
 
 def sagas_table(found: Sequence[SagaInfo], *, now_ns: int, width: int, reasons: bool = False) -> list[Line]:
@@ -176,7 +182,7 @@ def _of_version(info: VersionInfo, width: int) -> Iterator[Line]:
 
 def _reason(info: SagaInfo) -> str:
     """Why it needs attention, without its id, which stands beside it."""
-    return (info.reason or "none was recorded").removeprefix(f"saga {info.id}: ")
+    return (info.reason or "no reason was recorded").replace(f"saga {info.id}: ", "")
 
 
 def _status(info: SagaInfo) -> str:
@@ -201,7 +207,8 @@ def journal_table(entries: Sequence[Entry], *, width: int) -> list[Line]:
             ),
             list(_under_entry(entry, width)),
         )
-    return [(Piece(f"The first entry is of {moment(entries[0].at)}; `after` counts from there."),), (), *table.lines()]
+    title = f"First entry: {moment(entries[0].at)}. The column `after` counts from it."
+    return [*wrapped(title, width=width, indent=""), (), *table.lines()]
 
 
 def _under_entry(entry: Entry, width: int) -> Iterator[Line]:
@@ -241,7 +248,7 @@ class Page:
             yield from self._labelled("error", snapshot.error, style="red")
         if info.status is SagaStatus.STUCK or (info.ended_at is None and info.reason is not None):
             yield from self._labelled("reason", _reason(snapshot.root))
-        label = TO_DO.get(snapshot.root.status, "to go on")
+        label = TO_DO.get(snapshot.root.status, "continue")
         for place, remedy in enumerate(remedies(snapshot, option=self.option)):
             yield Piece((label if place == 0 else "or").ljust(LABEL), "dim"), Piece(clean(remedy.command), "bold")
             yield from wrapped(remedy.effect, width=self.width, indent=" " * (LABEL + 2), style="dim")
@@ -253,15 +260,15 @@ class Page:
 
     def _times(self) -> Iterator[Line]:
         info = self.snapshot.info
-        took = shown((info.ended_at or at(self.snapshot.now_ns)) - info.created_at)
+        lasted = shown((info.ended_at or at(self.snapshot.now_ns)) - info.created_at)
         if info.ended_at is not None:
-            yield from self._labelled("time", f"started {moment(info.created_at)}, ended {moment(info.ended_at)}")
-            yield from self._labelled("", f"took {took}")
+            yield from self._labelled("started", moment(info.created_at))
+            yield from self._labelled("ended", f"{moment(info.ended_at)}, after {lasted}")
             return
-        yield from self._labelled("time", f"started {moment(info.created_at)}")
-        yield from self._labelled("", f"{took} so far, last change {moment(info.updated_at)}")
+        yield from self._labelled("started", f"{moment(info.created_at)}, {lasted} ago")
+        yield from self._labelled("changed", moment(info.updated_at))
         if info.wake_at is not None and info.status in (SagaStatus.WAITING, SagaStatus.COMPENSATING):
-            yield from self._labelled("", f"goes on at {moment(info.wake_at)}, or earlier if something comes")
+            yield from self._labelled("resumes", f"{moment(info.wake_at)}, or earlier if something arrives")
 
     def _labelled(self, label: str, text: str, *, style: str = "") -> Iterator[Line]:
         for place, line in enumerate(wrapped(text, width=self.width, indent=" " * LABEL, style=style)):
@@ -273,9 +280,9 @@ class Page:
             table = Table(OF_STEPS, width=self.width, indent=INDENT)
             self._rows(table, info.steps, self.snapshot.prefix, depth=0)
             return table.lines()
-        text = "No step has begun."
+        text = "No step has started."
         if info.status is SagaStatus.PENDING:
-            text += f" Is there a worker (`sagas worker MODULE`) that serves {info.saga} v{info.version}?"
+            text += f" Start a worker that serves {info.saga} v{info.version}: `sagas worker MODULE`."
         return wrapped(text, width=self.width, indent="")
 
     def _rows(self, table: Table, steps: Sequence[StepState], prefix: str, *, depth: int) -> None:

@@ -1,6 +1,6 @@
 """``worker``: serves the sagas of modules until it is asked to stop.
 
-Invariant: a signal never loses anything. After the first, attempts in progress may end and are recorded; a second
+Invariant: a signal never loses anything. After the first, attempts under way may end and are recorded; a second
 SIGINT ends the process, and the next worker continues as after any crash.
 """
 
@@ -26,7 +26,7 @@ from sagas.cli import output
 from sagas.cli.durations import retention_of
 from sagas.cli.health import HealthEndpoint, answering, store_lost
 from sagas.cli.modules import load, resources_of, sagas_of
-from sagas.cli.options import Modules, Options, command, orchestrator_at
+from sagas.cli.options import IdRetention, Modules, Options, command, orchestrator_at
 from sagas.cli.output import DONE, INTERRUPTED, CommandError, Piece, clean, tell
 from sagas.tracing import STEP_FIELDS, StepLogs, configure, finish, is_set, wanted
 
@@ -68,33 +68,37 @@ def worker(
     options: Options,
     modules: Modules,
     *,
-    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Sagas that may be under way at once.")] = 1000,
-    threads: Annotated[int, typer.Option(min=1, metavar="N", help="Plain functions that may run at once.")] = 32,
+    concurrency: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many sagas may be under way at once.")
+    ] = 1000,
+    threads: Annotated[int, typer.Option(min=1, metavar="N", help="How many plain functions may run at once.")] = 32,
     grace: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait, when stopping, for attempts under way.")
+        float, typer.Option(min=0, metavar="SECONDS", help="When stopping, how long to wait for attempts under way.")
     ] = 10,
     retention: Annotated[
-        str, typer.Option(metavar="AGE", help="Purge sagas that ended so long ago, such as 30d, or `forever`.")
+        str, typer.Option(metavar="AGE", help="How long to keep ended sagas, such as 30d, or `forever`.")
     ] = "forever",
-    id_retention: Annotated[
-        str, typer.Option(metavar="AGE", help="How long ids of purged sagas stay refused, or `forever`.")
-    ] = "90d",
+    id_retention: IdRetention = "90d",
     lease: Annotated[
         float,
-        typer.Option(min=0.5, metavar="SECONDS", help="How long a silent worker keeps its sagas, on PostgreSQL."),
+        typer.Option(min=0.5, metavar="SECONDS", help="On PostgreSQL, how long a silent worker keeps its sagas."),
     ] = 15,
-    health: Annotated[str | None, typer.Option(metavar="[HOST:]PORT", help="Answer there whether it works.")] = None,
+    health: Annotated[
+        str | None, typer.Option(metavar="[HOST:]PORT", help="Serve health checks over HTTP here.")
+    ] = None,
     store_limit: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="How long the store may be lost before the worker ends.")
+        float, typer.Option(min=1, metavar="SECONDS", help="Exit when the store has not answered for so long.")
     ] = 300,
-    log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error; to stderr.")] = "info",
+    log_level: Annotated[
+        str, typer.Option(metavar="LEVEL", help="debug, info, warning or error; the log goes to stderr.")
+    ] = "info",
 ) -> None:
-    """Run the sagas of MODULE until SIGTERM or Ctrl-C; a second Ctrl-C stops at once.
+    """Run the sagas of MODULE until SIGTERM or Ctrl-C.
 
-    With OTEL_EXPORTER_OTLP_ENDPOINT set, the traces of its sagas are sent there.
+    A second Ctrl-C stops at once. If OTEL_EXPORTER_OTLP_ENDPOINT is set, traces are sent there.
 
-    A module may have `resources`: a list of the objects that its steps ask for, or a callable (plain, async, or a
-    context manager) that gives one.
+    A module may define `resources`: a list of the objects that its steps need, or a callable (plain, async, or a
+    context manager) that returns one.
     """
     log_to_stderr(log_level, as_json=options.json)
     monitoring = Monitoring(HealthEndpoint.parse(health), store_limit)
@@ -131,7 +135,7 @@ async def _serve(
         port = await stack.enter_async_context(answering(monitoring.health, engine, monitoring.store_limit))
         _ready(engine.name, sorted((saga.name, saga.version) for saga in sagas), options, port)
         await _until_asked(stop, engine, monitoring.store_limit)
-    say("stopped; its sagas are left for other workers")
+    say("stopped; other workers can continue its sagas")
 
 
 async def _until_asked(stop: asyncio.Event, engine: Runs, limit_s: float) -> None:
@@ -147,7 +151,7 @@ async def _until_asked(stop: asyncio.Event, engine: Runs, limit_s: float) -> Non
     if not stop.is_set():
         raise CommandError(
             f"the store has not answered for {silent.result():.0f} s, longer than --store-limit allows; this worker "
-            "ends, so that whoever runs it notices. Nothing is lost: the next worker goes on"
+            "exits, so that its supervisor notices. No data is lost: the next worker continues its sagas"
         )
 
 
@@ -158,11 +162,11 @@ def _stop_on_signals(say: Callable[[str], None]) -> asyncio.Event:
     def asked(number: int) -> None:
         if stop.is_set():
             if number == signal.SIGINT:
-                say("stopped at once; the next worker goes on from what was recorded")
+                say("stopped at once; the next worker continues from the journal")
                 os._exit(INTERRUPTED)  # nothing may delay it now, and the store survives the death of a process
             return
         stop.set()
-        say("stopping: attempts under way may end first; Ctrl-C (again) stops at once")
+        say("stopping: waiting for attempts under way; Ctrl-C now stops at once")
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -190,7 +194,7 @@ def _leave(say: Callable[[str], None]) -> None:
     """End the process even if the thread of a step still runs; its attempt counts as interrupted."""
     held = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
     if held:
-        say(f"{len(held)} threads of steps did not end in time and are cut")
+        say(f"{len(held)} threads of steps did not end in time and were interrupted")
         logging.shutdown()
         sys.stdout.flush()
         os._exit(DONE)
@@ -234,7 +238,7 @@ def log_to_stderr(level: str, *, as_json: bool) -> None:
     """Log records of at least this level to stderr: lines for people, or one object of JSON a line."""
     levels = logging.getLevelNamesMapping()
     if level.upper() not in levels:
-        raise typer.BadParameter(f"{level!r} is none of debug, info, warning, error", param_hint="--log-level")
+        raise typer.BadParameter(f"{level!r} is not debug, info, warning or error", param_hint="--log-level")
     handler = logging.StreamHandler()
     handler.addFilter(StepLogs())
     logging.basicConfig(level=levels[level.upper()], format=LOG_LINE, handlers=[handler])

@@ -389,7 +389,7 @@ def test_what_was_written_is_told(store: str, tmp_path: Path, capsys: pytest.Cap
     """With --output the command says how many spans are where; with --json as a document."""
     target = str(tmp_path / "trace.json")
     assert run("trace", "export", "one", "--store", store, "-o", target) == 0
-    assert f"5 spans of one are in {target}" in " ".join(capsys.readouterr().out.split())
+    assert f"Wrote 5 spans of one to {target}." in " ".join(capsys.readouterr().out.split())
     assert run("--json", "trace", "export", "one", "--store", store, "-o", target) == 0
     assert json.loads(capsys.readouterr().out) == {"saga": "one", "spans": 5, "file": target}
 
@@ -398,7 +398,7 @@ def test_a_saga_is_sent_again_by_hand(store: str, capsys: pytest.CaptureFixture[
     """``sagas trace send`` sends the whole trace of a saga that ran untraced; again, and it is the same to the byte."""
     with collector() as found:
         assert run("trace", "send", "one", "--store", store, "--endpoint", found.url) == 0
-        assert "8 spans of one have been taken" in capsys.readouterr().out
+        assert "accepted 8 spans of one." in capsys.readouterr().out
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", found.url)
         assert run("--json", "trace", "send", "one", "--store", store) == 0
         assert json.loads(capsys.readouterr().out) == {"saga": "one", "taken": 8, "refused": 0}
@@ -410,13 +410,13 @@ def test_a_saga_that_cannot_be_sent_is_told(
     store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     """A collector that is down: exit code 2 after a while. One that refuses a span: 1, and how many it refused."""
-    monkeypatch.setattr("sagas.cli.traces.TIMEOUT_S", 0.1)
     with collector() as found:
         found.minds = lambda span: span.name == "hotel"
         assert run("trace", "send", "one", "--store", store, "--endpoint", found.url) == 1
-        assert "7 spans of one have been taken, 1 were refused" in capsys.readouterr().out
+        assert "accepted 7 spans of one, and refused 1." in capsys.readouterr().out
+    monkeypatch.setattr("sagas.cli.traces.TIMEOUT_S", 0.1)
     assert run("trace", "send", "one", "--store", store, "--endpoint", found.url) == 2
-    assert "was not taken within" in capsys.readouterr().err
+    assert "did not accept the trace of one within" in capsys.readouterr().err
     assert run("trace", "send", "one", "--store", store, "--endpoint", "jaeger:4318") == 2
     assert "http://localhost:4318" in capsys.readouterr().err
     assert run("trace", "send", "two", "--store", store, "--endpoint", found.url) == 2

@@ -169,7 +169,7 @@ def test_start_takes_arguments_by_name(shop: Shop):
         ([], "missing a required argument: 'order'"),
         (["1", "--args", "[1]"], "not both"),
         (["--args", "1"], "--args takes a JSON array"),
-        (["1", "--version", "7"], "holds no saga 'place-order v7'; it holds place-order v1"),
+        (["1", "--version", "7"], "has no saga 'place-order v7'; it has place-order v1"),
     ],
 )
 def test_start_refuses_wrong_arguments_before_anything(shop: Shop, arguments: list[str], told: str):
@@ -247,11 +247,11 @@ def test_show_of_a_stuck_saga_says_what_mends_it(shop: Shop):
     shop.stuck("o 1")
     shown = shop.run("show", "o 1")
     assert shown.code == 1
-    assert "STUCK: it cannot go on without you" in shown.out
+    assert "STUCK: it cannot continue without your help" in shown.out
     assert "RuntimeError: the warehouse is closed" in shown.out
     assert re.search(r"^ +! reserve +step +1 +compensation failed", shown.out, re.MULTILINE)
     assert max(map(len, shown.out.splitlines())) <= 80
-    command = re.search(r"^to mend +sagas (retry .*)$", shown.out, re.MULTILINE)
+    command = re.search(r"^to fix +sagas (retry .*)$", shown.out, re.MULTILINE)
     assert command is not None
     assert shop.run(*shlex.split(command[1])).code == 0
 
@@ -275,8 +275,8 @@ def test_list_filters_and_counts(shop: Shop):
     assert all(set(found) == OF_A_SAGA for found in listed.document["sagas"])
     assert [found["id"] for found in shop.run("list", "--json", "--status", "completed").document["sagas"]] == ["o-0"]
     assert shop.run("list", "--json", "--saga", "other").document == {"sagas": [], "count": 0}
-    assert "2 of 3; --limit shows more" in shop.run("list", "--limit", "2").out
-    assert "No saga of that description" in shop.run("list", "--saga", "other").out
+    assert "Showing 2 of 3; use --limit" in shop.run("list", "--limit", "2").out
+    assert "No sagas found" in shop.run("list", "--saga", "other").out
 
 
 def test_history_is_the_journal(shop: Shop):
@@ -454,17 +454,17 @@ def test_no_secret_is_printed(shop: Shop):
         (["dance"], "dance"),
         (["start", "place-order", "--module", "no_such_module"], "there is no module 'no_such_module'"),
         (["start", "place-order", "--module", "no_such_file.py"], "there is no file no_such_file.py"),
-        (["start", "place-order", "--module", "json"], "json holds no saga"),
+        (["start", "place-order", "--module", "json"], "json has no sagas"),
         (["start", "place-order", "1"], "'place-order' is not registered here"),
         (["worker", "no_such_module"], "there is no module"),
         (["worker", "json", "--log-level", "loud"], "'loud'"),
         (["worker", "json", "--retention", "3m"], "minutes or months"),
-        (["worker", "json", "--id-retention", "soon"], "no length of time"),
+        (["worker", "json", "--id-retention", "soon"], "not a duration"),
         (["resolve", "o-1", "charge"], "--happened"),
         (["resolve", "o-1", "charge", "--happened", "--result", "teapot"], "--result is not JSON"),
-        (["resolve", "o-1", "charge", "--did-not-happen", "--result", "1"], "--result goes with --happened only"),
+        (["resolve", "o-1", "charge", "--did-not-happen", "--result", "1"], "--result needs --happened"),
         (["skip", "o-1"], "STEP"),
-        (["check", "json"], "json holds no saga"),
+        (["check", "json"], "json has no sagas"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -121,8 +121,7 @@ def test_without_a_worker_an_answer_is_kept_and_the_sender_is_told(
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{counter.token}\n"))
     ended = counter.run("complete", "[1, 2]", *options.get(way, []))
     assert ended.code == 0, ended.err
-    assert "kept" in ended.out
-    assert "declared" in ended.out
+    assert ended.out.startswith("Kept ")
     assert counter.result() == [1, 2]
 
 
@@ -138,8 +137,8 @@ def test_json_says_what_became_of_it(counter: Counter):
     ("arguments", "told"),
     [
         (["complete", "[1"], "not JSON"),
-        (["complete", "yes", "--saga", "n", "--name", "approval"], "quotes of its own"),
-        (["complete", "[1]"], "which callback?"),
+        (["complete", "yes", "--saga", "n", "--name", "approval"], "its own quotes"),
+        (["complete", "[1]"], "no callback given"),
         (["complete", "[1]", "--saga", "n"], "both --saga and --name"),
         (["complete", "[1]", "--name", "approval"], "both --saga and --name"),
         (["complete", "[1]", "--token", "x", "--saga", "n", "--name", "approval"], "both --saga and --name"),
@@ -231,7 +230,7 @@ def test_beside_a_running_worker(tmp_path: Path):
             token = (tmp_path / "token").read_text()
             wrong = run("callback", "complete", '{"ok": 1}', token=token)
             assert (wrong.returncode, "DC002" in wrong.stderr) == (2, True)
-            assert "still at it" in run("callback", "heartbeat", token=token).stdout
+            assert "has your heartbeat" in run("callback", "heartbeat", token=token).stdout
             right = run("callback", "complete", '{"ok": true, "by": "bob"}', "--json", token=token)
             assert json.loads(right.stdout)["taken"] == "accepted"
             assert "bob" in run("start", "ask", "--module", "asking", "--id", "a", "--wait").stdout

@@ -185,7 +185,7 @@ def test_skip_counts_a_compensation_as_done(desk: Desk):
     assert [step["status"] for step in desk.shown("o-1")["steps"]] == ["skipped", "failed"]
     before = desk.run("history", "o-1", "--json").out
     assert desk.ok(*skip)["repeated"] is True
-    assert "changes nothing" in desk.run(*skip).out
+    assert "Nothing was changed" in desk.run(*skip).out
     assert desk.run("history", "o-1", "--json").out == before
 
 
@@ -225,7 +225,7 @@ def test_pause_holds_a_saga_and_resume_lets_it_go(desk: Desk):
     assert [step for step in shown["steps"] if step["status"] == "succeeded"] == []
     assert desk.mends("o-1") == [["resume", "o-1"]]
     assert ", paused" in desk.run("list").out
-    assert "to go on sagas resume o-1" in desk.run("show", "o-1").out
+    assert "continue sagas resume o-1" in desk.run("show", "o-1").out
     assert desk.ok("pause", "o-1")["repeated"] is True
     desk.ok("resume", "o-1")
     desk.work("o-1", "completed")
@@ -324,7 +324,7 @@ def test_versions_tells_what_can_go_and_what_is_missed(desk: Desk):
     assert (flight["open"], flight["ended"], flight["workers"], flight["newest"]) == ({"pending": 1}, 0, [], True)
     assert len(flight["fingerprint"]) == 16
     assert re.search(r"^flight v1 +waiting in vain +1 ", desk.run("versions").out, re.MULTILINE)
-    assert "No saga" in desk.run("versions", "--saga", "none").out
+    assert "No versions" in desk.run("versions", "--saga", "none").out
     (waiting,) = desk.ok("list", "--attention")["sagas"]
     assert waiting["id"] == "f-1"
     assert "which no worker serves" in waiting["reason"]

@@ -81,15 +81,15 @@ def test_the_page_of_a_stuck_saga():
     )
     assert shown(info, "BankDown: call again on Monday").splitlines() == [
         "saga     order-17  place-order v1",
-        "status   STUCK: it cannot go on without you",
-        "time     started 2026-08-01 10:00:00 UTC",
-        "         1 min 30 s so far, last change 2026-08-01 10:00:00 UTC",
+        "status   STUCK: it cannot continue without your help",
+        "started  2026-08-01 10:00:00 UTC, 1 min 30 s ago",
+        "changed  2026-08-01 10:00:00 UTC",
         "reason   the compensation of step 'charge' was given up: BankDown: call again on",
         "         Monday",
-        "to mend  sagas retry order-17",
-        "           the cause is mended; undo charge again",
+        "to fix   sagas retry order-17",
+        "           after you fixed the cause: undo charge again",
         "or       sagas skip order-17 charge",
-        "           you have undone charge by hand; count it as undone",
+        "           if you undid charge by hand: count it as undone",
         "",
         "  step               kind          attempts  status                took",
         "  ✓ reserve          step                 1  succeeded            12 ms",
@@ -108,9 +108,9 @@ def test_the_page_of_a_saga_that_no_worker_serves(status: SagaStatus):
     page = shown(saga(status, cause="failed", reason=reason, unserved=True))
     assert f"status   {status.upper()}: " in page
     assert "which no worker serves" in page
-    assert "a worker is running it" not in page
-    assert "until a time" not in page
-    assert "is being undone" not in page
+    assert "on a worker" not in page
+    assert "waiting for a time" not in page
+    assert ": rolling back" not in page
     assert "{" not in page
 
 
@@ -185,18 +185,18 @@ def test_a_running_saga_counts_up():
     assert "1 min 30 s so far" in shown(saga(SagaStatus.RUNNING, state("charge", "running"))).splitlines()[-1]
     over = saga(SagaStatus.KILLED, state("charge", "running"), ended_at=BEGAN + timedelta(seconds=5))
     assert "so far" not in shown(over)
-    assert "took 5.0 s" in shown(over)
+    assert "after 5.0 s" in shown(over)
 
 
 def test_a_pending_saga_asks_for_a_worker():
     """Where nothing has begun, the page says what is missing."""
     assert "`sagas worker MODULE`" in shown(saga(SagaStatus.PENDING))
-    assert "No step has begun." in shown(saga(SagaStatus.RUNNING))
+    assert "No step has started." in shown(saga(SagaStatus.RUNNING))
 
 
 def test_a_waiting_saga_says_until_when():
     """A saga that waits tells when it goes on by itself."""
-    assert "goes on at 2026-08-01 11:00:00 UTC" in shown(saga(SagaStatus.WAITING, wake_at=BEGAN + timedelta(hours=1)))
+    assert "resumes  2026-08-01 11:00:00 UTC" in shown(saga(SagaStatus.WAITING, wake_at=BEGAN + timedelta(hours=1)))
 
 
 def test_an_error_is_told_once():
@@ -269,8 +269,8 @@ def test_remedies_can_be_typed():
 def test_a_paused_saga_says_how_to_go_on():
     """A saga that an operator holds tells so, and what lets it go on."""
     text = shown(saga(SagaStatus.WAITING, paused=True))
-    assert "paused by an operator: no step begins" in " ".join(text.split())
-    assert "to go on sagas resume order-17" in text
+    assert "paused by an operator, so no new step starts" in " ".join(text.split())
+    assert "continue sagas resume order-17" in text
 
 
 def test_what_fails_again_and_again_is_told():
@@ -357,7 +357,7 @@ def test_a_list_tells_cause_and_pause():
         (0.0124, "12 ms"),
         (0.9996, "1.0 s"),
         (3.21, "3.2 s"),
-        (59.96, "1 min 0 s"),
+        (59.96, "1 min"),
         (250, "4 min 10 s"),
         (7500, "2 h 5 min"),
         (86_400 * 3 + 4 * 3600 + 5, "3 d 4 h"),
