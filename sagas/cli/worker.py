@@ -32,6 +32,8 @@ from sagas.tracing import STEP_FIELDS, StepLogs, configure, finish, is_set, want
 
 log = logging.getLogger("sagas")
 
+STEP_THREADS = "sagas-step"
+"""How the names of the threads of steps begin; the store's own threads may also still be ending."""
 LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s%(saga)s"
 GC_THRESHOLDS = (10_000, 20, 10)
 """A saga ends without reference cycles, so collections mostly find nothing. Measured with W2: 31 of 178 µs a saga with
@@ -193,8 +195,10 @@ def _ready(name: str, served: Sequence[tuple[str, int]], options: Options, port:
 def _leave(say: Callable[[str], None]) -> None:
     """End the process even if the thread of a step still runs; its attempt counts as interrupted."""
     held = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
+    steps = [thread for thread in held if thread.name.startswith(STEP_THREADS)]
+    if steps:
+        say(f"interrupted threads of steps that did not end in time: {len(steps)}")
     if held:
-        say(f"{len(held)} threads of steps did not end in time and were interrupted")
         logging.shutdown()
         sys.stdout.flush()
         os._exit(DONE)

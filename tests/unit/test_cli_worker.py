@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from durable_core import Pulse
 from sagas.cli.health import WELL_S, report
+from sagas.cli.worker import _leave
 
 ROOT = Path(__file__).parents[2]
 SAGAS = (sys.executable, "-c", "from sagas.cli import main; main()")
@@ -275,8 +277,24 @@ def test_a_thread_that_hangs_does_not_hold_the_worker(place: Place):
     worker.send_signal(signal.SIGTERM)
     _, err = worker.communicate(timeout=LONGEST_S)
     assert worker.returncode == 0
-    assert "were interrupted" in err
+    assert "interrupted threads of steps" in err
     assert place.status("h-1") in ("pending", "running", "waiting")
+
+
+@pytest.mark.parametrize(("name", "said"), [("sagas-step_0", 1), ("store-writer_0", 0)])
+def test_only_threads_of_steps_are_reported(name: str, said: int, monkeypatch: pytest.MonkeyPatch):
+    """A worker ends although a thread is left; it speaks of one only if that is a step's, and not the store's own."""
+    ended, messages, codes = threading.Event(), list[str](), list[int]()
+    monkeypatch.setattr("os._exit", codes.append)
+    monkeypatch.setattr("logging.shutdown", lambda: None)
+    left = threading.Thread(target=ended.wait, name=name)
+    left.start()
+    try:
+        _leave(messages.append)
+    finally:
+        ended.set()
+        left.join()
+    assert (len(messages), codes) == (said, [0])
 
 
 def test_rich_is_loaded_only_to_show(place: Place):
