@@ -1,7 +1,9 @@
 """What the command line shows, as a pure function of a saga: readable in 80 columns, without colours, and safe."""
 
+import re
 import shlex
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import attrs
 import pytest
@@ -16,6 +18,7 @@ from sagas.cli.views import MEANINGS, SIGNS, Page, journal_table, sagas_table
 from sagas.model.info import SAGA_ENDS, Entry, SagaInfo, SagaStatus, StepState
 from sagas.model.verbs import VERBS, Accept, judge
 
+ROOT = Path(__file__).parents[2]
 BEGAN = datetime(2026, 8, 1, 10, 0, 0, tzinfo=UTC)
 NOW_NS = int((BEGAN + timedelta(seconds=90)).timestamp()) * 1_000_000_000
 
@@ -69,7 +72,7 @@ def shown_whole(snapshot: Snapshot, **look: object) -> str:
 
 
 def test_the_page_of_a_stuck_saga():
-    """One glance tells how it stands, what to do, and what became of each step."""
+    """One glance shows its status, what to do, and what became of each step; docs/reference/cli.md shows the same."""
     undo = state("charge~undo", "failed", kind="compensation", attempts=10, error="BankDown: call again on Monday")
     info = saga(
         SagaStatus.STUCK,
@@ -79,7 +82,8 @@ def test_the_page_of_a_stuck_saga():
         cause="failed",
         reason="saga order-17: the compensation of step 'charge' was given up: BankDown: call again on Monday",
     )
-    assert shown(info, "BankDown: call again on Monday").splitlines() == [
+    page = shown(info, "BankDown: call again on Monday")
+    assert page.splitlines() == [
         "saga     order-17  place-order v1",
         "status   STUCK: it cannot continue without your help",
         "started  2026-08-01 10:00:00 UTC, 1 min 30 s ago",
@@ -99,6 +103,7 @@ def test_the_page_of_a_stuck_saga():
         "  ✗ book             step                 1  rejected             12 ms",
         "      NoCourier: none is free",
     ]
+    assert f"```text\n{page}\n```" in (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("status", sorted(set(SagaStatus) - SAGA_ENDS))
@@ -146,6 +151,15 @@ def test_every_step_status_has_a_sign(status: str):
     assert f"{SIGNS[status].ascii} charge" in text
     assert status.replace("_", " ") in text
     assert text.isascii()
+
+
+@pytest.mark.parametrize(("width", "columns"), [(59, 3), (80, 5), (120, 5)])
+def test_a_narrow_table_leaves_out_columns(width: int, columns: int):
+    """Below 80 columns a row of `list` loses its times rather than its line; with room for all, nothing is left out."""
+    info = saga(SagaStatus.COMPENSATED, cause="failed")
+    title, row = plain(sagas_table([info], now_ns=NOW_NS, width=width)).splitlines()
+    assert len(re.split(r" {2,}", title)) == columns
+    assert cells(row) <= width
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
