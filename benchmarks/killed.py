@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import attrs
 
 from benchmarks.orders import Order, Receipt, order, undo
-from durable_core import RunQuery, RunRecord, RunStatus, open_store
+from durable_core import RunStatus
+from durable_core.layer import RunQuery, RunRecord, open_store
 from durable_core.model.entry import Entry
 from sagas import Orchestrator, Saga, SagaStatus, saga, step
 

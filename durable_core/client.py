@@ -1,198 +1,412 @@
-"""Runs durable functions: starts them, drives them, shows them, and takes operators' verbs.
+"""The calls that every layer offers on its runs: starting and looking, operators' verbs, answers to callbacks.
+
+``Engine`` and ``sagas.Orchestrator`` are this client under the names and types of their users; ``Face`` says how they
+differ.
 
 Invariant: what a call reports has been committed before it returns.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from durable_core.bodies.binding import Binder
+import attrs
+import msgspec
+
+from durable_core.engine.announcing import Rewritten
 from durable_core.engine.attention import AttentionLog
+from durable_core.engine.callback_delivery import CallbackDelivery
 from durable_core.engine.home import at_home
+from durable_core.engine.purge import PurgeReport
 from durable_core.engine.runs import Runs
 from durable_core.engine.settings import Settings
-from durable_core.errors import DefinitionError
-from durable_core.handle import RunHandle
-from durable_core.model.durable import Durable
-from durable_core.model.duration import Duration
-from durable_core.model.info import RunInfo
-from durable_core.model.run import RunRef
-from durable_core.model.startable import Takes0, Takes1, Takes2, Takes3
-from durable_core.operators import Operators
+from durable_core.errors import CallbackError, DefinitionError, DurableError, PayloadError, RunExists, RunNotFound
+from durable_core.face import Face, Standing, plain
+from durable_core.model.callback import COMPLETED, FAILED, HEARTBEAT, Answer, Taken
+from durable_core.model.duration import Duration, ns_of, to_ns
+from durable_core.model.info import HistoryEntry, history_of
+from durable_core.model.retry import duration
+from durable_core.model.run import RunQuery, RunRecord, RunRef, RunStatus
+from durable_core.model.shape import CallShape
+from durable_core.model.texts import is_text
 from durable_core.ports import Clock
 from durable_core.tracing.enabled import spans_wanted
 
 if TYPE_CHECKING:
+    from durable_core.tracing.vocabulary import Vocabulary
     from durable_core.tracing.wiring import Tracing
 
-P = ParamSpec("P")
 R = TypeVar("R")
-A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
+InfoT = TypeVar("InfoT")
+StatusT = TypeVar("StatusT")
 
 
-@at_home("runs.home")
-class Engine(Operators):
-    """Durable functions on one store. An asynchronous context manager; on entry it recovers what was left.
+@attrs.frozen(kw_only=True)
+class CallbackAddress:
+    """Which callback an answer is for: by its token, or by its run and name."""
+
+    token: str | None = attrs.field(default=None, repr=False)
+    run_id: str | None = None
+    name: str | None = None
+
+
+@attrs.frozen
+class AnswerReceipt:
+    """The fate of an answer or heartbeat that was not refused."""
+
+    run_id: str
+    key: str
+    """The callback's key in its run."""
+    taken: Taken
+
+
+class Client(Generic[InfoT, StatusT]):
+    """The runs of one store, as the users of one layer see them.
 
     Args:
-        url: ``sqlite:///file.db`` (a file, no server), ``postgresql://user@host/database``, or ``memory://`` for tests.
-        functions: the durable functions that this process serves.
-        worker: whether it executes runs; False only starts and observes.
-        clock: drives waits, retry delays and step timeouts.
-        concurrency: runs that may have something under way at once.
-        threads: plain functions that may run at once, each on a thread; what waits for one has not begun.
-        grace: how long leaving waits for attempts under way; a timedelta or seconds.
-        store_timeout: how long a call waits for a store that fails before it raises ``StoreError``.
-        max_crashes: after so many deaths of the process within one step its run is stuck.
-        on_attention: called, at least once, when a run gets stuck, or a step of it has failed ten times and goes on.
-            With and without it a worker logs each of these once, as an error of the logger ``durable_core``.
-        tracer_provider: where spans go: a provider of OpenTelemetry's SDK. By default the global one, where the program
-            has set one; else nothing is traced.
-
-    Raises:
-        DefinitionError: an argument makes no sense; the message names it.
+        url: where the store is.
+        face: the layer's words, errors and views.
+        settings: see ``Settings``.
+        clock: drives waits, retry delays, deadlines and step timeouts.
+        on_attention: called, at least once, when a run needs attention.
+        on_rewritten: called when the body of an announced version has changed.
+        log: gets a line for each reason why a run needs attention.
+        tracer_provider: where spans go; None is the global one, where the program has set one.
+        vocabulary: gives the layer's names for spans; called only where spans are wanted.
     """
 
     def __init__(
         self,
         url: str,
-        functions: Sequence[Durable[..., Any]] = (),
+        face: Face[InfoT, StatusT],
         *,
-        worker: bool = True,
-        clock: Clock | None = None,
-        concurrency: int = 1000,
-        threads: int = 32,
-        grace: Duration = timedelta(seconds=10),
-        store_timeout: Duration = timedelta(seconds=30),
-        max_crashes: int = 5,
-        on_attention: Callable[[RunInfo], Awaitable[None]] | None = None,
-        tracer_provider: object = None,
+        settings: Settings,
+        clock: Clock | None,
+        on_attention: Callable[[InfoT], Awaitable[None]] | None,
+        on_rewritten: Rewritten,
+        log: logging.Logger,
+        tracer_provider: object,
+        vocabulary: "Callable[[], Vocabulary] | None" = None,
     ) -> None:
-        settings = Settings.of(
-            worker=worker,
-            concurrency=concurrency,
-            threads=threads,
-            grace=grace,
-            store_timeout=store_timeout,
-            max_crashes=max_crashes,
-        )
+        self.face = face
         self._on_attention = on_attention
-        self._attention_log = AttentionLog()
-        tracing = _tracing(tracer_provider)
-        self.runs = Runs(url, settings=settings, clock=clock, on_attention=self._attend, tracing=tracing)
-        self._binder = Binder(self.runs.codec)
-        self._registered: dict[tuple[str, int], Durable[..., Any]] = {}
-        for function in functions:
-            self.register(function)
+        self._attention_log = AttentionLog(log)
+        self.runtime = Runs(
+            url,
+            settings=settings,
+            clock=clock,
+            on_attention=self._attend,
+            on_rewritten=on_rewritten,
+            tracing=_tracing(tracer_provider, vocabulary),
+        )
 
-    def register(self, function: Durable[..., Any]) -> None:
-        """Serve another durable function. Versions live side by side; the same one twice is harmless.
+    # -- starting and looking --------------------------------------------------------------------------------------
 
-        Raises:
-            DefinitionError: it is none, or another one has this name and version.
-            PayloadError: a type of its signature cannot be stored.
-        """
-        if not isinstance(function, Durable):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise DefinitionError(
-                f"{function!r} is no durable function; decorate its body with @durable(name, version=...)"
+    async def begin(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        id: str | None,
+        version: int | None,
+        deadline_ns: int | None = None,
+        trace: Literal["link", "join"] = "link",
+    ) -> RunRef:
+        """Start a run; see ``Runtime.begin``."""
+        if trace not in ("link", "join"):
+            raise DefinitionError(f"trace={trace!r}; use 'link' or 'join'")
+        try:
+            return await self.runtime.begin(
+                name, args, kwargs, id=id, version=version, deadline_ns=deadline_ns, trace=trace
             )
-        key = (function.name, function.version)
-        if self._registered.get(key) is not function:
-            self.runs.register(self._binder.function(function))  # refuses another one of that name and version
-            self._registered[key] = function
+        except RunExists as taken:
+            raise self.face.exists(
+                self.face.worded(plain(taken)), run_id=taken.run_id, purged_at_ns=taken.purged_at_ns
+            ) from None
 
-    async def __aenter__(self) -> Self:
-        await self.runs.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.runs.__aexit__(kind, error, traceback)
-
-    async def _attend(self, run_id: str) -> None:
-        """A run of this process needs a person: log why, once for its reason, and tell whoever asked."""
-        info = await self.info(run_id)
-        if info.reason is not None:
-            line = f"run {info.id!r} ({info.name} v{info.version}) is {info.status} and needs a person: {info.reason}"
-            self._attention_log.once(line, run_id=run_id)
-        if self._on_attention is not None:
-            await self._on_attention(info)
-
-    @overload
-    async def start(
-        self, what: str, /, *args: Any, id: str | None = ..., version: int | None = ..., **kwargs: Any
-    ) -> RunHandle[Any]: ...
-    @overload
-    async def start(self, what: Takes0[R], /, *, id: str | None = ..., version: int | None = ...) -> RunHandle[R]: ...
-    @overload
-    async def start(
-        self, what: Takes1[A, R], a: A, /, *, id: str | None = ..., version: int | None = ...
-    ) -> RunHandle[R]: ...
-    @overload
-    async def start(
-        self, what: Takes2[A, B, R], a: A, b: B, /, *, id: str | None = ..., version: int | None = ...
-    ) -> RunHandle[R]: ...
-    @overload
-    async def start(
-        self, what: Takes3[A, B, C, R], a: A, b: B, c: C, /, *, id: str | None = ..., version: int | None = ...
-    ) -> RunHandle[R]: ...
-    @overload
-    async def start(self, what: Durable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> RunHandle[R]: ...
-    async def start(  # type: ignore[misc]  # P has no options; the overloads that do come first
-        self, what: Any, /, *args: Any, id: str | None = None, version: int | None = None, **kwargs: Any
-    ) -> RunHandle[Any]:
-        """Start a run; its start is durable on return.
-
-        The same ``id`` with the same function and input gives the run that there is already.
-
-        Args:
-            what: the durable function, or its name. A name need not be registered here: its newest version here is
-                started, else the newest that a worker has announced.
-            *args: the body's arguments, after the context.
-            id: unique in the store; default a random one.
-            version: which version; default the one given, or the newest.
-            **kwargs: the body's arguments.
-
-        Raises:
-            RunExists: the id is taken by another function or other input.
-            DefinitionError: an unknown function, or arguments that do not match its signature.
-            PayloadError: an argument cannot be stored.
-            StoreError: the store did not take it; nothing was started.
-        """
-        if isinstance(what, Durable):
-            self.register(what)  # pyright: ignore[reportUnknownArgumentType]
-            name = what.name
-            version = what.version if version is None else version
-        elif isinstance(what, str):
-            name = what
-        else:
-            raise DefinitionError(
-                f"{what!r} is neither a durable function nor the name of one; decorate its body with @durable(...)"
-            )
-        return RunHandle(self, await self.runs.begin(name, args, kwargs, id=id, version=version))
-
-    async def get(self, id: str) -> RunHandle[Any]:
-        """The run of this id.
+    async def find(self, id: str) -> tuple[RunRecord, str]:
+        """The run of this id, or the run whose child has it and the child's key.
 
         Raises:
             RunNotFound: there is none.
         """
-        record = await self.runs.find(id)
-        return RunHandle(self, RunRef(record.num, record.id, record.name, record.version))
+        ids = self.face.candidates(id)
+        found = {each.id: each for each in await self.runtime.store.runs.find(list(filter(is_text, ids)))}
+        for known in ids:
+            if known in found and self.face.shows(found[known]):
+                return found[known], id[len(known) + 1 :]
+        raise self.face.not_found(id, await self.runtime.missing(ids))
+
+    async def ref(self, id: str) -> tuple[RunRef, str]:
+        """The parts of a handle: the run, and the key of the child that the id names."""
+        record, child = await self.find(id)
+        if child:
+            await self._described(record, child)  # refuses a child that is not there
+        return RunRef(record.num, record.id, record.name, record.version), child
+
+    async def info(self, id: str) -> InfoT:
+        """A run or child in its current, durable state."""
+        await asyncio.sleep(0)  # a polling loop must let other tasks run, also where SQLite answers at once
+        return await self._described(*await self.find(id))
+
+    def query(
+        self,
+        status: str | None,
+        name: str | None,
+        version: int | None,
+        since: datetime | None,
+        *,
+        limit: int | None = None,
+        attention: bool,
+    ) -> RunQuery:
+        """The query for runs, from the filters of a user."""
+        statuses, phases = (None, None) if status is None else self.face.query(status)
+        if since is not None and since.tzinfo is None:
+            raise DefinitionError(f"since={since!r}: give a datetime with a time zone")
+        return RunQuery(
+            statuses=statuses,
+            phases=phases,
+            name=name,
+            version=version,
+            since_ns=None if since is None else ns_of(since),
+            limit=limit,
+            attention=attention,
+        )
+
+    async def select(self, query: RunQuery) -> list[InfoT]:
+        """Runs that match the query, newest first."""
+        records = [each for each in await self.runtime.select(query) if self.face.shows(each)]
+        journals = await self.runtime.journals([record.num for record in records])
+        unserved = await self.runtime.in_vain(records)
+        standings = [
+            Standing(
+                record=each,
+                entries=journals[each.num],
+                shape=self._shape(each),
+                unserved_at_ns=self.runtime.clock.now_ns() if each.num in unserved else None,
+            )
+            for each in records
+        ]
+        return [info for info in map(self.face.describe, standings) if info is not None]
+
+    async def status_of(self, ref: RunRef, child: str) -> StatusT:
+        """The status of a run; one row is read, and for a child the journal too."""
+        await asyncio.sleep(0)  # as in ``info``
+        record = await self._find_num(ref)
+        entries = await self.runtime.journal(ref.num) if child else ()
+        found = self.face.status(Standing(record=record, entries=entries, child=child))
+        if found is None:
+            raise self.face.not_found(f"{ref.id}/{child}")
+        return found
+
+    async def result_of(self, ref: RunRef, child: str) -> Any:
+        """Wait for the end of a run; its result, or what its face raises."""
+        try:
+            outcome = await self.runtime.outcome(ref.num, ref.id)
+        except RunNotFound as missing:
+            raise self.face.not_found(ref.id, missing) from None
+        standing = None
+        if child or outcome.status is RunStatus.STUCK:
+            standing = await self._standing(await self._find_num(ref), child)
+        return self.face.outcome(ref, outcome, self._shape(ref), standing)
+
+    async def purge(
+        self, *, older_than: Duration, name: str | None, limit: int | None, archive: str | Path | None, dry_run: bool
+    ) -> PurgeReport:
+        """Remove runs that ended at least ``older_than`` ago; see ``Runtime.purge``."""
+        age_ns = to_ns(duration(older_than, "older_than"))
+        return await self.runtime.purge(
+            before_ns=self.runtime.clock.now_ns() - age_ns + 1,
+            name=name,
+            limit=limit,
+            archive=None if archive is None else str(archive),
+            dry_run=dry_run,
+        )
+
+    async def _find_num(self, ref: RunRef | RunRecord) -> RunRecord:
+        record = await self.runtime.store.runs.find_num(ref.num)
+        if record is None:
+            raise self.face.not_found(ref.id, await self.runtime.missing([ref.id]))
+        return record
+
+    def _shape(self, of: RunRecord | RunRef) -> CallShape | None:
+        known = self.runtime.registry.find(of.name, of.version)
+        return None if known is None else known.shape
+
+    async def _standing(self, record: RunRecord, child: str = "") -> Standing:
+        entries = await self.runtime.journal(record.num)
+        unserved = await self.runtime.in_vain([record])
+        return Standing(
+            record=record,
+            entries=entries,
+            child=child,
+            shape=self._shape(record),
+            unserved_at_ns=self.runtime.clock.now_ns() if unserved else None,
+        )
+
+    async def _described(self, record: RunRecord, child: str) -> InfoT:
+        info = self.face.describe(await self._standing(record, child))
+        if info is None:
+            raise self.face.not_found(f"{record.id}/{child}")
+        return info
+
+    async def _attend(self, run_id: str) -> None:
+        """A run of this process needs attention: log each reason once, and call ``on_attention``."""
+        try:
+            record, child = await self.find(run_id)
+            standing = await self._standing(record, child)
+            info = self.face.describe(standing)
+        except DurableError as error:
+            line = f"{self.face.noun} {run_id!r} needs a person, and could not be read: {error}"
+            self._attention_log.once(line, run_id=run_id)
+            return
+        if info is None:
+            return
+        for line in self.face.attention(info, standing.entries, worker=self.runtime.name):
+            self._attention_log.once(line, run_id=run_id)
+        if self._on_attention is not None:
+            await self._on_attention(info)
+
+    # -- operators -------------------------------------------------------------------------------------------------
+
+    async def act(self, id: str, verb: str, action: msgspec.Struct) -> None:
+        """Signal an operator's verb to a run, unless it is already as asked; durable on return.
+
+        Raises:
+            RunNotFound: there is no such run.
+            WrongState: the verb is refused in this state.
+        """
+        record, child = await self.find(id)
+        while not await self._acted(record, child, verb, action):
+            pass  # the run moved on while it was judged: look again
+
+    async def _acted(self, known: RunRecord, child: str, verb: str, action: msgspec.Struct) -> bool:
+        """Judge the verb as the run stands now, and signal it; False where the run has moved on meanwhile.
+
+        The signals are read before the row and the journal, and again after them: where none was taken up in between,
+        each verb that was accepted is either still waiting or in both.
+        """
+        runtime = self.runtime
+        await runtime.flushed()
+        signals = await runtime.store.signals.waiting([known.num])
+        record = await self._find_num(known)
+        entries = await runtime.journal(record.num)
+        if [each.num for each in await runtime.store.signals.waiting([known.num])] != [each.num for each in signals]:
+            return False
+        paused = await runtime.will_pause(record) if verb in ("pause", "resume") else record.paused
+        standing = Standing(record=record, entries=entries, child=child, paused=paused, signals=signals)
+        order = self.face.judge(verb, action, standing)
+        return order is None or await runtime.signal(
+            record, order.name, order.payload, label=order.label, since=order.since
+        )
+
+    # -- callbacks -------------------------------------------------------------------------------------------------
+
+    async def complete(
+        self, which: CallbackAddress, value: object, *, actor: str = "", note: str = ""
+    ) -> AnswerReceipt:
+        """Answer a callback with ``value``; durable on return."""
+        payload = self.runtime.codec.encode_ordered(value, what="the answer to a callback")
+        return await self._answer(which, Answer("", COMPLETED, msgspec.Raw(payload), actor, note))
+
+    async def fail(self, which: CallbackAddress, message: str, *, actor: str = "", note: str = "") -> AnswerReceipt:
+        """Answer a callback with a failure; durable on return."""
+        payload = self.runtime.codec.encode(str(message), what="the message that fails a callback")
+        return await self._answer(which, Answer("", FAILED, msgspec.Raw(payload), actor, note))
+
+    async def beat(self, which: CallbackAddress) -> AnswerReceipt:
+        """Send a heartbeat for a callback; durable on return."""
+        return await self._answer(which, Answer("", HEARTBEAT))
+
+    async def _answer(self, which: CallbackAddress, answer: Answer) -> AnswerReceipt:
+        """Give ``answer``, whose key is not set yet, to this callback."""
+        self.runtime.home.check("answering a callback")  # not only the guarded calls of a layer come here
+        deliveries = CallbackDelivery(self.runtime)
+        if which.token is not None and which.run_id is None and which.name is None:
+            record, key = await deliveries.by_token(which.token)
+        elif which.token is None and isinstance(which.run_id, str) and isinstance(which.name, str):
+            record, child = await self.find(which.run_id)
+            key = f"{child}/{which.name}" if child else which.name
+        else:
+            by = f"{self.face.noun}_id= and name="
+            raise DefinitionError(f"name the callback by its token, or by {by}; nothing was changed")
+        answer = msgspec.structs.replace(answer, key=key)
+        try:
+            taken = await deliveries.give(record, answer, closed=self.face.closed)
+        except (CallbackError, PayloadError) as error:
+            if (text := self.face.worded(plain(error))) == plain(error):
+                raise
+            raise type(error)(text) from error.__cause__
+        return AnswerReceipt(record.id, key, taken)
 
 
-def _tracing(tracer_provider: object) -> "Tracing | None":
-    """Where spans go; None, and nothing is loaded for it, where nobody wants them."""
+@at_home("_client.runtime.home")
+class Handle(Generic[R, InfoT, StatusT]):
+    """One run, as its starter sees it."""
+
+    __slots__ = ("__weakref__", "_child", "_client", "_ref")
+
+    def __init__(self, client: Client[InfoT, StatusT], ref: RunRef, child: str = "") -> None:
+        self._client = client
+        self._ref = ref
+        self._child = child
+
+    @property
+    def id(self) -> str:
+        """Its id; ``<parent id>/<step key>`` for a child."""
+        return f"{self._ref.id}/{self._child}" if self._child else self._ref.id
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._ref.name} v{self._ref.version} {self.id!r}>"
+
+    async def result(self, timeout: Duration | None = None) -> R:
+        """Wait for the end; returns what the body returned.
+
+        The class says what it raises where there is no result.
+
+        Args:
+            timeout: how long to wait, in real time; a timedelta or seconds.
+
+        Raises:
+            TimeoutError: it has not ended in time, and goes on.
+            StoreError: this process has left the store while it waited; the run goes on.
+            DefinitionError: the timeout is no duration.
+        """
+        if timeout is None:
+            return await self._client.result_of(self._ref, self._child)  # type: ignore[no-any-return]
+        async with asyncio.timeout(duration(timeout, "timeout").total_seconds()):
+            return await self._client.result_of(self._ref, self._child)  # type: ignore[no-any-return]
+
+    async def status(self) -> StatusT:
+        """Its current, durable status. It reads one row, so polling it is cheap.
+
+        The status of a child is read from its root's journal.
+        """
+        return await self._client.status_of(self._ref, self._child)
+
+    async def info(self) -> InfoT:
+        """Its current, durable state. It reads the whole journal; see ``status``."""
+        return await self._client.info(self.id)
+
+    async def history(self) -> list[HistoryEntry]:
+        """Its durable journal, oldest first."""
+        entries = await self._client.runtime.journal(self._ref.num)
+        prefix = f"{self._child}/"
+        return history_of([entry for entry in entries if not self._child or entry.key.startswith(prefix)])
+
+
+def _tracing(tracer_provider: object, vocabulary: "Callable[[], Vocabulary] | None") -> "Tracing | None":
+    """Where spans go; None, and nothing is loaded for it, where spans are not wanted."""
     if not spans_wanted(tracer_provider):
         return None
-    from durable_core.tracing.wiring import tracing_with  # noqa: PLC0415 - only for those who want spans
+    from durable_core.tracing.wiring import tracing_with  # noqa: PLC0415 - slow to import, and only spans need it
 
+    words = {} if vocabulary is None else {"vocabulary": vocabulary()}
     try:
-        return tracing_with(tracer_provider)
+        return tracing_with(tracer_provider, **words)
     except TypeError as error:
         raise DefinitionError(f"{error}; give one of its SDK, or none") from None

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
-from durable_core.bodies.context import Context
+from durable_core.context import Context
 from durable_core.model.declared import Step
 from durable_core.model.durable import Durable
 from durable_core.model.duration import Duration
@@ -58,14 +58,14 @@ def step(
         name: its name in keys and journal; default the function's.
         retry: how often and when to try again; a number means attempts. Default: one attempt.
         timeout: for one attempt, a timedelta or seconds.
-        rejects: exceptions that are an answer and no accident: no retry.
-        unknown: exceptions that leave open whether the effect happened; the journal says so, and an ``at_most_once``
-            step is not called again after one.
-        at_most_once: never call it again where the first call may have happened: after a crash in it the body sees
+        rejects: exceptions that are a proper answer; they are not retried.
+        unknown: exceptions that leave open whether the effect happened. The journal records it, and an
+            ``at_most_once`` step is not called again after one.
+        at_most_once: never call it again if the first call may have happened. After a crash in it the body sees
             ``StepInterrupted``.
 
     Raises:
-        DefinitionError: an option makes no sense; names the function's file and line.
+        DefinitionError: an option is invalid; the message names the function's file and line.
     """
 
     def declare(fn: Any) -> Any:
@@ -83,18 +83,18 @@ def durable(
     """Declare a durable function: an ``async def`` whose first parameter is the ``Context``.
 
     Args:
-        name: what it is called wherever it is started and listed.
-        version: from 1. A run stays with the version that it began with.
+        name: the name by which it is started and listed.
+        version: from 1. A run keeps the version that it started with.
 
     Raises:
-        DefinitionError: the name or version cannot be used, or it is no such ``async def``.
+        DefinitionError: the name or version is invalid, or the body is not such an ``async def``.
     """
 
     def declare(body: Callable[Concatenate[Context, P], Awaitable[R]]) -> Durable[P, R]:
         return Durable(
             name=name,
             version=version,
-            body=cast("Callable[..., Coroutine[Any, Any, R]]", body),  # Durable refuses what is no `async def`
+            body=cast("Callable[..., Coroutine[Any, Any, R]]", body),  # Durable refuses anything else
         )
 
     return declare

@@ -38,19 +38,18 @@ from sagas.model.outcome import DidNotHappen, Happened, StillUnknown, Unknown
 from sagas.model.resource import resource
 
 if TYPE_CHECKING:
-    from durable_core import Callback, PurgeReport
-    from sagas.handle import SagaHandle
-    from sagas.model.versions import VersionInfo, VersionVerdict
-    from sagas.orchestrator import Orchestrator
+    from durable_core import Callback, PurgeReport, VersionVerdict
+    from sagas.model.versions import VersionInfo
+    from sagas.orchestrator import Orchestrator, SagaHandle
     from sagas.runtime.saga import Saga
 
 LATER = {
     "Callback": "durable_core",
     "PurgeReport": "durable_core",
     "Saga": "sagas.runtime.saga",
-    "SagaHandle": "sagas.handle",
+    "SagaHandle": "sagas.orchestrator",
     "VersionInfo": "sagas.model.versions",
-    "VersionVerdict": "sagas.model.versions",
+    "VersionVerdict": "durable_core",
     "Orchestrator": "sagas.orchestrator",
 }
 """What runs sagas, by the module that it is loaded from once it is asked for: to declare them costs half of all."""

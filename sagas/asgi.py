@@ -2,8 +2,8 @@
 
 The token is the right to answer, and comes in the ``Authorization`` header, which servers do not log.
 
-Invariant: nothing that is sent back tells a token that is unknown from one that is over, and no token is in a message
-or a log line.
+Invariant: responses do not distinguish an unknown token from an expired one, and no message or log line contains a
+token.
 """
 
 import asyncio
@@ -20,11 +20,9 @@ from durable_core import (
     DefinitionError,
     PayloadError,
     StoreError,
-    Taken,
 )
-from sagas.answering import Asked, Told, beat, complete, fail
+from durable_core.layer import AnswerReceipt, CallbackAddress, Client, Taken, plain
 from sagas.blocking import Orchestrator as BlockingOrchestrator
-from sagas.observer import plain
 from sagas.orchestrator import Orchestrator
 
 try:
@@ -41,12 +39,12 @@ except ImportError as missing:
 __all__ = ["callbacks"]
 
 LIMIT = 1 << 20
-"""Bytes that a body may have, unless told otherwise."""
+"""The default limit of a body, in bytes."""
 PATIENCE_S = 30.0
-"""How long a store may take to answer."""
+"""How long to wait for the store."""
 RETRY_S = 1
-"""When whoever found no store may ask again."""
-Call = Callable[[Orchestrator, Asked], Awaitable[Told]]
+"""How long a client should wait before it tries again."""
+Call = Callable[[Client[Any, Any], CallbackAddress], Awaitable[AnswerReceipt]]
 
 
 class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,12 +57,12 @@ def callbacks(orchestrator: Orchestrator | BlockingOrchestrator, *, limit: int =
     """An ASGI app that takes answers to the callbacks of the sagas on the orchestrator's store.
 
     ``POST /complete`` with the value as JSON, ``POST /fail`` with ``{"message": ...}`` or plain text, and
-    ``POST /heartbeat``, each with ``Authorization: Bearer <token>``. 204 says that it is durable; so does 202, where no
-    worker has taken it up yet.
+    ``POST /heartbeat``, each with ``Authorization: Bearer <token>``. 204 means that the answer is durable; so does 202,
+    if no worker has taken it up yet.
 
     Args:
-        orchestrator: entered by whoever mounts the app, before the first request; ``worker=False`` will do.
-        limit: bytes that a body may have.
+        orchestrator: enter it before the first request; ``worker=False`` is enough.
+        limit: the largest body, in bytes.
 
     Raises:
         DefinitionError: ``limit`` is no whole number from 1.
@@ -98,7 +96,7 @@ class _Door:
         if not _is_json(request):
             _refuse(415, "send the value as JSON, with Content-Type: application/json")
         value = _decoded(await self._body(request), Any)
-        return await self._give(asked, lambda orchestrator, asked: complete(orchestrator, asked, value))
+        return await self._give(asked, lambda client, asked: client.complete(asked, value))
 
     async def fail(self, request: Request) -> Response:
         """``POST /fail``: answer with a failure."""
@@ -109,14 +107,14 @@ class _Door:
             message = _text(await self._body(request))
         else:
             _refuse(415, 'send {"message": "..."} with Content-Type: application/json, or text/plain')
-        return await self._give(asked, lambda orchestrator, asked: fail(orchestrator, asked, message))
+        return await self._give(asked, lambda client, asked: client.fail(asked, message))
 
     async def heartbeat(self, request: Request) -> Response:
-        """``POST /heartbeat``: still at it."""
-        return await self._give(_asked(request), beat)
+        """``POST /heartbeat``: the answer is still being worked on."""
+        return await self._give(_asked(request), lambda client, asked: client.beat(asked))
 
     async def _body(self, request: Request) -> bytes:
-        """The body, never more of it in memory than is allowed."""
+        """The body; no more of it than the limit is ever in memory."""
         length = request.headers.get("content-length", "")
         if length.isdecimal() and (len(length) > len(str(self.limit)) or int(length) > self.limit):
             _refuse(413, f"at most {self.limit} bytes are taken")
@@ -130,7 +128,7 @@ class _Door:
             _refuse(400, "the body was cut")
         return bytes(body)
 
-    async def _give(self, asked: Asked, call: Call) -> Response:
+    async def _give(self, asked: CallbackAddress, call: Call) -> Response:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 told = await self._called(asked, call)
@@ -146,24 +144,24 @@ class _Door:
             return JSONResponse({"message": "kept until a worker takes it up, which then checks its type"}, 202)
         return Response(status_code=204)
 
-    async def _called(self, asked: Asked, call: Call) -> Told:
+    async def _called(self, asked: CallbackAddress, call: Call) -> AnswerReceipt:
         if isinstance(self.orchestrator, Orchestrator):
-            return await call(self.orchestrator, asked)
+            return await call(self.orchestrator.client, asked)
         served, home = self.orchestrator.served, self.orchestrator.home
 
-        async def made() -> Told:
-            return await call(served, asked)
+        async def made() -> AnswerReceipt:
+            return await call(served.client, asked)
 
         return await asyncio.to_thread(home.call, made)
 
 
-def _asked(request: Request) -> Asked:
-    """Which callback the token in the header is for."""
+def _asked(request: Request) -> CallbackAddress:
+    """The callback that the token in the header belongs to."""
     given = request.headers.getlist("authorization")
     scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
     if scheme.lower() != "bearer" or not token.strip():
         _refuse(401, "send the token as Authorization: Bearer <token>", {"WWW-Authenticate": "Bearer"})
-    return Asked(token=token.strip())
+    return CallbackAddress(token=token.strip())
 
 
 def _media_type(request: Request) -> str:

@@ -1,7 +1,7 @@
 """Sagas for programs without an event loop: the calls of ``sagas.Orchestrator``, made from plain threads.
 
 Invariant: each call is the asynchronous method of the same name, run on one event loop in a thread of its own.
-Nothing is decided here, so both orchestrators behave alike.
+It adds no logic of its own, so both orchestrators behave alike.
 """
 
 import asyncio
@@ -12,13 +12,15 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-from durable_core import DefinitionError, Duration, StoreError, Takes0, Takes1, Takes2, Takes3
-from sagas.handle import SagaHandle as ServedHandle
+from durable_core import DefinitionError, StoreError
+from durable_core.layer import Duration, Takes0, Takes1, Takes2, Takes3
 from sagas.model.definition import SagaDef
 from sagas.model.info import Entry, SagaInfo, SagaStatus
 from sagas.orchestrator import Orchestrator as Served
+from sagas.orchestrator import SagaHandle as ServedHandle
+from sagas.orchestrator import SagaStartOptions
 
 __all__ = ["Orchestrator", "SagaHandle"]
 
@@ -30,14 +32,14 @@ B = TypeVar("B")
 C = TypeVar("C")
 Raised = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 TOLD = ("__name__", "__qualname__", "__doc__")
-"""What a method here says of itself as its asynchronous twin does; ``inspect.signature`` follows ``__wrapped__``."""
+"""Copied from the asynchronous method; ``inspect.signature`` follows ``__wrapped__``."""
 
 
 class LoopThread:
     """An event loop in a thread of its own: an asynchronous context manager lives on it, other threads make calls.
 
-    Invariant: whoever waits for a call is answered, also where the loop ends before the call does. ``_loop`` is set
-    exactly while calls are taken; it is read and written under the lock, so no call comes to a loop that has stopped.
+    Invariant: every call returns or raises, even if the loop ends before the call does. ``_loop`` is set exactly while
+    calls are accepted. It is read and written under the lock, so no call reaches a loop that has stopped.
     """
 
     def __init__(self, served: AbstractAsyncContextManager[object]) -> None:
@@ -54,11 +56,11 @@ class LoopThread:
 
     @property
     def entered(self) -> bool:
-        """Whether the thread was started, be it over by now."""
+        """Whether the thread was started; it may have ended."""
         return self._thread is not None
 
     def enter(self) -> None:
-        """Start the thread; what the context manager raises on its entry is raised here."""
+        """Start the thread; an exception of the context manager's entry is raised here."""
         self._check_place()
         with self._lock:
             if self._thread is not None:
@@ -76,10 +78,10 @@ class LoopThread:
             raise
 
     def leave(self, raised: Raised, *, silent: bool = False) -> None:
-        """Leave the context manager and end the thread. In a fork nothing is done: the block is the parent's to leave.
+        """Leave the context manager and end the thread. In a fork this does nothing: only the parent leaves the block.
 
         Raises:
-            StoreError: a step ended the loop from within, by ``SystemExit`` or ``KeyboardInterrupt``.
+            StoreError: a step has ended the loop, by ``SystemExit`` or ``KeyboardInterrupt``.
         """
         if os.getpid() != self._process or self._thread is None:
             return
@@ -88,7 +90,7 @@ class LoopThread:
             self._raised = raised
             if loop is not None:
                 loop.call_soon_threadsafe(self._leave.set)
-        error = self._ended.exception()  # interrupted while waiting here, it goes on leaving
+        error = self._ended.exception()  # an interrupt while it waits here does not stop the leaving
         self._thread.join()
         if error is None or silent:
             return
@@ -112,7 +114,7 @@ class LoopThread:
         except CancelledError as cut:
             raise StoreError(self._closed()) from cut
         except BaseException:
-            future.cancel()  # the wait was interrupted, as by Ctrl-C: nobody wants the answer any more
+            future.cancel()  # the wait was interrupted, as by Ctrl-C: the answer is no longer needed
             raise
         finally:
             del future  # it holds the exception, whose traceback holds this frame
@@ -133,7 +135,7 @@ class LoopThread:
         )
 
     def _closed(self) -> str:
-        """Why no call is taken."""
+        """Why calls are refused."""
         if self._thread is None:
             return "this orchestrator has not been entered; use it within its `with` block"
         error = self._ended.exception() if self._ended.done() else None
@@ -145,11 +147,11 @@ class LoopThread:
         return "this orchestrator was left; its sagas go on with the next one on their store, so ask that one"
 
     def _run(self) -> None:
-        """The thread: live, and then answer everybody who still waits."""
+        """The thread: run the loop, then fail the calls that still wait."""
         error: BaseException | None = None
         try:
             asyncio.run(self._live())
-        except BaseException as raised:  # noqa: BLE001 - a border: whatever ends the loop is told to those who wait for it
+        except BaseException as raised:  # noqa: BLE001 - a border: waiting calls are told what ended the loop
             error = raised
         with self._lock:
             self._loop = None
@@ -174,7 +176,7 @@ class LoopThread:
 
 
 class SagaHandle(Generic[R]):
-    """One saga, as its starter sees it. See ``sagas.SagaHandle``."""
+    """One saga, as its starter sees it; see ``sagas.SagaHandle``."""
 
     def __init__(self, home: LoopThread, handle: ServedHandle[R]) -> None:
         self._home = home
@@ -204,11 +206,11 @@ class SagaHandle(Generic[R]):
         return self._home.call(lambda: self._handle.result(timeout))
 
     def status(self) -> SagaStatus:
-        """How the saga stands, as far as it is durable. It reads one row, so it may be asked again and again."""
+        """Its current, durable status. It reads one row, so polling it is cheap."""
         return self._home.call(self._handle.status)
 
     def info(self) -> SagaInfo:
-        """The saga as it stands, as far as it is durable. It reads the whole journal; see ``status``."""
+        """Its current, durable state. It reads the whole journal; see ``status``."""
         return self._home.call(self._handle.info)
 
     def history(self) -> list[Entry]:
@@ -235,7 +237,7 @@ def forward(
 def made_like(
     make: Callable[P, Served],
 ) -> Callable[[Callable[["Orchestrator", Served], None]], Callable[Concatenate["Orchestrator", P], None]]:
-    """Give a constructor the arguments of the one that it stands in for."""
+    """Give a constructor the arguments of the class that it wraps."""
 
     def declare(init: Callable[["Orchestrator", Served], None]) -> Callable[Concatenate["Orchestrator", P], None]:
         def construct(orchestrator: "Orchestrator", /, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -250,14 +252,14 @@ def made_like(
 class Orchestrator:
     """Sagas on one store, for Flask, Django and scripts: ``sagas.Orchestrator`` without ``await``, with its arguments.
 
-    A context manager. Between entry and exit any number of threads may use it at once; each call returns when its
-    asynchronous twin does, and raises what that raises.
+    A context manager. Between entry and exit any number of threads may use it at once; each call returns when the
+    asynchronous method does, and raises the same errors.
 
     >>> with Orchestrator("memory://") as orchestrator:
     ...     orchestrator.count()
     0
 
-    Raises, besides what each call says:
+    Raises, besides the errors of each call:
         DefinitionError: called in a thread that runs an event loop, which it would block.
         StoreError: called outside its block, or in a fork of the process that made it.
     """
@@ -305,54 +307,14 @@ class Orchestrator:
         **kwargs: Any,
     ) -> SagaHandle[Any]: ...
     @overload
-    def start(
-        self,
-        what: Takes0[R],
-        /,
-        *,
-        id: str | None = ...,
-        version: int | None = ...,
-        deadline: Duration | None = ...,
-        trace: Literal["link", "join"] = ...,
-    ) -> SagaHandle[R]: ...
+    def start(self, what: Takes0[R], /, **options: Unpack[SagaStartOptions]) -> SagaHandle[R]: ...
+    @overload
+    def start(self, what: Takes1[A, R], a: A, /, **options: Unpack[SagaStartOptions]) -> SagaHandle[R]: ...
+    @overload
+    def start(self, what: Takes2[A, B, R], a: A, b: B, /, **options: Unpack[SagaStartOptions]) -> SagaHandle[R]: ...
     @overload
     def start(
-        self,
-        what: Takes1[A, R],
-        a: A,
-        /,
-        *,
-        id: str | None = ...,
-        version: int | None = ...,
-        deadline: Duration | None = ...,
-        trace: Literal["link", "join"] = ...,
-    ) -> SagaHandle[R]: ...
-    @overload
-    def start(
-        self,
-        what: Takes2[A, B, R],
-        a: A,
-        b: B,
-        /,
-        *,
-        id: str | None = ...,
-        version: int | None = ...,
-        deadline: Duration | None = ...,
-        trace: Literal["link", "join"] = ...,
-    ) -> SagaHandle[R]: ...
-    @overload
-    def start(
-        self,
-        what: Takes3[A, B, C, R],
-        a: A,
-        b: B,
-        c: C,
-        /,
-        *,
-        id: str | None = ...,
-        version: int | None = ...,
-        deadline: Duration | None = ...,
-        trace: Literal["link", "join"] = ...,
+        self, what: Takes3[A, B, C, R], a: A, b: B, c: C, /, **options: Unpack[SagaStartOptions]
     ) -> SagaHandle[R]: ...
     @overload
     def start(self, what: SagaDef[P, R], /, *args: P.args, **kwargs: P.kwargs) -> SagaHandle[R]: ...
@@ -361,10 +323,10 @@ class Orchestrator:
         return SagaHandle(self.home, self.home.call(lambda: self.served.start(what, *args, **kwargs)))
 
     def get(self, id: str) -> SagaHandle[Any]:
-        """The saga of this id.
+        """Get the saga with this id.
 
         Raises:
-            SagaNotFound: there is none.
+            SagaNotFound: no saga has this id.
         """
         return SagaHandle(self.home, self.home.call(lambda: self.served.get(id)))
 

@@ -2,7 +2,8 @@
 
 import attrs
 
-from durable_core import CURRENT, DefinitionError
+from durable_core import DefinitionError
+from durable_core.layer import CURRENT
 
 
 @attrs.frozen(kw_only=True)

@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
-from durable_core import DEFAULT_UNKNOWN, DefinitionError, Duration, Retry
+from durable_core import DefinitionError, Retry
+from durable_core.layer import DEFAULT_UNKNOWN, Duration
 from sagas.model.definition import FOREVER, Lookup, Pivot, Retriable, SagaDef, Step
 
 if TYPE_CHECKING:

@@ -1,50 +1,52 @@
-"""Runs sagas: starts them, drives them, shows them, and takes operators' verbs.
+"""The orchestrator of sagas: starts and drives them, shows them, and takes operators' verbs.
 
 Invariant: what a call reports has been committed before it returns.
 """
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-import attrs
+import msgspec
 
-from durable_core import (
-    AttentionLog,
-    Clock,
-    DefinitionError,
+from durable_core import Clock, DefinitionError, PayloadError, PurgeReport
+from durable_core.layer import (
+    CallbackAddress,
+    CallShape,
+    Client,
+    Codec,
     DurableFunction,
     Duration,
-    RunExists,
-    RunRef,
+    Handle,
+    RunRecord,
     Runs,
     Settings,
+    StartOptions,
     Takes0,
     Takes1,
     Takes2,
     Takes3,
     at_home,
     check_timeout,
+    name_of,
     place_of,
-    spans_wanted,
     to_ns,
 )
-from sagas.answering import Answering
-from sagas.errors import SagaExists, SagasError
-from sagas.handle import SagaHandle
-from sagas.model.attention import line_of, needs_of
-from sagas.model.children import within
+from sagas.face import SagaFace
 from sagas.model.definition import SagaDef
-from sagas.model.info import SagaInfo
+from sagas.model.info import SagaInfo, SagaStatus
 from sagas.model.resource import WAY_OUT
-from sagas.observer import plain
+from sagas.model.versions import VersionInfo, versions_of
 from sagas.runtime.binding import Binder
 from sagas.runtime.driver import function_of
+from sagas.runtime.operator import OperatorAction
 
 if TYPE_CHECKING:
-    from durable_core import Tracing
+    from durable_core.layer import Vocabulary
 
 log = logging.getLogger("sagas")
 
@@ -55,37 +57,62 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-@at_home("engine.home")
-class Orchestrator(Answering):
-    """Sagas on one store. An asynchronous context manager; on entry it recovers what an earlier process left.
+class SagaStartOptions(StartOptions, total=False):
+    """The options of ``start``, beside the arguments of the saga."""
+
+    deadline: Duration | None
+
+
+@at_home("_client.runtime.home")
+class SagaHandle(Handle[R, SagaInfo, SagaStatus]):
+    """One saga, as its starter sees it.
+
+    Where there is no result, ``result()`` raises ``SagaCompensated`` for a saga that was rolled back, with what left
+    its body as ``__cause__``; ``SagaStuck`` at once when it needs a person; ``SagaKilled`` where an operator ended it;
+    ``SagaNotFound`` where it was purged.
+    """
+
+    __slots__ = ()
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ask for a rollback; see ``Orchestrator.cancel``."""
+        await self._client.act(self.id, "cancel", OperatorAction(reason=reason))
+
+
+@at_home("client.runtime.home")
+class Orchestrator:
+    """Sagas on one store.
+
+    Use it as an asynchronous context manager: on entry it recovers the sagas of earlier processes.
 
     Args:
-        url: ``sqlite:///orders.db`` (a file, no server), ``postgresql://user@host/database`` (a fleet), or ``memory://``
-            for tests.
+        url: ``sqlite:///orders.db`` (a file, no server), ``postgresql://user@host/database`` (a fleet), or
+            ``memory://`` for tests.
         sagas: the sagas that this process serves.
-        resources: objects for the ``resource()`` parameters of steps, by type; a worker needs all that its sagas want.
+        resources: objects for the ``resource()`` parameters of steps, by type. A worker needs all that its sagas use.
         worker: whether it executes sagas; False only starts and observes.
         clock: drives waits, retry delays, deadlines and step timeouts.
-        concurrency: sagas that may have something under way at once.
-        threads: plain functions (``def`` steps) that may run at once, each on a thread; one that waits has not begun.
+        concurrency: how many sagas may have work in progress at once.
+        threads: how many plain functions (``def`` steps) may run at once, each on a thread. A step that waits for a
+            thread has not begun.
         lease: how long a silent worker keeps its sagas, on a store where its death cannot be seen at once.
-        grace: how long leaving waits for attempts under way.
+        grace: how long leaving waits for attempts in progress.
         store_timeout: how long a call waits for a store that fails before it raises ``StoreError``.
-        secret: what the tokens of callbacks derive from, a text or bytes of at least 32; default ``SAGAS_SECRET`` of
-            the environment, else the secret that the store keeps. All processes on a store must agree on it, and
-            another one makes all tokens that are out invalid.
-        max_crashes: after so many deaths of the process within one step its saga is stuck.
-        retention: how long sagas are kept after their end; then a worker purges them. None is for ever.
-        id_retention: how long the id of a purged saga stays refused; None is for ever.
-        tracer_provider: where spans go: a provider of OpenTelemetry's SDK. By default the global one, where the program
-            has set one (``sagas.tracing.configure`` does); else nothing is traced.
-        on_attention: called, at least once, when a saga gets stuck, when a step of it has failed ten times and goes on,
-            or when it has waited for 30 s (by ``clock``) for a version that no worker serves. With and without it a
-            worker logs each of these once, as an error of the logger ``sagas``.
+        secret: callback tokens are derived from it; text or bytes, at least 32 long. Default: ``SAGAS_SECRET`` from the
+            environment, else the secret that the store keeps. All processes on a store must use the same one. A
+            different one invalidates all tokens that were handed out.
+        max_crashes: after the process has died this often within one step, the saga is stuck.
+        retention: how long sagas are kept after their end, before a worker purges them. None: for ever.
+        id_retention: how long the id of a purged saga cannot be used again. None: for ever.
+        tracer_provider: a tracer provider of OpenTelemetry's SDK. Default: the global one, if the program has set one
+            (``sagas.tracing.configure`` does); else nothing is traced.
+        on_attention: called, at least once, when a saga gets stuck, when a step has failed ten times and is still
+            retried, or when no worker has served its version for 30 s (by ``clock``). With or without a listener, a
+            worker logs each case once, as an error of the logger ``sagas``.
     """
 
     _serving = False
-    """Whether it executes sagas now, so that what they ask for must be there."""
+    """Whether it executes sagas now, so that all of their resources must be given."""
 
     def __init__(  # noqa: PLR0913 - one option for each thing that a program may decide
         self,
@@ -119,23 +146,33 @@ class Orchestrator(Answering):
             retention=retention,
             id_retention=id_retention,
         )
-        self._on_attention = on_attention
-        self._attention_log = AttentionLog(log)
-        tracing = _tracing(tracer_provider)
-        self.engine = Runs(
-            url, settings=settings, clock=clock, on_attention=self._attend, on_rewritten=_rewritten, tracing=tracing
+        self.client: Client[SagaInfo, SagaStatus] = Client(
+            url,
+            SagaFace(self._step_shape),
+            settings=settings,
+            clock=clock,
+            on_attention=on_attention,
+            on_rewritten=_rewritten,
+            log=log,
+            tracer_provider=tracer_provider,
+            vocabulary=_vocabulary,
         )
         self._binder = Binder(self.engine.codec, resources)
         self._registered: dict[tuple[str, int], SagaDef[..., Any]] = {}
         for definition in sagas:
             self.register(definition)
 
+    @property
+    def engine(self) -> Runs:
+        """The low-level calls; see ``durable_core.layer``."""
+        return self.client.runtime
+
     def register(self, definition: SagaDef[..., Any]) -> None:
-        """Serve another saga. Versions live side by side; the same one twice is harmless.
+        """Serve another saga. Versions live side by side. Registering the same one again is harmless.
 
         Raises:
             DefinitionError: it is no saga, or another one has this name and version; or this process executes sagas,
-                and lacks a resource that its steps ask for.
+                and has no object for a resource of its steps.
         """
         if not isinstance(definition, SagaDef):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise DefinitionError(f"{definition!r} is not a saga; decorate its body with @saga(name, version=...)")
@@ -158,22 +195,13 @@ class Orchestrator(Answering):
         for warning in found.warnings:
             log.warning("saga %r: %s", definition.name, warning)
 
-    async def _attend(self, run_id: str) -> None:
-        """A saga of this process needs attention: log why, once for its steps and reason, and tell whoever asked."""
-        try:
-            record = await self._find(run_id)
-            entries = await self.engine.journal(record.num)
-            info = self._whole(record, entries, in_vain=bool(await self.engine.in_vain([record])))
-        except SagasError as error:
-            self._attention_log.once(f"saga {run_id!r} needs a person, and could not be read: {error}", run_id=run_id)
-            return
-        for need in needs_of(info, entries, worker=self.engine.name):
-            self._attention_log.once(line_of(info, need), run_id=run_id)
-        if self._on_attention is not None:
-            await self._on_attention(attrs.evolve(info, steps=within(info, entries, prefix="")))
+    def _step_shape(self, record: RunRecord, key: str) -> CallShape | None:
+        """How the step at ``key`` is stored, where the saga is known here."""
+        definition = self._registered.get((record.name, record.version))
+        return None if definition is None else self._binder.step_shape(name_of(key), definition)
 
     def _check_resources(self, definitions: Iterable[SagaDef[..., Any]]) -> None:
-        """Refuse to execute sagas whose steps ask for something that is not there: the first one would get stuck."""
+        """Refuse to execute sagas whose resources are missing: the first one would get stuck."""
         lacking = [
             f"saga {each.name!r} v{each.version}: {lack}" for each in definitions for lack in self._binder.lacking(each)
         ]
@@ -183,10 +211,10 @@ class Orchestrator(Answering):
             )
 
     async def __aenter__(self) -> Self:
-        """Open the store, and recover what an earlier process left.
+        """Open the store, and recover the sagas of earlier processes.
 
         Raises:
-            DefinitionError: it executes sagas, and lacks a resource that their steps ask for; nothing was opened.
+            DefinitionError: it executes sagas, and has no object for a resource of their steps; nothing was opened.
             StoreError: the store cannot be opened.
         """
         if self.engine.settings.worker:
@@ -216,54 +244,16 @@ class Orchestrator(Answering):
         **kwargs: Any,
     ) -> SagaHandle[Any]: ...
     @overload
+    async def start(self, what: Takes0[R], /, **options: Unpack[SagaStartOptions]) -> SagaHandle[R]: ...
+    @overload
+    async def start(self, what: Takes1[A, R], a: A, /, **options: Unpack[SagaStartOptions]) -> SagaHandle[R]: ...
+    @overload
     async def start(
-        self,
-        what: Takes0[R],
-        /,
-        *,
-        id: str | None = ...,
-        version: int | None = ...,
-        deadline: Duration | None = ...,
-        trace: Literal["link", "join"] = ...,
+        self, what: Takes2[A, B, R], a: A, b: B, /, **options: Unpack[SagaStartOptions]
     ) -> SagaHandle[R]: ...
     @overload
     async def start(
-        self,
-        what: Takes1[A, R],
-        a: A,
-        /,
-        *,
-        id: str | None = ...,
-        version: int | None = ...,
-        deadline: Duration | None = ...,
-        trace: Literal["link", "join"] = ...,
-    ) -> SagaHandle[R]: ...
-    @overload
-    async def start(
-        self,
-        what: Takes2[A, B, R],
-        a: A,
-        b: B,
-        /,
-        *,
-        id: str | None = ...,
-        version: int | None = ...,
-        deadline: Duration | None = ...,
-        trace: Literal["link", "join"] = ...,
-    ) -> SagaHandle[R]: ...
-    @overload
-    async def start(
-        self,
-        what: Takes3[A, B, C, R],
-        a: A,
-        b: B,
-        c: C,
-        /,
-        *,
-        id: str | None = ...,
-        version: int | None = ...,
-        deadline: Duration | None = ...,
-        trace: Literal["link", "join"] = ...,
+        self, what: Takes3[A, B, C, R], a: A, b: B, c: C, /, **options: Unpack[SagaStartOptions]
     ) -> SagaHandle[R]: ...
     @overload
     async def start(self, what: SagaDef[P, R], /, *args: P.args, **kwargs: P.kwargs) -> SagaHandle[R]: ...
@@ -280,25 +270,25 @@ class Orchestrator(Answering):
     ) -> SagaHandle[Any]:
         """Start a saga; its start is durable on return.
 
-        The same ``id`` with the same saga and input gives the saga that runs already.
+        The same ``id`` with the same saga and input returns the existing saga.
 
         Args:
             what: the saga, or its name.
             *args: the body's arguments.
-            id: unique in the store; default a random one.
-            version: which version; default the one given, or the newest registered here.
+            id: unique in the store. Default: a random one.
+            version: default: that of the saga given, or the newest registered here, else the newest that a worker has
+                announced.
             deadline: instead of the saga's own.
-            trace: whether the saga's trace links to the caller's or joins it.
+            trace: ``link``: the saga has a trace of its own with a link to the caller's; ``join``: it is part of that
+                one.
             **kwargs: the body's arguments.
 
         Raises:
             SagaExists: the id is taken by another saga or other input, or was by one that has been purged.
             DefinitionError: an unknown saga, or arguments that do not match its signature.
             PayloadError: an argument cannot be stored.
-            StoreError: the store did not take it; nothing was started.
+            StoreError: the store refused it; nothing was started.
         """
-        if trace not in ("link", "join"):
-            raise DefinitionError(f"trace={trace!r}; use 'link' or 'join'")
         if isinstance(what, SagaDef):
             self.register(what)  # pyright: ignore[reportUnknownArgumentType]
             name = what.name
@@ -307,42 +297,252 @@ class Orchestrator(Answering):
             name = what
         else:
             raise DefinitionError(f"{what!r} is neither a saga nor a saga's name; decorate its body with @saga(...)")
-        try:
-            deadline_ns = _ns(deadline, f"starting {name}: deadline")
-            ref = await self.engine.begin(
-                name, args, kwargs, id=id, version=version, deadline_ns=deadline_ns, trace=trace
-            )
-        except RunExists as taken:
-            raise SagaExists(plain(taken), run_id=taken.run_id, purged_at_ns=taken.purged_at_ns) from None
-        return SagaHandle(self, ref)
+        deadline_ns = None if deadline is None else to_ns(check_timeout(deadline, f"starting {name}: deadline") or 0)
+        ref = await self.client.begin(name, args, kwargs, id=id, version=version, deadline_ns=deadline_ns, trace=trace)
+        return SagaHandle(self.client, ref)
 
     async def get(self, id: str) -> SagaHandle[Any]:
-        """The saga of this id.
+        """Get the saga with this id.
 
         Raises:
-            SagaNotFound: there is none, or none any more: ``purged_at_ns`` says when it was purged.
+            SagaNotFound: no saga has this id, or it was purged: ``purged_at_ns`` says when it was purged.
         """
-        record, child = await self._find_with_child(id)
-        if child:
-            await self.info(id)
-        return SagaHandle(self, RunRef(record.num, record.id, record.name, record.version), child=child)
+        return SagaHandle(self.client, *await self.client.ref(id))
+
+    async def info(self, id: str) -> SagaInfo:
+        """Describe a saga in its current, durable state; also a child saga, by ``<parent id>/<step key>``.
+
+        Raises:
+            SagaNotFound: no saga has this id, or it was purged.
+        """
+        return await self.client.info(id)
+
+    async def versions(self, saga: str | None = None) -> list[VersionInfo]:
+        """Every version that a worker has announced or that has sagas, by name, the newest first.
+
+        Args:
+            saga: only sagas of this name.
+        """
+        return versions_of(*await self.client.runtime.versions(saga))
+
+    async def list(
+        self,
+        *,
+        status: SagaStatus | str | None = None,
+        saga: str | None = None,
+        version: int | None = None,
+        since: datetime | None = None,
+        limit: int | None = 100,
+        attention: bool = False,
+    ) -> "list[SagaInfo]":
+        """List sagas, newest first.
+
+        Args:
+            status: only sagas with this status.
+            saga: only sagas of this name.
+            version: only sagas of this version.
+            since: only sagas started at or after this time (aware).
+            limit: at most this many. None: all.
+            attention: only sagas that need a person: stuck, failing repeatedly, or of a version that no worker serves.
+        """
+        query = self.client.query(status, saga, version, since, limit=limit, attention=attention)
+        return await self.client.select(query)
+
+    async def count(
+        self,
+        *,
+        status: SagaStatus | str | None = None,
+        saga: str | None = None,
+        version: int | None = None,
+        since: datetime | None = None,
+        attention: bool = False,
+    ) -> int:
+        """Count the sagas that match these filters; see ``list``."""
+        query = self.client.query(status, saga, version, since, attention=attention)
+        return await self.client.runtime.count(query)
+
+    # -- operators -------------------------------------------------------------------------------------------------
+
+    async def cancel(self, id: str, *, reason: str = "", actor: str = "", note: str = "") -> None:
+        """Ask for a rollback; durable on return. Steps in progress end first, then everything is undone.
+
+        Raises:
+            SagaPastPivot: nothing can be undone any more.
+            WrongState: it has ended in another way.
+        """
+        await self.client.act(id, "cancel", OperatorAction(reason=reason, actor=actor, note=note))
+
+    async def retry(self, id: str, step: str | None = None, *, actor: str = "", note: str = "") -> None:
+        """Retry the step, or the code, that a stuck saga is stuck on, with a fresh retry policy; durable on return.
+
+        Args:
+            id: the saga.
+            step: only this step. Default: everything that it is stuck on.
+            actor: the person who asks.
+            note: the reason.
+
+        Raises:
+            WrongState: it is not stuck.
+        """
+        await self.client.act(id, "retry", OperatorAction(step=step, actor=actor, note=note))
+
+    async def skip(self, id: str, step: str, *, actor: str = "", note: str = "") -> None:
+        """Count the compensation of ``step`` as done, because a person has undone it; durable on return.
+
+        Raises:
+            WrongState: the saga is not stuck, or that step's compensation was not given up.
+        """
+        await self.client.act(id, "skip", OperatorAction(step=step, actor=actor, note=note))
+
+    async def resolve(
+        self,
+        id: str,
+        step: str,
+        *,
+        happened: bool,
+        result: object = None,
+        actor: str = "",
+        note: str = "",
+    ) -> None:
+        """Settle an unknown outcome: ``step`` has succeeded with ``result``, or never happened; durable on return.
+
+        Raises:
+            WrongState: the saga is not stuck, or that step's outcome is not unknown.
+            PayloadError: the result cannot be stored.
+        """
+        stored = Codec().encode(result, what=f"saga {id}, step {step!r}: the result given to resolve")
+        verdict = OperatorAction(step=step, happened=happened, result=msgspec.Raw(stored), actor=actor, note=note)
+        if happened and result is not None:
+            record, child = await self.client.find(id)
+            shape = self._step_shape(record, f"{child}/{step}" if child else step)
+            with contextlib.suppress(PayloadError):  # raised once it is known that the saga takes the verb
+                typed = stored if shape is None else shape.encode_result(result, what="")
+                verdict.result = msgspec.Raw(typed)
+        await self.client.act(id, "resolve", verdict)
+
+    async def kill(self, id: str, *, actor: str = "", note: str = "") -> None:
+        """End a saga at once and undo nothing; results that come later are kept as evidence only. Durable on return."""
+        await self.client.act(id, "kill", OperatorAction(actor=actor, note=note))
+
+    async def pause(self, id: str, *, actor: str = "", note: str = "") -> None:
+        """Start no further step until ``resume``; its deadline continues. Durable on return."""
+        await self.client.act(id, "pause", OperatorAction(actor=actor, note=note))
+
+    async def resume(self, id: str, *, actor: str = "", note: str = "") -> None:
+        """Continue after ``pause``. Durable on return."""
+        await self.client.act(id, "resume", OperatorAction(actor=actor, note=note))
+
+    async def rollback(self, id: str, *, actor: str = "", note: str = "") -> None:
+        """Undo what a stuck or killed saga has done; durable on return.
+
+        Raises:
+            SagaPastPivot: nothing can be undone any more.
+            WrongState: it is neither stuck nor killed.
+        """
+        await self.client.act(id, "rollback", OperatorAction(actor=actor, note=note))
+
+    async def purge(
+        self,
+        *,
+        older_than: Duration,
+        saga: str | None = None,
+        limit: int | None = None,
+        archive: str | Path | None = None,
+        dry_run: bool = False,
+    ) -> PurgeReport:
+        """Remove sagas that ended at least ``older_than`` ago, the longest ended first; durable on return.
+
+        Open and stuck sagas are never removed. A killed one is, and can then no longer be rolled back. It works in
+        small transactions, so other commits do not wait long for it.
+
+        Args:
+            older_than: the time since their end; a timedelta or seconds.
+            saga: only sagas of this name.
+            limit: at most this many. None: all.
+            archive: append each saga to this file, as a line of JSON that is on disk before the saga is removed.
+            dry_run: only count.
+
+        Raises:
+            DefinitionError: ``older_than`` or ``limit`` cannot be used.
+            StoreError: the store or the archive failed; sagas that are not in the archive were not removed.
+        """
+        return await self.client.purge(older_than=older_than, name=saga, limit=limit, archive=archive, dry_run=dry_run)
+
+    # -- callbacks -------------------------------------------------------------------------------------------------
+
+    async def complete_callback(
+        self,
+        token: str | None = None,
+        value: object = None,
+        *,
+        saga_id: str | None = None,
+        name: str | None = None,
+        actor: str = "",
+        note: str = "",
+    ) -> None:
+        """Answer a callback with ``value``; the answer is durable on return. Repeating it is harmless.
+
+        Where no worker runs, the answer is kept for the next one, which then checks its type.
+
+        Args:
+            token: the callback's token; or give ``saga_id`` and ``name`` instead.
+            value: a value of the callback's declared type; it is checked before it is accepted.
+            saga_id: the saga that waits for it.
+            name: the callback's name; ``approval#2`` for a second use of the name.
+            actor: the person who answers; kept in the journal next to the answer. The same answer by another person
+                counts as a repetition.
+            note: the reason; also kept in the journal.
+
+        Raises:
+            CallbackNotFound: the token is unknown or forged.
+            CallbackAlreadyAnswered: another answer came first.
+            CallbackClosed: the wait was given up: timeout, cancel, or the end.
+            PayloadError: the value is not of the declared type, or ``actor`` or ``note`` cannot be stored; the saga
+                keeps waiting.
+            SagaNotFound: no saga has this id.
+        """
+        await self.client.complete(
+            CallbackAddress(token=token, run_id=saga_id, name=name), value, actor=actor, note=note
+        )
+
+    async def fail_callback(
+        self,
+        token: str | None = None,
+        message: str = "",
+        *,
+        saga_id: str | None = None,
+        name: str | None = None,
+        actor: str = "",
+        note: str = "",
+    ) -> None:
+        """Answer a callback with a failure: the body sees ``CallbackFailed``. Otherwise as ``complete_callback``."""
+        await self.client.fail(CallbackAddress(token=token, run_id=saga_id, name=name), message, actor=actor, note=note)
+
+    async def heartbeat_callback(
+        self, token: str | None = None, *, saga_id: str | None = None, name: str | None = None
+    ) -> None:
+        """Report that the answer to a callback is still being worked on; durable on return.
+
+        The callback then waits for at least another ``heartbeat=``, but never beyond its ``timeout=``. It changes
+        nothing for a callback without ``heartbeat=``.
+
+        Raises:
+            CallbackNotFound: the token is unknown or forged.
+            CallbackAlreadyAnswered: the callback has its answer; no more heartbeats are needed.
+            CallbackClosed: the wait was given up: timeout, a heartbeat too late, cancel, or the end.
+            SagaNotFound: no saga has this id.
+        """
+        await self.client.beat(CallbackAddress(token=token, run_id=saga_id, name=name))
 
 
-def _tracing(tracer_provider: object) -> "Tracing | None":
-    """Where spans go; None, and nothing is loaded for it, where nobody wants them."""
-    if not spans_wanted(tracer_provider):
-        return None
-    from durable_core import tracing_with  # noqa: PLC0415 - only for those who want spans
-    from sagas.model.spans import VOCABULARY  # noqa: PLC0415
+def _vocabulary() -> "Vocabulary":
+    from sagas.model.spans import VOCABULARY  # noqa: PLC0415 - only spans need it
 
-    try:
-        return tracing_with(tracer_provider, vocabulary=VOCABULARY)
-    except TypeError as error:
-        raise DefinitionError(f"{error}; give one of its SDK, or none") from None
+    return VOCABULARY
 
 
 def _rewritten(function: DurableFunction, runs: int) -> None:
-    """The body of a saga is not the one that was announced under its version before."""
+    """Warn that the body of a saga has changed under a version that was announced before."""
     log.warning(
         "the body of saga %r v%d has changed, and %d sagas of that version are open; one that does not fit the new "
         "code is parked as stuck, before any effect. Bring the old body back and declare the changed one under a new "
@@ -351,7 +551,3 @@ def _rewritten(function: DurableFunction, runs: int) -> None:
         function.version,
         runs,
     )
-
-
-def _ns(span: Duration | None, what: str) -> int | None:
-    return None if span is None else to_ns(check_timeout(span, what) or 0)

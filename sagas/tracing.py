@@ -15,13 +15,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 import attrs
 
-from durable_core import (
+from durable_core import DefinitionError, RunNotFound
+from durable_core.layer import (
     CURRENT,
     AtExit,
-    DefinitionError,
     JournalEntry,
     Posting,
-    RunNotFound,
     RunRecord,
     bring_spans,
     collector_at,

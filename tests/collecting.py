@@ -7,7 +7,7 @@ from typing import Any
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from durable_core import SpanRecord
+from durable_core.layer import SpanRecord
 from durable_core.tracing.otel import export_directly
 from sagas import Orchestrator
 from tests.sagas_for_tests import until

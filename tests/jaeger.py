@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from durable_core import SpanRecord
+from durable_core.layer import SpanRecord
 
 
 @attrs.frozen(kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from durable_core import JournalEntry, RunRecord, SpanRecord, otlp_document, spans_of, whole_spans
+from durable_core.layer import JournalEntry, RunRecord, SpanRecord, otlp_document, spans_of, whole_spans
 from durable_core.model.run import RunQuery
 from durable_core.stores.memory.store import MemoryStore
 from durable_core.stores.sqlite.store import SqliteStore

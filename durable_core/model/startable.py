@@ -1,11 +1,19 @@
-"""What ``start`` asks of a body: that it can be called with the arguments at hand. For type checkers only."""
+"""The typed parameters of ``start``: its options, and bodies that can be called with the given arguments."""
 
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypedDict, TypeVar
 
 A_contra = TypeVar("A_contra", contravariant=True)
 B_contra = TypeVar("B_contra", contravariant=True)
 C_contra = TypeVar("C_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
+
+
+class StartOptions(TypedDict, total=False):
+    """The options of ``start``, beside the arguments of the body."""
+
+    id: str | None
+    version: int | None
+    trace: Literal["link", "join"]
 
 
 class Versioned(Protocol):

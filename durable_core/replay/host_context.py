@@ -1,6 +1,6 @@
 """What a run offers to whoever writes operations for bodies: the primitives of which ``Context`` and sagas are made.
 
-Users of durable functions see ``durable_core.bodies``; nothing here touches the world by itself.
+Users of durable functions see ``durable_core.Context``; nothing here touches the world by itself.
 """
 
 import logging

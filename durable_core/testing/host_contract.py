@@ -8,8 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from durable_core.bodies.binding import Binder
-from durable_core.bodies.context import Context
+from durable_core.context import Binder, Context
 from durable_core.dsl import durable, step
 from durable_core.errors import CallbackTimeout
 from durable_core.model.codec import Codec

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import typer
 
-from durable_core import place_of
+from durable_core.layer import place_of
 from sagas.cli import output
 from sagas.cli.modules import load, sagas_of
 from sagas.cli.options import Json, Modules, wants_json

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import typer
 
-from durable_core import Pulse, Runs
+from durable_core.layer import Pulse, Runs
 
 WELL_S = 30.0
 """How long the store may be silent before the worker reports itself as not well."""

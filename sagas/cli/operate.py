@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
-from durable_core import Taken
-from sagas.answering import Asked, Told, beat, complete, fail
+from durable_core.layer import AnswerReceipt, CallbackAddress, Client, Taken
 from sagas.cli import output, snapshot
 from sagas.cli.options import Options, SagaId, ask, command, json_of, signed_command
 from sagas.cli.output import CommandError
@@ -199,7 +198,7 @@ def complete_callback(
     """Answer a callback with a value."""
     answer = json_of(value, what="the answer", unchanged=UNCHANGED, example="yes")
     signed = {"actor": options.actor, "note": options.note}
-    taken = _answer(options, (token, saga, name), lambda o, which: complete(o, which, answer, **signed))
+    taken = _answer(options, (token, saga, name), lambda client, which: client.complete(which, answer, **signed))
     _say_taken(options, taken, "completed", "is answered")
 
 
@@ -217,7 +216,7 @@ def fail_callback(
     The saga's body sees CallbackFailed, and the saga is rolled back unless the body catches it.
     """
     signed = {"actor": options.actor, "note": options.note}
-    taken = _answer(options, (token, saga, name), lambda o, which: fail(o, which, message, **signed))
+    taken = _answer(options, (token, saga, name), lambda client, which: client.fail(which, message, **signed))
     _say_taken(options, taken, "failed", "is answered with a failure")
 
 
@@ -227,15 +226,15 @@ def heartbeat(options: Options, *, token: Token = None, saga: Saga = None, name:
 
     For a callback that is declared with heartbeat=.
     """
-    taken = _answer(options, (token, saga, name), beat)
+    taken = _answer(options, (token, saga, name), lambda client, which: client.beat(which))
     _say_taken(options, taken, "heartbeat", "has your heartbeat")
 
 
 def _answer(
     options: Options,
     which: tuple[str | None, str | None, str | None],
-    send: "Callable[[Orchestrator, Asked], Awaitable[Told]]",
-) -> Told:
+    send: Callable[[Client[Any, Any], CallbackAddress], Awaitable[AnswerReceipt]],
+) -> AnswerReceipt:
     """Answer the callback of this token, or of this saga and name.
 
     Raises:
@@ -243,15 +242,15 @@ def _answer(
         PayloadError: the value is not of the declared type.
     """
     asked = _callback(*which)
-    return ask(options.address, lambda orchestrator: send(orchestrator, asked))
+    return ask(options.address, lambda orchestrator: send(orchestrator.client, asked))
 
 
-def _callback(token: str | None, saga: str | None, name: str | None) -> Asked:
+def _callback(token: str | None, saga: str | None, name: str | None) -> CallbackAddress:
     """The callback that is named by the options or by the environment."""
     if saga is not None or name is not None:
         if token is not None or saga is None or name is None:
             raise CommandError(f"name the callback with --token, or with both --saga and --name; {UNCHANGED}")
-        return Asked(saga_id=saga, name=name)
+        return CallbackAddress(run_id=saga, name=name)
     if token == "-":  # noqa: S105 - stands for stdin
         token = (getpass.getpass("token: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
     found = token or os.environ.get(TOKEN)
@@ -259,16 +258,16 @@ def _callback(token: str | None, saga: str | None, name: str | None) -> Asked:
         raise CommandError(
             f"no callback given: set {TOKEN} to its token, pipe the token to --token -, or use --saga and --name"
         )
-    return Asked(token=found)
+    return CallbackAddress(token=found)
 
 
-def _say_taken(options: Options, answer: Told, kind: str, done: str) -> None:
+def _say_taken(options: Options, answer: AnswerReceipt, kind: str, done: str) -> None:
     if options.json:
-        output.document({"id": answer.saga_id, "callback": answer.key, "kind": kind, "taken": answer.taken})
+        output.document({"id": answer.run_id, "callback": answer.key, "kind": kind, "taken": answer.taken})
     elif answer.taken is Taken.KEPT:
         output.say(
-            f"Kept for callback {answer.key} of {answer.saga_id}, because no worker has accepted it yet. The next "
+            f"Kept for callback {answer.key} of {answer.run_id}, because no worker has accepted it yet. The next "
             "worker that serves the saga will check that it has the declared type, and accept it."
         )
     else:
-        output.say(f"Callback {answer.key} of {answer.saga_id} {done}.")
+        output.say(f"Callback {answer.key} of {answer.run_id} {done}.")

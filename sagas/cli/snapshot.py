@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import attrs
 import msgspec
 
-from durable_core import EntryKind, JournalEntry, RunNotFound, RunRecord, served
+from durable_core import RunNotFound
+from durable_core.layer import EntryKind, JournalEntry, RunRecord, served
 from sagas.model.children import child_info, children_of
 from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState, at, error_text, history_of, steps_of
 from sagas.model.plan import PROBE

@@ -13,7 +13,7 @@ import attrs
 import msgspec
 import typer
 
-from durable_core import CallShape
+from durable_core.layer import CallShape
 from sagas.cli import output, snapshot, views
 from sagas.cli.modules import load, sagas_of
 from sagas.cli.options import Options, command, json_of, orchestrator_at
@@ -23,8 +23,7 @@ from sagas.errors import SagaCompensated, SagaKilled, SagaStuck
 from sagas.model.definition import SagaDef
 
 if TYPE_CHECKING:
-    from sagas.handle import SagaHandle
-    from sagas.orchestrator import Orchestrator
+    from sagas.orchestrator import Orchestrator, SagaHandle
 
 
 @attrs.frozen

@@ -8,7 +8,8 @@ from typing import Annotated
 import attrs
 import typer
 
-from durable_core import Finding, Level, PurgeReport
+from durable_core import PurgeReport
+from durable_core.layer import Finding, Level
 from sagas.cli import output
 from sagas.cli.durations import duration_of, retention_of, shown
 from sagas.cli.options import Address, IdRetention, Options, SagaName, ask, command
@@ -126,7 +127,7 @@ def migrate(options: Options) -> None:
 
     Workers create missing tables themselves, if their database role may. Stop workers of an older release first.
     """
-    from durable_core import migrate as migrated  # noqa: PLC0415 - slow to import, and `--help` needs none of it
+    from durable_core.layer import migrate as migrated  # noqa: PLC0415 - only this command needs it
 
     store = options.address.shown
     step = asyncio.run(migrated(options.address.url))

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import attrs
 import typer
 
-from durable_core import Runs
+from durable_core.layer import Runs
 from sagas.cli import output
 from sagas.cli.durations import retention_of
 from sagas.cli.health import HealthEndpoint, answering, store_lost

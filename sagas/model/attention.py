@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 import msgspec
 
-from durable_core import MANY_FAILURES, EntryKind, JournalEntry, describe, error_text
+from durable_core.layer import MANY_FAILURES, EntryKind, JournalEntry, describe, error_text
 from sagas.model.info import SagaInfo
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import attrs
 import msgspec
 
-from durable_core import CHILD_COMPLETED as COMPLETED
-from durable_core import CHILD_OPENED as OPENED
-from durable_core import EntryKind, JournalEntry, StepStatus, fold, name_of, rebuild
+from durable_core.layer import CHILD_COMPLETED as COMPLETED
+from durable_core.layer import CHILD_OPENED as OPENED
+from durable_core.layer import EntryKind, JournalEntry, StepStatus, fold, name_of, rebuild
 from sagas.model.info import SagaInfo, SagaStatus, StepState, at, error_text
 from sagas.model.plan import undone
 

@@ -3,7 +3,6 @@
 import inspect
 import types
 from collections.abc import Callable, Coroutine
-from datetime import timedelta
 from typing import (
     Any,
     Concatenate,
@@ -20,11 +19,10 @@ from typing import (
 
 import attrs
 
-from durable_core import (
+from durable_core import DefinitionError, Retry
+from durable_core.layer import (
     DeclaredStep,
-    DefinitionError,
     Duration,
-    Retry,
     check_name,
     check_timeout,
     check_version,
@@ -266,17 +264,6 @@ def takes_arguments(undo: Callable[..., Any]) -> bool:
     """Whether a compensation takes the step's own arguments after its result."""
     parameters = positional(undo)
     return len(parameters) > 1 or any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
-
-
-def check_age(age: Duration, what: str) -> Duration:
-    """Refuse what is no length of time since something; unlike a timeout it may be none at all."""
-    given: Any = age
-    if given is not False and given in (0, timedelta(0)):
-        return 0
-    if given is None:
-        raise DefinitionError(f"{what}: say how old; give a timedelta or seconds")
-    check_timeout(age, what)
-    return age
 
 
 def check_parameters(fn: Callable[..., Any], step: Callable[..., Any], *, result: bool, what: str) -> None:

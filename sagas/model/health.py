@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
-from durable_core import Facts, Finding, Group, Level
+from durable_core.layer import Facts, Finding, Group, Level
 from sagas.model.info import at
 
 SLIGHT_NS = 1_000_000_000

@@ -8,12 +8,12 @@ from typing import Any
 import attrs
 import msgspec
 
-from durable_core import (
+from durable_core import HistoryEntry as Entry
+from durable_core import RunStatus, RunStep
+from durable_core.layer import (
     EntryKind,
     JournalEntry,
     RunRecord,
-    RunStatus,
-    RunStep,
     StepRecord,
     StepStatus,
     at,
@@ -29,7 +29,6 @@ from durable_core import (
     stuck_error,
     waits_of,
 )
-from durable_core import HistoryEntry as Entry
 from sagas.model.plan import undo_key
 from sagas.model.stuck import parked, undo_given_up
 

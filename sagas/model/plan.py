@@ -6,7 +6,7 @@ a step that cannot have run. Whether a step is undone is read off its compensati
 
 from collections.abc import Collection, Iterable, Mapping
 
-from durable_core import StepRecord, StepStatus, derived, served
+from durable_core.layer import StepRecord, StepStatus, derived, served
 
 UNDO = "undo"
 PROBE = "probe"

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from durable_core import place_of
+from durable_core.layer import place_of
 from sagas.model.definition import Declared, Pivot, SagaDef, Step, is_saga, is_step
 from sagas.model.impure import instead_of
 from sagas.model.names import MISSING, Function, Names, Role

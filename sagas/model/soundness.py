@@ -6,7 +6,8 @@ Invariant: nothing here depends on the order in which a body runs; what does is 
 from collections.abc import Iterator
 from typing import Any
 
-from durable_core import CallShape, Codec, DefinitionError, place_of, to_ns
+from durable_core import DefinitionError
+from durable_core.layer import CallShape, Codec, place_of, to_ns
 from sagas.model.definition import Declared, Probed, SagaDef, Step
 from sagas.model.worst import Worst
 

@@ -9,8 +9,8 @@ from typing import Any
 import attrs
 import msgspec
 
-from durable_core import CHILD_OPENED as OPENED
-from durable_core import (
+from durable_core.layer import CHILD_OPENED as OPENED
+from durable_core.layer import (
     Closes,
     Ending,
     JournalEntry,

@@ -2,7 +2,7 @@
 
 import sys
 
-from durable_core import METRICS, Metric
+from durable_core.layer import METRICS, Metric
 from sagas.model.spans import ATTRIBUTES, EVENTS, SPANS, VOCABULARY, AttributeDoc
 
 HEAD = """\

@@ -3,17 +3,15 @@
 Invariant: something is stuck from its ``parked`` (or ``faulted``) entry until a verb that is about it, or about all.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from durable_core import EntryKind, JournalEntry, served
+from durable_core.layer import EntryKind, JournalEntry, served
 
 ANSWERING = frozenset({"retry", "skip", "resolve"})
 ABANDON = "abandon"
-CODE = re.compile(r" \[[A-Z]{2}\d{3}\]$")
 
 
 def parked(entries: Sequence[JournalEntry]) -> dict[str, tuple[str, ...]]:
@@ -40,11 +38,6 @@ def _after(found: dict[str, tuple[str, ...]], entry: JournalEntry) -> dict[str, 
         return found
     step = _data(entry).get("step")
     return {key: steps for key, steps in found.items() if key and step is not None and step not in steps}
-
-
-def why(saga_id: str, reason: str) -> str:
-    """A reason for a message that names the saga, and has a code, itself."""
-    return CODE.sub("", reason).removeprefix(f"saga {saga_id}: ")
 
 
 def undo_given_up(found: dict[str, tuple[str, ...]]) -> set[str]:

@@ -2,25 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from enum import StrEnum
 
 import attrs
 
-from durable_core import Announced, Tally
-from sagas.model.info import SAGA_ENDS, SagaStatus, at, status_of
-
-
-class VersionVerdict(StrEnum):
-    """What the numbers come to."""
-
-    NEW = "new"
-    """The newest, and no saga has been started with it yet."""
-    IN_USE = "in use"
-    """Sagas of it are open and served, or new ones begin with it."""
-    CAN_BE_RETIRED = "can be retired"
-    """No saga of it is open and a newer version is there: its code may go."""
-    WAITING_IN_VAIN = "waiting in vain"
-    """Sagas of it are open, and no living worker serves it: they stand still, or will once their time comes."""
+from durable_core import VersionVerdict
+from durable_core.layer import Announced, Tally
+from durable_core.layer import versions_of as core_versions_of
+from sagas.model.info import SAGA_ENDS, SagaStatus, status_of
 
 
 @attrs.frozen(kw_only=True)
@@ -45,48 +33,10 @@ class VersionInfo:
 
 
 def versions_of(announced: Sequence[Announced], tallies: Sequence[Tally]) -> list[VersionInfo]:
-    """Every version that a worker has announced or that has runs, by saga, the newest first."""
-    known = {(each.name, each.version): each for each in announced}
-    pairs = {*known, *((each.name, each.version) for each in tallies)}
-    newest = {name: max(version for other, version in pairs if other == name) for name, _ in pairs}
-    return [
-        _version(
-            name,
-            version,
-            known.get((name, version)),
-            [each for each in tallies if (each.name, each.version) == (name, version)],
-            newest=version == newest[name],
-        )
-        for name, version in sorted(pairs, key=lambda pair: (pair[0], -pair[1]))
+    """Every version that a worker has announced or that has sagas, by name, the newest first."""
+    open_ = [status for status in SagaStatus if status not in SAGA_ENDS]
+    found = [
+        attrs.asdict(each, recurse=False)
+        for each in core_versions_of(announced, tallies, status_of=status_of, open=open_)
     ]
-
-
-def _version(
-    name: str, version: int, announced: Announced | None, tallies: Sequence[Tally], *, newest: bool
-) -> VersionInfo:
-    counted: dict[SagaStatus, int] = {}
-    for each in tallies:
-        status = status_of(each.status, each.phase)
-        counted[status] = counted.get(status, 0) + each.runs
-    going = {status: counted[status] for status in SagaStatus if status in counted and status not in SAGA_ENDS}
-    ended = sum(runs for status, runs in counted.items() if status in SAGA_ENDS)
-    workers = () if announced is None else announced.workers
-    return VersionInfo(
-        saga=name,
-        version=version,
-        verdict=_verdict(open=bool(going), ended=bool(ended), served=bool(workers), newest=newest),
-        newest=newest,
-        open=going,
-        ended=ended,
-        workers=workers,
-        fingerprint="" if announced is None else announced.fingerprint,
-        announced_at=None if announced is None else at(announced.at_ns),
-    )
-
-
-def _verdict(*, open: bool, ended: bool, served: bool, newest: bool) -> VersionVerdict:  # noqa: A002
-    if open:
-        return VersionVerdict.IN_USE if served else VersionVerdict.WAITING_IN_VAIN
-    if not newest:
-        return VersionVerdict.CAN_BE_RETIRED
-    return VersionVerdict.IN_USE if ended else VersionVerdict.NEW
+    return [VersionInfo(saga=each.pop("name"), **each) for each in found]

@@ -6,7 +6,8 @@ from typing import Any
 import attrs
 import msgspec
 
-from durable_core import CallShape, Codec, DefinitionError, Duration, StepCall, StepSpec, is_async, name_of, to_ns
+from durable_core import DefinitionError
+from durable_core.layer import CallShape, Codec, Duration, StepCall, StepSpec, is_async, name_of, to_ns
 from sagas.model.calling import completer
 from sagas.model.definition import Declared, Pivot, Probed, Retriable, SagaDef, Serving, Step, takes_arguments
 from sagas.model.outcome import UNKNOWN, DidNotHappen, Happened, StillUnknown

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from durable_core import Branch, Fault, ParallelBlock, SiblingFailed, all_of, branch_body, in_lanes, is_async
+from durable_core import Branch, Fault, SiblingFailed
+from durable_core.layer import ParallelBlock, all_of, branch_body, in_lanes, is_async
 from sagas.model.definition import Declared, Pivot, SagaDef, is_saga, is_step
 
 if TYPE_CHECKING:
-    from durable_core import HostContext
+    from durable_core.layer import HostContext
     from sagas.runtime.driver import Driver
     from sagas.runtime.saga import Saga
 

@@ -10,23 +10,18 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from durable_core import (
+from durable_core import DefinitionError, DurableError, Fault, PayloadError, RunStatus, SiblingFailed
+from durable_core.layer import (
     Branches,
     CallShape,
     ChildBlock,
-    DefinitionError,
-    DurableError,
     DurableFunction,
     End,
-    Fault,
     HostContext,
     JournalEntry,
     Operation,
     OutcomeUnknown,
-    PayloadError,
     Perform,
-    RunStatus,
-    SiblingFailed,
     capture,
     shown,
     to_ns,

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from durable_core import HostContext, JournalEntry, check_text
+from durable_core.layer import HostContext, JournalEntry, check_text
 
 
 class OperatorAction(msgspec.Struct):

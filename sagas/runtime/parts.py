@@ -7,7 +7,7 @@ being closed for another reason, and as soon as the pivot has succeeded.
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from durable_core import Branches, ChildBlock, derived
+from durable_core.layer import Branches, ChildBlock, derived
 from sagas.model.children import EXPIRED
 
 if TYPE_CHECKING:

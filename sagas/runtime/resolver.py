@@ -5,7 +5,8 @@ Invariant: nothing is undone, and the body does not go on, while it is not known
 
 from typing import TYPE_CHECKING, Any
 
-from durable_core import HostContext, OutcomeUnknown, PayloadError, StepSpec, StepStatus
+from durable_core import PayloadError
+from durable_core.layer import HostContext, OutcomeUnknown, StepSpec, StepStatus
 from sagas.model.definition import Step
 from sagas.model.plan import in_doubt, probe_key
 from sagas.runtime.binding import Bound, ProbeAnswer

@@ -4,7 +4,7 @@ from collections.abc import Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from durable_core import BodyContext, Operation, watched
+from durable_core.layer import BodyContext, Operation, watched
 from sagas.model.definition import Declared, SagaDef
 from sagas.runtime.blocks import Parallel, Savepoint
 

@@ -7,7 +7,8 @@ attempted again under the same idempotency key.
 from collections.abc import Awaitable
 from typing import Any
 
-from durable_core import CallShape, DefinitionError, HostContext, StepRecord, StepStatus, name_of
+from durable_core import DefinitionError
+from durable_core.layer import CallShape, HostContext, StepRecord, StepStatus, name_of
 from sagas.model.definition import SagaDef
 from sagas.model.outcome import UNKNOWN
 from sagas.model.plan import is_undone, to_undo, undo_key

@@ -283,7 +283,7 @@ def test_a_store_that_does_not_answer_is_503(url: str):
     """With ``Retry-After``, and nothing of the store's troubles."""
 
     async def scene(client: httpx.AsyncClient, token: str, handle: Any) -> None:
-        store = handle._orchestrator.engine.store
+        store = handle._client.runtime.store
 
         async def broken(_num: int) -> None:
             raise StoreError("disk of host db-7 is on fire", transient=True)

@@ -136,7 +136,7 @@ def test_code_that_does_not_fit_is_logged(place: Place, caplog: pytest.LogCaptur
         (line,) = [line for line in errors(caplog) if "other_step" in line]
         assert [record.name for record in caplog.records if "other_step" in record.getMessage()] == ["sagas"]
         assert "'o' (trip v1) is stuck" in line
-        assert "retry the run" in line
+        assert "retry the saga" in line
 
     play(main)
 

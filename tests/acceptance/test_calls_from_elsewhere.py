@@ -10,8 +10,8 @@ import pytest
 import sagas.blocking
 from durable_core import Context, DurableError, Engine, RunHandle, durable
 from durable_core import WrongLoop as CoreWrongLoop
+from durable_core.layer import CallbackAddress
 from sagas import Orchestrator, Saga, SagaHandle, SagasError, SagaStuck, StoreError, WrongLoop, saga
-from sagas.answering import Asked, complete
 from tests.acceptance.parties import Place, World, begun, party, play
 
 booked = party("booked")
@@ -159,7 +159,8 @@ def test_an_answer_of_the_layer_below_the_calls_is_refused_too():
             await running.start(waiting, id="w")
             with pytest.raises(WrongLoop):
                 await asyncio.to_thread(
-                    on_another_thread, lambda: complete(running, Asked(saga_id="w", name="approval"), "yes")
+                    on_another_thread,
+                    lambda: running.client.complete(CallbackAddress(run_id="w", name="approval"), "yes"),
                 )
             with pytest.raises(WrongLoop):
                 await asyncio.to_thread(on_another_thread, lambda: running.engine.begin("waiting"))

@@ -11,7 +11,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from durable_core import Context, DefinitionError, Engine, durable, spans_of
+from durable_core import Context, DefinitionError, Engine, durable
+from durable_core.layer import spans_of
 from durable_core.testing import broken_rules
 from durable_core.tracing import exporter as exporting
 from durable_core.tracing import journal_tail, measuring

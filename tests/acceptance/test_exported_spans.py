@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from durable_core import JournalEntry, RunTrace, SpanRecord
 from durable_core.engine import runtime
+from durable_core.layer import JournalEntry, RunTrace, SpanRecord
 from durable_core.tracing import delivery, journal_tail
 from durable_core.tracing import exporter as exporting
 from durable_core.tracing.answers import Accepted

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from durable_core import JournalEntry, RunRecord, read_line, to_ns
+from durable_core import read_line
 from durable_core.engine import archive_file
 from durable_core.engine import purge as purging
 from durable_core.errors import StoreError
+from durable_core.layer import JournalEntry, RunRecord, to_ns
 from durable_core.model.archive import line_of
 from durable_core.ports import Batch
 from durable_core.testing import FaultyStore, ManualClock

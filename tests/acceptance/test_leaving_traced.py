@@ -91,7 +91,7 @@ def python(program: str, *arguments: str, **environment: str) -> "subprocess.Com
 
 HELD = """
 import os, sys, threading
-from durable_core import AtExit
+from durable_core.layer import AtExit
 
 def shut_down():
     print("asked", flush=True)
@@ -104,7 +104,7 @@ if sys.argv[1] == "fork":
         os.waitpid(child, 0)
 """
 QUICK = """
-from durable_core import AtExit
+from durable_core.layer import AtExit
 
 def shut_down():
     print("done", flush=True)

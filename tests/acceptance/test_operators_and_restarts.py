@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from durable_core import JournalEntry, NonDeterminismError
+from durable_core import NonDeterminismError
+from durable_core.layer import JournalEntry
 from sagas import (
     Orchestrator,
     Retry,

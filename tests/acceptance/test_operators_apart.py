@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from durable_core import JournalEntry
+from durable_core.layer import JournalEntry
 from durable_core.ports import Batch
 from sagas import PayloadError, Retry, Saga, SagaStuck, WrongState, pivot, resource, retriable, saga, step
 from tests.acceptance.parties import Place, World, entered, play

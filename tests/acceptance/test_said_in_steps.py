@@ -8,7 +8,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from durable_core import SpanRecord
+from durable_core.layer import SpanRecord
 from durable_core.model.said import MOST_ATTRIBUTES, SAID
 from sagas import Orchestrator, Retry, Saga, SagaHandle, resource, saga, step, tracing
 from tests.acceptance.parties import Broken, Place, World, entered, party, play

@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.sdk.trace import TracerProvider
 
-from durable_core import SpanRecord
+from durable_core.layer import SpanRecord
 from durable_core.tracing import delivery
 from durable_core.tracing.answers import Accepted, Later, Refused
 from durable_core.tracing.collector import Collector

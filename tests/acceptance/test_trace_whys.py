@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from durable_core import SpanRecord
+from durable_core.layer import SpanRecord
 from sagas import Orchestrator, Retry, Saga, SagaCompensated, lookup, resource, saga
 from sagas.testing import ManualClock
 from tests.acceptance.parties import Place, World, entered, party, play, point_of_no_return

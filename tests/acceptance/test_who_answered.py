@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from durable_core import Context, Engine, JournalEntry, durable, history_of, spans_of
+from durable_core import Context, Engine, durable
+from durable_core.layer import JournalEntry, history_of, spans_of
 from sagas import (
     CallbackAlreadyAnswered,
     CallbackClosed,

@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from durable_core import LeaseLost, RunQuery, open_store
+from durable_core import LeaseLost
+from durable_core.layer import RunQuery, open_store
 from durable_core.ports import Batch
 from durable_core.stores.postgres import connect, connection, lease
 from durable_core.stores.postgres.lease import Lease

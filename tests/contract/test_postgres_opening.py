@@ -6,7 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
-from durable_core import StoreError, StoreFormatError, StoreNotFound, open_store
+from durable_core import StoreError, StoreFormatError, StoreNotFound
+from durable_core.layer import open_store
 from durable_core.ports import Store
 from durable_core.stores import generate
 from durable_core.stores.postgres import schema

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 import attrs
 import pytest
 
-from durable_core import RunQuery, RunStatus, open_store
+from durable_core import RunStatus
+from durable_core.layer import RunQuery, open_store
 from durable_core.stores.asked import NEXT_WAKE, READ
 from durable_core.stores.postgres import columns
 from durable_core.stores.postgres.batch import OFTEN_ALIKE

@@ -8,8 +8,9 @@ import attrs
 import msgspec
 import pytest
 
-from durable_core import Codec, DurableFunction, RunStatus
+from durable_core import RunStatus
 from durable_core.hosts.attempt import attempt
+from durable_core.layer import Codec, DurableFunction
 from durable_core.testing import MemoryHost
 from durable_core.testing.host_contract import assert_derived_alike
 from sagas import DidNotHappen, Happened, Retry, Saga, Unknown, lookup, pivot, retriable, saga, step

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import attrs
 
-from durable_core import EntryKind
+from durable_core.layer import EntryKind
 from durable_core.ports import Batch
 from durable_core.stores.memory.data import MemoryData
 from durable_core.stores.memory.store import MemoryStore

@@ -9,7 +9,8 @@ from typing import cast
 import attrs
 import pytest
 
-from durable_core import StoreError, open_store
+from durable_core import StoreError
+from durable_core.layer import open_store
 from durable_core.ports import Batch
 from durable_core.stores.postgres.connect import connect
 from durable_core.stores.postgres.connection import in_transaction

@@ -13,7 +13,8 @@ from typing import cast
 
 import pytest
 
-from durable_core import StoreError, open_store
+from durable_core import StoreError
+from durable_core.layer import open_store
 from durable_core.ports import Store
 from durable_core.stores.postgres.connect import connect
 from durable_core.stores.postgres.pooler import PooledConnection

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from durable_core import JournalEntry, PayloadError, RunNotFound, RunRecord, StoreError, read_line
+from durable_core import PayloadError, RunNotFound, StoreError, read_line
 from durable_core.engine import purge as purging
 from durable_core.engine.archive_file import ArchiveFile
+from durable_core.layer import JournalEntry, RunRecord
 from durable_core.stores.sqlite.file import SqliteFile
 from sagas import Orchestrator, Saga, retriable, saga
 

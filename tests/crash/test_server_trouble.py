@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from durable_core import RunQuery, StoreError, open_store
+from durable_core import StoreError
+from durable_core.layer import RunQuery, open_store
 from durable_core.model.version import Offer
 from durable_core.stores.postgres.store import PostgresStore
 from durable_core.testing.store_rows import SERVED, add, new_batch, new_entry, new_run

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_core import SpanRecord
+from durable_core.layer import SpanRecord
 from sagas import Orchestrator, SagaCompensated
 from tests.crash.traced import traced
 from tests.otlp import Collector, Taken, collector

@@ -11,7 +11,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from durable_core import SpanRecord
+from durable_core.layer import SpanRecord
 from durable_core.stores.memory.data import MemoryData
 from sagas import Retry, Saga, SagaCompensated, resource, saga, step
 from sagas.testing import ManualClock

@@ -9,7 +9,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from durable_core import SpanRecord
+from durable_core.layer import SpanRecord
 from durable_core.model.said import MOST_ATTRIBUTES
 from durable_core.stores.memory.data import MemoryData
 from sagas import Retry, Saga, SagaCompensated, SagaDef, retriable, saga, step

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from durable_core import EntryKind
+from durable_core.layer import EntryKind
 from sagas import (
     CallbackAlreadyAnswered,
     CallbackClosed,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import attrs
 
-from durable_core import CURRENT
+from durable_core.layer import CURRENT
 from sagas import Orchestrator, current
 
 Role = Literal["step", "undo", "probe"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from durable_core import EntryKind, JournalEntry
+from durable_core.layer import EntryKind, JournalEntry
 from durable_core.model.run import NewRun, RunRecord
 from durable_core.ports import Batch
 from durable_core.stores.memory.data import MemoryData

@@ -10,7 +10,8 @@ import attrs
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from durable_core import Context, Engine, EntryKind, JournalEntry, Retry, RunHandle, current, durable, step
+from durable_core import Context, Engine, Retry, RunHandle, current, durable, step
+from durable_core.layer import EntryKind, JournalEntry
 from durable_core.model.run import NewRun, RunRecord
 from durable_core.ports import Batch
 from durable_core.stores.memory.store import MemoryStore

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from durable_core import EntryKind, JournalEntry
+from durable_core.layer import EntryKind, JournalEntry
 from durable_core.model.run import NewRun, RunRecord
 from durable_core.ports import Batch
 from durable_core.stores.memory.data import MemoryData

@@ -6,7 +6,7 @@ Each function names one promise and returns what breaks it.
 from collections.abc import Iterator
 from itertools import pairwise
 
-from durable_core import EntryKind
+from durable_core.layer import EntryKind
 from tests.property.random_operators import Played, Told
 from tests.property.random_sagas import NO_EFFECT, plan_of
 from tests.property.random_world import Call

@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from durable_core import SpanRecord
+from durable_core.layer import SpanRecord
 from sagas import Entry, Orchestrator, SagaInfo, tracing
 from tests.real_jaeger.server import Span
 from tests.traces import spans

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 from opentelemetry import trace
 
-from durable_core import CURRENT
+from durable_core.layer import CURRENT
 from sagas import (
     CallbackFailed,
     CallbackTimeout,

@@ -11,7 +11,8 @@ from typing import Any
 import attrs
 import msgspec
 
-from durable_core import ENDS, EntryKind, JournalEntry, RunRecord, RunStatus
+from durable_core import RunStatus
+from durable_core.layer import ENDS, EntryKind, JournalEntry, RunRecord
 from durable_core.stores.memory.data import MemoryData
 from durable_core.stores.memory.store import MemoryStore
 from sagas import Orchestrator, SagaDef

@@ -9,7 +9,8 @@ import attrs
 import msgspec
 import pytest
 
-from durable_core import EntryKind, JournalEntry, RunStatus, describe, idempotency_key
+from durable_core import RunStatus
+from durable_core.layer import EntryKind, JournalEntry, describe, idempotency_key
 from durable_core.model.entry import ROLES, Role, effective
 from durable_core.replay.restoring import killed_by
 from durable_core.stores.memory.data import MemoryData

@@ -15,10 +15,13 @@ from durable_core import (
     Durable,
     Engine,
     HistoryEntry,
+    PurgeReport,
     Retry,
     RunHandle,
     RunInfo,
+    RunStatus,
     Step,
+    VersionInfo,
     current,
     durable,
     step,
@@ -128,17 +131,21 @@ async def main() -> None:
         "sqlite:///core.db", [nightly, load], worker=False, grace=3, store_timeout=timedelta(seconds=3)
     ) as engine:
         assert_type(await engine.start(nightly, ["a"]), RunHandle[list[Table]])
-        assert_type(await engine.start(load, "a", 3, id="a", version=2), RunHandle[Table])
+        assert_type(await engine.start(load, "a", 3, id="a", version=2, trace="join"), RunHandle[Table])
         assert_type(await engine.start(nothing, id="b"), RunHandle[None])
         assert_type(await engine.start("nightly", ["a"], id="c"), RunHandle[Any])
         handle = await engine.start(load, "a", id="a")
         assert_type(await handle.result(timeout=3), Table)
         assert_type(await handle.info(), RunInfo)
         assert_type(await handle.history(), list[HistoryEntry])
+        assert_type(await handle.status(), RunStatus)
         assert_type(await engine.get("a"), RunHandle[Any])
+        assert_type(await engine.versions("nightly"), list[VersionInfo[RunStatus]])
+        assert_type(await engine.purge(older_than=timedelta(days=30), name="nightly", dry_run=True), PurgeReport)
         assert_type(await engine.list(status="stuck"), list[RunInfo])
         assert_type(await engine.count(name="nightly"), int)
         await engine.complete_callback("token", Table(1), actor="ann", note="seen")
         await engine.fail_callback(run_id="a", name="approval", message="no")
         await engine.retry("a", actor="ann", note="mended")
     Engine("memory://", on_attention=listener)
+    Engine("memory://", lease=3, secret=b"s" * 32, retention=timedelta(days=30), id_retention=None)

@@ -162,10 +162,6 @@ def public(owner: type) -> dict[str, Any]:
     return {name: getattr(owner, name) for name in names}
 
 
-PLUMBING = {"answer", "answer_of_child", "status_of"}
-"""What the asynchronous orchestrator has for its own handles, in the engine's words."""
-
-
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [(Orchestrator, sagas.Orchestrator), (SagaHandle, sagas.SagaHandle)],
@@ -173,7 +169,7 @@ PLUMBING = {"answer", "answer_of_child", "status_of"}
 )
 def test_every_call_has_its_blocking_twin(ours: type, theirs: type):
     """What the asynchronous class can do, this one can, with the same arguments and defaults, and without `await`."""
-    wanted = {name: value for name, value in public(theirs).items() if name not in PLUMBING}
+    wanted = public(theirs)
     assert wanted.keys() - public(ours).keys() == set(), "add `name = forward(Served.name)` to sagas/blocking.py"
     for name in wanted.keys() - {"start"}:
         assert parameters(public(ours)[name]) == parameters(wanted[name]), name

@@ -12,7 +12,8 @@ import attrs
 import pytest
 import typer
 
-from durable_core import Facts, Group, Level, WorkerSeen, read_line
+from durable_core import read_line
+from durable_core.layer import Facts, Group, Level, WorkerSeen
 from durable_core.testing import ManualClock
 from sagas import Orchestrator, Retry, Saga, SagasError, saga, step
 from sagas.cli import main

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from durable_core import Pulse
+from durable_core.layer import Pulse
 from sagas.cli.health import WELL_S, report
 from sagas.cli.worker import _leave
 

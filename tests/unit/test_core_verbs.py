@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from durable_core import RunRecord, RunStatus
+from durable_core import RunStatus
+from durable_core.layer import RunRecord
 from durable_core.model.verbs import VERBS, Accept, Refuse, Repeat, judge
 
 PAGE = Path(__file__).parents[2] / "docs/reference/durable-core.md"

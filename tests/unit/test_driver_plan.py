@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from durable_core import EntryKind, JournalEntry, StepRecord, fold
+from durable_core.layer import EntryKind, JournalEntry, StepRecord, fold
 from sagas.model.plan import in_doubt, probe_key, to_undo, undo_key, undone
 
 

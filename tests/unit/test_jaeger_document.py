@@ -2,7 +2,7 @@
 
 import pytest
 
-from durable_core import SpanRecord, jaeger_document
+from durable_core.layer import SpanRecord, jaeger_document
 from durable_core.tracing.span import Value
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from durable_core import SpanRecord
+from durable_core.layer import SpanRecord
 from durable_core.testing import broken_rules
 
 ROOT = SpanRecord("root", 1, 1, None, 10_000, 20_000, {})

@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 
 class ParallelBlock:
-    """Branches that run at the same time and end together. A layer adds ``run``, which says what may be a branch."""
+    """Branches that run at the same time and end together. A layer adds ``run``, which defines its branches."""
 
     __slots__ = ("_branches", "_core")
 
@@ -92,7 +92,7 @@ def all_of(core: HostContext, items: Iterable[R]) -> list[R]:
 
 
 def branch_body(core: HostContext, branch: Any, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
-    """Call an ``async def``: nothing of it runs yet, so a ``TypeError`` says that the arguments do not fit."""
+    """Call an ``async def``. None of its code runs yet, so a ``TypeError`` means that the arguments do not fit."""
     try:
         body: Coroutine[Any, Any, Any] = branch(*args, **kwargs)
     except TypeError as error:
@@ -135,7 +135,7 @@ class ChildBlock:
         due_at_ns = None if within_ns is None else core.due_in(within_ns)
         told = {"name": name, "version": version, "input": msgspec.Raw(payload)}
         self.due_at_ns = core.mark(f"{OPENED}{self.key}", told, due_at_ns=due_at_ns)
-        """When it must have ended: ``within_ns`` after its beginning, as that is in the journal."""
+        """Its deadline: ``within_ns`` after its journalled beginning."""
         self.args, self.kwargs = shape.decode(payload, what=f"{self._what}: the arguments")
 
     def stored(self, result: Any) -> bytes:
@@ -147,7 +147,7 @@ class ChildBlock:
         return self._shape.encode_result(result, what=f"{self._what}: the result")
 
     def leave(self) -> None:
-        """Its body is over: back to the scope outside."""
+        """Leave its scope, once its body is over."""
         self._scope.leave()
 
     def completed(self, stored: bytes) -> Any:

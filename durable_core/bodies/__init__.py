@@ -1,1 +1,0 @@
-"""What a body is written with: the users' ``Context``, and the parts of it that a layer above shares."""

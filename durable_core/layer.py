@@ -1,0 +1,283 @@
+"""The names of ``durable_core`` for another layer on it, beside those of its users; ``sagas`` uses these and no others.
+
+``Client``, ``Face`` and ``Handle`` are what a layer's calls are made of, ``BodyContext``, ``Operation``,
+``ParallelBlock`` and ``ChildBlock`` what its bodies are given, ``DeclaredStep`` and ``CallShape`` its declarations.
+``Runs`` drives a ``DurableFunction``, whose body is given a ``HostContext``.
+
+Invariant: a name is loaded on first use, so declaring sagas loads no engine and no store.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from durable_core.model.children import COMPLETED as CHILD_COMPLETED
+from durable_core.model.children import OPENED as CHILD_OPENED
+from durable_core.model.entry import Entry as JournalEntry
+from durable_core.model.entry import EntryKind, held
+
+if TYPE_CHECKING:
+    from durable_core.blocks import ChildBlock, ParallelBlock, all_of, branch_body, in_lanes
+    from durable_core.body import BodyContext, Operation, watched
+    from durable_core.client import AnswerReceipt, CallbackAddress, Client, Handle
+    from durable_core.engine.attention import AttentionLog
+    from durable_core.engine.callback_delivery import CallbackDelivery
+    from durable_core.engine.health import Pulse
+    from durable_core.engine.home import at_home
+    from durable_core.engine.runs import Runs
+    from durable_core.engine.settings import Settings
+    from durable_core.engine.waiters import RunOutcome
+    from durable_core.face import Face, Order, Standing, plain
+    from durable_core.model.callback import Answer, Taken
+    from durable_core.model.calls import Done, StepCall
+    from durable_core.model.checkup import Checkup, Facts, Finding, Group, Level, WorkerSeen
+    from durable_core.model.codec import Codec
+    from durable_core.model.declared import DeclaredStep, check_timeout, check_version, place_of, positional
+    from durable_core.model.duration import Duration, at, maybe_at, not_before, ns_of, shown, to_ns
+    from durable_core.model.failure import FailureText, capture, describe, rebuild
+    from durable_core.model.info import (
+        error_text,
+        history_of,
+        plain_input,
+        read_or_plain,
+        step_of,
+        stuck_error,
+        waits_of,
+    )
+    from durable_core.model.keys import check_name, derived, idempotency_key, name_of, served
+    from durable_core.model.outcome import DEFAULT_UNKNOWN, Outcome
+    from durable_core.model.record import StepRecord, StepStatus, fold
+    from durable_core.model.retry import duration
+    from durable_core.model.run import ENDS, RunQuery, RunRecord, RunRef
+    from durable_core.model.shape import CallShape
+    from durable_core.model.spec import DurableFunction, StepSpec, is_async
+    from durable_core.model.startable import StartOptions, Takes0, Takes1, Takes2, Takes3
+    from durable_core.model.texts import check_text, is_text
+    from durable_core.model.verbs import faulted_on
+    from durable_core.model.version import Announced, Offer, Tally
+    from durable_core.model.versions import versions_of
+    from durable_core.ports import Ids, Store
+    from durable_core.replay.blocks import Branches
+    from durable_core.replay.callbacks import PendingCallback
+    from durable_core.replay.current import CURRENT
+    from durable_core.replay.cursor import End
+    from durable_core.replay.host_context import HostContext
+    from durable_core.replay.run import MANY_FAILURES
+    from durable_core.replay.steps import OutcomeUnknown, Perform
+    from durable_core.stores import Migrated, migrate, open_store
+    from durable_core.tracing.answers import Posting
+    from durable_core.tracing.documents import jaeger_document, otlp_document
+    from durable_core.tracing.enabled import spans_wanted
+    from durable_core.tracing.ending import AtExit
+    from durable_core.tracing.fold import RunTrace, spans_of
+    from durable_core.tracing.metrics import METRICS, Metric
+    from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord
+    from durable_core.tracing.vocabulary import Closes, Ending, Meaning, Notes, Opens, StepWords, Vocabulary
+    from durable_core.tracing.whole import whole_spans
+    from durable_core.tracing.wiring import (
+        Tracing,
+        bring_spans,
+        collector_at,
+        export_directly,
+        export_failures,
+        tracing_with,
+    )
+
+LATER = {
+    "blocks": ("ChildBlock", "ParallelBlock", "all_of", "branch_body", "in_lanes"),
+    "body": ("BodyContext", "Operation", "watched"),
+    "client": ("AnswerReceipt", "CallbackAddress", "Client", "Handle"),
+    "engine.attention": ("AttentionLog",),
+    "engine.callback_delivery": ("CallbackDelivery",),
+    "engine.health": ("Pulse",),
+    "engine.home": ("at_home",),
+    "engine.runs": ("Runs",),
+    "engine.settings": ("Settings",),
+    "engine.waiters": ("RunOutcome",),
+    "face": ("Face", "Order", "Standing", "plain"),
+    "model.callback": ("Answer", "Taken"),
+    "model.calls": ("Done", "StepCall"),
+    "model.checkup": ("Checkup", "Facts", "Finding", "Group", "Level", "WorkerSeen"),
+    "model.codec": ("Codec",),
+    "model.declared": ("DeclaredStep", "check_timeout", "check_version", "place_of", "positional"),
+    "model.duration": ("Duration", "at", "maybe_at", "not_before", "ns_of", "shown", "to_ns"),
+    "model.failure": ("FailureText", "capture", "describe", "rebuild"),
+    "model.info": ("error_text", "history_of", "plain_input", "read_or_plain", "step_of", "stuck_error", "waits_of"),
+    "model.keys": ("check_name", "derived", "idempotency_key", "name_of", "served"),
+    "model.outcome": ("DEFAULT_UNKNOWN", "Outcome"),
+    "model.record": ("StepRecord", "StepStatus", "fold"),
+    "model.retry": ("duration",),
+    "model.run": ("ENDS", "RunQuery", "RunRecord", "RunRef"),
+    "model.shape": ("CallShape",),
+    "model.spec": ("DurableFunction", "StepSpec", "is_async"),
+    "model.startable": ("StartOptions", "Takes0", "Takes1", "Takes2", "Takes3"),
+    "model.texts": ("check_text", "is_text"),
+    "model.verbs": ("faulted_on",),
+    "model.version": ("Announced", "Offer", "Tally"),
+    "model.versions": ("versions_of",),
+    "ports": ("Ids", "Store"),
+    "replay.blocks": ("Branches",),
+    "replay.callbacks": ("PendingCallback",),
+    "replay.current": ("CURRENT",),
+    "replay.cursor": ("End",),
+    "replay.host_context": ("HostContext",),
+    "replay.run": ("MANY_FAILURES",),
+    "replay.steps": ("OutcomeUnknown", "Perform"),
+    "stores": ("Migrated", "migrate", "open_store"),
+    "tracing.answers": ("Posting",),
+    "tracing.documents": ("jaeger_document", "otlp_document"),
+    "tracing.enabled": ("spans_wanted",),
+    "tracing.ending": ("AtExit",),
+    "tracing.fold": ("RunTrace", "spans_of"),
+    "tracing.metrics": ("METRICS", "Metric"),
+    "tracing.span": ("SpanEvent", "SpanLink", "SpanRecord"),
+    "tracing.vocabulary": ("Closes", "Ending", "Meaning", "Notes", "Opens", "StepWords", "Vocabulary"),
+    "tracing.whole": ("whole_spans",),
+    "tracing.wiring": ("Tracing", "bring_spans", "collector_at", "export_directly", "export_failures", "tracing_with"),
+}
+"""The names by the module that they are loaded from."""
+
+__all__ = [
+    "CHILD_COMPLETED",
+    "CHILD_OPENED",
+    "CURRENT",
+    "DEFAULT_UNKNOWN",
+    "ENDS",
+    "MANY_FAILURES",
+    "METRICS",
+    "Announced",
+    "Answer",
+    "AnswerReceipt",
+    "AtExit",
+    "AttentionLog",
+    "BodyContext",
+    "Branches",
+    "CallShape",
+    "CallbackAddress",
+    "CallbackDelivery",
+    "Checkup",
+    "ChildBlock",
+    "Client",
+    "Closes",
+    "Codec",
+    "DeclaredStep",
+    "Done",
+    "DurableFunction",
+    "Duration",
+    "End",
+    "Ending",
+    "EntryKind",
+    "Face",
+    "Facts",
+    "FailureText",
+    "Finding",
+    "Group",
+    "Handle",
+    "HostContext",
+    "Ids",
+    "JournalEntry",
+    "Level",
+    "Meaning",
+    "Metric",
+    "Migrated",
+    "Notes",
+    "Offer",
+    "Opens",
+    "Operation",
+    "Order",
+    "Outcome",
+    "OutcomeUnknown",
+    "ParallelBlock",
+    "PendingCallback",
+    "Perform",
+    "Posting",
+    "Pulse",
+    "RunOutcome",
+    "RunQuery",
+    "RunRecord",
+    "RunRef",
+    "RunTrace",
+    "Runs",
+    "Settings",
+    "SpanEvent",
+    "SpanLink",
+    "SpanRecord",
+    "Standing",
+    "StartOptions",
+    "StepCall",
+    "StepRecord",
+    "StepSpec",
+    "StepStatus",
+    "StepWords",
+    "Store",
+    "Taken",
+    "Takes0",
+    "Takes1",
+    "Takes2",
+    "Takes3",
+    "Tally",
+    "Tracing",
+    "Vocabulary",
+    "WorkerSeen",
+    "all_of",
+    "at",
+    "at_home",
+    "branch_body",
+    "bring_spans",
+    "capture",
+    "check_name",
+    "check_text",
+    "check_timeout",
+    "check_version",
+    "collector_at",
+    "derived",
+    "describe",
+    "duration",
+    "error_text",
+    "export_directly",
+    "export_failures",
+    "faulted_on",
+    "fold",
+    "held",
+    "history_of",
+    "idempotency_key",
+    "in_lanes",
+    "is_async",
+    "is_text",
+    "jaeger_document",
+    "maybe_at",
+    "migrate",
+    "name_of",
+    "not_before",
+    "ns_of",
+    "open_store",
+    "otlp_document",
+    "place_of",
+    "plain",
+    "plain_input",
+    "positional",
+    "read_or_plain",
+    "rebuild",
+    "served",
+    "shown",
+    "spans_of",
+    "spans_wanted",
+    "step_of",
+    "stuck_error",
+    "to_ns",
+    "tracing_with",
+    "versions_of",
+    "waits_of",
+    "watched",
+    "whole_spans",
+]
+
+
+_HOMES = {name: module for module, names in LATER.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"durable_core.{home}"), name)
+    return found
