@@ -20,7 +20,7 @@ export NO_MKDOCS_2_WARNING := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test coverage lint types test-jaeger soak bench docs wheel test-wheel format pins clean
+.PHONY: help demo test coverage lint types test-jaeger soak bench docs wheel test-wheel format generated pins clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -76,6 +76,9 @@ test-wheel: wheel ## install the built wheel away from this tree and try it ther
 format: $(VENV)/.ready-lint ## format the code and repair what ruff can repair
 	@$(PY) -m ruff check --fix-only --quiet .
 	@$(PY) -m ruff format .
+
+generated: $(VENV)/.ready-test ## write what is made from the code: SQL of the stores, tables in docs/reference
+	@for tool in store_sql spans_page operators_page; do $(PY) -m tools.$$tool || exit; done
 
 pins: ## make constraints.txt anew from the newest versions
 	@place=$$(mktemp -d) && trap 'rm -rf "$$place"' EXIT \

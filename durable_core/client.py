@@ -24,7 +24,7 @@ from durable_core.engine.purge import PurgeReport
 from durable_core.engine.runs import Runs
 from durable_core.engine.settings import Settings
 from durable_core.errors import CallbackError, DefinitionError, DurableError, PayloadError, RunExists, RunNotFound
-from durable_core.face import Face, Standing, plain
+from durable_core.face import Face, Standing
 from durable_core.model.callback import COMPLETED, FAILED, HEARTBEAT, Answer, Taken
 from durable_core.model.duration import Duration, ns_of, to_ns
 from durable_core.model.info import HistoryEntry, history_of
@@ -125,7 +125,10 @@ class Client(Generic[InfoT, StatusT]):
             )
         except RunExists as taken:
             raise self.face.exists(
-                self.face.worded(plain(taken)), run_id=taken.run_id, purged_at_ns=taken.purged_at_ns
+                self.face.worded(taken.text),
+                self.face.worded(taken.advice),
+                run_id=taken.run_id,
+                purged_at_ns=taken.purged_at_ns,
             ) from None
 
     async def find(self, id: str) -> tuple[RunRecord, str]:
@@ -338,9 +341,10 @@ class Client(Generic[InfoT, StatusT]):
         try:
             taken = await deliveries.give(record, answer, closed=self.face.closed)
         except (CallbackError, PayloadError) as error:
-            if (text := self.face.worded(plain(error))) == plain(error):
+            text, advice = self.face.worded(error.text), self.face.worded(error.advice)
+            if (text, advice) == (error.text, error.advice):
                 raise
-            raise type(error)(text) from error.__cause__
+            raise type(error)(text, advice) from error.__cause__
         return AnswerReceipt(record.id, key, taken)
 
 

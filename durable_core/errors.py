@@ -4,7 +4,7 @@
     ├── DefinitionError        the code declares something that cannot work
     ├── WrongLoop              a call from another event loop than the engine's own
     ├── PayloadError           a value cannot be stored, or not be read back
-    ├── StoreError             the database said no; ``transient`` tells whether asking again may help
+    ├── StoreError             the database refused; ``transient`` says whether trying again may help
     │   ├── StoreFull          no room left on the disk
     │   ├── StoreNotFound      no such database, or not one that can be opened
     │   ├── LeaseLost          this worker was taken for dead; others drive its runs now
@@ -13,12 +13,12 @@
     ├── RunNotFound            no such run
     ├── RunStuck               the run needs a person
     ├── RunKilled              an operator ended the run
-    ├── WrongState             the verb makes no sense in this state
+    ├── WrongState             the verb does not apply in this state
     ├── StepTimeout            (also TimeoutError) an attempt passed its timeout
     ├── StepInterrupted        the process died in an ``at_most_once`` step
     ├── StepCrashed            a step took its process down too often
     ├── StepExited             a step raised something that is no Exception, such as ``SystemExit``
-    ├── CallbackError          about a callback: its run goes on or has gone on
+    ├── CallbackError          about a callback; its run continues
     │   ├── CallbackTimeout    (also TimeoutError) nobody answered in time
     │   ├── CallbackFailed     somebody answered with a failure
     │   ├── CallbackClosed     the answer came after the wait was given up
@@ -26,27 +26,85 @@
     │   └── CallbackAlreadyAnswered  another answer came first
     └── RemoteError            an exception whose class is not imported here
 
-Signals derive from ``BaseException``, so that ``except Exception`` in a body never takes one for a failure:
+Signals derive from ``BaseException``, so that ``except Exception`` in a body never catches them:
 
-    Fault                      the engine refuses to go on with this run; nothing was done and nothing is undone
+    Fault                      the engine refuses to continue this run; nothing was done and nothing is undone
     ├── NonDeterminismError    the code asks for something else than its journal holds
     └── ForeignAwaitError      the body awaited something that is not one of its operations
     Closed                     the body is being closed: cancelled or evicted
     └── SiblingFailed          the body is being closed because something beside it has failed
 
-Every message says what happened, to which run and step, and what to do next, and ends with its code.
+An error has a ``text`` (what happened, to which run and step) and an ``advice`` (what to do). Its message is both, then
+its code and the address of the code's page.
 """
 
-from typing import ClassVar
+import re
+
+PAGES = "https://durable-sagas.readthedocs.io/errors"
+"""Where the pages of the codes are published."""
+_CODE = re.compile(r" \[[A-Z]{2}\d{3}\](?: https?://\S+)?$")
 
 
-class DurableError(Exception):
+def sentences(*parts: str) -> str:
+    """The parts that say something, one after the other, each a sentence or several."""
+    said = ""
+    for part in filter(None, parts):
+        said += f"{' ' if said[-1] in '.?!' else '. '}{part[0].upper()}{part[1:]}" if said else part
+    return said
+
+
+def in_words(error: BaseException) -> str:
+    """An exception as a part of another message: its class and what it says, without a code."""
+    return f"{type(error).__name__}: {error.message if isinstance(error, _Explained) else error}"
+
+
+def without_code(message: str) -> str:
+    """A stored message without its code and the address of the code's page."""
+    return _CODE.sub("", message)
+
+
+class _Explained(BaseException):
+    """What all errors and faults say.
+
+    Args:
+        text: what happened, to which run and step; no full stop at its end.
+        advice: what to do, as sentences, the last one without its full stop; empty if there is nothing to do.
+    """
+
+    code: str = "DC000"
+
+    def __init__(self, text: str, advice: str = "") -> None:
+        # Not `super()`: of two arguments OSError would make an errno and its text.
+        BaseException.__init__(self, *((text, advice) if advice else (text,)))
+
+    @property
+    def text(self) -> str:
+        """What happened, to which run and step."""
+        return without_code(str(self.args[0])) if self.args else ""  # an older release stored the code with it
+
+    @property
+    def advice(self) -> str:
+        """What to do; empty if the text says it, or if there is nothing to do."""
+        return str(self.args[1]) if len(self.args) > 1 else ""
+
+    @property
+    def message(self) -> str:
+        """Text and advice, without the code."""
+        return sentences(self.text, self.advice)
+
+    @property
+    def page(self) -> str:
+        """The address of the page about this kind of error."""
+        return f"{PAGES}/{self.code}"
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.code}] {self.page}"
+
+
+class DurableError(_Explained, Exception):
     """Root of all errors that cross the border of this package."""
 
-    code: ClassVar[str] = "DC000"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(f"{message} [{self.code}]")
+    code = "DC000"
 
 
 class DefinitionError(DurableError):
@@ -68,21 +126,21 @@ class PayloadError(DurableError):
 
 
 class StoreError(DurableError):
-    """The store refused or could not be reached. ``transient`` is True where asking again may help.
+    """The store refused or could not be reached. ``transient`` is True if trying again may help.
 
-    ``in_doubt`` is True where nobody knows yet whether what was to be written was written.
+    ``in_doubt`` is True while it is unknown whether the rows in question were written.
     """
 
     code = "DC010"
     in_doubt = False
 
-    def __init__(self, message: str, *, transient: bool = False) -> None:
-        super().__init__(message)
+    def __init__(self, text: str, advice: str = "", *, transient: bool = False) -> None:
+        super().__init__(text, advice)
         self.transient = transient
 
 
 class StoreFull(StoreError):
-    """The disk or the database's size limit is reached. Running sagas wait and go on once there is room."""
+    """The disk or the database's size limit is reached. Running sagas wait, and continue once there is room."""
 
     code = "DC013"
 
@@ -102,48 +160,48 @@ class StoreFormatError(StoreError):
 class LeaseLost(StoreError):
     """This worker was silent for longer than its lease: others drive its runs now, and its late rows are refused.
 
-    ``worker`` is the identity that was lost. A worker drops its runs, takes another one and goes on by itself.
+    ``worker`` is the identity that was lost. A worker drops its runs, takes a new identity and continues by itself.
     """
 
     code = "DC014"
 
-    def __init__(self, message: str, *, transient: bool = False, worker: str = "") -> None:
-        super().__init__(message, transient=transient)
+    def __init__(self, text: str, advice: str = "", *, transient: bool = False, worker: str = "") -> None:
+        super().__init__(text, advice, transient=transient)
         self.worker = worker
 
 
 class RunExists(DurableError):
     """The id is taken by a run of another definition or with other input, or by one that was purged.
 
-    ``purged_at_ns`` is when, where it was.
+    ``purged_at_ns`` is the time of the purge, if it was purged.
     """
 
     code = "DC020"
 
-    def __init__(self, message: str, *, run_id: str, purged_at_ns: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, text: str, advice: str = "", *, run_id: str, purged_at_ns: int | None = None) -> None:
+        super().__init__(text, advice)
         self.run_id = run_id
         self.purged_at_ns = purged_at_ns
 
 
 class RunNotFound(DurableError):
-    """No run has this id, or none any more: ``purged_at_ns`` is when it was purged, where it was."""
+    """No run has this id, or no longer has: ``purged_at_ns`` is the time of the purge, if it was purged."""
 
     code = "DC021"
 
-    def __init__(self, message: str, *, run_id: str, purged_at_ns: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, text: str, advice: str = "", *, run_id: str, purged_at_ns: int | None = None) -> None:
+        super().__init__(text, advice)
         self.run_id = run_id
         self.purged_at_ns = purged_at_ns
 
 
 class RunStuck(DurableError):
-    """The run needs a person: ``reason`` says why, ``steps`` on what."""
+    """The run needs a person: ``reason`` says why, ``steps`` which steps are concerned."""
 
     code = "DC022"
 
-    def __init__(self, message: str, *, run_id: str, reason: str, steps: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
+    def __init__(self, text: str, advice: str = "", *, run_id: str, reason: str, steps: tuple[str, ...] = ()) -> None:
+        super().__init__(text, advice)
         self.run_id = run_id
         self.reason = reason
         self.steps = steps
@@ -154,18 +212,18 @@ class RunKilled(DurableError):
 
     code = "DC023"
 
-    def __init__(self, message: str, *, run_id: str) -> None:
-        super().__init__(message)
+    def __init__(self, text: str, advice: str = "", *, run_id: str) -> None:
+        super().__init__(text, advice)
         self.run_id = run_id
 
 
 class WrongState(DurableError):
-    """The verb makes no sense in the state that the run is in; nothing changed."""
+    """The verb does not apply in the state that the run is in; nothing changed."""
 
     code = "DC024"
 
-    def __init__(self, message: str, *, run_id: str, status: str) -> None:
-        super().__init__(message)
+    def __init__(self, text: str, advice: str = "", *, run_id: str, status: str) -> None:
+        super().__init__(text, advice)
         self.run_id = run_id
         self.status = status
 
@@ -202,19 +260,19 @@ class RemoteError(DurableError):
 
     code = "DC033"
 
-    def __init__(self, message: str, *, type_name: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, text: str, advice: str = "", *, type_name: str = "") -> None:
+        super().__init__(text, advice)
         self.type_name = type_name
 
 
 class CallbackError(DurableError):
-    """Root of what can go wrong with a callback."""
+    """Root of the errors about callbacks."""
 
     code = "DC040"
 
 
 class CallbackTimeout(CallbackError, TimeoutError):
-    """Nobody answered within the callback's timeout, or no heartbeat came within its span. Raised in the body."""
+    """Nobody answered within the callback's timeout, or no heartbeat came in time. Raised in the body."""
 
     code = "DC041"
 
@@ -224,8 +282,8 @@ class CallbackFailed(CallbackError):
 
     code = "DC042"
 
-    def __init__(self, message: str, *, answer: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, text: str, advice: str = "", *, answer: str = "") -> None:
+        super().__init__(text, advice)
         self.answer = answer
 
 
@@ -265,27 +323,24 @@ class EngineSignal(BaseException):
 
 
 class Closed(EngineSignal):
-    """The body is being closed. What its ``finally`` asks for is refused and leaves no trace."""
+    """The body is being closed. The operations in its ``finally`` blocks are refused and leave no trace."""
 
 
 class SiblingFailed(Closed):
-    """The body is being closed because something that runs beside it has failed; what is around may go on."""
+    """The body is being closed because something that runs beside it has failed; the block around it may continue."""
 
 
-class Fault(EngineSignal):
-    """The engine refuses to go on with this run. It is parked as stuck; nothing is done and nothing undone."""
+class Fault(_Explained, EngineSignal):
+    """The engine refuses to continue this run. It is stuck; nothing is done and nothing undone."""
 
-    code: ClassVar[str] = "DC100"
+    code = "DC100"
 
     step: str = ""
-    """The step to attempt again once it is mended; empty where the body itself is run again."""
+    """The step to attempt again on a retry; empty if the body itself is run again."""
     since: int = 0
-    """The journal entry from which on all is void then."""
+    """The first journal entry that a retry makes void."""
     about: tuple[str, ...] = ()
-    """The keys of what it is about, where that is not ``step`` alone: a child, say."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(f"{message} [{self.code}]")
+    """The keys of the steps or children concerned, if not ``step`` alone."""
 
 
 class NonDeterminismError(Fault):
@@ -295,13 +350,15 @@ class NonDeterminismError(Fault):
         seq: the journal's entry.
         recorded: what it holds.
         asked: what the code asks for there.
-        differing: where the arguments differ, if that is all: ``args[0].amount``. No values: they may be secret.
+        differing: where the arguments differ, if nothing else does: ``args[0].amount``. No values: they may be secret.
     """
 
     code = "DC101"
 
-    def __init__(self, message: str, *, seq: int, recorded: str, asked: str, differing: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
+    def __init__(
+        self, text: str, advice: str = "", *, seq: int, recorded: str, asked: str, differing: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(text, advice)
         self.differing = differing
         self.seq = seq
         self.recorded = recorded

@@ -4,7 +4,6 @@
 sagas.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -13,7 +12,7 @@ import attrs
 import msgspec
 
 from durable_core.engine.waiters import RunOutcome
-from durable_core.errors import DurableError, RunExists, RunKilled, RunNotFound, RunStuck
+from durable_core.errors import RunExists, RunKilled, RunNotFound, RunStuck, without_code
 from durable_core.model.entry import Entry
 from durable_core.model.info import plain_input
 from durable_core.model.run import RunRecord, RunRef, RunStatus
@@ -23,8 +22,6 @@ from durable_core.ports import Signal
 InfoT = TypeVar("InfoT")
 StatusT_co = TypeVar("StatusT_co", covariant=True)
 Phases = frozenset[str]
-CODE = re.compile(r" \[[A-Z]{2}\d{3}\]$")
-"""The code at the end of a message."""
 
 
 @attrs.frozen(kw_only=True)
@@ -158,7 +155,7 @@ class Face(Protocol[InfoT, StatusT_co]):
 
     def short(self, id: str, reason: str) -> str:
         """A reason for a message that names the run, and has a code, itself."""
-        return CODE.sub("", reason).removeprefix(f"{self.noun} {id}: ")
+        return without_code(reason).removeprefix(f"{self.noun} {id}: ")
 
     def worded(self, text: str) -> str:
         """A message of the engine in the layer's words: the engine calls everything a run, also in stored reasons."""
@@ -168,8 +165,3 @@ class Face(Protocol[InfoT, StatusT_co]):
 def reader(shape: CallShape | None, what: str) -> Callable[[bytes], Any]:
     """How a result is decoded: by its type where that is known here, else as plain JSON."""
     return msgspec.json.decode if shape is None else partial(shape.decode_result, what=what)
-
-
-def plain(error: DurableError) -> str:
-    """An error's message without its code."""
-    return str(error.args[0]).rpartition(" [")[0]

@@ -10,6 +10,7 @@ Invariant: a name is loaded on first use, so declaring sagas loads no engine and
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from durable_core.errors import in_words, sentences, without_code
 from durable_core.model.children import COMPLETED as CHILD_COMPLETED
 from durable_core.model.children import OPENED as CHILD_OPENED
 from durable_core.model.entry import Entry as JournalEntry
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from durable_core.engine.runs import Runs
     from durable_core.engine.settings import Settings
     from durable_core.engine.waiters import RunOutcome
-    from durable_core.face import Face, Order, Standing, plain
+    from durable_core.face import Face, Order, Standing
     from durable_core.model.callback import Answer, Taken
     from durable_core.model.calls import Done, StepCall
     from durable_core.model.checkup import Checkup, Facts, Finding, Group, Level, WorkerSeen
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     )
     from durable_core.model.keys import check_name, derived, idempotency_key, name_of, served
     from durable_core.model.outcome import DEFAULT_UNKNOWN, Outcome
-    from durable_core.model.record import StepRecord, StepStatus, fold
+    from durable_core.model.record import ABANDON, StepRecord, StepStatus, fold
     from durable_core.model.retry import duration
     from durable_core.model.run import ENDS, RunQuery, RunRecord, RunRef
     from durable_core.model.shape import CallShape
@@ -93,7 +94,7 @@ LATER = {
     "engine.runs": ("Runs",),
     "engine.settings": ("Settings",),
     "engine.waiters": ("RunOutcome",),
-    "face": ("Face", "Order", "Standing", "plain"),
+    "face": ("Face", "Order", "Standing"),
     "model.callback": ("Answer", "Taken"),
     "model.calls": ("Done", "StepCall"),
     "model.checkup": ("Checkup", "Facts", "Finding", "Group", "Level", "WorkerSeen"),
@@ -104,7 +105,7 @@ LATER = {
     "model.info": ("error_text", "history_of", "plain_input", "read_or_plain", "step_of", "stuck_error", "waits_of"),
     "model.keys": ("check_name", "derived", "idempotency_key", "name_of", "served"),
     "model.outcome": ("DEFAULT_UNKNOWN", "Outcome"),
-    "model.record": ("StepRecord", "StepStatus", "fold"),
+    "model.record": ("ABANDON", "StepRecord", "StepStatus", "fold"),
     "model.retry": ("duration",),
     "model.run": ("ENDS", "RunQuery", "RunRecord", "RunRef"),
     "model.shape": ("CallShape",),
@@ -137,6 +138,7 @@ LATER = {
 """The names by the module that they are loaded from."""
 
 __all__ = [
+    "ABANDON",
     "CHILD_COMPLETED",
     "CHILD_OPENED",
     "CURRENT",
@@ -241,6 +243,7 @@ __all__ = [
     "history_of",
     "idempotency_key",
     "in_lanes",
+    "in_words",
     "is_async",
     "is_text",
     "jaeger_document",
@@ -252,11 +255,11 @@ __all__ = [
     "open_store",
     "otlp_document",
     "place_of",
-    "plain",
     "plain_input",
     "positional",
     "read_or_plain",
     "rebuild",
+    "sentences",
     "served",
     "shown",
     "spans_of",
@@ -269,6 +272,7 @@ __all__ = [
     "waits_of",
     "watched",
     "whole_spans",
+    "without_code",
 ]
 
 

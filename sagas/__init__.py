@@ -32,9 +32,18 @@ from sagas.errors import (
     SagasError,
     SagaStuck,
 )
-from sagas.model.definition import Lookup, Pivot, Retriable, SagaDef, Step
+from sagas.model.definition import (
+    DidNotHappen,
+    Happened,
+    Lookup,
+    Pivot,
+    Retriable,
+    SagaDef,
+    Step,
+    StillUnknown,
+    Unknown,
+)
 from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState
-from sagas.model.outcome import DidNotHappen, Happened, StillUnknown, Unknown
 from sagas.model.resource import resource
 
 if TYPE_CHECKING:

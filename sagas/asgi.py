@@ -21,7 +21,7 @@ from durable_core import (
     PayloadError,
     StoreError,
 )
-from durable_core.layer import AnswerReceipt, CallbackAddress, Client, Taken, plain
+from durable_core.layer import AnswerReceipt, CallbackAddress, Client, Taken
 from sagas.blocking import Orchestrator as BlockingOrchestrator
 from sagas.orchestrator import Orchestrator
 
@@ -137,7 +137,7 @@ class _Door:
         except CallbackAlreadyAnswered:
             _refuse(409, "another answer was accepted before")
         except PayloadError as misfit:
-            _refuse(422, plain(misfit))
+            _refuse(422, misfit.message)
         except (StoreError, TimeoutError):
             _refuse(503, "the store does not answer; send it again, which is harmless", {"Retry-After": str(RETRY_S)})
         if told.taken is Taken.KEPT:

@@ -1,4 +1,4 @@
-"""How types that we cannot know are stored: ``sagas.codec.register``."""
+"""How a type of your own is stored: ``sagas.codec.register``."""
 
 from durable_core import register_type as register
 

@@ -1,4 +1,4 @@
-"""What a step may know about itself while it runs."""
+"""The attempt that is running: what a step can ask about itself."""
 
 import attrs
 
@@ -8,7 +8,7 @@ from durable_core.layer import CURRENT
 
 @attrs.frozen(kw_only=True)
 class StepInfo:
-    """The attempt under way."""
+    """The attempt that is running."""
 
     saga_id: str
     saga: str
@@ -17,24 +17,24 @@ class StepInfo:
     """The step's key."""
     attempt: int
     idempotency_key: str
-    """The same for each attempt, replay and worker of this step, and never that of another run."""
+    """The same for each attempt, replay and worker of this step, and different in every other run."""
     forward_key: str | None
-    """In a compensation or probe: the idempotency key of the step that it serves. None in a step."""
+    """In a compensation or probe: the idempotency key of its step. None in a step."""
     traceparent: str | None
     compensating: bool
 
 
 def current() -> StepInfo:
-    """The step or compensation that is running here.
+    """The step, compensation or probe that is running here.
 
     Raises:
-        DefinitionError: none is; a saga's body has ``s.id`` instead.
+        DefinitionError: no step is running here; a saga's body has ``s.id`` instead.
     """
     attempt = CURRENT.get(None)
     if attempt is None:
         raise DefinitionError(
-            "sagas.current() was called outside a step; it works inside steps, compensations and probes "
-            "while a saga runs them"
+            "sagas.current() was called outside a step",
+            "Call it inside a step, compensation or probe while a saga runs it; a saga's body has `s.id`",
         )
     return StepInfo(
         saga_id=attempt.run_id,

@@ -91,14 +91,14 @@ def step(
         name: its name in keys, journal and spans; default the function's.
         retry: how often and when to try again; a number means attempts. Default: one attempt.
         timeout: for one attempt, a timedelta or seconds.
-        rejects: exceptions that are the participant's own answer: nothing happened, no retry.
-        unknown: exceptions that leave open whether the effect happened.
-        at_most_once: never call it again where the first call may have happened.
-        compensation: None where there is nothing to undo; else declare it with ``@name.compensate``.
+        rejects: exceptions by which the participant refuses: nothing happened, no retry.
+        unknown: exceptions after which the effect may or may not have happened.
+        at_most_once: never call it again if the first call may have happened.
+        compensation: None if there is nothing to undo; else declare it with ``@name.compensate``.
         because: why there is nothing to undo.
 
     Raises:
-        DefinitionError: an option makes no sense; names the function's file and line.
+        DefinitionError: an option cannot be used; the message names the function's file and line.
     """
 
     def declare(fn: Any) -> Any:
@@ -107,15 +107,19 @@ def step(
         )
         if compensation is not NEEDED:
             if compensation is not None:
-                raise DefinitionError(f"{declared.what}: declare the compensation with `@{fn.__name__}.compensate`")
+                raise DefinitionError(
+                    f"{declared.what}: compensation= takes only None",
+                    f"Declare the compensation with `@{fn.__name__}.compensate`",
+                )
             if not because.strip():
                 raise DefinitionError(
-                    f"{declared.what}: compensation=None needs because='...': why is there nothing to undo?"
+                    f"{declared.what}: compensation=None needs because='...'",
+                    "Say why there is nothing to undo",
                 )
             declared.compensated_by_nothing = True
             declared.because = because
         elif because:
-            raise DefinitionError(f"{declared.what}: because= is for compensation=None; give both, or neither")
+            raise DefinitionError(f"{declared.what}: because= is for compensation=None", "Give both, or neither")
         return declared
 
     return declare if fn is None else declare(fn)
@@ -185,7 +189,8 @@ def retriable(
         if rejects or at_most_once:
             raise DefinitionError(
                 f"{declared.what}: a retriable is called until it succeeds, so it takes neither rejects= nor "
-                "at_most_once=; a step that may be refused belongs before the pivot"
+                "at_most_once=",
+                "Declare a step that may be refused before the pivot",
             )
         return declared
 
@@ -239,12 +244,12 @@ def saga(
     """Declare a saga: an ``async def`` whose first parameter is the ``Saga``.
 
     Args:
-        name: what it is called wherever it is started, listed and traced.
-        version: from 1. A running saga stays with the version that it began with.
-        deadline: how long a run may take before it is rolled back, a timedelta or seconds. As a child, it is that part
-            which is rolled back, and its parent sees ``SagaCompensated`` with ``cause="deadline"``.
+        name: its name when it is started, listed and traced.
+        version: from 1. A running saga keeps the version that it began with.
+        deadline: how long a run may take before it is rolled back, a timedelta or seconds. If the saga runs as a child,
+            only the child is rolled back, and its parent sees ``SagaCompensated`` with ``cause="deadline"``.
         parallel_compensation: undo in parallel what ran in parallel.
-        on_compensation_failure: ``continue`` with the other compensations where one is given up, or ``halt`` at it.
+        on_compensation_failure: if a compensation is given up, ``continue`` with the others, or ``halt``.
     """
 
     def declare(body: "Callable[Concatenate[Saga, P], Awaitable[R]]") -> SagaDef[P, R]:

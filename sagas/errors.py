@@ -10,7 +10,7 @@ SagasError                 root of them all (the core's ``DurableError``)
 ├── SagaCompensated        the saga was undone: ``cause``, ``compensated``, ``__cause__``
 ├── SagaStuck              the saga needs a person: ``reason``, ``steps``
 ├── SagaKilled             an operator ended it without undoing anything
-├── WrongState             the verb makes no sense in this state
+├── WrongState             the verb does not apply in this state
 │   └── SagaPastPivot      nothing can be undone after the pivot
 ├── StepTimeout            an attempt passed its timeout
 ├── StepExited             a step raised something that is no Exception, such as ``SystemExit``
@@ -29,14 +29,14 @@ __all__ = ["SagaCompensated", "SagaExists", "SagaKilled", "SagaNotFound", "SagaP
 class SagaExists(RunExists):
     """The id is taken by another saga, or by the same saga with other input. Nothing was started.
 
-    ``purged_at_ns`` is set where the saga that had it was purged.
+    ``purged_at_ns`` is set if the saga that had it was purged.
     """
 
     code = "SG001"
 
 
 class SagaNotFound(RunNotFound):
-    """No saga has this id, or none any more: ``purged_at_ns`` is when it was purged, where it was."""
+    """No saga has this id, or no longer has: ``purged_at_ns`` is the time of the purge, if it was purged."""
 
     code = "SG002"
 
@@ -46,18 +46,19 @@ class SagaCompensated(SagasError):
 
     Attributes:
         saga_id: which saga.
-        status: ``compensated``, or ``resolved`` where an operator skipped or settled something.
+        status: ``compensated``, or ``resolved`` if an operator skipped or settled something.
         cause: ``failed``, ``cancelled`` or ``deadline``.
         compensated: the keys of the undone steps, in the order in which they were undone.
         skipped: the keys of the steps whose compensation an operator skipped.
-        __cause__: the exception that left the body, where the cause is ``failed``.
+        __cause__: the exception that left the body, if the cause is ``failed``.
     """
 
     code = "SG003"
 
     def __init__(
         self,
-        message: str,
+        text: str,
+        advice: str = "",
         *,
         saga_id: str = "",
         status: str = "compensated",
@@ -65,7 +66,7 @@ class SagaCompensated(SagasError):
         compensated: Sequence[str] = (),
         skipped: Sequence[str] = (),
     ) -> None:
-        super().__init__(message)
+        super().__init__(text, advice)
         self.saga_id = saga_id
         self.status = status
         self.cause = cause
@@ -74,7 +75,7 @@ class SagaCompensated(SagasError):
 
 
 class SagaStuck(RunStuck):
-    """The saga cannot go on without a person. ``reason`` says why, ``steps`` on which steps."""
+    """The saga needs a person to continue. ``reason`` says why, ``steps`` which steps are concerned."""
 
     code = "SG004"
 
@@ -86,6 +87,6 @@ class SagaKilled(RunKilled):
 
 
 class SagaPastPivot(WrongState):
-    """The saga has passed its pivot: it goes forward, and nothing is undone any more."""
+    """The saga has passed its pivot: it only goes forward, and nothing is undone any more."""
 
     code = "SG006"

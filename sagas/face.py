@@ -12,6 +12,7 @@ import msgspec
 
 from durable_core import DefinitionError, RunExists, RunKilled, RunNotFound, RunStatus, RunStuck, WrongState
 from durable_core.layer import (
+    ABANDON,
     CallShape,
     EntryKind,
     Face,
@@ -22,17 +23,16 @@ from durable_core.layer import (
     RunRef,
     Standing,
     faulted_on,
-    plain,
+    in_words,
     plain_input,
     rebuild,
 )
 from sagas.errors import SagaCompensated, SagaExists, SagaKilled, SagaNotFound, SagaPastPivot, SagaStuck
 from sagas.model.attention import line_of, needs_of
 from sagas.model.children import child_info, status_of_child, undone_in, within
-from sagas.model.info import SagaInfo, SagaStatus, cause_of, info_of, is_saga, query_of, status_of
-from sagas.model.stuck import ABANDON, parked
-from sagas.model.verbs import VERBS, Accept, Refuse, Repeat, judge
-from sagas.runtime.operator import OperatorAction, verdict_named, verdict_of
+from sagas.model.info import SagaInfo, info_of, parked
+from sagas.model.phases import SagaStatus, cause_of, is_compensating, is_saga, query_of, rolls_back, status_of
+from sagas.model.verbs import VERBS, Accept, OperatorAction, Refuse, Repeat, judge
 
 GOING = frozenset({RunStatus.PENDING, RunStatus.RUNNING, RunStatus.WAITING})
 LASTING = {"kill": SagaStatus.KILLED, "rollback": SagaStatus.COMPENSATING}
@@ -70,13 +70,13 @@ class SagaFace(Face[SagaInfo, SagaStatus]):
 
     def closed(self, record: RunRecord) -> bool:
         """Whether it is being, or was, rolled back."""
-        return record.phase.startswith(("compensating", "compensated", "resolved"))
+        return rolls_back(record.phase)
 
     def not_found(self, id: str, missing: RunNotFound | None = None) -> SagaNotFound:
         """An error that says when it was purged, if it was."""
         if missing is not None and missing.purged_at_ns is not None:
-            return SagaNotFound(f"saga {plain(missing)}", run_id=id, purged_at_ns=missing.purged_at_ns)
-        return SagaNotFound(f"no saga has the id {id!r} in this store; `sagas list` shows those there are", run_id=id)
+            return SagaNotFound(f"saga {missing.text}", missing.advice, run_id=id, purged_at_ns=missing.purged_at_ns)
+        return SagaNotFound(f"no saga has the id {id!r} in this store", "`sagas list` shows those there are", run_id=id)
 
     def query(self, status: str) -> tuple[frozenset[RunStatus], frozenset[str] | None]:
         """Runs whose status and phase make this status."""
@@ -170,7 +170,7 @@ class SagaFace(Face[SagaInfo, SagaStatus]):
                 if action.happened and action.step is not None:
                     self._check_result(record, action.step, bytes(action.result))
                 label, since = _reopening(verb, entries)
-                undoing = record.phase.startswith("compensating") and record.ended_at_ns is None
+                undoing = is_compensating(record.phase) and record.ended_at_ns is None
                 if verb == "rollback" and undoing and _lasting(standing) != "kill":
                     verb, label = "retry", ""  # it is being undone already: go on with that
                 return Order(name=verb, payload=msgspec.json.encode(action), label=label, since=since)
@@ -192,7 +192,7 @@ def _rolled_back(
     skipped: Sequence[str],
 ) -> SagaCompensated:
     cause = cause or "failed"
-    why = f"{type(error).__name__}: {error}" if error is not None else cause
+    why = in_words(error) if error is not None else cause
     raised = SagaCompensated(
         f"saga {id!r} was rolled back ({why}); undone: {', '.join(undone) or 'nothing had to be'}",
         saga_id=id,
@@ -244,7 +244,7 @@ def _judgement(verb: str, action: OperatorAction, standing: Standing) -> Accept 
 def _waiting(standing: Standing) -> list[OperatorAction]:
     """The verbs that no worker has taken up yet, in order."""
     named = [(signal.name.partition(" ")[0], signal.payload) for signal in standing.signals]
-    return [verdict_named(name, payload) for name, payload in named if name in VERBS]
+    return [OperatorAction.read(name, payload) for name, payload in named if name in VERBS]
 
 
 def _lasting(standing: Standing) -> str | None:
@@ -254,9 +254,8 @@ def _lasting(standing: Standing) -> str | None:
 
 def _is_repeated(verb: str, action: OperatorAction, standing: Standing) -> bool:
     """Whether the last verb was exactly this one: then a repetition changes nothing."""
-    given = [
-        verdict_of(entry) for entry in standing.entries if entry.kind == EntryKind.SIGNALLED and entry.key in VERBS
-    ]
+    signalled = [entry for entry in standing.entries if entry.kind == EntryKind.SIGNALLED and entry.key in VERBS]
+    given = [OperatorAction.read(entry.key, entry.payload) for entry in signalled]
     given += _waiting(standing)
     last = given[-1] if given else None
     return last is not None and (last.verb, last.step, last.happened, bytes(last.result)) == (

@@ -40,10 +40,10 @@ from sagas.face import SagaFace
 from sagas.model.definition import SagaDef
 from sagas.model.info import SagaInfo, SagaStatus
 from sagas.model.resource import WAY_OUT
+from sagas.model.verbs import OperatorAction
 from sagas.model.versions import VersionInfo, versions_of
 from sagas.runtime.binding import Binder
-from sagas.runtime.driver import function_of
-from sagas.runtime.operator import OperatorAction
+from sagas.runtime.saga import function_of
 
 if TYPE_CHECKING:
     from durable_core.layer import Vocabulary

@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from durable_core.engine.registry import Registry
-from durable_core.errors import StoreError
+from durable_core.errors import StoreError, sentences
 from durable_core.model.codec import Codec
 from durable_core.model.run import NewRun, RunRecord, RunStatus
 from durable_core.model.spec import DurableFunction
@@ -49,10 +49,8 @@ class StartReceipt:
 
 def refused(error: StoreError, what: str) -> StoreError:
     """The store's refusal, told for one call."""
-    plain = str(error.args[0]).rpartition(" [")[0]
-    if error.in_doubt:
-        plain += ". Start it again under the same id: that gives the run that is there, or a new one"
-    told = type(error)(f"{what}: {plain}", transient=error.transient)
+    again = "Start it again under the same id: that gives the run that is there, or a new one" if error.in_doubt else ""
+    told = type(error)(f"{what}: {error.text}", sentences(error.advice, again), transient=error.transient)
     told.in_doubt = error.in_doubt
     told.__cause__ = error
     return told

@@ -539,11 +539,10 @@ class Worker:
         lingering = self.lingering.get(num)
         if lingering is not None:
             lingering.reloading = True
-        why = str(error.args[0]).rpartition(" [")[0]
         self.due.reload(
             num,
-            refused=f"the store refused what it was to write ({why}), so what it did since its last entry is not "
-            "recorded. Look into what its step returned or raised, then retry the run: it goes on from its journal",
+            refused=f"the store refused what it was to write ({error.text}), so what it did since its last entry is "
+            "not recorded. Look into what its step returned or raised, then retry the run: it goes on from its journal",
         )
 
     def show_refused(self, record: RunRecord, entries: Sequence[Entry], why: str) -> None:

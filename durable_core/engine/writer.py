@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 from durable_core.engine.one_by_one import FIRST_PAUSE_S, LONGEST_PAUSE_S, OneByOne
-from durable_core.errors import LeaseLost, StoreError, StoreFull
+from durable_core.errors import LeaseLost, StoreError, StoreFull, sentences
 from durable_core.model.entry import Entry
 from durable_core.model.run import NewRun, RunUpdate
 from durable_core.ports import Batch, Store
@@ -155,8 +155,8 @@ class Writer:
         while not done.done():
             await asyncio.wait([done], timeout=self._patience_s)
             if not done.done() and self.trouble is not None:
-                why = str(self.trouble.args[0]).rpartition(" [")[0]
-                raise StoreError(f"{what}. {why}", transient=True) from self.trouble
+                text = f"{what}. {self.trouble.text}"
+                raise StoreError(text, self.trouble.advice, transient=True) from self.trouble
         await done
 
     async def close(self, *, within_s: float) -> None:
@@ -371,8 +371,8 @@ class Writer:
         """Tell whoever waits for this batch to be written, or for the next one, of the rows that were refused."""
         guilty, self._guilty = self._guilty, {}
         for error in guilty.values():
-            why = str(error.args[0]).rpartition(" [")[0]
-            told = StoreError(f"not all of it was kept: {why}. Look at the run, and repeat the call")
+            advice = sentences(error.advice, "Look at the run, and repeat the call")
+            told = StoreError(f"not all of it was kept: {error.text}", advice)
             told.__cause__ = error
             _fail_flushes((*flushes, *self._flushes), told)
 

@@ -193,8 +193,8 @@ class Codec:
         if isinstance(again, Exception):
             raise misfit(typed.declared, what, again) from again
         raise PayloadError(
-            f"{what} would not come back as it is: {again}. Declare the type that the value has, or store what can be "
-            "read back"
+            f"{what} would not come back as it is: {again}",
+            "Declare the type that the value has, or store what can be read back",
         )
 
     def _taken_apart(self, value: Any, typed: Typed, what: str, *, ordered: bool) -> tuple[bytes, Any] | str:

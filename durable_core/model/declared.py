@@ -83,14 +83,14 @@ def positional(fn: Callable[..., Any]) -> list[inspect.Parameter]:
 def check_version(version: Any, what: str) -> None:
     """Refuse what is no whole number from 1."""
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise DefinitionError(f"{what}: version={version!r}; give a whole number from 1")
+        raise DefinitionError(f"{what}: version={version!r}", "Give a whole number from 1")
 
 
 def check_timeout(timeout: Duration | None, what: str) -> Duration | None:
     """Refuse a timeout that is no positive duration."""
     if timeout is not None and seconds_of(timeout) is None:
         raise DefinitionError(
-            f"{what}: {shown(timeout)} is no duration; give a timedelta or seconds, above zero and at most 100 years"
+            f"{what}: {shown(timeout)} is no duration", "Give a timedelta or seconds, above zero and at most 100 years"
         )
     return timeout
 
@@ -100,5 +100,5 @@ def check_types(given: Sequence[type[Exception]], what: str) -> tuple[type[Excep
     found: tuple[Any, ...] = tuple(given) if isinstance(given, tuple | list) else (given,)
     for item in found:
         if not (isinstance(item, type) and issubclass(item, Exception)):
-            raise DefinitionError(f"{what}: {item!r} is not an exception class; give a tuple of classes")
+            raise DefinitionError(f"{what}: {item!r} is not an exception class", "Give a tuple of classes")
     return found

@@ -34,6 +34,6 @@ class Durable(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ARG002 - typed as the body is
         """Never returns."""
         raise DefinitionError(
-            f"the durable function {self.name!r} was called like a function; start it with `await engine.start(...)`, "
-            "or run it within another one with `await ctx.child(...)`"
+            f"the durable function {self.name!r} was called like a function",
+            "Start it with `await engine.start(...)`, or run it within another one with `await ctx.child(...)`",
         )

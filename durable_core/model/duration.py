@@ -44,7 +44,7 @@ def duration_ns(value: object, *, what: str) -> int | None:
     seconds = seconds_of(value)
     if seconds is None:
         raise DefinitionError(
-            f"{what}={shown(value)} is no duration; give a timedelta or seconds, above zero and at most 100 years"
+            f"{what}={shown(value)} is no duration", "Give a timedelta or seconds, above zero and at most 100 years"
         )
     return max(to_ns(seconds), 1)
 

@@ -257,8 +257,8 @@ def _parse(stored: bytes) -> _Stored:
     try:
         return _read(stored)
     except msgspec.MsgspecError as error:
-        message = f"a stored failure cannot be read: {error}. Was it written by a newer release, or by hand?"
-        raise PayloadError(message) from error
+        text = f"a stored failure cannot be read: {error}. Was it written by a newer release, or by hand?"
+        raise PayloadError(text) from error
 
 
 def _rebuilt(record: _Stored, prefer: Sequence[type[BaseException]]) -> BaseException:
@@ -360,11 +360,12 @@ def _quoting(cls: type[Exception]) -> type[Exception]:
 
 def _remote(record: _Stored) -> RemoteError:
     name = _dotted(record.type)
-    message = (
-        f"{name}: {record.message} (raised earlier or elsewhere; the class cannot be made again here, so this stands "
-        "for it. To catch it by its class, import the module that defines it before the run goes on)"
+    error = RemoteError(
+        f"{name}: {record.message} (raised earlier or elsewhere; this stands for it, because the class cannot be made "
+        "again here)",
+        "To catch it by its class, import the module that defines it before the run continues",
+        type_name=name,
     )
-    error = RemoteError(message, type_name=name)
     notes = record.state.get("__notes__")
     if isinstance(notes, list):
         vars(error)["__notes__"] = cast("list[object]", notes)

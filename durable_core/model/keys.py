@@ -18,9 +18,9 @@ RESERVED = frozenset("/#~")
 def check_name(name: object, *, what: str) -> str:
     """Return ``name`` where it can be part of a key; raise ``DefinitionError`` where it cannot."""
     if not isinstance(name, str):
-        raise DefinitionError(f"{what} is named {shown(name)}; give it a name that is a text")
+        raise DefinitionError(f"{what} is named {shown(name)}", "Give it a name that is a text")
     if not name or len(name) > LONGEST_NAME:
-        raise DefinitionError(f"{what} has a name of {len(name)} characters; give it one of 1 to {LONGEST_NAME}")
+        raise DefinitionError(f"{what} has a name of {len(name)} characters", f"Give it one of 1 to {LONGEST_NAME}")
     if not name.isprintable() or RESERVED & set(name):
         raise DefinitionError(
             f"{what} is named {name!r}; a name is printable and has none of {' '.join(sorted(RESERVED))}, "
@@ -38,8 +38,8 @@ def check_id(run_id: object) -> None:
         )
     if "/" in run_id:
         raise DefinitionError(
-            f"the id {run_id[:60]!r} cannot be used: `/` stands between the id of a run and the key of a child in it. "
-            "Use another character, such as `-` or `:`; nothing was started"
+            f"the id {run_id[:60]!r} cannot be used: `/` stands between the id of a run and the key of a child in it",
+            "Use another character, such as `-` or `:`; nothing was started",
         )
 
 

@@ -60,8 +60,9 @@ def register_type(type: type[T], *, encode: Callable[[T], object], decode: Calla
         used = next((cls for cls in _settled if issubclass(cls, given)), None)
         if used is not None:
             raise DefinitionError(
-                f"codec.register({given.__qualname__}): {used.__module__}.{used.__qualname__} is used already by a "
-                "step or saga that is registered, and stored in another way there. Register the type before the sagas"
+                f"codec.register({given.__qualname__}): {used.__module__}.{used.__qualname__} is used already by "
+                "a step or saga that is registered, and stored in another way there",
+                "Register the type before the sagas",
             )
     _known[given] = Registered(given, encode, decode)
 

@@ -135,20 +135,21 @@ class Retry:
     def __attrs_post_init__(self) -> None:
         if self.first > self.longest:
             raise DefinitionError(
-                f"first={self.first} is above longest={self.longest}, so no delay would be what this policy says. "
-                "Lower first=, or raise longest= or leave it out."
+                f"first={self.first} is above longest={self.longest}, so no delay would be what this policy says",
+                "Lower first=, or raise longest= or leave it out.",
             )
         if self.within is None:
             return
         if self.attempts == 1:
             raise DefinitionError(
-                f"within={self.within} has no effect, because attempts=1 makes no second attempt. "
-                "Give attempts= a larger number, or None for ever."
+                f"within={self.within} has no effect, because attempts=1 makes no second attempt",
+                "Give attempts= a larger number, or None for ever.",
             )
         if self.first > self.within or (self.first == self.within and not self.jitter):
             raise DefinitionError(
                 f"within={self.within} leaves no time for a second attempt, because the first delay is "
-                f"first={self.first}. Lower first=, or raise within=."
+                f"first={self.first}",
+                "Lower first=, or raise within=.",
             )
 
     @classmethod
@@ -241,7 +242,7 @@ def decide_retry(
         raise DefinitionError(message) from fault
     if not delay_s <= LONGEST_S:
         raise DefinitionError(
-            f"the wait of a retry policy answered {delay_s!r} seconds. Give one that answers at most 100 years."
+            f"the wait of a retry policy answered {delay_s!r} seconds", "Give one that answers at most 100 years."
         )
     return Delay(max(delay_s, 0.0))
 

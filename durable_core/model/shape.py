@@ -309,8 +309,7 @@ def _typed(codec: Codec, declared: Any, where: str) -> Typed:
     try:
         return codec.typed(declared)
     except PayloadError as error:
-        message = f"{where}: {str(error).removesuffix(f' [{error.code}]')}"
-        raise DefinitionError(message) from error
+        raise DefinitionError(f"{where}: {error.text}", error.advice) from error
 
 
 def _whole(codec: Codec, parameters: list[Parameter]) -> Typed | None:

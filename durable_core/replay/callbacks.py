@@ -5,7 +5,15 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from durable_core.errors import CallbackFailed, CallbackTimeout, DurableError, Fault, PayloadError, SiblingFailed
+from durable_core.errors import (
+    CallbackFailed,
+    CallbackTimeout,
+    DurableError,
+    Fault,
+    PayloadError,
+    SiblingFailed,
+    in_words,
+)
 from durable_core.model.callback import COMPLETED, HEARTBEAT, Answer, Declared, pulse_of
 from durable_core.model.duration import NS
 from durable_core.model.entry import ANSWERED_BY, MISFIT, Entry, EntryKind
@@ -159,7 +167,8 @@ class PendingCallback(Generic[T]):
         except Exception as error:  # noqa: BLE001 - as in ``check``; the answer did fit when it was accepted
             self.run.fault = Fault(
                 f"run {self.run.id}: the answer that was accepted for callback {self.key!r} can no longer be read as "
-                f"its declared type ({error}). Keep the type able to read it, then retry the run"
+                f"its declared type ({in_words(error)})",
+                "Keep the type able to read it, then retry the run",
             )
 
     def _beat(self, entry: Entry) -> None:
@@ -204,8 +213,8 @@ def create(
     try:
         decode = run.effects.decoder(declared)
     except PayloadError as unreadable:
-        why = str(unreadable.args[0]).rpartition(" [")[0]
-        raise PayloadError(f"run {run.id}: callback {name!r} of type {type_name(declared)}: {why}") from unreadable
+        text = f"run {run.id}: callback {name!r} of type {type_name(declared)}: {unreadable.text}"
+        raise PayloadError(text, unreadable.advice) from unreadable
     key = fiber.scope.key(name)
     payload = msgspec.json.encode(Declared(_named(declared), heartbeat_ns))
     entry, new = run.output(EntryKind.ARMED, key, 0, "callback", payload, due_at_ns)

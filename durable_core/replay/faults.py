@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from durable_core.errors import DurableError, Fault
+from durable_core.errors import DurableError, Fault, sentences
 from durable_core.model.entry import Entry
 from durable_core.replay.cursor import RunIdentity
 
@@ -47,8 +47,8 @@ def of_ours(run: RunIdentity, error: BaseException, *, thrown: Collection[BaseEx
 
 def mistake(run: RunIdentity, error: DurableError) -> Fault:
     """The code gave an operation something that it cannot take: nothing was done, and nothing is undone."""
-    plain = str(error.args[0]).rpartition(" [")[0].removeprefix(f"run {run.id}: ").rstrip(".")
-    fault = Fault(f"run {run.id}: {plain}. Mend the code, then retry the run")
+    text = error.text.removeprefix(f"run {run.id}: ")
+    fault = Fault(f"run {run.id}: {text}", sentences(error.advice, "Fix the code, then retry the run"))
     fault.__cause__ = error
     return fault
 

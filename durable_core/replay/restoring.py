@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from durable_core.errors import Closed, DurableError, Fault
+from durable_core.errors import Closed, DurableError, Fault, sentences
 from durable_core.model.entry import ROLES, Entry, EntryKind, Role, effective, evidence
 from durable_core.model.record import ABANDON, StepRecord, StepStatus, abandoned_at, fold
 from durable_core.model.spec import StepSpec
@@ -45,7 +45,8 @@ def restore(
         args, kwargs = run.definition.shape.decode(input, what=f"run {run.id}: the arguments")
     except DurableError as unreadable:
         run.cursor.inbox = (*late, *(Message(signal.verb, signal.payload) for signal in signals))
-        run.stop(Fault(f"{unreadable} Bring back the signature that it was started with, then retry the run"))
+        advice = "Bring back the signature that it was started with, then retry the run"
+        run.stop(Fault(unreadable.text, sentences(unreadable.advice, advice)))
         return
     returned = [] if abandoned_at(entries) is not None else [*map(LateResult.of, evidence(entries).values()), *late]
     if killed_by(entries) is not None:

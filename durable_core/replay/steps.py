@@ -17,6 +17,7 @@ from durable_core.errors import (
     StepExited,
     StepInterrupted,
     StepTimeout,
+    sentences,
 )
 from durable_core.model.decide import (
     Again,
@@ -57,8 +58,8 @@ class OutcomeUnknown(DurableError):
 
     code = "DC034"
 
-    def __init__(self, message: str, *, key: str) -> None:
-        super().__init__(message)
+    def __init__(self, text: str, advice: str = "", *, key: str) -> None:
+        super().__init__(text, advice)
         self.key = key
 
 
@@ -409,7 +410,10 @@ class PendingStep(Step):
                 what = f"run {run.id}, step {self.key!r}"
                 self._answer(self.spec.shape.decode_result(entry.payload or b"null", what=what), None)
             except PayloadError as refused:
-                run.fault = Fault(f"{refused} Bring back the type it was stored with, then retry the run")
+                run.fault = Fault(
+                    refused.text,
+                    sentences(refused.advice, "Bring back the type it was stored with, then retry the run"),
+                )
         else:
             self._answer(
                 None, self._shown(rebuild(entry.error or b"{}", self.known_errors()) if error is None else error)
@@ -475,10 +479,11 @@ class PendingStep(Step):
                 run.pump()
             case CrashesTooOften(crashes=crashes):
                 crashed = StepCrashed(
-                    f"run {run.id}, step {self.key!r}: the process died {crashes} times while it ran. Find out what "
-                    "it does to its process, then retry the run"
+                    f"run {run.id}, step {self.key!r}: the process died {crashes} times while it ran",
+                    "Find out what it does to its process, then retry the run",
                 )
-                fault = Fault(str(crashed))
+                fault = Fault(crashed.text, crashed.advice)
+                fault.code = crashed.code
                 fault.step = self.key
                 run.stop(fault)
 

@@ -1,6 +1,6 @@
 """SQL of the tables, as text: definitions, column lists, and the statements that bind whole tuples.
 
-Made from ``tables.py`` by ``python -m durable_core.stores.generate``; edit the tables, not this file.
+Made from ``tables.py`` by ``python -m tools.store_sql``; edit the tables, not this file.
 """
 
 CREATE = (

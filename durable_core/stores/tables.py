@@ -1,7 +1,7 @@
 """The tables, once: what every other form of the schema is made from.
 
 Migrations, admin queries and the dashboard use these classes. The hot path does not: it binds tuples to the text in
-``sql.py``, which ``python -m durable_core.stores.generate`` makes from here. Nothing imports this module at run time,
+``sql.py``, which ``python -m tools.store_sql`` makes from here. Nothing imports this module at run time,
 since SQLModel costs 320 ms and 30 MiB.
 
 Invariant: the columns of ``runs`` are those of ``RunRecord`` and the columns of ``journal`` those of ``Entry``, in

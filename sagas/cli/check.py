@@ -13,16 +13,15 @@ import attrs
 import typer
 
 from durable_core.layer import place_of
+from sagas.check.scan import scan
 from sagas.cli import output
 from sagas.cli.modules import load, sagas_of
 from sagas.cli.options import Json, Modules, wants_json
 from sagas.cli.output import DONE, FAULTY, CommandError, Line, Piece, clean
 from sagas.errors import SagasError
 from sagas.model.definition import SagaDef
-from sagas.model.scan import scan
 
 PLACE = re.compile(r"(?P<file>.+?):(?P<line>\d+): (?P<message>.*)", re.DOTALL)
-CODE = re.compile(r" \[[A-Z]{2}\d{3}\]$")
 _NOWHERE = logging.NullHandler()
 """Registering logs the warnings that ``check`` shows."""
 
@@ -106,7 +105,7 @@ def _refused(definitions: Sequence[SagaDef[..., Any]]) -> list[Finding]:
         try:
             orchestrator.register(definition)
         except SagasError as error:
-            faults.append(Finding.parse(CODE.sub("", str(error)), place_of(definition.body)))
+            faults.append(Finding.parse(error.message, place_of(definition.body)))
     return faults
 
 
@@ -119,7 +118,7 @@ def _raised(error: BaseException) -> Finding:
         if not file.startswith((here, "<")) and "importlib" not in file:
             last = f"{file}:{link.tb_lineno}"
         link = link.tb_next
-    return Finding.parse(CODE.sub("", str(error)), last)
+    return Finding.parse(error.message if isinstance(error, SagasError) else str(error), last)
 
 
 def _lines(found: Findings) -> list[Line]:

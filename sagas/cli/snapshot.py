@@ -12,7 +12,7 @@ from durable_core.layer import EntryKind, JournalEntry, RunRecord, served
 from sagas.model.children import child_info, children_of
 from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState, at, error_text, history_of, steps_of
 from sagas.model.plan import PROBE
-from sagas.runtime.operator import OperatorAction
+from sagas.model.verbs import OperatorAction
 
 if TYPE_CHECKING:
     from sagas.orchestrator import Orchestrator

@@ -14,11 +14,11 @@ import msgspec
 
 from durable_core import VersionVerdict
 from durable_core.layer import Codec
+from sagas.check.fingerprint import SHORT
 from sagas.cli.durations import minute, moment, shown
 from sagas.cli.output import Column, Line, Piece, Table, clean, wrapped
 from sagas.cli.remedies import remedies
 from sagas.cli.snapshot import Snapshot
-from sagas.model.fingerprint import SHORT
 from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState, at
 from sagas.model.versions import VersionInfo
 

@@ -1,7 +1,7 @@
-"""What is logged of a saga that needs attention: its step, why, and what mends it. Pure functions of row and journal.
+"""The log line of a saga that needs attention: its step, the reason and the remedy. Pure functions of row and journal.
 
-Invariant: it is read off the journal, so nothing is left out of the log because it was mended while it was looked at.
-The same saga, steps and reason give the same line: one that was logged need not be logged again.
+Invariant: it is read from the journal, so a problem that was fixed in the meantime is logged too.
+The same saga, steps and reason give the same line, so a line need not be logged twice.
 """
 
 from collections import Counter
@@ -16,16 +16,16 @@ from sagas.model.info import SagaInfo
 
 @attrs.frozen
 class Need:
-    """Why somebody should look."""
+    """One reason why a saga needs attention."""
 
     reason: str
-    """With what mends it."""
+    """What happened and what to do about it."""
     steps: tuple[str, ...] = ()
     what: str = "is stuck"
 
 
 def needs_of(info: SagaInfo, entries: Sequence[JournalEntry], *, worker: str) -> list[Need]:
-    """What ``worker`` has found that needs a person, also what has been mended since, oldest first."""
+    """What ``worker`` found that needs a person, oldest first, including what has been fixed since."""
     found = [need for need in _journalled(info.id, entries, worker) if need is not None]
     if info.unserved and info.reason is not None:
         found.append(Need(info.reason, what=f"is {info.status}"))
@@ -56,15 +56,15 @@ def _journalled(saga_id: str, entries: Sequence[JournalEntry], worker: str) -> I
 def _failing(saga_id: str, entry: JournalEntry) -> Need:
     error = error_text(entry.error)
     return Need(
-        f"step {entry.key!r} has failed {MANY_FAILURES} times and is tried again ({error}). Mend what makes it fail, "
-        f"and it goes on by itself; `sagas show {saga_id}` shows how it stands",
+        f"step {entry.key!r} has failed {MANY_FAILURES} times and is tried again ({error}). Fix what makes it fail, "
+        f"and it continues by itself; `sagas show {saga_id}` shows its state",
         (entry.key,),
-        what="goes on",
+        what="continues",
     )
 
 
 def line_of(info: SagaInfo, need: Need) -> str:
-    """What to log of it."""
+    """The line to log."""
     reason = need.reason.removeprefix(f"saga {info.id}: ")
     unnamed = [key for key in need.steps if key not in reason]
     about = f" (step {', '.join(map(repr, unnamed))})" if unnamed else ""

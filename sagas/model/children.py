@@ -1,7 +1,7 @@
-"""Child sagas, read off their root's journal.
+"""Child sagas, read from their root's journal.
 
-Invariant: a child is a scope of its root's run, so it stays undoable until that ends. What undoes a scope around it
-undoes the child too, also where its body had returned.
+Invariant: a child is a scope of its root's run, so it can be undone until the root ends. The rollback of a scope around
+it undoes the child too, even if its body has returned.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,81 +10,77 @@ from typing import Any
 import attrs
 import msgspec
 
-from durable_core.layer import CHILD_COMPLETED as COMPLETED
-from durable_core.layer import CHILD_OPENED as OPENED
-from durable_core.layer import EntryKind, JournalEntry, StepStatus, fold, name_of, rebuild
-from sagas.model.info import SagaInfo, SagaStatus, StepState, at, error_text
+from durable_core.layer import EntryKind, JournalEntry, StepStatus, at, error_text, fold, name_of, rebuild
+from sagas.model.info import SagaInfo, StepState
+from sagas.model.phases import Cause, Mark, MarkKind, SagaStatus, marks_in, payload_of, skipped_in
 from sagas.model.plan import undone
 
-EXPIRED = "child-deadline:"
-"""With the child's key: its own deadline has passed in time."""
-COMPENSATED = "child-compensated:"
-"""With the child's key: it failed, and what it did was undone."""
-UNDOING = "undoing:"
-"""With the key of a child or savepoint: its rollback begins. The payload holds what left it as ``error``."""
-SKIPPED = "skipped:"
 ROLLED_BACK = frozenset({SagaStatus.COMPENSATED, SagaStatus.RESOLVED})
 
 
 @attrs.frozen
 class Child:
-    """What the journal says of one child."""
+    """One child, as the journal describes it."""
 
     key: str
     opened: JournalEntry
     closed: JournalEntry | None = None
+    completed: bool = False
+    """Whether its body has returned."""
     expired: bool = False
     """Whether its own deadline has passed in time."""
     undoing: JournalEntry | None = None
-    """Where its rollback began, or that of a savepoint or child around it; None where there was none but its root's."""
-
-    @property
-    def completed(self) -> bool:
-        """Whether its body has returned."""
-        return self.closed is not None and self.closed.key.startswith(COMPLETED)
+    """Where its rollback began, or that of a savepoint or child around it; None if only its root is rolled back."""
+    undone_with: str = ""
+    """The key of the savepoint or child whose rollback that is: perhaps its own."""
 
     @property
     def compensated(self) -> bool:
         """Whether it was rolled back by its own failure."""
-        return self.closed is not None and self.closed.key.startswith(COMPENSATED)
+        return self.closed is not None and not self.completed
 
     @property
-    def cause(self) -> str:
-        """Why it was rolled back, where it was so by itself."""
-        return "deadline" if self.expired else "failed"
+    def cause(self) -> Cause:
+        """Why it was rolled back, if by its own failure or deadline."""
+        return Cause.DEADLINE if self.expired else Cause.FAILED
 
     @property
     def error(self) -> bytes | None:
-        """The stored failure for which it was undone; None where it was not, or an older release wrote the journal."""
+        """The stored failure that caused its rollback; None without one, or in the journal of an older release."""
         payload = None if self.undoing is None else self.undoing.payload
-        told = msgspec.json.decode(payload or b"{}", type=dict[str, msgspec.Raw])
-        return bytes(told["error"]) if "error" in told else None
+        said = msgspec.json.decode(payload or b"{}", type=dict[str, msgspec.Raw])
+        return bytes(said["error"]) if "error" in said else None
 
 
 def children_of(entries: Sequence[JournalEntry]) -> dict[str, Child]:
     """The children by key, in the order in which they began."""
     found: dict[str, Child] = {}
-    for entry in entries:
-        if entry.kind != EntryKind.MARKED:
-            continue
-        if entry.key.startswith(OPENED):
-            key = entry.key.removeprefix(OPENED)
+    for mark, entry in marks_in(entries):
+        key = mark.about
+        if mark.kind is MarkKind.CHILD:
             found[key] = Child(key, entry)
-        elif entry.key.startswith(EXPIRED) and (key := entry.key.removeprefix(EXPIRED)) in found:
-            found[key] = attrs.evolve(found[key], expired=True)
-        elif entry.key.startswith(UNDOING):
-            scope = f"{entry.key.removeprefix(UNDOING)}/"
-            for key, child in found.items():
-                if child.undoing is None and f"{key}/".startswith(scope):
-                    found[key] = attrs.evolve(child, undoing=entry)
-        for closing in (COMPLETED, COMPENSATED):
-            if entry.key.startswith(closing) and (key := entry.key.removeprefix(closing)) in found:
-                found[key] = attrs.evolve(found[key], closed=entry)
+        elif mark.kind is MarkKind.UNDOING:
+            for inner, child in found.items():
+                if child.undoing is None and f"{inner}/".startswith(mark.prefix):
+                    found[inner] = attrs.evolve(child, undoing=entry, undone_with=key)
+        elif key in found:
+            found[key] = _with(found[key], mark, entry)
     return found
 
 
+def _with(child: Child, mark: Mark, entry: JournalEntry) -> Child:
+    """The child after one more mark about it."""
+    match mark.kind:
+        case MarkKind.CHILD_DEADLINE:
+            return attrs.evolve(child, expired=True)
+        case MarkKind.CHILD_COMPLETED | MarkKind.CHILD_COMPENSATED:
+            return attrs.evolve(child, closed=entry, completed=mark.kind is MarkKind.CHILD_COMPLETED)
+        case _:
+            return child
+
+
 def status_of_child(root: SagaStatus, entries: Sequence[JournalEntry], key: str) -> SagaStatus | None:
-    """How the child at ``key`` stands in a root that stands so; None where there is no such child."""
+    """The status of the child at ``key``, given its root's; None if there is no such child."""
     children = children_of(entries)
     return _status(children[key], root, entries) if key in children else None
 
@@ -92,8 +88,7 @@ def status_of_child(root: SagaStatus, entries: Sequence[JournalEntry], key: str)
 def undone_in(entries: Sequence[JournalEntry], key: str) -> tuple[list[str], list[str]]:
     """The steps of the child at ``key`` that were undone, in that order, and those that an operator skipped."""
     prefix = f"{key}/"
-    marks = [entry.key for entry in entries if entry.kind == EntryKind.MARKED]
-    skipped = [mark.removeprefix(SKIPPED) for mark in marks if mark.startswith(SKIPPED)]
+    skipped = skipped_in(mark for mark, _ in marks_in(entries))
     return _within(undone(fold(list(entries))), prefix), _within(skipped, prefix)
 
 
@@ -102,13 +97,13 @@ def _within(keys: Sequence[str], prefix: str) -> list[str]:
 
 
 def _state(child: Child, status: SagaStatus) -> StepState:
-    """The child as a step of its parent. While it is being undone it is told as running, or as it had ended."""
-    told = "succeeded" if child.completed else "running"
+    """The child as a step of its parent. During its rollback it is shown as running, or as it had ended."""
+    before = "succeeded" if child.completed else "running"
     return StepState(
         key=child.key,
         name=name_of(child.key),
         kind="child",
-        status="compensated" if status in ROLLED_BACK else told,
+        status="compensated" if status in ROLLED_BACK else before,
         attempts=1,
         result=_result(child),
         error=error_text(child.error),
@@ -124,12 +119,12 @@ def _result(child: Child) -> Any:
 
 
 def child_info(root: SagaInfo, entries: Sequence[JournalEntry], key: str) -> SagaInfo | None:
-    """The child at ``key`` as a saga of its own, or None. Its end is provisional until its root ends."""
+    """The child at ``key`` as a saga, or None. Its end is provisional until its root ends."""
     children = children_of(entries)
     child = children.get(key)
     if child is None:
         return None
-    opened: dict[str, Any] = msgspec.json.decode(child.opened.payload or b"{}")
+    opened = payload_of(child.opened)
     arguments: list[Any] | dict[str, Any] = opened.get("input", [])
     given = {str(place): value for place, value in enumerate(arguments)} if isinstance(arguments, list) else arguments
     prefix = f"{key}/"
@@ -152,7 +147,7 @@ def child_info(root: SagaInfo, entries: Sequence[JournalEntry], key: str) -> Sag
 
 
 def within(root: SagaInfo, entries: Sequence[JournalEntry], *, prefix: str) -> list[StepState]:
-    """The steps under ``prefix``, of which a child saga is one: what it did in itself is its own list."""
+    """The steps under ``prefix``. A child saga is one step here; its own steps are in its own list."""
     children = children_of(entries)
     mine = [key for key in children if key.startswith(prefix)]
     direct = [key for key in mine if not any(key.startswith(f"{other}/") for other in mine)]
@@ -165,22 +160,23 @@ def within(root: SagaInfo, entries: Sequence[JournalEntry], *, prefix: str) -> l
 
 
 def _begun(entries: Sequence[JournalEntry]) -> dict[str, int]:
-    """At which entry each step, wait and child first began."""
+    """The entry at which each step, wait and child first began."""
     begun: dict[str, int] = {}
     for entry in entries:
         if entry.kind in (EntryKind.STARTED, EntryKind.ARMED):
             begun.setdefault(entry.key, entry.seq)
-        elif entry.kind == EntryKind.MARKED and entry.key.startswith(OPENED):
-            begun.setdefault(entry.key.removeprefix(OPENED), entry.seq)
+    for mark, entry in marks_in(entries):
+        if mark.kind is MarkKind.CHILD:
+            begun.setdefault(mark.about, entry.seq)
     return begun
 
 
 def _cause(child: Child, children: Mapping[str, Child]) -> str | None:
-    """Why a child is undone: by its own failure or deadline, or that of a scope around it; None: by its root's."""
+    """Why a child is undone: its own failure or deadline, or that of a scope around it; None if only its root is."""
     if child.undoing is None:
         return None
-    around = children.get(child.undoing.key.removeprefix(UNDOING))
-    return "failed" if around is None else around.cause
+    around = children.get(child.undone_with)
+    return (Cause.FAILED if around is None else around.cause).value
 
 
 def _status(child: Child, root: SagaStatus, entries: Sequence[JournalEntry]) -> SagaStatus:
@@ -189,13 +185,13 @@ def _status(child: Child, root: SagaStatus, entries: Sequence[JournalEntry]) -> 
     if child.undoing is None:
         final = child.completed and root not in (SagaStatus.COMPENSATING, SagaStatus.STUCK)
         return SagaStatus.COMPLETED if final else root
-    if not _being_undone(child.undoing.key.removeprefix(UNDOING), entries):
+    if not _being_undone(child.undone_with, entries):
         return SagaStatus.COMPENSATED
     return root if root in (*ROLLED_BACK, SagaStatus.KILLED, SagaStatus.STUCK) else SagaStatus.COMPENSATING
 
 
 def _being_undone(scope: str, entries: Sequence[JournalEntry]) -> bool:
-    """Whether the rollback of this scope goes on: that of a child has a mark at its end, that of a savepoint none."""
+    """Whether the rollback of this scope is under way. A child's has a mark at its end, a savepoint's none."""
     around = children_of(entries).get(scope)
     if around is not None:
         return not around.compensated

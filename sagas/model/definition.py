@@ -3,6 +3,7 @@
 import inspect
 import types
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from typing import (
     Any,
     Concatenate,
@@ -30,12 +31,47 @@ from durable_core.layer import (
     place_of,
     positional,
 )
-from sagas.model.outcome import DidNotHappen, Happened, StillUnknown, Unknown
 from sagas.model.resource import resources_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+# -- What a probe answers ----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Happened(Generic[R]):
+    """The step's effect took place, with this result: the step has succeeded."""
+
+    value: R
+
+
+@attrs.frozen
+class DidNotHappen:
+    """The step's effect did not take place, and no longer can."""
+
+
+@attrs.frozen
+class StillUnknown:
+    """The outcome is not known yet; the probe is called again by its retry policy."""
+
+
+@attrs.frozen
+class Unknown:
+    """Passed to a compensation instead of a result, if its parameter admits it: the step may or may not have happened.
+
+    Such a compensation must do no harm if nothing happened, and must prevent a late effect.
+    """
+
+
+UNKNOWN = Unknown()
+"""The one that a compensation is given."""
+
+
+# -- Declarations ------------------------------------------------------------------------------------------------------
+
 AsyncProbe = Callable[P, Coroutine[Any, Any, Happened[R] | DidNotHappen | StillUnknown | R | None]]
 PlainProbe = Callable[P, Happened[R] | DidNotHappen | StillUnknown | R | None]
 
@@ -56,7 +92,7 @@ class Serving:
 
 
 class Declared(DeclaredStep[P, R]):
-    """What all kinds of steps share. Calling one outside a saga just calls its function."""
+    """The base of all kinds of steps. Calling a step outside a saga just calls its function."""
 
     def __init__(self, fn: Callable[P, Any], **options: Any) -> None:
         super().__init__(fn, **options)
@@ -89,7 +125,7 @@ class Probed(Declared[P, R]):
         """Declare the function that settles an unknown outcome: it takes the step's arguments.
 
         It returns ``Happened(value)``, ``DidNotHappen()`` or ``StillUnknown()``; a bare value or None is short for the
-        first two where the step's result type does not admit None.
+        first two if the step's result type does not admit None.
         """
 
         def declare(probe: Any) -> Any:
@@ -141,8 +177,7 @@ class Step(Probed[P, R]):
     ) -> Any:
         """Declare how to undo the step: a function of its result, or of its result and its own arguments.
 
-        Where the first parameter's annotation admits ``Unknown``, it is also run for a step of which nobody knows
-        whether it happened.
+        If the first parameter's annotation admits ``Unknown``, it also runs for a step whose outcome is unknown.
         """
 
         def declare(undo: Any) -> Any:
@@ -152,7 +187,9 @@ class Step(Probed[P, R]):
                     f"{self.what} has two compensations: {place_of(self.compensating.fn)}, {place_of(undo)}"
                 )
             if self.compensated_by_nothing:
-                raise DefinitionError(f"{self.what} says compensation=None and has a compensation; drop one of the two")
+                raise DefinitionError(
+                    f"{self.what} says compensation=None and has a compensation", "Drop one of the two"
+                )
             check_parameters(undo, self.fn, result=True, what=what)
             self.compensating = Serving(
                 undo, Retry.of(retry, COMPENSATION_RETRY), check_timeout(timeout, what), resources_of(undo)
@@ -174,7 +211,7 @@ class Step(Probed[P, R]):
 
 
 class Compensate(Generic[P, R]):
-    """What ``@step.compensate(...)`` with options returns; for type checkers."""
+    """The type of ``@step.compensate(...)`` with options, for type checkers."""
 
     @overload
     def __call__(self, undo: Callable[[R], T], /) -> Callable[[R], T]: ...
@@ -188,7 +225,7 @@ class Compensate(Generic[P, R]):
 
 
 class Probing(Generic[P, R]):
-    """What ``@step.probe(...)`` with options returns; for type checkers."""
+    """The type of ``@step.probe(...)`` with options, for type checkers."""
 
     @overload
     def __call__(self, fn: AsyncProbe[P, R], /) -> AsyncProbe[P, R]: ...
@@ -238,15 +275,15 @@ class SagaDef(Generic[P, R]):
             raise DefinitionError(f"{what}: the body takes no parameter; the first one is the Saga")
         if self.on_compensation_failure not in ("continue", "halt"):
             raise DefinitionError(
-                f"{what}: on_compensation_failure={self.on_compensation_failure!r}; use 'continue' or 'halt'"
+                f"{what}: on_compensation_failure={self.on_compensation_failure!r}", "Use 'continue' or 'halt'"
             )
         check_timeout(self.deadline, f"{what}: deadline")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ARG002 - typed as the body is
         """Never returns: sagas are started, or run as children, never called."""
         raise DefinitionError(
-            f"the saga {self.name!r} was called like a function; start it with `await orchestrator.start(...)`, "
-            "or run it within another saga with `await s.run(...)`"
+            f"the saga {self.name!r} was called like a function",
+            "Start it with `await orchestrator.start(...)`, or run it within another saga with `await s.run(...)`",
         )
 
 
@@ -266,8 +303,19 @@ def takes_arguments(undo: Callable[..., Any]) -> bool:
     return len(parameters) > 1 or any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
 
 
+def check_age(age: Duration, what: str) -> Duration:
+    """Refuse a value that is not an age. Unlike a timeout, an age may be zero."""
+    given: Any = age
+    if given is not False and given in (0, timedelta(0)):
+        return 0
+    if given is None:
+        raise DefinitionError(f"{what}: no age was given", "Give a timedelta or seconds")
+    check_timeout(age, what)
+    return age
+
+
 def check_parameters(fn: Callable[..., Any], step: Callable[..., Any], *, result: bool, what: str) -> None:
-    """Refuse a compensation or probe that could not be called with what it will be given."""
+    """Refuse a compensation or probe that cannot be called with the arguments it will be given."""
     mine, theirs = positional(fn), positional(step)
     where = f"{what} ({place_of(fn)})"
     _check_named(fn, step, result=result, where=where)
@@ -277,28 +325,30 @@ def check_parameters(fn: Callable[..., Any], step: Callable[..., Any], *, result
     names = ", ".join(parameter.name for parameter in theirs)
     if result:
         if not mine:
-            raise DefinitionError(f"{where} takes no parameter; it is given the step's result, or the result, {names}")
+            raise DefinitionError(
+                f"{where} takes no parameter; it is called with the step's result, or with the result and {names}"
+            )
         if len(mine) != 1 and len(mine) != len(theirs) + 1:
             raise DefinitionError(
-                f"{where} takes {len(mine)} positional parameters; give it one (the step's result) "
-                f"or {len(theirs) + 1} (the result, {names})"
+                f"{where} takes {len(mine)} positional parameters",
+                f"Give it one (the step's result) or {len(theirs) + 1} (the result, {names})",
             )
     elif len(required) > len(theirs) or len(mine) < len(theirs):
         raise DefinitionError(
-            f"{where} takes {len(mine)} positional parameters; give it the step's own: {names or 'none'}"
+            f"{where} takes {len(mine)} positional parameters", f"Give it the step's own: {names or 'none'}"
         )
 
 
 def _check_named(fn: Callable[..., Any], step: Callable[..., Any], *, result: bool, where: str) -> None:
-    """Refuse one that needs a keyword that nobody will give it."""
+    """Refuse a function that needs a keyword argument which it will not be given."""
     own = frozenset(inspect.signature(step).parameters) if not result or takes_arguments(fn) else frozenset[str]()
     resources = resources_of(fn)
     for name, parameter in inspect.signature(fn).parameters.items():
         needed = parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty
         if needed and name not in resources and name not in own:
             raise DefinitionError(
-                f"{where} needs {name!r}, which nobody gives it; take it as one of the step's own arguments, "
-                "or from the orchestrator with `= resource()`"
+                f"{where} needs {name!r}, which it is not given",
+                "Take it as one of the step's own arguments, or from the orchestrator with `= resource()`",
             )
 
 

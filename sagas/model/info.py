@@ -1,8 +1,11 @@
-"""What a saga looks like from outside: its status, steps and history. Pure functions of its row and its journal."""
+"""What a saga looks like from outside: its status, its steps, what it is stuck on. Pure functions of row and journal.
+
+Invariant: a saga is stuck on a step from its ``parked`` (or ``faulted``) entry until a verb about that step, or about
+all. Verbs, messages and driver agree on it, because they all read it here.
+"""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 import attrs
@@ -11,6 +14,7 @@ import msgspec
 from durable_core import HistoryEntry as Entry
 from durable_core import RunStatus, RunStep
 from durable_core.layer import (
+    ABANDON,
     EntryKind,
     JournalEntry,
     RunRecord,
@@ -25,30 +29,27 @@ from durable_core.layer import (
     not_before,
     read_or_plain,
     rebuild,
+    served,
     step_of,
     stuck_error,
     waits_of,
+    without_code,
+)
+from sagas.model.phases import (
+    SAGA_ENDS,
+    SagaStatus,
+    cause_of,
+    is_saga,
+    marks_in,
+    payload_of,
+    query_of,
+    skipped_in,
+    status_of,
 )
 from sagas.model.plan import undo_key
-from sagas.model.stuck import parked, undo_given_up
 
-
-class SagaStatus(StrEnum):
-    """Where a saga stands."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    WAITING = "waiting"
-    COMPENSATING = "compensating"
-    STUCK = "stuck"
-    COMPLETED = "completed"
-    COMPENSATED = "compensated"
-    RESOLVED = "resolved"
-    KILLED = "killed"
-
-
-CAUSES = ("failed", "cancelled", "deadline")
-SAGA_ENDS = frozenset({SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.RESOLVED, SagaStatus.KILLED})
+ANSWERING = frozenset({"retry", "skip", "resolve"})
+"""The verbs that continue what is stuck."""
 
 
 @attrs.frozen(kw_only=True)
@@ -64,7 +65,7 @@ class StepState(RunStep):
 
 @attrs.frozen(kw_only=True)
 class SagaInfo:
-    """A saga as it stands, as far as it is durable."""
+    """A saga's durable state."""
 
     id: str
     saga: str
@@ -73,10 +74,10 @@ class SagaInfo:
     cause: str | None
     """Why it compensates or compensated: failed, cancelled, deadline."""
     input: dict[str, Any]
-    """The body's arguments by parameter name; decoded where the saga is registered here, else plain JSON."""
+    """The body's arguments by parameter name; decoded if the saga is registered here, else plain JSON."""
     result: Any
     error: BaseException | None
-    """What left the body, or what the saga is stuck on."""
+    """The exception that left the body, or that the saga is stuck on."""
     status_detail: dict[str, Any] | None
     created_at: datetime
     updated_at: datetime
@@ -84,50 +85,12 @@ class SagaInfo:
     wake_at: datetime | None
     paused: bool
     reason: str | None
-    """For a person: why it is stuck, and how to mend it."""
+    """For a person: why it is stuck, and what to do."""
     stuck_on: tuple[str, ...] = ()
-    """The steps that a person must mend, where it is stuck."""
+    """The steps that need a person, if it is stuck."""
     unserved: bool = False
-    """It could go on, and no living worker serves its version; ``reason`` says which."""
+    """It could continue, but no living worker serves its version; ``reason`` says which."""
     steps: list[StepState]
-
-
-def status_of(status: RunStatus, phase: str) -> SagaStatus:
-    """The saga's status, from the run's status and the phase that the driver set."""
-    word = phase.partition("/")[0]
-    if status is RunStatus.FAILED:
-        return SagaStatus(word)  # the driver names every such end; anything else is no end of a saga
-    if status in (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.PENDING) and word == "compensating":
-        return SagaStatus.COMPENSATING
-    return SagaStatus(status.value)
-
-
-def is_saga(record: RunRecord) -> bool:
-    """Whether a run may be a saga: no saga ends with a failure that its driver did not name, as the core's runs do."""
-    return record.status is not RunStatus.FAILED or record.phase != ""
-
-
-def query_of(status: SagaStatus) -> tuple[frozenset[RunStatus], frozenset[str] | None]:
-    """Which runs are sagas of this status: run statuses, and phases where these matter."""
-    going = frozenset({RunStatus.RUNNING, RunStatus.WAITING, RunStatus.PENDING})
-    match status:
-        case SagaStatus.COMPENSATING:
-            return going, _phases("compensating")
-        case SagaStatus.COMPENSATED | SagaStatus.RESOLVED:
-            return frozenset({RunStatus.FAILED}), _phases(status.value)
-        case SagaStatus.RUNNING | SagaStatus.WAITING | SagaStatus.PENDING:
-            return frozenset({RunStatus(status.value)}), frozenset({"", "past-pivot"})
-        case _:
-            return frozenset({RunStatus(status.value)}), None
-
-
-def _phases(word: str) -> frozenset[str]:
-    return frozenset(f"{word}/{cause}" for cause in CAUSES)
-
-
-def cause_of(phase: str) -> str | None:
-    """Why the saga compensates or compensated; None where it does not."""
-    return phase.partition("/")[2] or None
 
 
 def info_of(
@@ -163,7 +126,7 @@ def info_of(
 
 
 def reason_of(record: RunRecord, entries: Sequence[JournalEntry]) -> str | None:
-    """Why somebody should look; also what they would else not see: that a cancel waits for the code to fit again."""
+    """Why the saga needs attention; also that a cancel waits until the code fits again."""
     if record.reason is None or record.status is not RunStatus.STUCK:
         return record.reason
     waiting = next((entry.key for entry in held(entries) if entry.key in ("cancel", "deadline")), None)
@@ -171,19 +134,15 @@ def reason_of(record: RunRecord, entries: Sequence[JournalEntry]) -> str | None:
         return record.reason
     what = "A cancel was asked for" if waiting == "cancel" else "Its deadline has passed"
     return (
-        f"{record.reason} {what}: it is undone as soon as the code fits again and it is retried, or without its code "
-        f"by `sagas rollback {record.id}`"
+        f"{record.reason} {what}. The saga is undone once the code fits again and the saga is retried, or without its "
+        f"code by `sagas rollback {record.id}`"
     )
 
 
 def steps_of(entries: Sequence[JournalEntry]) -> list[StepState]:
     """The saga's steps in the order of their first start, each with its compensation."""
     records = fold(list(entries))
-    skipped = {
-        entry.key.partition(":")[2]
-        for entry in entries
-        if entry.kind == EntryKind.MARKED and entry.key.startswith("skipped:")
-    }
+    skipped = skipped_in(mark for mark, _ in marks_in(entries))
     given_up = undo_given_up(parked(entries))
     found: list[tuple[int, StepState]] = []
     for record in records.values():
@@ -218,8 +177,47 @@ def _shown(step: RunStep) -> StepState:
     return StepState(**attrs.asdict(step, recurse=False))
 
 
+# -- What it is stuck on -----------------------------------------------------------------------------------------------
+
+
+def parked(entries: Sequence[JournalEntry]) -> dict[str, tuple[str, ...]]:
+    """What needs a person: the steps concerned, by the key that is parked. A fault's key is empty."""
+    found: dict[str, tuple[str, ...]] = {}
+    for entry in entries:
+        if entry.kind == EntryKind.PARKED:
+            found[entry.key] = tuple(payload_of(entry).get("steps", ()))
+        elif entry.kind == EntryKind.FAULTED:
+            found[""] = (entry.key,) if entry.key else tuple(payload_of(entry).get("steps", ()))
+        elif entry.kind == EntryKind.CLOSED:
+            found.pop(entry.key, None)
+        elif entry.kind == EntryKind.SIGNALLED:
+            found = _after(found, entry)
+        elif entry.kind == EntryKind.ENDED:
+            found = {}
+    return found
+
+
+def _after(found: dict[str, tuple[str, ...]], entry: JournalEntry) -> dict[str, tuple[str, ...]]:
+    if entry.label == ABANDON:
+        return {}
+    if entry.key not in ANSWERING:
+        return found
+    step = payload_of(entry).get("step")
+    return {key: steps for key, steps in found.items() if key and step is not None and step not in steps}
+
+
+def why(saga_id: str, reason: str) -> str:
+    """A stored reason, for a message that names the saga and has a code itself."""
+    return without_code(reason).removeprefix(f"saga {saga_id}: ")
+
+
+def undo_given_up(found: dict[str, tuple[str, ...]]) -> set[str]:
+    """The steps whose compensation was given up, of those that are parked."""
+    return {step for key, steps in found.items() if key != served(key) for step in steps}
+
+
 __all__ = [
-    "CAUSES",
+    "ANSWERING",
     "SAGA_ENDS",
     "Entry",
     "SagaInfo",
@@ -231,7 +229,10 @@ __all__ = [
     "history_of",
     "info_of",
     "is_saga",
+    "parked",
     "query_of",
     "status_of",
     "steps_of",
+    "undo_given_up",
+    "why",
 ]

@@ -1,7 +1,7 @@
-"""What is to be undone, and in which order: a pure function of the steps that the journal tells of.
+"""Which steps to undo, and in which order: a pure function of the steps in the journal.
 
 Invariant: reverse order of completion (Garcia-Molina & Salem 1987, section 2), each completed step once, and never
-a step that cannot have run. Whether a step is undone is read off its compensation's record, never off a list of ours.
+a step that cannot have run. Whether a step is undone is read from its compensation's record, not from another list.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -30,7 +30,7 @@ def is_undone(steps: Mapping[str, StepRecord], key: str) -> bool:
 
 
 def in_doubt(steps: Mapping[str, StepRecord], prefix: str = "", *, skipped: Collection[str] = ()) -> list[str]:
-    """The steps under ``prefix`` whose effect may have happened and that nobody has settled, latest first."""
+    """The steps under ``prefix`` whose outcome is unknown and not settled, latest first."""
     return _latest_first(
         step
         for step in _under(steps, prefix)
@@ -60,7 +60,7 @@ def to_undo(steps: Mapping[str, StepRecord], prefix: str = "", *, skipped: Colle
 
 
 def undone(steps: Mapping[str, StepRecord]) -> list[str]:
-    """The keys of the steps that were undone, in the order in which they were."""
+    """The keys of the steps that were undone, in that order."""
     done = [step for step in steps.values() if step.kind == "compensation" and step.status is StepStatus.SUCCEEDED]
     return [served(step.key) for step in sorted(done, key=lambda step: step.ended_seq)]
 

@@ -14,8 +14,8 @@ class Resource:
         if name.startswith("__"):
             raise AttributeError(name)
         raise DefinitionError(
-            f"a resource was used ({name!r}) that nobody filled: outside a saga pass the object by keyword; "
-            "within one, give it to Orchestrator(resources=[...])"
+            f"a resource was used ({name!r}) that has no object",
+            "Outside a saga, pass the object by keyword; within one, give it to Orchestrator(resources=[...])",
         )
 
     def __repr__(self) -> str:
@@ -24,10 +24,10 @@ class Resource:
 
 RESOURCE = Resource()
 WAY_OUT = (
-    "pass exactly one of each type to Orchestrator(resources=[...]), or for `sagas worker` in the list `resources` "
+    "Pass exactly one of each type to Orchestrator(resources=[...]), or for `sagas worker` in the list `resources` "
     "of a module"
 )
-"""What to do about a resource that is missing."""
+"""The advice about a missing resource."""
 
 
 def resource() -> Any:
@@ -47,7 +47,7 @@ def resources_of(fn: Callable[..., Any]) -> dict[str, Any]:
     try:
         signature = inspect.signature(fn)
     except (TypeError, ValueError) as error:
-        raise DefinitionError(f"{fn!r} has no signature that can be read; decorate a plain function") from error
+        raise DefinitionError(f"{fn!r} has no signature that can be read", "Decorate a plain function") from error
     found: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
         if parameter.default is not RESOURCE:
@@ -81,12 +81,12 @@ def fill(wanted: dict[str, Any], resources: Sequence[object], *, what: str) -> d
     """
     lacking = lacks(wanted, resources, what=what)
     if lacking:
-        raise DefinitionError("; ".join(lacking) + f"; {WAY_OUT}")
+        raise DefinitionError("; ".join(lacking), WAY_OUT)
     return {name: _fits(declared, resources)[0] for name, declared in wanted.items()}
 
 
 def lacks(wanted: dict[str, Any], resources: Sequence[object], *, what: str) -> list[str]:
-    """The resource parameters of ``what`` that cannot be filled, each as a sentence; empty where all can."""
+    """The resource parameters of ``what`` that cannot be filled, each as a sentence; empty if all can."""
     return [
         _problem(name, declared, resources, what)
         for name, declared in wanted.items()

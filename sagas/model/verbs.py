@@ -1,4 +1,4 @@
-"""Operators' verbs: in which states each makes sense.
+"""Operators' verbs, and the states in which each applies.
 
 One table makes the guards, the tests of every verb in every state, and the page in the docs.
 """
@@ -6,8 +6,11 @@ One table makes the guards, the tests of every verb in every state, and the page
 from collections.abc import Mapping, Sequence
 
 import attrs
+import msgspec
 
-from sagas.model.info import SAGA_ENDS, SagaInfo, SagaStatus, StepState
+from durable_core.layer import check_text
+from sagas.model.info import SagaInfo, StepState
+from sagas.model.phases import SAGA_ENDS, Phase, SagaStatus, is_compensating
 
 GOING = frozenset({SagaStatus.PENDING, SagaStatus.RUNNING, SagaStatus.WAITING})
 OPEN = frozenset(SagaStatus) - SAGA_ENDS
@@ -16,16 +19,16 @@ STUCK = frozenset({SagaStatus.STUCK})
 
 @attrs.frozen(kw_only=True)
 class Verb:
-    """When a verb makes sense."""
+    """When a verb applies."""
 
     accepted: frozenset[SagaStatus]
     """Statuses in which it is journalled and acts."""
     repeated: frozenset[SagaStatus] = frozenset()
-    """Statuses in which it has been done already, by whomever: accepted, and nothing changes."""
+    """Statuses in which it has been done already: it is accepted, and nothing changes."""
     undoes: bool = False
     """It leads to a rollback, so it is refused after the pivot."""
     step: str | None = None
-    """The status of the step that it must name; None where it names none."""
+    """The status of the step that it must name; None if it names no step."""
     step_done: str | None = None
     """The status that it gives that step: repeating it there is harmless."""
     does: str = ""
@@ -51,7 +54,7 @@ VERBS: Mapping[str, Verb] = {
     ),
     "kill": Verb(accepted=OPEN, repeated=frozenset({SagaStatus.KILLED}), does="end it here and now; nothing is undone"),
     "pause": Verb(accepted=OPEN, does="start no further step until it is resumed; its deadline runs on"),
-    "resume": Verb(accepted=OPEN, does="go on after a pause"),
+    "resume": Verb(accepted=OPEN, does="continue after a pause"),
     "rollback": Verb(
         accepted=frozenset({SagaStatus.STUCK, SagaStatus.KILLED}),
         repeated=frozenset({SagaStatus.COMPENSATING, SagaStatus.COMPENSATED, SagaStatus.RESOLVED}),
@@ -59,6 +62,29 @@ VERBS: Mapping[str, Verb] = {
         does="undo what a stuck or killed saga has done",
     ),
 }
+
+
+class OperatorAction(msgspec.Struct):
+    """A verb as an operator gave it and as the journal holds it."""
+
+    step: str | None = None
+    happened: bool | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    verb: str = ""
+    reason: str = ""
+    actor: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("actor", "note", "reason"):
+            check_text(getattr(self, name), f"{name}=")
+
+    @classmethod
+    def read(cls, verb: str, payload: bytes | None) -> "OperatorAction":
+        """The action that a signal of this name holds."""
+        action = msgspec.json.decode(payload or b"{}", type=cls)
+        action.verb = verb
+        return action
 
 
 @attrs.frozen
@@ -73,7 +99,7 @@ class Repeat:
 
 @attrs.frozen
 class Refuse:
-    """It makes no sense here; ``past_pivot`` where that is why."""
+    """It does not apply here; ``past_pivot`` if that is the reason."""
 
     why: str
     past_pivot: bool = False
@@ -82,21 +108,21 @@ class Refuse:
 def judge(  # noqa: PLR0911 - an answer for each reason, in the order in which they count
     verb: str, info: SagaInfo, phase: str, step: str | None
 ) -> Accept | Repeat | Refuse:
-    """Whether ``verb`` (about ``step``) makes sense for a saga that stands so."""
+    """Whether ``verb`` (about ``step``) applies to a saga in this state."""
     rule = VERBS[verb]
     if verb in ("pause", "resume") and info.status in rule.accepted and info.paused == (verb == "pause"):
         return Repeat()
-    if info.status in rule.repeated or (verb == "cancel" and phase.startswith("compensating")):
+    if info.status in rule.repeated or (verb == "cancel" and is_compensating(phase)):
         return Repeat()
-    if rule.undoes and phase == "past-pivot":
+    if rule.undoes and phase == Phase.PAST_PIVOT:
         return Refuse(
-            f"saga {info.id!r} has passed its pivot: it goes forward, and nothing is undone any more; "
+            f"saga {info.id!r} has passed its pivot: it only goes forward, and nothing is undone any more; "
             "nothing was changed",
             past_pivot=True,
         )
     if verb == "rollback" and (doubtful := _unknown_pivot(info)) is not None:
         return Refuse(
-            f"the pivot {doubtful!r} of saga {info.id!r} may have happened, and after it nothing is undone: settle it "
+            f"the pivot {doubtful!r} of saga {info.id!r} may have happened, and after it nothing is undone. Settle it "
             f"first with `resolve`; nothing was changed"
         )
     named = _step(info.steps, step) if step is not None else None
@@ -107,7 +133,7 @@ def judge(  # noqa: PLR0911 - an answer for each reason, in the order in which t
         return Repeat()
     if info.status not in rule.accepted:
         return Refuse(
-            f"saga {info.id!r} is {info.status}, and `{verb}` makes sense only where it is "
+            f"saga {info.id!r} is {info.status}, and `{verb}` applies only to a saga that is "
             f"{', '.join(sorted(rule.accepted))}; nothing was changed"
         )
     if rule.step is not None and named is not None and named.status != rule.step:
@@ -117,12 +143,12 @@ def judge(  # noqa: PLR0911 - an answer for each reason, in the order in which t
         )
     if rule.accepted == STUCK and step is not None and step not in info.stuck_on:
         on = ", ".join(info.stuck_on) or "its code, and no step"
-        return Refuse(f"saga {info.id!r} is stuck on {on}, and not on {step!r}; nothing was changed")
+        return Refuse(f"saga {info.id!r} is stuck on {on}, not on {step!r}; nothing was changed")
     return Accept()
 
 
 def _unknown_pivot(info: SagaInfo) -> str | None:
-    """The pivot whose outcome a person has to settle."""
+    """The pivot whose outcome a person must settle."""
     if info.status is not SagaStatus.STUCK:
         return None
     return next((state.key for state in info.steps if state.kind == "pivot" and state.status == "unknown"), None)

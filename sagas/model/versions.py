@@ -1,4 +1,4 @@
-"""The versions of a store's sagas: who serves them and how many runs each has; so which can go and which are missed."""
+"""The versions of a store's sagas: which workers serve them and how many runs each has, so which can be retired."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -21,13 +21,13 @@ class VersionInfo:
     newest: bool
     """Whether it is the highest version of its saga that the store knows."""
     open: dict[SagaStatus, int]
-    """How many sagas of it have not ended, by status; only those statuses that occur."""
+    """How many of its sagas have not ended, by status; without statuses that do not occur."""
     ended: int
-    """How many have."""
+    """How many of its sagas have ended."""
     workers: tuple[str, ...]
     """The living workers that serve it, by name."""
     fingerprint: str
-    """Of its body, as announced last; empty where no worker has ever announced it."""
+    """Of its body, as last announced; empty if no worker has announced it."""
     announced_at: datetime | None
     """When that body was announced first."""
 

@@ -1,5 +1,6 @@
-"""Binds declared steps to one orchestrator: what the engine runs, and the resources that it passes along."""
+"""Binds declared steps to one orchestrator: the specs that the engine runs, and the resources passed to them."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -8,18 +9,31 @@ import msgspec
 
 from durable_core import DefinitionError
 from durable_core.layer import CallShape, Codec, Duration, StepCall, StepSpec, is_async, name_of, to_ns
-from sagas.model.calling import completer
-from sagas.model.definition import Declared, Pivot, Probed, Retriable, SagaDef, Serving, Step, takes_arguments
-from sagas.model.outcome import UNKNOWN, DidNotHappen, Happened, StillUnknown
+from sagas.check.scan import Scan, scan
+from sagas.model.definition import (
+    UNKNOWN,
+    Declared,
+    DidNotHappen,
+    Happened,
+    Pivot,
+    Probed,
+    Retriable,
+    SagaDef,
+    Serving,
+    Step,
+    StillUnknown,
+    takes_arguments,
+)
 from sagas.model.resource import fill, lacks
-from sagas.model.scan import Scan, scan
 
 Extra = dict[str, Any]
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+NAMED = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 RESULT = "sagas_result"
 
 
 class StillUnknownError(Exception):
-    """A probe could not tell yet; its retry policy asks again."""
+    """A probe does not know yet; its retry policy calls it again."""
 
 
 @attrs.frozen(eq=False)
@@ -38,7 +52,7 @@ class Bound:
 
 
 class ProbeAnswer(msgspec.Struct):
-    """What a probe found out, as it is journalled."""
+    """A probe's answer, as it is journalled."""
 
     happened: bool
     value: msgspec.Raw = msgspec.Raw(b"null")
@@ -51,14 +65,14 @@ class Binder:
         self._codec = codec
         self._resources = resources
         self.known: dict[Declared[..., Any], Bound] = {}
-        """What has been bound so far."""
+        """The steps bound so far."""
         self._known_in: dict[SagaDef[..., Any], dict[Declared[..., Any], Bound]] = {}
         self._by_spec: dict[StepSpec, Bound] = {}
         self._scans: dict[SagaDef[..., Any], Scan] = {}
         self._shapes: dict[SagaDef[..., Any], CallShape] = {}
 
     def bind(self, declared: Declared[..., Any]) -> Bound:
-        """What to run for ``declared``.
+        """The specs and resources of ``declared``.
 
         Raises:
             DefinitionError: it has neither a compensation nor a reason for having none, or a resource is missing.
@@ -70,32 +84,32 @@ class Binder:
         return bound
 
     def of(self, spec: StepSpec | None) -> Bound | None:
-        """What the engine's ``spec`` was made from."""
+        """The bound step that the engine's ``spec`` belongs to."""
         return None if spec is None else self._by_spec.get(spec)
 
     def scan(self, definition: SagaDef[..., Any]) -> Scan:
-        """What could be read off the body of ``definition``."""
+        """The scan of ``definition``, made once."""
         if definition not in self._scans:
             self._scans[definition] = scan(definition)
         return self._scans[definition]
 
     def lacking(self, definition: SagaDef[..., Any]) -> list[str]:
-        """What the steps of a saga and of its children ask for that cannot be given, as far as bodies can be read."""
+        """The missing resources of the steps of a saga and of its children, as far as bodies can be read."""
         declared = [use.what for use in self.scan(definition).uses if isinstance(use.what, Declared)]
         asked = [(wanted, what) for step in dict.fromkeys(declared) for wanted, what in _asks(step)]
         return [lack for wanted, what in asked for lack in lacks(wanted, self._resources, what=what)]
 
     def known_in(self, definition: SagaDef[..., Any]) -> dict[Declared[..., Any], Bound]:
-        """The steps that this saga has run here, bound; the driver adds to it."""
+        """The bound steps that this saga has run here; the driver adds to them."""
         return self._known_in.setdefault(definition, {})
 
     def named(self, name: str, definition: SagaDef[..., Any]) -> Bound | None:
-        """The one step of that name that the saga's body names or has run here; None where there is not one."""
+        """The one step of that name that the saga's body names or has run here; None if there is not exactly one."""
         declared = self._declared(name, definition)
         return None if declared is None else self.bind(declared)
 
     def step_shape(self, name: str, definition: SagaDef[..., Any]) -> CallShape | None:
-        """How that step is stored, also where its resources are not given: this process need not be a worker."""
+        """How that step is stored, even without its resources: this process need not be a worker."""
         declared = self._declared(name, definition)
         return None if declared is None else self._step_shape(declared)
 
@@ -171,9 +185,9 @@ class Binder:
     def _check(self, declared: Declared[..., Any]) -> None:
         if isinstance(declared, Step) and declared.compensating is None and not declared.compensated_by_nothing:
             raise DefinitionError(
-                f"{declared.what} has no compensation, so a rollback could not undo it. Declare one with "
-                f"`@{declared.fn.__name__}.compensate`, or say `@step(compensation=None, because=...)`; "
-                "a step that changes nothing is a `@lookup`"
+                f"{declared.what} has no compensation, so a rollback could not undo it",
+                f"Declare one with `@{declared.fn.__name__}.compensate`, or say `@step(compensation=None, "
+                "because=...)`; a step that changes nothing is a `@lookup`",
             )
 
     def _extra(self, wanted: dict[str, Any], what: str) -> Extra | None:
@@ -181,7 +195,7 @@ class Binder:
 
     def _undo_spec(self, declared: Step[..., Any], serving: Serving, shape: CallShape, *, takes: bool) -> StepSpec:
         fn = serving.fn
-        complete = completer(shape.signature, fn) if takes else None
+        complete = _completer(shape.signature, fn) if takes else None
         resources = serving.resources
 
         def undo(*args: Any, sagas_result: Any, **kwargs: Any) -> Any:
@@ -199,13 +213,13 @@ class Binder:
             is_async=is_async(fn),
             retry=serving.retry,
             timeout_ns=_ns(serving.timeout),
-            effect=False,  # retried under its own key until it succeeds; a doubt about it changes nothing
+            effect=False,  # retried under its own key until it succeeds, so an unknown outcome changes nothing
         )
 
     def _probe_spec(self, declared: Probed[..., Any], serving: Serving, shape: CallShape) -> StepSpec:
         asynchronous = is_async(serving.fn)
         answer = _answerer(declared, shape)
-        complete = completer(shape.signature, serving.fn)
+        complete = _completer(shape.signature, serving.fn)
 
         def probe(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             extra = {name: kwargs.pop(name) for name in serving.resources}
@@ -231,7 +245,7 @@ class Binder:
 
 
 def _asks(declared: Declared[..., Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """The resources that a step, its compensation and its probe ask for, and what they are called."""
+    """The resources of a step, its compensation and its probe, each with the name of its function."""
     yield declared.resources, declared.what
     if isinstance(declared, Step) and declared.compensating is not None:
         yield declared.compensating.resources, f"the compensation of {declared.what}"
@@ -249,7 +263,7 @@ def _answerer(declared: Declared[..., Any], shape: CallShape) -> Callable[[Any],
             case DidNotHappen():
                 return ProbeAnswer(False)  # noqa: FBT003
             case StillUnknown():
-                raise StillUnknownError(f"{what} cannot tell yet")
+                raise StillUnknownError(f"{what} does not know yet")
             case _ if shape.admits_none_result:
                 raise DefinitionError(
                     f"{what} returned {given!r}; the step's own result may be None, so the probe must return "
@@ -269,3 +283,24 @@ def _nothing() -> None:
 
 def _ns(span: Duration | None) -> int | None:
     return None if span is None else to_ns(span)
+
+
+def _completer(
+    signature: inspect.Signature, fn: Callable[..., Any]
+) -> Callable[[tuple[Any, ...], dict[str, Any]], Call]:
+    """How a call of the step becomes one of ``fn``, its compensation or probe: complete, with the step's own defaults.
+
+    Args:
+        signature: the step's, without its resources.
+        fn: the compensation or probe. A keyword-only argument of the step that it does not take is left out.
+    """
+    parameters = inspect.signature(fn).parameters.values()
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    taken = frozenset(parameter.name for parameter in parameters if parameter.kind in NAMED)
+
+    def complete(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        call = signature.bind(*args, **kwargs)
+        call.apply_defaults()
+        return call.args, {name: value for name, value in call.kwargs.items() if takes_all or name in taken}
+
+    return complete

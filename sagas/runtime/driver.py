@@ -1,21 +1,20 @@
-"""Drives one saga: its body forward; after a failure, cancel or deadline its compensations; else it waits for a person.
+"""Drives one saga: its body forward, and after a failure, cancel or deadline its compensations.
 
-Invariant: the driver is a durable body itself, so whatever it decides is decided again, equally, on every replay. The
-rollback runs here and not in the user's body: nothing that the body catches or swallows can stop it.
+Invariant: the driver is a durable body itself, so it makes every decision again, equally, on every replay. The rollback
+runs here and not in the user's body: nothing that the body catches or swallows can stop it.
 """
 
-from collections.abc import Coroutine, Generator, Iterable
-from functools import partial
-from typing import Any, NoReturn
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
 
 import msgspec
 
-from durable_core import DefinitionError, DurableError, Fault, PayloadError, RunStatus, SiblingFailed
+from durable_core import DefinitionError, Fault, PayloadError, RunStatus, SiblingFailed
 from durable_core.layer import (
+    BodyContext,
     Branches,
     CallShape,
     ChildBlock,
-    DurableFunction,
     End,
     HostContext,
     JournalEntry,
@@ -23,34 +22,36 @@ from durable_core.layer import (
     OutcomeUnknown,
     Perform,
     capture,
+    derived,
+    in_words,
+    sentences,
     shown,
     to_ns,
 )
 from sagas.errors import SagaCompensated
 from sagas.model.definition import Declared, Pivot, SagaDef, Step
-from sagas.model.fingerprint import fingerprint
+from sagas.model.info import ANSWERING
+from sagas.model.phases import CAUSE_OF_SIGNAL, MOVES, Cause, Mark, MarkKind, Phase, skipped_in, stored
 from sagas.model.plan import undone
+from sagas.model.verbs import OperatorAction
 from sagas.runtime.binding import Binder, Bound
-from sagas.runtime.blocks import map_all, refuse_nested_pivot
-from sagas.runtime.operator import hand_out, told, verdict_of
-from sagas.runtime.parts import Part, PartExpired
 from sagas.runtime.resolver import OutcomeResolver
-from sagas.runtime.saga import Saga
 from sagas.runtime.undo import Undo
 
-CAUSES = {"cancel": "cancelled", "deadline": "deadline", "rollback": "failed"}
-"""The signals that close a body, and what they are called as the cause of a rollback."""
+PAST_PIVOT = Phase.PAST_PIVOT  # looked up once: on Python 3.11 a member of an enum costs more than the comparison
+
+
+class PartExpired(Exception):
+    """The deadline of a child has passed; ``__cause__`` is what its body raised when it was closed."""
 
 
 class Driver:
     """One run of one saga."""
 
     __slots__ = (
-        "_back",
         "_cause",
         "_doubt",
         "_errors",
-        "_forward",
         "_known",
         "_late",
         "_undo",
@@ -60,7 +61,7 @@ class Driver:
         "ctx",
         "definition",
         "parts",
-        "saga",
+        "phase",
     )
 
     def __init__(self, ctx: HostContext, definition: SagaDef[..., Any], binder: Binder) -> None:
@@ -68,30 +69,26 @@ class Driver:
         self.binder = binder
         self._known = binder.known_in(definition)
         self.definition = definition
-        self.saga = Saga(self)
         self._undo: Undo | None = None
         self._doubt: OutcomeResolver | None = None
         self._errors: dict[str, BaseException] = {}
-        """The last exception of each failed step: to tell after the pivot which step to attempt again."""
-        self._cause: str | None = None
-        """Why the body is being closed: ``cancelled`` or ``deadline``."""
+        """The last exception of each failed step: after the pivot it shows which step to attempt again."""
+        self._cause: Cause | None = None
+        """Why the body is being closed."""
         self.at_pivot = False
         """The pivot is in flight, or its outcome is being settled."""
         self.parts: list[Part] = []
-        """The children under way that have a deadline, outermost first; all around the pivot, for that runs alone."""
-        self._back = False
-        """The rollback has begun: nothing closes the body any more."""
-        self._late: str | None = None
-        """What would be the cause, asked for while the pivot was in flight."""
-        self._forward = False
-        """The pivot has succeeded."""
+        """The running children that have a deadline, outermost first; all contain the pivot, because it runs alone."""
+        self.phase = Phase.FORWARD
+        self._late: Cause | None = None
+        """The cause of a cancel or deadline that came while the pivot was in flight."""
         self.body: Branches | None = None
         """The user's body, once it has begun."""
-        ctx.on_signal(self._signalled)  # now: a cancel may come before anything is driven
+        ctx.on_signal(self._signalled)  # now: a cancel may come before the first step
 
     @property
     def undo(self) -> Undo:
-        """The compensations; made once there is something to undo or to settle, for most sagas end without."""
+        """The compensations; created when first needed, because most sagas end without."""
         if self._undo is None:
             self._undo = Undo(self.ctx, self.definition, self.binder)
         return self._undo
@@ -105,15 +102,20 @@ class Driver:
 
     # -- the whole saga --------------------------------------------------------------------------------------------
 
-    async def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any], shape: CallShape) -> End:
-        """Run the body to its end, and undo it where it does not come to one."""
+    async def execute(self, begin: Callable[[], Coroutine[Any, Any, Any]], shape: CallShape) -> End:
+        """Run the body to its end, and undo it if it does not complete.
+
+        Args:
+            begin: calls the body.
+            shape: how its result is stored.
+        """
         try:
             if self.ctx.abandoned:
                 return await self._roll_back(None)
             self.body = self.ctx.group()
             if self._cause is not None:
-                self.body.stop()  # cancelled before it began: it never does
-            branch = self.body.spawn(self.definition.body(self.saga, *args, **kwargs))
+                self.body.stop()  # cancelled before it began
+            branch = self.body.spawn(begin())
             error: Exception | None = None
             try:
                 await self.body.join()
@@ -122,78 +124,92 @@ class Driver:
                     return End(output=shape.encode_result(branch.result(), what=what))
             except Exception as raised:  # noqa: BLE001 - the border of the user's body: what leaves it starts the rollback
                 error = raised
-            if self._forward:
+            if self.phase is PAST_PIVOT:
                 self.ctx.refuse(self._stuck_past_pivot(error))
             return await self._roll_back(error)
         except Exception as bug:
-            # A saga ends in ways that its driver names; anything else is our mistake, and must not look like an end.
-            fault = Fault(f"saga {self.ctx.id}: internal error ({told(bug)}); please report it, then retry the saga")
+            # The driver names every end of a saga; any other exception is our bug, and must not look like an end.
+            fault = Fault(
+                f"saga {self.ctx.id}: internal error ({in_words(bug)})",
+                "Please report it, then retry the saga",
+            )
             raise fault from bug
-        finally:
-            del self.saga  # it points back here, and a circle is the collector's to find
 
     async def _roll_back(self, error: Exception | None) -> End:
         """Undo everything, last first; the direction is journalled before the first compensation."""
-        self._back = True
-        cause = self._cause or "failed"
-        for mark in self.ctx.marks():
-            if mark.startswith("skipped:"):
-                self.undo.skipped.append(mark.removeprefix("skipped:"))
-                self.undo.resolved = True
-        self.ctx.mark("compensating", {"cause": cause}, phase=f"compensating/{cause}")
+        cause = self._cause or Cause.FAILED
+        skipped = skipped_in(mark for text in self.ctx.marks() if (mark := Mark.read(text)) is not None)
+        self.undo.skipped += skipped
+        self.undo.resolved |= bool(skipped)
+        self._enter(Phase.COMPENSATING)
+        self.ctx.mark(Mark(MarkKind.COMPENSATING).text, {"cause": cause.value}, phase=stored(self.phase, cause))
         await self.doubt.settle_all("")
         steps = self.ctx.steps()
         pivot = next((step.key for step in steps.values() if step.kind == Pivot.kind and step.result is not None), None)
         if pivot is not None:
-            self.ctx.mark("past-pivot", phase="past-pivot")
+            self._pass_pivot()
             self.ctx.refuse(
                 Fault(
-                    f"saga {self.ctx.id}: its pivot {pivot!r} has happened, so nothing is undone. Its body cannot go "
-                    f"on either: finish the rest by hand, then run `sagas kill {self.ctx.id}`"
+                    f"saga {self.ctx.id}: its pivot {pivot!r} has happened, so nothing is undone, and its body cannot "
+                    "continue either",
+                    f"Finish the rest by hand, then run `sagas kill {self.ctx.id}`",
                 )
             )
         await self.undo.under("")
         steps = self.ctx.steps()
-        phase = "resolved" if self.undo.resolved else "compensated"
+        self._enter(Phase.RESOLVED if self.undo.resolved else Phase.COMPENSATED)
         return End(
             status=RunStatus.FAILED,
-            phase=f"{phase}/{cause}",
+            phase=stored(self.phase, cause),
             output=msgspec.json.encode({"compensated": undone(steps), "skipped": self.undo.skipped}),
             error=None if error is None else self._stored(error),
         )
 
+    def _enter(self, phase: Phase) -> None:
+        """Move on to another phase, as the table of moves allows."""
+        if phase not in MOVES[self.phase]:
+            raise RuntimeError(f"a saga cannot move from {self.phase.name} to {phase.name}")
+        self.phase = phase
+
+    def _pass_pivot(self) -> None:
+        """The pivot has succeeded: from here on nothing is undone."""
+        self._enter(PAST_PIVOT)
+        self.ctx.mark(Mark(MarkKind.PAST_PIVOT).text, phase=stored(PAST_PIVOT))
+
     async def undo_block(self, key: str, prefix: str, error: BaseException) -> None:
-        """``error`` has left a savepoint or a child: undo what was done in it. Its rollback is marked with it."""
+        """``error`` has left a savepoint or a child: undo the steps within. The journal marks it with the error."""
         with self.ctx.shield():
             keep = isinstance(error, Exception) and not self.ctx.replaying
-            self.ctx.mark(f"undoing:{key}", {"error": msgspec.Raw(self._captured(error))} if keep else None)
+            mark = Mark(MarkKind.UNDOING, key).text
+            self.ctx.mark(mark, {"error": msgspec.Raw(self._captured(error))} if keep else None)
             await self.doubt.settle_all(prefix)
             await self.undo.under(prefix)
 
     def _captured(self, error: BaseException) -> bytes:
-        """The failure as it is kept: the step's own where it is that one."""
+        """The failure as it is stored: as its step stored it, if it is a step's."""
         steps = self.ctx.steps()
         mine = next((steps[key].error for key, seen in self._errors.items() if seen is error and key in steps), None)
         return mine or capture(error)
 
     def _stored(self, error: Exception) -> bytes:
-        """The failure as it is kept at the end. Its frames are let go for the collector."""
+        """The failure as it is stored at the end. Its frames are released."""
         stored = self._captured(error)
         for link in _chain(error):
             link.with_traceback(None)  # a frozen exception refuses the assignment
         return stored
 
     def _stuck_past_pivot(self, error: Exception | None, child: str = "") -> Fault:
-        """After the pivot nothing is undone: somebody must mend what failed, in ``child`` or in the root."""
+        """After the pivot nothing is undone: a person must fix the failure, in ``child`` or in the root."""
         steps = self.ctx.steps()
+        said = "no error recorded" if error is None else in_words(error)
         chain = _chain(error)
         failed = next((key for key, seen in self._errors.items() if seen in chain and key in steps), "")
         body = f"the body of its child {child!r}" if child else "the body"
         what = f"step {failed!r}" if failed else body
+        again = f"it attempts {failed!r} again" if failed else "it runs the body again with the code loaded then"
         fault = Fault(
-            f"saga {self.ctx.id}: {what} raised {told(error)}, after the pivot, so nothing is undone. "
-            f"Mend the cause, then run `sagas retry {self.ctx.id}`: "
-            + (f"it attempts {failed!r} again" if failed else "it runs the body again with the code loaded then")
+            f"saga {self.ctx.id}: {what} raised {said}, after the pivot, so nothing is undone",
+            f"Fix the cause, then run `sagas retry {self.ctx.id}`: {again}",
         )
         fault.__cause__ = error
         fault.about = (failed or child,) if failed or child else ()
@@ -204,15 +220,6 @@ class Driver:
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
-    def refuse_to_run(self, what: object) -> NoReturn:
-        """``s.run`` was given something that cannot be run."""
-        self.ctx.refuse(
-            Fault(
-                f"saga {self.ctx.id}: s.run was given {what!r}; give it a function decorated with @step, @pivot, "
-                "@retriable or @lookup, or another @saga, then retry the saga"
-            )
-        )
-
     async def run_in_branch(
         self, declared: Declared[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str
     ) -> Any:
@@ -222,12 +229,12 @@ class Driver:
     def run_step(
         self, declared: Declared[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None = None
     ) -> Generator[Any, Any, Any]:
-        """Run a step; its outcome is known when this returns or raises. A generator, as ``Operation`` begins one."""
+        """Run a step; its outcome is known when this returns or raises. A generator, which ``Operation`` drives."""
         ctx = self.ctx
         step: Perform[Any] | None = None
         try:
             bound = self._known.get(declared)
-            if bound is None or bound.pivot or self._forward:
+            if bound is None or bound.pivot or self.phase is PAST_PIVOT:
                 bound = self._allowed(declared)
             step = ctx.perform(bound.spec, args, kwargs, extra=bound.extra, key=key)
             self.at_pivot = bound.pivot
@@ -246,154 +253,218 @@ class Driver:
             raise
         if bound.pivot:
             self.at_pivot = False
-            self._forward = True
-            ctx.mark("past-pivot", phase="past-pivot")
+            self._pass_pivot()
             if self._late is not None:
-                ctx.mark(f"too-late:{self._late}")
+                ctx.mark(Mark(MarkKind.TOO_LATE, self._late).text)
             for part in self.parts:
                 part.pivot_succeeded()
         return result
 
     async def _stop_after_pivot(self) -> None:
-        """A cancel or deadline that came while the pivot was in flight counts: that did not happen."""
+        """A cancel or deadline that came while the pivot was in flight counts, because the pivot has failed."""
         if self._late is not None:
             self._cause, self._late = self._late, None
             if self.body is not None:
                 self.body.stop()
         elif not any(part.pivot_failed() for part in self.parts):
             return
-        await self.ctx.sleep(0)  # refused: the body is closed here
+        await self.ctx.sleep(0)  # the body is closed here
 
     def hurry_pivot(self) -> None:
-        """Something waits for the outcome of the pivot: it is not attempted again, nor begun where it was not yet."""
+        """A cancel or deadline waits for the pivot: do not attempt it again, nor begin it if it has not begun."""
         for key, spec in self.ctx.unended():
             if spec.kind == Pivot.kind:
                 self.ctx.give_up(key)
 
     def _allowed(self, declared: Declared[..., Any]) -> Bound:
-        """The step bound to this orchestrator, where the saga may run it here and now."""
+        """The step bound to this orchestrator, if the saga may run it at this point."""
         try:
-            if self._forward and isinstance(declared, Step | Pivot):
+            if self.phase is PAST_PIVOT and isinstance(declared, Step | Pivot):
                 raise DefinitionError(  # noqa: TRY301 - one place turns it into a fault
-                    f"{declared.what} comes after the pivot, where nothing is undone any more; only lookups, waits and "
-                    "retriables may follow. Move it before the pivot, or declare it @retriable"
+                    f"{declared.what} comes after the pivot, where nothing is undone any more; only lookups, "
+                    "waits and retriables may follow",
+                    "Move it before the pivot, or declare it @retriable",
                 )
-            if isinstance(declared, Pivot) and self.ctx.nesting() > 1:
-                refuse_nested_pivot(self.ctx, declared)
+            if self.ctx.nesting() > 1:
+                self.refuse_nested_pivot(declared)
             bound = self._known[declared] = self.binder.bind(declared)
         except (DefinitionError, PayloadError) as error:
-            fault = Fault(f"saga {self.ctx.id}: {plain(error)}. Then retry the saga")
+            fault = Fault(f"saga {self.ctx.id}: {error.text}", sentences(error.advice, "Then retry the saga"))
             fault.__cause__ = error
             self.ctx.refuse(fault)
         return bound
 
-    async def run_child(self, definition: SagaDef[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run another saga as a part of this one: its steps are this run's, so undoable until the root ends."""
+    def refuse_nested_pivot(self, declared: Declared[..., Any]) -> None:
+        """The pivot runs alone: what runs beside it could neither be undone nor be sure to go forward."""
+        if isinstance(declared, Pivot):
+            self.ctx.refuse(
+                Fault(
+                    f"saga {self.ctx.id}: {declared.what} is in a parallel block, a map or a savepoint; the pivot runs "
+                    "alone",
+                    "Move it out of the block, then retry the saga",
+                )
+            )
+
+    async def run_child(
+        self, saga: BodyContext, definition: SagaDef[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run another saga within this one: its steps belong to this run, so they can be undone until the root ends."""
         shape = self.binder.shape_of(definition)
         named: dict[str, Any] = {"name": definition.name, "version": definition.version}
-        if definition.deadline is not None and not self._forward:  # past the pivot nothing is undone
+        if definition.deadline is not None and self.phase is not PAST_PIVOT:  # else nothing is undone
             named["within_ns"] = to_ns(definition.deadline)
         child = ChildBlock(self.ctx, shape, args, kwargs, **named)
-        body = definition.body(self.saga, *child.args, **child.kwargs)
+        body = definition.body(saga, *child.args, **child.kwargs)
         try:
             result = await (body if child.due_at_ns is None else Part(self, child, child.due_at_ns).run(body))
             stored = child.stored(result)
         except PartExpired as expired:
             child.leave()
-            raise await self._child_undone(child.key, child.prefix, expired, cause="deadline") from expired.__cause__
+            raise await self._child_undone(
+                child.key, child.prefix, expired, cause=Cause.DEADLINE
+            ) from expired.__cause__
         except (Exception, SiblingFailed) as error:
             child.leave()
             self.ctx.refuse_own(error)
-            if self._forward and isinstance(error, Exception):
+            if self.phase is PAST_PIVOT and isinstance(error, Exception):
                 raise self._stuck_past_pivot(error, child.key) from error  # nothing is undone: the root is stuck on it
-            if self._forward:
+            if self.phase is PAST_PIVOT:
                 raise
             raise await self._child_undone(child.key, child.prefix, error) from error
         child.leave()
         return child.completed(stored)
 
     async def _child_undone(
-        self, key: str, prefix: str, error: BaseException, *, cause: str = "failed"
+        self, key: str, prefix: str, error: BaseException, *, cause: Cause = Cause.FAILED
     ) -> BaseException:
-        """A child did not come to its end: undo what it did; what its parent sees."""
+        """A child did not complete: undo its steps; returns the exception for its parent."""
         before = set(undone(self.ctx.steps()))
         await self.undo_block(key, prefix, error)
-        self.ctx.mark(f"child-compensated:{key}", {"cause": cause})
+        self.ctx.mark(Mark(MarkKind.CHILD_COMPENSATED, key).text, {"cause": cause.value})
         if not isinstance(error, Exception):
             return error
         keys = [step for step in undone(self.ctx.steps()) if step not in before]
-        why = "its deadline has passed" if cause == "deadline" else told(error)
+        why = "its deadline has passed" if cause is Cause.DEADLINE else in_words(error)
         return SagaCompensated(
             f"saga {self.ctx.id}/{key} was rolled back ({why}); undone: {', '.join(keys) or 'nothing'}",
             saga_id=f"{self.ctx.id}/{key}",
-            cause=cause,
+            cause=cause.value,
             compensated=keys,
         )
-
-    def map(self, what: Any, items: Iterable[Any], max_concurrency: int | None) -> Coroutine[Any, Any, list[Any]]:
-        """Run ``what`` for each item."""
-        return Operation(self.ctx, "s.map(...)", map_all, (self, what, items, max_concurrency))
 
     # -- signals ---------------------------------------------------------------------------------------------------
 
     def _signalled(self, entry: JournalEntry) -> None:
         """An operator's verb, a cancel or the deadline; called at its place in the journal, live and on replay."""
-        if entry.key in ("retry", "skip", "resolve"):
-            hand_out(self.ctx, verdict_of(entry))
-        elif (
-            entry.key in CAUSES and not self._back and self._cause is None and self._late is None and not self._forward
-        ):
-            if not self.at_pivot:
-                self._cause = CAUSES[entry.key]
-                if self.body is not None:
-                    self.body.stop()
-                return
-            self._late = CAUSES[entry.key]  # whether it comes too late is the pivot's to say
+        if entry.key in ANSWERING:
+            _hand_out(self.ctx, OperatorAction.read(entry.key, entry.payload))
+            return
+        cause = CAUSE_OF_SIGNAL.get(entry.key)
+        if cause is None or self.phase is not Phase.FORWARD or self._cause is not None or self._late is not None:
+            return
+        if self.at_pivot:
+            self._late = cause  # the pivot's outcome decides whether it comes too late
             self.hurry_pivot()
+            return
+        self._cause = cause
+        if self.body is not None:
+            self.body.stop()
 
     def set_status(self, status: dict[str, Any]) -> None:
         """Publish details for people."""
         if not isinstance(status, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
-            self.ctx.mistake(DefinitionError(f"s.set_status({shown(status)}): give a dict"))
+            self.ctx.mistake(DefinitionError(f"s.set_status({shown(status)}): the status is not a dict", "Give a dict"))
         try:
             self.ctx.set_status(self.binder.encode(status, what="the status given to s.set_status"))
         except PayloadError as error:
             self.ctx.mistake(error)
 
 
+class Part:
+    """A child under way that has a deadline of its own.
+
+    Invariant: the deadline counts from its place in the journal on, and once. It is void as soon as the child is over
+    or is being closed for another reason, and as soon as the pivot has succeeded.
+    """
+
+    __slots__ = ("_branches", "_deadline", "_driver", "_expired", "_key", "_late")
+
+    def __init__(self, driver: Driver, child: ChildBlock, due_at_ns: int) -> None:
+        self._driver = driver
+        self._key = child.key
+        self._branches: Branches = driver.ctx.group()
+        self._deadline = driver.ctx.deadline(derived(child.key, Cause.DEADLINE), due_at_ns, self._due)
+        self._expired = False
+        self._late = False
+        """The deadline has passed while the pivot was in flight."""
+
+    async def run(self, body: Coroutine[Any, Any, Any]) -> Any:
+        """Run the body until it returns, raises or is closed.
+
+        Raises:
+            PartExpired: the deadline has passed.
+        """
+        parts = self._driver.parts
+        parts.append(self)
+        branch = self._branches.spawn(body, block=False)  # the pivot may be in a child
+        try:
+            await self._branches.join()
+        except Exception as error:
+            if self._expired:
+                raise PartExpired from error
+            raise
+        finally:
+            self._deadline.void()
+            parts.remove(self)
+        if self._expired:
+            raise PartExpired
+        return branch.result()
+
+    def expire(self) -> None:
+        """Begin nothing new in it; waits end at once, steps in flight end and are recorded; then it is closed."""
+        self._expired = True
+        self._driver.ctx.mark(Mark(MarkKind.CHILD_DEADLINE, self._key).text)
+        self._branches.stop()
+
+    def pivot_failed(self) -> bool:
+        """A deadline that passed while the pivot was in flight counts now. Returns whether there is one."""
+        if self._late:
+            self.expire()
+        return self._late
+
+    def pivot_succeeded(self) -> None:
+        """The deadline no longer counts; one that passed meanwhile came too late."""
+        self._deadline.void()
+        if self._late:
+            self._driver.ctx.mark(Mark(MarkKind.TOO_LATE, Cause.DEADLINE).text, {"child": self._key})
+
+    def _due(self) -> None:
+        """The deadline has passed; called at its place in the journal, live and on replay."""
+        if self._branches.stopped:
+            return
+        if self._driver.at_pivot:
+            self._late = True
+            self._driver.hurry_pivot()
+        else:
+            self.expire()
+
+
+def _hand_out(ctx: HostContext, verdict: OperatorAction) -> None:
+    """Give the verb to the wait for its step; without a step, to all waits.
+
+    Of two verbs that are taken up together, the first may lead to the wait that the second is about.
+    """
+    found = [key for key, steps in ctx.parked().items() if verdict.step is None or verdict.step in steps]
+    for key in found:
+        ctx.unpark(key, verdict)
+    if not found and ctx.catching_up and verdict.step is not None:
+        ctx.unheard.append(verdict)
+
+
 def _chain(error: BaseException | None) -> list[BaseException]:
-    """``error`` and what led to it. Chains may be circles: an exception that is raised again while it is handled."""
+    """``error`` and what led to it. A chain may be a circle, if an exception is raised again while it is handled."""
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
         error = error.__cause__ or error.__context__
     return chain
-
-
-def plain(error: DurableError) -> str:
-    """An error's message without its code."""
-    return str(error.args[0]).rpartition(" [")[0]
-
-
-def body_of(definition: SagaDef[..., Any], binder: Binder, shape: CallShape) -> Any:
-    """The durable body that drives ``definition``."""
-
-    def body(ctx: HostContext, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, End]:
-        return Driver(ctx, definition, binder).execute(args, kwargs, shape)
-
-    return body
-
-
-def function_of(definition: SagaDef[..., Any], binder: Binder) -> DurableFunction:
-    """What an engine or host runs for a saga."""
-    shape = binder.shape_of(definition)
-    return DurableFunction(
-        name=definition.name,
-        version=definition.version,
-        fn=body_of(definition, binder, shape),
-        shape=shape,
-        deadline_ns=None if definition.deadline is None else to_ns(definition.deadline),
-        operations="s",
-        fingerprint=fingerprint(definition, binder.scan(definition)),
-        locate=partial(binder.locate, definition),
-    )

@@ -1,19 +1,17 @@
 """Settles unknown outcomes: by the step's probe, by a compensation that admits ``Unknown``, or by a person.
 
-Invariant: nothing is undone, and the body does not go on, while it is not known whether a step happened.
+Invariant: while a step's outcome is unknown nothing is undone, and the body does not continue.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from durable_core import PayloadError
-from durable_core.layer import HostContext, OutcomeUnknown, StepSpec, StepStatus
+from durable_core.layer import HostContext, OutcomeUnknown, StepSpec, StepStatus, in_words
 from sagas.model.definition import Step
 from sagas.model.plan import in_doubt, probe_key
+from sagas.model.verbs import OperatorAction
 from sagas.runtime.binding import Bound, ProbeAnswer
-from sagas.runtime.operator import OperatorAction, ask, told
-
-if TYPE_CHECKING:
-    from sagas.runtime.undo import Undo
+from sagas.runtime.undo import Undo, ask
 
 
 class OutcomeResolver:
@@ -21,12 +19,12 @@ class OutcomeResolver:
 
     __slots__ = ("_ctx", "_undo")
 
-    def __init__(self, ctx: HostContext, undo: "Undo") -> None:
+    def __init__(self, ctx: HostContext, undo: Undo) -> None:
         self._ctx = ctx
         self._undo = undo
 
     async def settle_all(self, prefix: str) -> None:
-        """Settle what nobody knows under ``prefix``, before anything is undone."""
+        """Settle the unknown outcomes under ``prefix``, before anything is undone."""
         for key in in_doubt(self._ctx.steps(), prefix, skipped=self._undo.skipped):
             bound = self._undo.bound(key)
             if bound is not None and not bound.declared.effect:
@@ -34,14 +32,14 @@ class OutcomeResolver:
                 continue
             try:
                 await self.settle(key, None)
-            except Exception as error:  # noqa: BLE001 - it did not happen: nothing to undo, and that is all we ask
+            except Exception as error:  # noqa: BLE001 - it did not happen: there is nothing to undo
                 self._ctx.refuse_own(error)
                 self._ctx.log.debug("step %s did not happen: %s", key, error)
 
     async def settle(self, key: str, error: BaseException | None) -> Any:
         """Find out whether the step at ``key`` happened.
 
-        Returns its result where it did; raises its exception where it did not, or was undone.
+        Returns its result if it did; raises its exception if it did not, or was undone.
         """
         bound = self._undo.bound(key)
         if error is None:
@@ -54,8 +52,8 @@ class OutcomeResolver:
         name = bound.declared.name if bound is not None else key
         return await self._ask_person(
             key,
-            f"step {key!r} ended with an unknown outcome ({told(error)}): it may or may not have happened. Find out, "
-            f"then run `sagas resolve {self._ctx.id} {key} --happened` or `--did-not-happen`. To have it settled "
+            f"step {key!r} ended with an unknown outcome ({in_words(error)}): it may or may not have happened. Find "
+            f"out, then run `sagas resolve {self._ctx.id} {key} --happened` or `--did-not-happen`. To have it settled "
             f"without a person, declare `@{name}.probe`, or a compensation whose first parameter admits Unknown",
             error,
         )
@@ -71,9 +69,9 @@ class OutcomeResolver:
                 verdict = await ask(
                     self._ctx,
                     key,
-                    f"step {key!r} ended with an unknown outcome ({told(error)}), and its probe was given up "
-                    f"({told(failed)}). Mend the probe and run `sagas retry {self._ctx.id}`, or find out yourself and "
-                    f"run `sagas resolve {self._ctx.id} {key} --happened` or `--did-not-happen`",
+                    f"step {key!r} ended with an unknown outcome ({in_words(error)}), and its probe was given up "
+                    f"({in_words(failed)}). Fix the probe and run `sagas retry {self._ctx.id}`, or find out yourself "
+                    f"and run `sagas resolve {self._ctx.id} {key} --happened` or `--did-not-happen`",
                     (key,),
                 )
                 if verdict.happened is not None and self._misfit(key, verdict) is None:
@@ -82,7 +80,7 @@ class OutcomeResolver:
                 return self._settled(key, happened=answer.happened, result=bytes(answer.value), error=error)
 
     async def _probe(self, key: str, bound: Bound, probe: StepSpec) -> ProbeAnswer:
-        """Ask the probe; one that has answered is not asked again, one that was given up is asked under its own key."""
+        """Call the probe. If it has answered, it is not called again; if it was given up, it keeps its key."""
         mine = probe_key(key)
         before = self._ctx.steps().get(mine)
         if before is not None and self._ctx.spec_of(mine) is not None:
@@ -104,7 +102,7 @@ class OutcomeResolver:
                 refused = self._misfit(key, verdict)
                 if refused is None:
                     return self._resolve(key, verdict, error)
-                misfit = f"the result given to resolve was not taken ({refused}). "
+                misfit = f"the result given to resolve was refused ({refused.message}). "
                 continue
             if self._ctx.spec_of(key) is None:
                 continue  # an abandoned body's step is not attempted again
@@ -115,7 +113,7 @@ class OutcomeResolver:
                 error = unknown.__cause__ or error
 
     def _misfit(self, key: str, verdict: OperatorAction) -> PayloadError | None:
-        """Why the result that a person gave is not one of the step's type."""
+        """Why the result that a person gave does not have the step's type."""
         shape = self._undo.shape(key)
         if not verdict.happened or shape is None:
             return None

@@ -1,19 +1,59 @@
-"""What a saga's body is given: its operations. Each forwards to the driver; none touches the world by itself."""
+"""The object that a saga's body receives: its operations and blocks. Each asks the driver; none acts by itself.
 
-from collections.abc import Coroutine, Iterable
+Invariant: leaving a block because the saga is being closed does nothing. The driver then undoes the steps, from the
+journal.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+from functools import partial
+from types import TracebackType
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
 
-from durable_core.layer import BodyContext, Operation, watched
-from sagas.model.definition import Declared, SagaDef
-from sagas.runtime.blocks import Parallel, Savepoint
-
-if TYPE_CHECKING:
-    from sagas.runtime.driver import Driver
+from durable_core import Branch, Fault, SiblingFailed
+from durable_core.layer import (
+    BodyContext,
+    DurableFunction,
+    End,
+    HostContext,
+    Operation,
+    ParallelBlock,
+    all_of,
+    branch_body,
+    in_lanes,
+    is_async,
+    to_ns,
+    watched,
+)
+from sagas.check.fingerprint import fingerprint
+from sagas.model.definition import Declared, SagaDef, is_saga, is_step
+from sagas.runtime.binding import Binder
+from sagas.runtime.driver import Driver
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+def function_of(definition: SagaDef[..., Any], binder: Binder) -> DurableFunction:
+    """What an engine or host runs for a saga: its body, undone if it fails."""
+    shape = binder.shape_of(definition)
+
+    def run(ctx: HostContext, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, End]:
+        driver = Driver(ctx, definition, binder)
+        saga = Saga(driver)
+        return driver.execute(lambda: definition.body(saga, *args, **kwargs), shape)
+
+    return DurableFunction(
+        name=definition.name,
+        version=definition.version,
+        fn=run,
+        shape=shape,
+        deadline_ns=None if definition.deadline is None else to_ns(definition.deadline),
+        operations="s",
+        fingerprint=fingerprint(definition, binder.scan(definition)),
+        locate=partial(binder.locate, definition),
+    )
 
 
 class Saga(BodyContext):
@@ -21,7 +61,7 @@ class Saga(BodyContext):
 
     __slots__ = ("_driver",)
 
-    def __init__(self, driver: "Driver") -> None:
+    def __init__(self, driver: Driver) -> None:
         super().__init__(driver.ctx)
         self._driver = driver
 
@@ -37,30 +77,139 @@ class Saga(BodyContext):
     def run(self, what: Any, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """Run a step, or another saga as a child; returns its result.
 
-        Raises whatever the step raised once its retries are used up, first time and on every replay.
+        Raises the step's exception once its retries are used up, first time and on every replay.
         """
         driver = self._driver
         given: tuple[Any, ...] = (what, args, kwargs)
-        if isinstance(what, Declared):  # no call: this is said for every step
+        if isinstance(what, Declared):  # no call of `is_step`: this runs for every step
             return Operation(driver.ctx, what.call, driver.run_step, given)
         if isinstance(what, SagaDef):
-            return Operation(driver.ctx, f"s.run({what.name!r}, ...)", driver.run_child, given)
-        return driver.refuse_to_run(what)
+            return Operation(driver.ctx, f"s.run({what.name!r}, ...)", driver.run_child, (self, *given))
+        return _refuse(driver, f"s.run was given {what!r}", GIVE_STEP)
 
     def savepoint(self, name: str) -> AbstractAsyncContextManager[None]:
-        """A block of which an exception that leaves it first undoes what was done in it; then it goes on its way."""
+        """A block that undoes its steps when an exception leaves it; the exception then continues."""
         return Savepoint(self._driver, name)
 
-    def parallel(self) -> AbstractAsyncContextManager[Parallel]:
+    def parallel(self) -> "AbstractAsyncContextManager[Parallel]":
         """A block of branches that run at the same time and end together, like ``asyncio.TaskGroup``.
 
-        After the first recorded failure nothing new begins in any branch, what is in flight ends and is recorded, and
+        After the first recorded failure nothing new begins in any branch, steps in flight end and are recorded, and
         that failure is raised.
         """
-        return Parallel(self._driver)
+        return Parallel(self._driver, self)
 
     def map(
         self, what: "Declared[Concatenate[T, ...], R]", items: Iterable[T], /, *, max_concurrency: int | None = None
     ) -> Coroutine[Any, Any, list[R]]:
         """Run a step for each item, at most ``max_concurrency`` at a time; results in the order of the items."""
-        return self._driver.map(what, items, max_concurrency)
+        given = (self._driver, self, what, items, max_concurrency)
+        return Operation(self._driver.ctx, "s.map(...)", _map, given)
+
+
+class Savepoint:
+    """An exception that leaves the block first undoes the steps within it, last first."""
+
+    __slots__ = ("_driver", "_name", "_scope")
+
+    def __init__(self, driver: Driver, name: str) -> None:
+        self._driver = driver
+        self._name = name
+
+    async def __aenter__(self) -> None:
+        try:
+            self._scope = self._driver.ctx.scope(self._name)
+        except Exception as error:
+            self._driver.ctx.refuse_own(error)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._scope.leave()
+        if isinstance(error, Exception | SiblingFailed):
+            self._driver.ctx.refuse_own(error)
+            await self._driver.undo_block(self._scope.key, self._scope.prefix, error)
+
+
+class Parallel(ParallelBlock):
+    """Branches that run at the same time; see ``Saga.parallel``."""
+
+    __slots__ = ("_driver", "_saga")
+
+    def __init__(self, driver: Driver, saga: Saga) -> None:
+        super().__init__(driver.ctx)
+        self._driver = driver
+        self._saga = saga
+
+    @overload
+    def run(self, what: "Declared[P, R]", /, *args: P.args, **kwargs: P.kwargs) -> Branch[R]: ...
+    @overload
+    def run(self, what: "SagaDef[P, R]", /, *args: P.args, **kwargs: P.kwargs) -> Branch[R]: ...
+    @overload
+    def run(
+        self, what: Callable[Concatenate[Saga, P], Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Branch[R]: ...
+    def run(self, what: Any, /, *args: Any, **kwargs: Any) -> Branch[Any]:
+        """Begin a step, a child saga, or a branch of several steps (``async def branch(s: Saga, ...)``).
+
+        Its result is read after the block. Everything given to ``run`` before the body next awaits begins.
+        """
+        try:
+            return self._begin(_coroutine(self._driver, self._saga, what, args, kwargs), _branch_name(what))
+        except Exception as error:
+            self._driver.ctx.refuse_own(error)
+            raise
+
+
+GIVE_STEP = (
+    "Give it a function decorated with @step, @pivot, @retriable or @lookup, or another @saga, then retry the saga"
+)
+GIVE_BRANCH = "Give it a step, a saga, or an `async def branch(s: Saga, ...)`, then retry the saga"
+
+
+def _refuse(driver: Driver, text: str, advice: str) -> NoReturn:
+    driver.ctx.refuse(Fault(f"saga {driver.ctx.id}: {text}", advice))
+
+
+def _branch_name(what: Any) -> str | None:
+    """A branch of several steps has a scope of its own; a single step is named in the scope around it."""
+    return None if isinstance(what, Declared | SagaDef) else str(getattr(what, "__name__", "branch")).strip("<>")
+
+
+def _coroutine(
+    driver: Driver, saga: Saga, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Coroutine[Any, Any, Any]:
+    """What runs as one branch."""
+    if is_step(what):
+        driver.refuse_nested_pivot(what)
+        return driver.run_in_branch(what, args, kwargs, driver.ctx.claim_key(what.name))
+    if is_saga(what):
+        return driver.run_child(saga, what, args, kwargs)
+    if is_async(what):
+        return branch_body(driver.ctx, what, saga, *args, **kwargs)
+    return _refuse(driver, f"p.run was given {what!r}", GIVE_BRANCH)
+
+
+async def _map(driver: Driver, saga: Saga, what: Any, items: Iterable[Any], max_concurrency: int | None) -> list[Any]:
+    """Run ``what`` for each item; results in the order of the items. After the first failure no new item begins."""
+    ctx = driver.ctx
+    given = all_of(ctx, items)
+    if is_step(what):
+        step = what
+        driver.refuse_nested_pivot(step)
+        keys = [ctx.claim_key(step.name) for _ in given]
+        return await in_lanes(
+            ctx,
+            len(given),
+            lambda place: driver.run_in_branch(step, (given[place],), {}, keys[place]),
+            most=max_concurrency,
+        )
+
+    async def one(place: int) -> Any:
+        group = ctx.group()
+        branch = group.spawn(_coroutine(driver, saga, what, (given[place],), {}), name=_branch_name(what))
+        await group.join()
+        return branch.result()
+
+    return await in_lanes(ctx, len(given), one, most=max_concurrency)

@@ -1,19 +1,19 @@
-"""Undoes completed steps, last first; what is given up is left until a person has mended it.
+"""Undoes completed steps, last first; a compensation that was given up waits for a person.
 
-Invariant: a compensation is a checkpoint under its step's key, so it is completed once, whoever drives the saga, and is
-attempted again under the same idempotency key.
+Invariant: a compensation is a checkpoint under its step's key, so it completes once, on any worker, and each attempt
+has the same idempotency key.
 """
 
 from collections.abc import Awaitable
 from typing import Any
 
 from durable_core import DefinitionError
-from durable_core.layer import CallShape, HostContext, StepRecord, StepStatus, name_of
-from sagas.model.definition import SagaDef
-from sagas.model.outcome import UNKNOWN
+from durable_core.layer import CallShape, HostContext, StepRecord, StepStatus, in_words, name_of
+from sagas.model.definition import UNKNOWN, SagaDef
+from sagas.model.phases import Mark, MarkKind
 from sagas.model.plan import is_undone, to_undo, undo_key
+from sagas.model.verbs import OperatorAction
 from sagas.runtime.binding import RESULT, Binder, Bound
-from sagas.runtime.operator import ask, told
 
 
 class Undo:
@@ -26,19 +26,19 @@ class Undo:
         self._definition = definition
         self._binder = binder
         self.skipped: list[str] = []
-        """Steps whose compensation an operator counts as done."""
+        """The steps whose compensation an operator skipped."""
         self.resolved = False
-        """An operator has skipped or settled something."""
+        """Whether an operator has skipped or settled something."""
 
     def bound(self, key: str) -> Bound | None:
-        """What the step at ``key`` is run with: the code's side of the journal; by name where the body is abandoned."""
+        """The declared step at ``key``, as the code has it; found by its name if the body is abandoned."""
         spec = self._ctx.spec_of(key) or self._ctx.binding_of(key)
         if spec is not None:
             return self._binder.of(spec)
         return self._binder.named(name_of(key), self._definition)
 
     def shape(self, key: str) -> CallShape | None:
-        """How the result of the step at ``key`` is read; None where the code loaded here does not say."""
+        """How the result of the step at ``key`` is read; None if the loaded code has no such step."""
         bound = self.bound(key)
         return None if bound is None else bound.spec.shape
 
@@ -48,11 +48,11 @@ class Undo:
         return bound.spec.shape.decode(payload, what=f"saga {self._ctx.id}, step {key!r}: the arguments")
 
     async def under(self, prefix: str) -> None:
-        """Undo every completed step under ``prefix``, last first; returns once none is left."""
+        """Undo every completed step under ``prefix``, last first; returns when all are undone."""
         await self.these(to_undo(self._ctx.steps(), prefix, skipped=self.skipped))
 
     async def these(self, keys: list[str]) -> None:
-        """Undo these steps, in this order; returns once none is left."""
+        """Undo these steps, in this order; returns when all are undone."""
         if self._definition.parallel_compensation and len(keys) > 1:
             await self._in_parallel(keys)
             return
@@ -63,8 +63,8 @@ class Undo:
                 continue
             failed[key] = error
             if self._definition.on_compensation_failure == "halt":
-                await self._mend(failed)
-        await self._mend(failed)
+                await self._wait_for_fix(failed)
+        await self._wait_for_fix(failed)
 
     async def _in_parallel(self, keys: list[str]) -> None:
         """Undo in parallel what ran in parallel; what ran one after the other is undone in reverse."""
@@ -83,11 +83,11 @@ class Undo:
                 for step in together:
                     group.spawn(one(step.key))
             if failed and self._definition.on_compensation_failure == "halt":
-                await self._mend(failed)
-        await self._mend(failed)
+                await self._wait_for_fix(failed)
+        await self._wait_for_fix(failed)
 
     async def _undo(self, key: str) -> BaseException | None:
-        """Undo one step; what its compensation was given up with, or None."""
+        """Undo one step; returns the last exception of its compensation, or None if it succeeded."""
         bound = self.bound(key)
         steps = self._ctx.steps()
         if (bound is not None and bound.undo is None) or is_undone(steps, key):
@@ -105,8 +105,8 @@ class Undo:
     def _compensation(self, key: str, bound: Bound | None) -> Awaitable[Any]:
         if bound is None or bound.undo is None:
             raise DefinitionError(
-                f"the code loaded here does not say how to undo step {key!r}; load the code that ran it, "
-                "or undo it by hand"
+                f"the loaded code does not say how to undo step {key!r}",
+                "Load the code that ran it, or undo it by hand",
             )
         args, kwargs = self.arguments(key, bound) if bound.undo_takes_arguments else ((), {})
         step = self._ctx.steps()[key]
@@ -117,17 +117,17 @@ class Undo:
         extra = {RESULT: result} if bound.undo_extra is None else {RESULT: result, **bound.undo_extra}
         return self._ctx.perform(bound.undo, args, kwargs, extra=extra, key=undo_key(key))
 
-    async def _mend(self, failed: dict[str, BaseException]) -> None:
-        """Wait for a person until no compensation is left undone."""
+    async def _wait_for_fix(self, failed: dict[str, BaseException]) -> None:
+        """Wait for a person until each of these compensations has succeeded or is skipped."""
         while failed:
             first = next(iter(failed))
             why = "; ".join(
-                f"the compensation of step {key!r} was given up: {told(error)}" for key, error in failed.items()
+                f"the compensation of step {key!r} was given up: {in_words(error)}" for key, error in failed.items()
             )
             verdict = await ask(
                 self._ctx,
                 undo_key(first),
-                f"{why}. Its effect is still there. Mend the cause and run `sagas retry {self._ctx.id}`, or undo it by "
+                f"{why}. Its effect is still there. Fix the cause and run `sagas retry {self._ctx.id}`, or undo it by "
                 f"hand and run `sagas skip {self._ctx.id} {first}`",
                 tuple(failed),
             )
@@ -145,10 +145,20 @@ class Undo:
     def _skip(self, key: str) -> None:
         self.resolved = True
         self.skipped.append(key)
-        self._ctx.mark(f"skipped:{key}")
+        self._ctx.mark(Mark(MarkKind.SKIPPED, key).text)
 
 
 def next_to_undo(remaining: list[StepRecord]) -> list[StepRecord]:
-    """Those after whose end none of the others began: what ran one after the other is undone so, too."""
+    """The steps after whose end none of the others began: steps that ran in sequence are undone in sequence."""
     last_begun = max(step.started_seq for step in remaining)
     return [step for step in remaining if step.ended_seq > last_begun or step.started_seq == last_begun]
+
+
+async def ask(ctx: HostContext, key: str, reason: str, steps: tuple[str, ...]) -> OperatorAction:
+    """Wait for an operator's verb about one of ``steps``, or about all that is stuck; it may have come already."""
+    for early in ctx.unheard:
+        if early.step in steps:
+            ctx.unheard.remove(early)
+            return early  # type: ignore[no-any-return]  # only verdicts are kept there
+    verdict: OperatorAction = await ctx.park(key, f"saga {ctx.id}: {reason}", steps)
+    return verdict

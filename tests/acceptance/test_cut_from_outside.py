@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import durable_core.replay.host_context as host_context_module
-import sagas.runtime.blocks as blocks_module
 import sagas.runtime.driver as driver_module
 import sagas.runtime.resolver as resolver_module
+import sagas.runtime.saga as saga_module
 from sagas import DidNotHappen, Happened, Orchestrator, Retry, Saga, lookup, pivot, resource, retriable, saga, step
 from tests.acceptance.parties import Place, entered, play
 from tests.sagas_for_tests import reaches, within
@@ -377,9 +377,9 @@ BUGS: dict[str, tuple[Any, str, types.ModuleType]] = {
     "run": (driver_module.Driver, "run_step", driver_module),
     "run, within": (host_context_module.HostContext, "perform", host_context_module),
     "child": (driver_module.Driver, "run_child", driver_module),
-    "map": (blocks_module, "_coroutine", blocks_module),
+    "map": (saga_module, "_coroutine", saga_module),
     "savepoint": (host_context_module.HostContext, "scope", host_context_module),
-    "parallel": (blocks_module, "_coroutine", blocks_module),
+    "parallel": (saga_module, "_coroutine", saga_module),
     "now": (host_context_module.HostContext, "now", host_context_module),
     "uuid": (host_context_module.HostContext, "uuid", host_context_module),
     "sleep": (host_context_module.HostContext, "sleep", host_context_module),

@@ -834,7 +834,7 @@ def test_code_that_does_not_fit_parks_its_run_before_any_effect(url: str):
             await clock.advance(DAY)
             with pytest.raises(RunStuck) as stuck:
                 await (await engine.get("a")).result(10)
-            assert stuck.value.reason.endswith("[DC101]")
+            assert "[DC101]" in stuck.value.reason
             assert stuck.value.steps == ()
             assert [info.id for info in await engine.list(attention=True)] == ["a"]
             await engine.retry("a", actor="ann", note="too early")

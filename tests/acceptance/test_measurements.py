@@ -16,10 +16,10 @@ from durable_core.tracing import journal_tail, measuring
 from durable_core.tracing.collector import Collector
 from durable_core.tracing.otel import export_directly
 from sagas import Retry, Saga, saga
-from sagas.model.spans_page import MEASURED
 from tests.acceptance.parties import Place, World, begun, entered, party, play
 from tests.otlp import collector
 from tests.sagas_for_tests import end_of, until
+from tools.spans_page import MEASURED
 
 car, hotel = party("car"), party("hotel", retry=Retry(attempts=3, first=0.001))
 flight = party("flight")

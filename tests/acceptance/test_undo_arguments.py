@@ -81,7 +81,7 @@ def test_a_keyword_that_nobody_gives_is_refused():
     async def act(order: str, *, memo: str = "") -> int:
         return 1
 
-    with pytest.raises(DefinitionError, match="needs 'currency', which nobody gives it"):
+    with pytest.raises(DefinitionError, match="needs 'currency', which it is not given"):
 
         @act.compensate
         async def undo(done: int, order: str, *, currency: str) -> None: ...

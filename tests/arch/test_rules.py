@@ -1,6 +1,7 @@
 """Rules of the code that neither ruff nor the import contracts can say."""
 
 import ast
+import graphlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,20 @@ def test_no_module_imports_its_own_package_root(path: Path):
     assert path.relative_to(ROOT).parts[0] not in set(imports(ast.parse(path.read_text(encoding="utf-8"))))
 
 
+def test_modules_of_sagas_import_each_other_in_no_circle():
+    """Also not for type checkers alone, or within a function."""
+    files = {name(path).removesuffix(".py").replace("/", "."): path for path in SOURCES if path.stem != "__init__"}
+    mine = {module: path for module, path in files.items() if is_within(module, "sagas")}
+    found: dict[str, set[str]] = {}
+    for module, path in mine.items():
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        named = [
+            (node.module, alias.name) for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
+        ]
+        found[module] = {other for home, what in named for other in (home, f"{home}.{what}") if other in mine}
+    list(graphlib.TopologicalSorter(found).static_order())
+
+
 @source
 def test_only_stores_speak_sql(path: Path):
     """sqlite3, SQLAlchemy and SQLModel are imported under `durable_core/stores` alone."""
@@ -62,6 +77,23 @@ def test_only_stores_speak_sql(path: Path):
         return
     found = set(imports(ast.parse(path.read_text(encoding="utf-8"))))
     assert not any(is_within(module, sql) for module in found for sql in ("sqlite3", "sqlalchemy", "sqlmodel"))
+
+
+STORED = re.compile(
+    r"(compensating|compensated|resolved)/|(compensating|past-pivot)$"
+    r"|(too-late|undoing)(:|$)|skipped:|child(-completed|-deadline|-compensated|):|child-(completed|deadline|compensated)$"
+)
+"""Phases and marks as they are stored."""
+
+
+@source
+def test_phases_and_marks_are_written_in_one_place(path: Path):
+    """Of the sagas' modules only `phases.py` holds the stored texts of phases and marks."""
+    if not name(path).startswith("sagas/") or name(path) == "sagas/model/phases.py":
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert [text for text in texts if STORED.match(text)] == []
 
 
 def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

@@ -9,11 +9,11 @@ import pytest
 from durable_core import StoreError, StoreFormatError, StoreNotFound
 from durable_core.layer import open_store
 from durable_core.ports import Store
-from durable_core.stores import generate
 from durable_core.stores.postgres import schema
 from durable_core.stores.postgres.address import place_of
 from durable_core.testing.store_rows import add, claimed, new_batch, new_entry, opened
 from tests.postgres_server import GUARDED, PASSWORD, Server, execute
+from tools import store_sql as generate
 
 COLUMNS = """
 SELECT table_name::text, column_name::text, data_type::text, is_nullable::text, replace(column_default, $1, '')

@@ -17,7 +17,7 @@ from sagas import DidNotHappen, Happened, Retry, Saga, Unknown, lookup, pivot, r
 from sagas.model.definition import SagaDef
 from sagas.model.info import SagaInfo, info_of
 from sagas.runtime.binding import Binder
-from sagas.runtime.driver import function_of
+from sagas.runtime.saga import function_of
 
 
 class Refused(Exception):

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import types
 from collections import Counter
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import sagas.errors
 import sagas.orchestrator
 from durable_core import DurableError, Fault
+from durable_core.errors import PAGES as PUBLISHED
 from tests.docs.readme import BLOCK, ROOT
 
 PAGES = ROOT / "docs/errors"
@@ -69,6 +71,28 @@ def test_every_error_has_a_code_of_its_own():
     assert {error for root in (DurableError, Fault) for error in classes(root)} == {error for _, error in CODED}
     assert all(re.fullmatch(r"(DC|SG)\d{3}", code) for code in CODES)
     assert all(error.__module__ == sagas.errors.__name__ for code, error in CODED if code.startswith("SG"))
+
+
+@each
+def test_a_message_says_what_happened_and_what_to_do(code: str):
+    """`str(error)` is its text, its advice, its code and the address of its page; each can be had by itself."""
+    kind = dict(CODED)[code]
+    error = kind.__new__(kind)
+    for text, advice, message in (
+        ("saga a: it broke", "", "saga a: it broke"),
+        ("saga a: it broke", "Fix it", "saga a: it broke. Fix it"),
+        ("saga a: is it broken?", "look at it", "saga a: is it broken? Look at it"),
+    ):
+        DurableError.__init__(error, text, advice)
+        assert (error.text, error.advice, error.message) == (text, advice, message)
+        assert str(error) == f"{message} [{code}] {error.page}"
+        assert error.page == f"{PUBLISHED}/{code}"
+
+
+def test_the_pages_are_where_the_project_says():
+    """The address in a message is below the documentation that the project's metadata names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"{project.get('urls', {}).get('Documentation', PUBLISHED[:-7]).rstrip('/')}/errors" == PUBLISHED
 
 
 def test_every_code_has_a_page_and_every_page_a_code():

@@ -13,11 +13,10 @@ from durable_core.layer import SpanRecord
 from durable_core.model.said import MOST_ATTRIBUTES
 from durable_core.stores.memory.data import MemoryData
 from sagas import Retry, Saga, SagaCompensated, SagaDef, retriable, saga, step
-from sagas.model.spans import ATTRIBUTES, EVENTS, SPANS
-from sagas.model.spans_page import page
 from tests.acceptance.parties import Place, World, begun, entered, party, point_of_no_return
 from tests.sagas_for_tests import end_of
 from tests.traces import check_trace, whole
+from tools.spans_page import ATTRIBUTES, EVENTS, SPANS, page
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "spans.md"
 
@@ -159,7 +158,7 @@ def _patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
 
 
 def test_the_page_is_made_from_the_code():
-    """docs/reference/spans.md is what ``python -m sagas.model.spans_page`` prints."""
+    """docs/reference/spans.md is what ``python -m tools.spans_page`` writes."""
     assert PAGE.read_text() == page()
 
 

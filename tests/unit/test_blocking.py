@@ -518,7 +518,7 @@ def test_a_fork_is_refused(tmp_path: Path):
     done = python(f"import warnings\nwarnings.simplefilter('ignore', DeprecationWarning)\n{FORK}", tmp_path)
     refusal, parent = done.stdout.splitlines()
     assert "is a fork of it" in refusal
-    assert refusal.endswith("[DC010]")
+    assert refusal.endswith("/errors/DC010")
     assert parent == "child 0 parent 0"
     assert done.stderr == ""
 

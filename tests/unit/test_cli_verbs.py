@@ -14,9 +14,9 @@ import pytest
 from sagas import Orchestrator
 from sagas.cli import main
 from sagas.cli.modules import load, sagas_of
-from sagas.cli.tables import ACTS, HARMLESS, cell, render
 from sagas.model.info import SagaStatus
 from sagas.model.verbs import VERBS
+from tools.operators_page import ACTS, HARMLESS, cell, render
 
 PAGE = Path(__file__).parents[2] / "docs/reference/operators.md"
 LONGEST_S = 30
@@ -336,7 +336,7 @@ def test_versions_tells_what_can_go_and_what_is_missed(desk: Desk):
 
 
 def test_the_page_has_the_tables_that_the_verbs_make():
-    """docs/reference/operators.md holds what `python -m sagas.cli.tables` prints."""
+    """docs/reference/operators.md holds what `python -m tools.operators_page` prints."""
     tables = render()
     assert tables in PAGE.read_text(encoding="utf-8"), f"put this into {PAGE.name}:\n{tables}"
     assert all(f"`{status}`" in tables for status in SagaStatus)

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import pickle
 import subprocess
 import sys
 import traceback
@@ -643,3 +644,23 @@ def test_damaged(stored: bytes) -> None:
     for read in (rebuild, describe):
         with pytest.raises(PayloadError, match="stored failure"):
             read(stored)
+
+
+def test_our_own_errors_keep_text_and_advice() -> None:
+    """What happened and what to do come back apart; the errno of a TimeoutError is neither."""
+    error = StepTimeout("step 'pay' passed its timeout", "Give it more time")
+    for back in (rebuild(capture(error)), pickle.loads(pickle.dumps(error))):
+        assert isinstance(back, StepTimeout)
+        assert (back.text, back.advice, back.errno) == (error.text, error.advice, None)
+        assert str(back) == str(error)
+
+
+@pytest.mark.parametrize("ending", [" [DC030]", " [DC030] https://elsewhere.example/errors/DC030", ""])
+def test_texts_of_older_releases_are_read(ending: str) -> None:
+    """They were stored with their code at the end: it is left out of the text, and said once in the message."""
+    stored = msgspec.json.encode(
+        {"type": "durable_core.errors:StepTimeout", "message": f"late{ending}", "args": [f"late{ending}"]}
+    )
+    back = rebuild(stored)
+    assert isinstance(back, StepTimeout)
+    assert (back.text, back.advice, str(back)) == ("late", "", str(StepTimeout("late")))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from sagas.check.fingerprint import fingerprint
+from sagas.check.scan import scan
 from sagas.model.definition import SagaDef
-from sagas.model.fingerprint import fingerprint
-from sagas.model.scan import scan
 
 HEAD = """
 from sagas import Saga, lookup, saga, step
@@ -137,8 +137,8 @@ def test_it_is_the_same_in_every_process(tmp_path: Path):
         import sys
         sys.path.insert(0, sys.argv[1])
         import shop_here, inspect
-        from sagas.model.fingerprint import fingerprint
-        from sagas.model.scan import scan
+        from sagas.check.fingerprint import fingerprint
+        from sagas.check.scan import scan
         first = fingerprint(shop_here.shop, scan(shop_here.shop))
         def gone(body): raise OSError
         inspect.getsource = gone
@@ -164,7 +164,7 @@ def test_it_is_the_same_in_every_process(tmp_path: Path):
 def test_the_tree_is_read_alike_by_every_python():
     """What newer releases add to the tree and leave empty (type parameters, say) is not in the fingerprint."""
     function = ast.parse(textwrap.dedent(BODY)).body[0]
-    from sagas.model import fingerprint as module  # noqa: PLC0415 - its name is the function's
+    from sagas.check import fingerprint as module  # noqa: PLC0415 - its name is the function's
 
     before = "".join(module._syntax(function))
     function._fields = (*function._fields, "type_params", "of_tomorrow")

@@ -5,14 +5,16 @@ import itertools
 import pytest
 
 from durable_core.model.run import ENDS, MOVES, OPEN, RunStatus
-from sagas.model.info import CAUSES, SAGA_ENDS, SagaInfo, SagaStatus, StepState, at, cause_of, query_of, status_of
+from sagas.model import phases
+from sagas.model.info import SagaInfo, StepState, at
+from sagas.model.phases import SAGA_ENDS, Cause, Mark, MarkKind, Phase, SagaStatus, cause_of, query_of, status_of
 from sagas.model.verbs import VERBS, Accept, Refuse, Repeat, judge
 
 PAIRS = list(itertools.product(RunStatus, repeat=2))
 
 GOING = [RunStatus.PENDING, RunStatus.RUNNING, RunStatus.WAITING]
-PHASES = ["", "past-pivot", *(f"compensating/{cause}" for cause in CAUSES)]
-END_PHASES = [f"{word}/{cause}" for word in ("compensated", "resolved") for cause in CAUSES]
+PHASES = ["", "past-pivot", *(f"compensating/{cause}" for cause in Cause)]
+END_PHASES = [f"{word}/{cause}" for word in ("compensated", "resolved") for cause in Cause]
 REACHABLE = [
     *itertools.product([*GOING, RunStatus.STUCK, RunStatus.KILLED], PHASES),
     *itertools.product([RunStatus.COMPLETED], ["", "past-pivot"]),
@@ -33,6 +35,44 @@ def test_every_status_is_open_or_an_end():
     assert set(RunStatus) == OPEN | ENDS
     assert not OPEN & ENDS
     assert set(MOVES) == set(RunStatus)
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.product(Phase, repeat=2)))
+def test_all_pairs_of_phases(old: Phase, new: Phase):
+    """A saga goes back only before its pivot, and an end is an end; a rollback may find that the pivot has happened."""
+    moves = {
+        ("", "past-pivot"),
+        ("", "compensating"),
+        ("compensating", "past-pivot"),
+        ("compensating", "compensated"),
+        ("compensating", "resolved"),
+    }
+    assert (new in phases.MOVES[old]) is ((old, new) in moves)
+
+
+@pytest.mark.parametrize("kind", list(MarkKind))
+def test_a_mark_is_read_as_it_was_written(kind: MarkKind):
+    """A mark's text gives its kind and what it is about; keys may hold colons themselves."""
+    for mark in (Mark(kind), Mark(kind, "child#2/pay~undo"), Mark(kind, "a:b")):
+        assert Mark.read(mark.text) == mark
+
+
+def test_marks_are_stored_under_these_texts():
+    """Journals hold them for ever; what is no mark of a saga is read as none."""
+    assert {kind.value for kind in MarkKind} == {
+        "compensating",
+        "past-pivot",
+        "too-late",
+        "skipped",
+        "undoing",
+        "child",
+        "child-completed",
+        "child-deadline",
+        "child-compensated",
+    }
+    assert Mark(MarkKind.SKIPPED, "pay").text == "skipped:pay"
+    assert Mark(MarkKind.PAST_PIVOT).text == "past-pivot"
+    assert Mark.read("another-layer:pay") is None
 
 
 @pytest.mark.parametrize(("status", "phase"), REACHABLE)
@@ -61,7 +101,7 @@ def test_a_saga_has_ended_when_its_run_has(status: RunStatus, phase: str):
 def test_the_cause_is_told_only_of_sagas_that_go_back(phase: str):
     """failed, cancelled or deadline; none for a saga that goes forward."""
     cause = cause_of(phase)
-    assert cause in ((None,) if phase in ("", "past-pivot") else CAUSES)
+    assert cause in ((None,) if phase in ("", "past-pivot") else set(Cause))
 
 
 def info(status: SagaStatus, *, paused: bool = False, step: str = "succeeded") -> SagaInfo:

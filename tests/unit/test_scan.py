@@ -18,9 +18,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sagas import SagaDef
+from sagas.check.impure import instead_of
+from sagas.check.scan import Scan, scan
 from sagas.model.definition import Declared
-from sagas.model.impure import instead_of
-from sagas.model.scan import Scan, scan
 
 PRELUDE = """
 import asyncio, contextlib

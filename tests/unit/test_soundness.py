@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from sagas import DefinitionError, Orchestrator, Retry, Saga, Unknown, lookup, pivot, retriable, saga, step
-from sagas.model.scan import scan
+from sagas.check.scan import scan
 
 if TYPE_CHECKING:
     from decimal import Context as Unseen

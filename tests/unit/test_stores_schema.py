@@ -11,16 +11,17 @@ import pytest
 from durable_core.model.entry import Entry
 from durable_core.model.run import RunQuery, RunRecord
 from durable_core.model.tombstone import Tombstone
-from durable_core.stores import asked, generate, questions, sql
+from durable_core.stores import asked, questions, sql
 from durable_core.stores.questions import select
 from durable_core.stores.sqlite import claims, journal, retention, signals, workers
 from durable_core.stores.sqlite.dialect import QUESTIONS, statement
 from durable_core.stores.tables import JournalRow, RunRow, TombstoneRow
+from tools import store_sql
 
 
 def test_the_committed_text_is_what_the_tables_give():
-    """Run ``python -m durable_core.stores.generate`` where this fails."""
-    for target, content in generate.TARGETS.items():
+    """Run ``python -m tools.store_sql`` where this fails."""
+    for target, content in store_sql.TARGETS.items():
         assert target.read_text(encoding="utf-8") == content()
 
 

@@ -59,8 +59,7 @@ async def check_up(place: Place, *, now_ns: int, deep: bool) -> Checkup:
 
 
 def _failed(check: str, error: StoreError) -> Checkup:
-    what, _, advice = str(error.args[0]).rpartition(" [")[0].partition("What to do: ")
-    return Checkup((Finding(check, Level.FAIL, what.rstrip(), advice),), None)
+    return Checkup((Finding(check, Level.FAIL, error.text, error.advice),), None)
 
 
 class _Look:

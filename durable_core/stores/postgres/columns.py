@@ -1,6 +1,6 @@
 """Columns of the tables in PostgreSQL, in order, each with the type that it is bound as.
 
-Made from ``tables.py`` by ``python -m durable_core.stores.generate``; edit the tables, not this file.
+Made from ``tables.py`` by ``python -m tools.store_sql``; edit the tables, not this file.
 """
 
 RUN = {

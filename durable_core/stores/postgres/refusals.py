@@ -95,7 +95,7 @@ ADVICE: Mapping[str, Advice] = {
     "58": Advice("{place} had an input/output error", "check its disk and its log", True),  # noqa: FBT003
 }
 _BINDING = "invalid input for query argument"
-_UNLISTED = Advice("{place} refused it", "see PostgreSQL's own words below")
+_UNLISTED = Advice("{place} refused it", "see PostgreSQL's own words")
 
 
 def advice_for(error: BaseException) -> Advice:
@@ -149,7 +149,7 @@ def explain(error: BaseException, *, place: str, doing: str, outcome: str = NOTH
     if _BINDING in said:
         said = said.rpartition(" (")[2].rstrip(")")  # without the values themselves: they are the user's
     return advice.kind(
-        f"could not {doing}: {advice.what.format(place=place)}; {outcome}. What to do: {advice.then}. "
-        f"PostgreSQL says: {said}",
+        f"could not {doing}: {advice.what.format(place=place)}; {outcome}. PostgreSQL says: {said}",
+        advice.then,
         transient=advice.transient,
     )

@@ -36,15 +36,14 @@ def check_up(path: str, *, now_ns: int, deep: bool) -> Checkup:
     try:
         findings += _place(path)
     except (StoreError, OSError, sqlite3.Error) as error:
-        why = str(error.args[0]).rpartition(" [")[0] if isinstance(error, StoreError) else str(error)
+        why = error.message if isinstance(error, StoreError) else str(error)
         return Checkup((*findings, Finding("file", Level.FAIL, why)), None)
     findings += [_modes(path), _beside(path), _disk(path)]
     try:
         inside, facts = _inside(path, now_ns=now_ns, deep=deep)
     except StoreError as error:
-        what, _, advice = str(error.args[0]).rpartition(" [")[0].partition("What to do: ")
         check = "format" if isinstance(error, StoreFormatError) else "database"
-        return Checkup((*findings, Finding(check, Level.FAIL, what.rstrip(), advice)), None)
+        return Checkup((*findings, Finding(check, Level.FAIL, error.text, error.advice)), None)
     return Checkup((*findings, *inside), facts)
 
 

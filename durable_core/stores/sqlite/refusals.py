@@ -54,7 +54,7 @@ ADVICE: Mapping[int, Advice] = {
         "two writers drove one run, or one batch was written twice: report it as a bug",
     ),
 }
-UNLISTED = Advice("SQLite refused {path}", "see SQLite's own words below")
+UNLISTED = Advice("SQLite refused {path}", "see SQLite's own words")
 
 # What binding a value to a statement raises, before SQLite sees it.
 UNBINDABLE = (sqlite3.InterfaceError, sqlite3.ProgrammingError, OverflowError, UnicodeEncodeError)
@@ -78,7 +78,7 @@ def explain(error: BaseException, *, path: str, doing: str, outcome: str = NOTHI
     advice = UNLISTED if code is None else ADVICE.get(code & 0xFF, UNLISTED)
     kind = StoreFull if advice is ADVICE[sqlite3.SQLITE_FULL] else StoreError
     return kind(
-        f"could not {doing}: {advice.what.format(path=path)}; {outcome}. What to do: {advice.then}. "
-        f"SQLite says: {error}",
+        f"could not {doing}: {advice.what.format(path=path)}; {outcome}. SQLite says: {error}",
+        advice.then,
         transient=advice.transient,
     )

@@ -1,4 +1,4 @@
--- 1: the tables. Made from tables.py by `python -m durable_core.stores.generate`.
+-- 1: the tables. Made from tables.py by `python -m tools.store_sql`.
 
 CREATE TABLE runs (
     num BIGINT NOT NULL,

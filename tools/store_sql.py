@@ -1,4 +1,4 @@
-"""Makes SQL from ``tables.py``: run ``python -m durable_core.stores.generate`` after a change to the tables.
+"""Makes the SQL of the stores from ``tables.py``: run ``python -m tools.store_sql`` after a change to the tables.
 
 ``sql.py`` is for SQLite; ``postgres/columns.py`` and the first migration there are for PostgreSQL.
 
@@ -20,7 +20,7 @@ from durable_core.model.run import NewRun, RunUpdate
 from durable_core.model.tombstone import Tombstone
 from durable_core.stores.tables import TABLES, JournalRow, RunRow, SignalRow, WorkerRow
 
-HERE = Path(__file__).parent
+STORES = Path(__file__).parents[1] / "durable_core/stores"
 NUMBERS = 1 << 20
 """How many run numbers a store of PostgreSQL reserves at a time."""
 LINE = 120
@@ -31,17 +31,17 @@ _TYPES = {"BIGINT": "int8", "TEXT": "text", "BYTEA": "bytea"}
 
 _HEAD = '''"""SQL of the tables, as text: definitions, column lists, and the statements that bind whole tuples.
 
-Made from ``tables.py`` by ``python -m durable_core.stores.generate``; edit the tables, not this file.
+Made from ``tables.py`` by ``python -m tools.store_sql``; edit the tables, not this file.
 """
 
 '''
 _POSTGRES_HEAD = '''"""Columns of the tables in PostgreSQL, in order, each with the type that it is bound as.
 
-Made from ``tables.py`` by ``python -m durable_core.stores.generate``; edit the tables, not this file.
+Made from ``tables.py`` by ``python -m tools.store_sql``; edit the tables, not this file.
 """
 '''
 _MIGRATION_HEAD = """\
--- 1: the tables. Made from tables.py by `python -m durable_core.stores.generate`.
+-- 1: the tables. Made from tables.py by `python -m tools.store_sql`.
 
 """
 
@@ -148,9 +148,9 @@ def render_migration() -> str:
 
 
 TARGETS = {
-    HERE / "sql.py": render,
-    HERE / "postgres" / "columns.py": render_postgres,
-    HERE / "postgres" / "migrations" / "0001.sql": render_migration,
+    STORES / "sql.py": render,
+    STORES / "postgres" / "columns.py": render_postgres,
+    STORES / "postgres" / "migrations" / "0001.sql": render_migration,
 }
 
 

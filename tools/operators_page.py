@@ -1,21 +1,29 @@
-"""The tables of docs/reference/operators.md, made from the one that the verbs are judged by.
+"""Writes the tables of docs/reference/operators.md: `python -m tools.operators_page`.
 
-``python -m sagas.cli.tables`` prints them. Invariant: the same verbs give the same text, so that a test can tell
-whether the page is the current one.
+Invariant: the same verbs give the same text, so that a test can tell whether the page is current.
 """
 
-import sys
+import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from sagas.model.info import SagaStatus
+from sagas.model.phases import SagaStatus
 from sagas.model.verbs import VERBS, Verb
 
+PAGE = Path(__file__).parents[1] / "docs/reference/operators.md"
 ACTS, HARMLESS, REFUSED = "✓", "=", ""
 
 
 def render() -> str:
     """Both tables: which verb acts in which status, and what each does."""
     return "\n".join([*_by_status(), "", *_by_verb()]) + "\n"
+
+
+def rewritten(page: str) -> str:
+    """The page with the current tables."""
+    return re.sub(
+        r"^\| Status \|(?:[^\n]*\|\n)+\n\| Verb \|(?:[^\n]*\|\n)+", lambda _: render(), page, flags=re.MULTILINE
+    )
 
 
 def cell(verb: Verb, status: SagaStatus) -> str:
@@ -45,4 +53,4 @@ def _row(cells: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(render())
+    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

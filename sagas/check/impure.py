@@ -1,6 +1,6 @@
-"""Calls whose answer differs when a body runs again from its journal, told by the function that is called.
+"""Calls that return something else when a body runs again from its journal, recognised by the function called.
 
-Invariant: a call is known by its object, whatever the body calls it; nothing is imported to know it.
+Invariant: a function is recognised by its object, under any name; nothing is imported for it.
 """
 
 import sys
@@ -40,21 +40,21 @@ FUNCTIONS: tuple[tuple[str, str, str], ...] = (
 """Module, functions, and what to use instead of them."""
 
 CLASS_CALLS: Mapping[str, str] = {"now": NOW, "utcnow": NOW, "today": NOW}
-"""What a datetime class is asked, and what to use instead; a date is asked for ``today`` only."""
+"""Methods of datetime classes, and what to use instead; of a date only ``today``."""
 
-TOLD: Mapping[str, int] = {"gmtime": 1, "localtime": 1, "ctime": 1, "asctime": 1, "strftime": 2}
-"""Functions of time that ask the clock only where they are given fewer arguments than this."""
+ASK_FROM: Mapping[str, int] = {"gmtime": 1, "localtime": 1, "ctime": 1, "asctime": 1, "strftime": 2}
+"""Functions of time that ask the clock only if they are given fewer arguments than this."""
 
 
 def instead_of(called: object, arguments: int) -> str | None:
-    """What a body should use instead of calling ``called`` with so many arguments; None where the call is pure."""
+    """What a body should use instead of calling ``called`` with so many arguments; None if the call is pure."""
     if not isinstance(called, BuiltinFunctionType | FunctionType | MethodType):
-        return None  # also because only these are sure to compare and hash without running somebody's code
+        return None  # only these certainly compare and hash without running user code
     owner = getattr(called, "__self__", None)
     if isinstance(called, BuiltinFunctionType) and isinstance(owner, type):
         return _of_class(owner, called.__name__)
     instead = _known().get(called)
-    return None if instead == NOW and arguments >= TOLD.get(called.__name__, arguments + 1) else instead
+    return None if instead == NOW and arguments >= ASK_FROM.get(called.__name__, arguments + 1) else instead
 
 
 def _of_class(owner: type, name: str) -> str | None:
@@ -64,7 +64,7 @@ def _of_class(owner: type, name: str) -> str | None:
 
 
 def _known() -> dict[Any, str]:
-    """The functions of the modules that are loaded; a body cannot hold one of another module."""
+    """The functions of the loaded modules; a body cannot hold one of another module."""
     return {
         getattr(module, name): instead
         for module, names, instead in (

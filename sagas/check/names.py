@@ -1,7 +1,7 @@
-"""What the names in a saga's body stand for, told without running it.
+"""What the names in a saga's body stand for, found without running it.
 
-Invariant: a name is told only where each of its bindings is seen and all are the same; one that the body binds
-otherwise is data, even if a module has something of that name.
+Invariant: a name is known only if all its bindings are visible and the same. Any other name that the body binds is
+data, even if a module has something of that name.
 """
 
 import ast
@@ -18,20 +18,20 @@ import attrs
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 BY_CLASS = frozenset({staticmethod, classmethod, ClassMethodDescriptorType})
-"""What a class gives out otherwise than it holds it."""
+"""Attributes that a class returns in another form than it holds them."""
 HOPS = 4
 """How many names are followed from one to the next, as in ``me = s``."""
 
 
 class Role(Enum):
-    """Who runs steps."""
+    """An object that runs steps."""
 
     SAGA = auto()
     PARALLEL = auto()
 
 
 class Missing(Enum):
-    """Stands for what cannot be told."""
+    """Stands for an unknown object."""
 
     MISSING = auto()
 
@@ -52,14 +52,14 @@ Binding = Role | Imported | Function | ast.expr | None
 
 @attrs.frozen(eq=False)
 class Names:
-    """The names that are in sight at one place of a body."""
+    """The names in scope at one place of a body."""
 
     world: Mapping[str, object]
-    """The globals of the body, and what it closes over."""
+    """The globals of the body, and its closure."""
     changed: frozenset[str]
-    """Attributes that the body assigns, of whatever."""
+    """Attributes that the body assigns, of any object."""
     scopes: tuple[Mapping[str, Binding], ...] = ()
-    """What is bound by the functions around the place, the innermost last."""
+    """The bindings of the functions around the place, the innermost last."""
 
     @classmethod
     def of(cls, body: Callable[..., Any], tree: ast.AsyncFunctionDef) -> "Names":
@@ -72,7 +72,7 @@ class Names:
         return cls(_world(body), changed).inside(tree, {first.name: Role.SAGA} if first and named else {})
 
     def inside(self, function: Function, roles: Mapping[str, Role]) -> "Names":
-        """The names within ``function``, whose parameters are given these roles."""
+        """The names within ``function``, whose parameters have these roles."""
         found: dict[str, list[Binding]] = {}
         for argument in _parameters(function.args):
             found.setdefault(argument, []).append(roles.get(argument))
@@ -84,14 +84,14 @@ class Names:
 
     @property
     def roles(self) -> tuple[frozenset[tuple[str, Role]], ...]:
-        """Who runs steps under which name, of each function around the place."""
+        """The names with a role, in each function around the place."""
         return tuple(
             frozenset((name, binding) for name, binding in scope.items() if isinstance(binding, Role))
             for scope in self.scopes
         )
 
     def what(self, node: ast.expr, hops: int = HOPS) -> object:
-        """The object that ``node`` stands for; ``MISSING`` where it cannot be told."""
+        """The object that ``node`` stands for; ``MISSING`` if it is not known."""
         match node:
             case ast.Name(id=name):
                 bound, names = self._find(name)
@@ -107,7 +107,7 @@ class Names:
                 return MISSING
 
     def role(self, node: ast.expr, hops: int = HOPS) -> Role | None:
-        """Whether ``node`` surely is the saga, or a parallel block of it."""
+        """Whether ``node`` is certainly the saga, or one of its parallel blocks."""
         bound, names = self._find(node.id) if isinstance(node, ast.Name) else (None, None)
         if names is None or not hops or isinstance(bound, Function):
             return None
@@ -122,12 +122,12 @@ class Names:
                 return None
 
     def helper(self, node: ast.expr) -> "tuple[Function, Names] | None":
-        """The function of the body that ``node`` names, and the names in sight where it is defined."""
+        """The function of the body that ``node`` names, and the names in scope at its definition."""
         bound, names = self._find(node.id) if isinstance(node, ast.Name) else (None, None)
         return (bound, names) if names is not None and isinstance(bound, Function) else None
 
     def _find(self, name: str) -> "tuple[Binding, Names | None]":
-        """What binds ``name``, and the names in sight there; no names where the body does not bind it."""
+        """What binds ``name``, and the names in scope there; no names if the body does not bind it."""
         for depth in range(len(self.scopes), 0, -1):
             if name in self.scopes[depth - 1]:
                 return self.scopes[depth - 1][name], attrs.evolve(self, scopes=self.scopes[:depth])
@@ -152,7 +152,7 @@ def _world(body: Callable[..., Any]) -> Mapping[str, object]:
 
 
 def _attribute(owner: object, name: str) -> object:
-    """The attribute, without running a property of somebody's."""
+    """The attribute, without running a property."""
     if isinstance(owner, ModuleType):
         try:
             return getattr(owner, name, MISSING)  # a module may load its parts on demand
@@ -169,12 +169,12 @@ def _attribute(owner: object, name: str) -> object:
 
 
 def _agreed(bindings: Sequence[Binding]) -> Binding:
-    """What all of a name's bindings say; None where they differ."""
+    """The one binding that all of a name's bindings agree on; None if they differ."""
     first = bindings[0]
-    return first if all(_told(binding) == _told(first) for binding in bindings[1:]) else None
+    return first if all(_key(binding) == _key(first) for binding in bindings[1:]) else None
 
 
-def _told(binding: Binding) -> object:
+def _key(binding: Binding) -> object:
     match binding:
         case Imported(what=what):
             return id(what)
@@ -185,7 +185,7 @@ def _told(binding: Binding) -> object:
 
 
 def _bindings(node: ast.AST, world: Mapping[str, object]) -> Iterator[tuple[str, Binding]]:
-    """What ``node`` and its parts bind in the function around them."""
+    """The names that ``node`` and its parts bind in the function around them."""
     pending = [node]
     while pending:
         found, parts = _bound_at(pending.pop(), world)
@@ -194,10 +194,10 @@ def _bindings(node: ast.AST, world: Mapping[str, object]) -> Iterator[tuple[str,
 
 
 def _bound_at(node: ast.AST, world: Mapping[str, object]) -> tuple[list[tuple[str, Binding]], list[ast.AST]]:
-    """What one node binds, and the parts that may bind more.
+    """The names that one node binds, and the parts that may bind more.
 
-    A nested function binds its name, and what it says is not its own. Comprehensions and classes have names of their
-    own, which are taken for those of the function: so they are data.
+    A nested function binds its name, and the names that it declares nonlocal or global. Comprehensions and classes have
+    scopes of their own, but their names are treated as the function's, and so as data.
     """
     found: list[tuple[str, Binding]] = [(name, None) for name in _stored(node)]
     parts: list[ast.AST] = []
@@ -255,7 +255,7 @@ def _imports(node: ast.Import | ast.ImportFrom, world: Mapping[str, object]) -> 
 
 
 def _origin(node: ast.ImportFrom, package: str) -> str:
-    """The full name of the module that is imported from; it may be given relative to ``package``."""
+    """The full name of the module that is imported from; it may be relative to ``package``."""
     if not node.level:
         return node.module or ""
     around = package.split(".")
@@ -263,7 +263,7 @@ def _origin(node: ast.ImportFrom, package: str) -> str:
 
 
 def _loaded(module: str) -> Imported | None:
-    """The module where it is loaded; nothing is loaded to read a body."""
+    """The module if it is loaded; nothing is loaded to read a body."""
     found = sys.modules.get(module)
     return None if found is None else Imported(found)
 

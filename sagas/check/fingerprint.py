@@ -1,8 +1,8 @@
-"""Tells one body of a saga from another, so that a change under an unchanged version is noticed.
+"""Fingerprints of sagas' bodies, so that a changed body under an unchanged version is noticed.
 
-What counts is what decides which steps a saga asks for: the code of its body and of the children that it runs, and the
-kinds and names of their steps. Comments, docstrings, layout, decorators' options, and the code of steps and of
-functions outside of the body do not: a body takes its decisions by itself, and a library's next release is no news.
+A fingerprint covers the code that decides which steps a saga runs: its body and those of its children, and the kinds
+and names of their steps. It does not cover comments, docstrings, layout, decorators' options, or the code of steps and
+of functions outside the body: a body makes its own decisions, and a library's next release changes none of them.
 
 Invariant: the same source has the same fingerprint under every supported Python and wherever it stands in its file.
 """
@@ -16,8 +16,8 @@ from hashlib import blake2b
 from types import CodeType
 from typing import Any
 
+from sagas.check.scan import Scan
 from sagas.model.definition import SagaDef
-from sagas.model.scan import Scan
 
 SHORT = 8
 """Characters of a fingerprint that are enough for a person."""
@@ -30,7 +30,7 @@ def fingerprint(definition: SagaDef[..., Any], found: Scan) -> str:
 
     Args:
         definition: the saga.
-        found: what could be read off its body and those of its children.
+        found: the scan of its body and those of its children.
     """
     bodies = {definition, *found.sagas, *(use.what for use in found.uses if isinstance(use.what, SagaDef))}
     parts = {f"body {saga.name} {'' if saga is definition else saga.version} {_body(saga.body)}" for saga in bodies}
@@ -43,7 +43,7 @@ def fingerprint(definition: SagaDef[..., Any], found: Scan) -> str:
 
 
 def _body(body: Callable[..., Any]) -> str:
-    """The body as text: its syntax tree, or its byte code where its source cannot be read."""
+    """The body as text: its syntax tree, or its byte code if its source cannot be read."""
     try:
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(body))).body
         if isinstance(tree, _DOCUMENTED):
@@ -55,7 +55,7 @@ def _body(body: Callable[..., Any]) -> str:
 
 
 def _syntax(node: ast.AST) -> Iterator[str]:
-    """A syntax tree without places, docstrings and what is empty, which is where Pythons differ."""
+    """A syntax tree without places, docstrings and empty fields, in which versions of Python differ."""
     yield f"({type(node).__name__}"
     for name, value in ast.iter_fields(node):
         if name in _PLACES or value is None or value == []:
@@ -84,5 +84,5 @@ def _bytes(code: CodeType) -> str:
 
 
 def _constant(value: Any) -> str:
-    """A constant as text; a set has no order of its own."""
+    """A constant as text; sets are sorted."""
     return f"{sorted(map(repr, _items(value)))}" if isinstance(value, frozenset) else repr(value)

@@ -1,14 +1,14 @@
-"""How long the steps of a body may take by their own timeouts and attempts, to be held against its deadline.
+"""How long the steps of a body may take by their own timeouts and attempts, compared with its deadline.
 
 Invariant: never more than some path through the body may really take: of alternatives the longest counts, of what runs
-side by side the longest too, a loop's body counts once, and what cannot be told counts nothing.
+side by side the longest too, a loop's body counts once, and an unknown step counts nothing.
 """
 
 import ast
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from durable_core.layer import place_of, to_ns
 from sagas.model.definition import Declared, Retriable, SagaDef
 
 Calls = Mapping[ast.Call, "Declared[..., Any] | SagaDef[..., Any]"]
@@ -16,15 +16,27 @@ Nodes = Sequence[ast.AST]
 
 
 def patience_s(declared: Declared[..., Any]) -> float:
-    """Seconds that the attempts of a step may take together, without the delays between them; 0 where unlimited.
+    """Seconds that the attempts of a step may take together, without the delays between them; 0 if unlimited.
 
-    A retriable counts nothing: it comes after the pivot, where the deadline is void.
+    A retriable counts nothing: it comes after the pivot, when the deadline no longer counts.
     """
     timeout, attempts = declared.timeout, declared.retry.attempts
     if timeout is None or attempts is None or isinstance(declared, Retriable):
         return 0.0
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
-    return seconds * attempts
+    return to_ns(timeout) / 1e9 * attempts
+
+
+def late(definition: SagaDef[..., Any], worst: "Worst") -> Iterator[str]:
+    """A deadline that may pass although every attempt keeps its own timeout."""
+    if definition.deadline is None:
+        return
+    deadline_s, worst_s = to_ns(definition.deadline) / 1e9, worst.saga(definition)
+    if worst_s > deadline_s:
+        yield (
+            f"{place_of(definition.body)}: the attempts of its steps may take {worst_s:g} s together and keep their "
+            f"timeouts, and its deadline is {deadline_s:g} s: it would be rolled back although nothing has failed. "
+            "Give it a later deadline, or the steps shorter timeouts or fewer attempts"
+        )
 
 
 class Worst:
@@ -32,7 +44,7 @@ class Worst:
 
     Args:
         calls: what each ``s.run`` and ``p.run`` in any of the bodies runs.
-        body_of: the statements of a child saga's body; none where they cannot be read.
+        body_of: the statements of a child saga's body; none if they cannot be read.
     """
 
     def __init__(self, calls: Calls, body_of: Callable[[SagaDef[..., Any]], Iterable[ast.stmt]]) -> None:
@@ -41,7 +53,7 @@ class Worst:
         self._within: set[SagaDef[..., Any]] = set()
 
     def saga(self, definition: SagaDef[..., Any]) -> float:
-        """Of a whole saga; one that runs itself counts once."""
+        """The seconds of a whole saga; a saga that runs itself counts once."""
         if definition in self._within:
             return 0.0
         self._within.add(definition)
@@ -56,7 +68,7 @@ class Worst:
     def _of(self, node: ast.AST) -> float:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda() | ast.ClassDef():
-                return 0.0  # it counts where it is called, and who calls it may not be seen
+                return 0.0  # it counts at its call, which may not be visible
             case ast.Call():
                 return self._call(node)
             case ast.AsyncWith(items=items, body=body) if _is_parallel(items):
@@ -74,7 +86,7 @@ class Worst:
 
 
 def _alternatives(node: ast.AST) -> tuple[Nodes, Sequence[Nodes], Nodes]:
-    """What is run first, the ways of which one is gone, and what is run last."""
+    """The parts that run first, the alternatives of which one runs, and the parts that run last."""
     match node:
         case ast.If(test=test, body=body, orelse=orelse):
             return [test], [body, orelse], []

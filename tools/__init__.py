@@ -1,0 +1,1 @@
+"""What makes files of this tree from its code; run with ``-m``, never installed. ``make generated`` runs all."""
