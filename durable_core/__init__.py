@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from durable_core.body import Callback
     from durable_core.context import Context, Parallel
     from durable_core.dsl import durable, step
-    from durable_core.engine.purge import PurgeReport
+    from durable_core.engine.retention import PurgeReport
     from durable_core.model.archive import read_line
     from durable_core.model.declared import Step
     from durable_core.model.durable import Durable
@@ -67,7 +67,7 @@ LATER = {
     "body": ("Callback",),
     "context": ("Context", "Parallel"),
     "dsl": ("durable", "step"),
-    "engine.purge": ("PurgeReport",),
+    "engine.retention": ("PurgeReport",),
     "model.archive": ("read_line",),
     "model.declared": ("Step",),
     "model.durable": ("Durable",),

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import attrs
 import msgspec
 
-from durable_core.engine.announcing import Rewritten
-from durable_core.engine.attention import AttentionLog
 from durable_core.engine.callback_delivery import CallbackDelivery
 from durable_core.engine.home import at_home
-from durable_core.engine.purge import PurgeReport
-from durable_core.engine.runs import Runs
+from durable_core.engine.registry import Rewritten
+from durable_core.engine.retention import PurgeReport
+from durable_core.engine.runtime import Runtime
 from durable_core.engine.settings import Settings
+from durable_core.engine.watch import AttentionLog
 from durable_core.errors import CallbackError, DefinitionError, DurableError, PayloadError, RunExists, RunNotFound
 from durable_core.face import Face, Standing
 from durable_core.model.callback import COMPLETED, FAILED, HEARTBEAT, Answer, Taken
@@ -94,7 +94,7 @@ class Client(Generic[InfoT, StatusT]):
         self.face = face
         self._on_attention = on_attention
         self._attention_log = AttentionLog(log)
-        self.runtime = Runs(
+        self.runtime = Runtime(
             url,
             settings=settings,
             clock=clock,
@@ -184,7 +184,7 @@ class Client(Generic[InfoT, StatusT]):
         """Runs that match the query, newest first."""
         records = [each for each in await self.runtime.select(query) if self.face.shows(each)]
         journals = await self.runtime.journals([record.num for record in records])
-        unserved = await self.runtime.in_vain(records)
+        unserved = await self.runtime.unserved(records)
         standings = [
             Standing(
                 record=each,
@@ -242,7 +242,7 @@ class Client(Generic[InfoT, StatusT]):
 
     async def _standing(self, record: RunRecord, child: str = "") -> Standing:
         entries = await self.runtime.journal(record.num)
-        unserved = await self.runtime.in_vain([record])
+        unserved = await self.runtime.unserved([record])
         return Standing(
             record=record,
             entries=entries,

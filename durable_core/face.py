@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import attrs
 import msgspec
 
-from durable_core.engine.waiters import RunOutcome
+from durable_core.engine.waiting import RunOutcome
 from durable_core.errors import RunExists, RunKilled, RunNotFound, RunStuck, without_code
 from durable_core.model.entry import Entry
 from durable_core.model.info import plain_input

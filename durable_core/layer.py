@@ -2,7 +2,7 @@
 
 ``Client``, ``Face`` and ``Handle`` are what a layer's calls are made of, ``BodyContext``, ``Operation``,
 ``ParallelBlock`` and ``ChildBlock`` what its bodies are given, ``DeclaredStep`` and ``CallShape`` its declarations.
-``Runs`` drives a ``DurableFunction``, whose body is given a ``HostContext``.
+``Runtime`` drives a ``DurableFunction``, whose body is given a ``HostContext``.
 
 Invariant: a name is loaded on first use, so declaring sagas loads no engine and no store.
 """
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from durable_core.blocks import ChildBlock, ParallelBlock, all_of, branch_body, in_lanes
     from durable_core.body import BodyContext, Operation, watched
     from durable_core.client import AnswerReceipt, CallbackAddress, Client, Handle
-    from durable_core.engine.attention import AttentionLog
     from durable_core.engine.callback_delivery import CallbackDelivery
-    from durable_core.engine.health import Pulse
     from durable_core.engine.home import at_home
-    from durable_core.engine.runs import Runs
+    from durable_core.engine.polling import Health
+    from durable_core.engine.runtime import Runtime
     from durable_core.engine.settings import Settings
-    from durable_core.engine.waiters import RunOutcome
+    from durable_core.engine.waiting import RunOutcome
+    from durable_core.engine.watch import AttentionLog
     from durable_core.face import Face, Order, Standing
     from durable_core.model.callback import Answer, Taken
     from durable_core.model.calls import Done, StepCall
@@ -87,13 +87,13 @@ LATER = {
     "blocks": ("ChildBlock", "ParallelBlock", "all_of", "branch_body", "in_lanes"),
     "body": ("BodyContext", "Operation", "watched"),
     "client": ("AnswerReceipt", "CallbackAddress", "Client", "Handle"),
-    "engine.attention": ("AttentionLog",),
+    "engine.watch": ("AttentionLog",),
     "engine.callback_delivery": ("CallbackDelivery",),
-    "engine.health": ("Pulse",),
+    "engine.polling": ("Health",),
     "engine.home": ("at_home",),
-    "engine.runs": ("Runs",),
+    "engine.runtime": ("Runtime",),
     "engine.settings": ("Settings",),
-    "engine.waiters": ("RunOutcome",),
+    "engine.waiting": ("RunOutcome",),
     "face": ("Face", "Order", "Standing"),
     "model.callback": ("Answer", "Taken"),
     "model.calls": ("Done", "StepCall"),
@@ -174,6 +174,7 @@ __all__ = [
     "Finding",
     "Group",
     "Handle",
+    "Health",
     "HostContext",
     "Ids",
     "JournalEntry",
@@ -192,13 +193,12 @@ __all__ = [
     "PendingCallback",
     "Perform",
     "Posting",
-    "Pulse",
     "RunOutcome",
     "RunQuery",
     "RunRecord",
     "RunRef",
     "RunTrace",
-    "Runs",
+    "Runtime",
     "Settings",
     "SpanEvent",
     "SpanLink",

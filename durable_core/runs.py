@@ -15,12 +15,12 @@ import msgspec
 
 from durable_core.client import CallbackAddress, Client, Handle
 from durable_core.context import Binder
-from durable_core.engine.announcing import warn
 from durable_core.engine.home import at_home
-from durable_core.engine.purge import PurgeReport
-from durable_core.engine.runs import Runs
+from durable_core.engine.registry import warn
+from durable_core.engine.retention import PurgeReport
+from durable_core.engine.runtime import Runtime
 from durable_core.engine.settings import Settings
-from durable_core.engine.waiters import RunOutcome
+from durable_core.engine.waiting import RunOutcome
 from durable_core.errors import DefinitionError, RunExists, RunKilled, RunNotFound, RunStuck, WrongState
 from durable_core.face import Face, Order, Standing
 from durable_core.model.durable import Durable
@@ -194,7 +194,7 @@ class Engine:
             self.register(function)
 
     @property
-    def runs(self) -> Runs:
+    def runs(self) -> Runtime:
         """The low-level calls; see ``durable_core.layer``."""
         return self.client.runtime
 

@@ -23,7 +23,7 @@ from durable_core.layer import (
     Duration,
     Handle,
     RunRecord,
-    Runs,
+    Runtime,
     Settings,
     StartOptions,
     Takes0,
@@ -163,7 +163,7 @@ class Orchestrator:
             self.register(definition)
 
     @property
-    def engine(self) -> Runs:
+    def engine(self) -> Runtime:
         """The low-level calls; see ``durable_core.layer``."""
         return self.client.runtime
 

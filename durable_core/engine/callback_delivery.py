@@ -1,18 +1,18 @@
-"""Takes answers to callbacks from outside, and says what became of each.
+"""Delivers answers to callbacks from outside, and returns what became of each.
 
-Invariant: an answer is accepted when it is in the journal; the first one there counts, whoever sent it. Where no worker
-takes an answer up for a while it is kept in the store: then the first one kept is the first one asked.
+Invariant: an answer is accepted once it is in the journal; the first one there counts, whoever sent it. An answer that
+no worker takes up for a while is kept in the store; of several kept ones the first is taken up first.
 """
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import attrs
 import msgspec
 
-from durable_core.engine.changes import ChangeListener
+from durable_core.engine.runtime import Runtime
 from durable_core.errors import (
     CallbackAlreadyAnswered,
     CallbackClosed,
@@ -31,59 +31,15 @@ from durable_core.model.callback import (
     same,
     state_of,
 )
-from durable_core.model.codec import Codec
 from durable_core.model.entry import TOO_LATE, Entry, EntryKind, effective, held
 from durable_core.model.masking import revealed
 from durable_core.model.run import ENDS, RunRecord
-from durable_core.ports import Clock, Store
 from durable_core.replay.callbacks import PendingCallback, misfit
 
 KEPT_AFTER_S = 3.0
-"""How long to wait for a worker to take an answer up. One that lives does so within milliseconds."""
+"""How long to wait for a worker to take an answer up. A living one does so within milliseconds."""
 LOOK_S = 0.02
-"""How often to look whether it has, where the store does not hear of it."""
-
-
-class Served(Protocol):
-    """The engine, as answers see it."""
-
-    store: Store
-    codec: Codec
-    clock: Clock
-    news: ChangeListener
-
-    @property
-    def secret(self) -> bytes:
-        """What tokens derive from."""
-        ...
-
-    async def find(self, run_id: str, /) -> RunRecord:
-        """The run's row."""
-        ...
-
-    async def journal(self, num: int, /) -> list[Entry]:
-        """The run's journal, as far as it is durable."""
-        ...
-
-    async def flushed(self) -> None:
-        """Return once all that this process has queued is durable."""
-        ...
-
-    async def signal(self, record: RunRecord, name: str, payload: bytes, /) -> bool:
-        """Signal a run; durable on return. False where it has moved on since it was found."""
-        ...
-
-    async def withdraw(self, signals: Sequence[int], /) -> None:
-        """Take signals back that nobody has taken up; durable on return."""
-        ...
-
-    def waiting_for(self, num: int, key: str, /) -> object:
-        """What a run in this process's memory waits for at ``key``; None where it is not here."""
-        ...
-
-    def serves(self, record: RunRecord, /) -> bool:
-        """Whether this process drives runs of that function and version."""
-        ...
+"""How often to check whether it has, if the store does not report changes."""
 
 
 @attrs.frozen
@@ -92,20 +48,20 @@ class _Kept:
 
     answer: Answer
     num: int | None
-    """Of its signal; None where it waits in the journal of a run that is stuck on its code."""
+    """The number of its signal; None if it waits in the journal of a run that is stuck on its code."""
 
 
 class CallbackDelivery:
     """The callbacks of one engine's store."""
 
-    def __init__(self, engine: Served) -> None:
+    def __init__(self, engine: Runtime) -> None:
         self._engine = engine
 
     async def by_token(self, token: str) -> tuple[RunRecord, str]:
-        """The run and key that ``token`` is for.
+        """The run and the key of the callback that has this token.
 
         Raises:
-            CallbackNotFound: it is forged, cut short, or of another store.
+            CallbackNotFound: the token is forged, truncated, or of another store.
         """
         if not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise DefinitionError(f"a token is a text, and this is a {type(token).__name__}; nothing was changed")
@@ -123,24 +79,24 @@ class CallbackDelivery:
 
         Args:
             record: the run as it was found.
-            answer: to which callback, and what.
-            closed: whether the run has given up its callbacks.
+            answer: the answer, with the key of its callback.
+            closed: whether a run has given up its callbacks.
 
         Returns:
             Whether it is accepted, or kept until a worker takes it up.
 
         Raises:
             CallbackNotFound: the run has no callback of this key.
-            CallbackClosed: it was given up: timed out, cancelled, or its run has ended.
+            CallbackClosed: the callback was given up: timed out, cancelled, or its run has ended.
             CallbackAlreadyAnswered: another answer came first.
             PayloadError: the value is not of the declared type; the run keeps waiting.
         """
         while (taken := await self._given(record, answer, closed)) is None:
-            record = await self._engine.find(record.id)  # it moved on meanwhile: look again
+            record = await self._engine.find(record.id)  # it has changed meanwhile: look again
         return taken
 
     async def _given(self, record: RunRecord, answer: Answer, closed: Callable[[RunRecord], bool]) -> Taken | None:
-        """What became of the answer; None where the run has moved on while it was judged."""
+        """What became of the answer; None if the run has changed meanwhile."""
         engine = self._engine
         await engine.flushed()
         entries = await self._entries(record)
@@ -165,7 +121,7 @@ class CallbackDelivery:
         answer: Answer,
         closed: Callable[[RunRecord], bool],
     ) -> Taken | None:
-        """The run is in this process's memory: it hears the answer at once."""
+        """Answer a callback of a run in this process's memory."""
         if answer.kind == COMPLETED:
             pending.check(bytes(answer.value))
         run = pending.run
@@ -184,11 +140,11 @@ class CallbackDelivery:
     async def _taken(
         self, record: RunRecord, before: list[Entry], answer: Answer, closed: Callable[[RunRecord], bool]
     ) -> Taken | None:
-        """Wait, for a while, until a worker has taken the stored answer up; what it made of it."""
+        """Wait for a while until a worker has taken the stored answer up; what became of it."""
         waits = await self._watch(record, answer)
         kept = await self._kept(record, answer)
         fresh = await self._engine.find(record.id)
-        entries = await self._entries(fresh)  # read after what is kept: what is gone from there is in here
+        entries = await self._entries(fresh)  # read after the kept answers: those that are gone from there are in here
         mine = [one.num for one in kept if one.answer.repeats(answer) and one.num is not None]
         try:
             if self._settled(fresh, entries, answer, closed=closed(fresh)):
@@ -208,7 +164,7 @@ class CallbackDelivery:
         raise misfit(record.id, answer.key)
 
     async def _come_second(self, record: RunRecord, answer: Answer) -> Taken | None:
-        """Another answer waits for a worker. Once that is taken up, the journal tells; else it is the first."""
+        """Another answer waits for a worker: wait for a while until that one is taken up or withdrawn."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + KEPT_AFTER_S
         while True:
@@ -220,10 +176,10 @@ class CallbackDelivery:
                     [one.num for one in kept if one.answer.repeats(answer) and one.num is not None]
                 )
                 raise _second(record, answer)
-            await self._engine.news.next(LOOK_S)
+            await self._engine.changes.next(LOOK_S)
 
     async def _watch(self, record: RunRecord, answer: Answer) -> bool:
-        """Whether the stored answer still waits for a worker, after a while; sooner where it need wait no longer."""
+        """Whether the stored answer still waits for a worker after a while; returns early if it does not."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + KEPT_AFTER_S
         while any(one.answer.repeats(answer) for one in await self._stored(record, answer)):
@@ -232,34 +188,34 @@ class CallbackDelivery:
                 return False
             if loop.time() >= until_s:
                 return True
-            await self._engine.news.next(LOOK_S)
+            await self._engine.changes.next(LOOK_S)
         return any(one.answer.repeats(answer) for one in await self._kept(record, answer))
 
     async def _entries(self, record: RunRecord) -> list[Entry]:
-        """What the run's journal says, without what is void."""
+        """The run's journal, with the tokens of its callbacks."""
         engine = self._engine
         entries = await engine.journal(record.num)
         return list(revealed(engine.secret, record.num, record.uid, entries))
 
     async def _kept(self, record: RunRecord, answer: Answer) -> list[_Kept]:
-        """What waits for a worker and is about the same callback, the first first."""
+        """The answers to the same callback that wait for a worker, the first first."""
         stored = await self._stored(record, answer)
         entries = await self._entries(record)
         held_back = [_kept(entry.payload, None) for entry in held(entries) if entry.key == answer.signal]
         return [one for one in (*held_back, *stored) if one.answer.key == answer.key]
 
     async def _stored(self, record: RunRecord, answer: Answer) -> list[_Kept]:
-        """The signals to the run that are of the same kind, the first first."""
+        """The answers of the same kind among the run's signals, the first first."""
         stored = await self._engine.store.signals.waiting([record.num])
         return [_kept(signal.payload, signal.num) for signal in stored if signal.name == answer.signal]
 
     def _settled(self, record: RunRecord, entries: list[Entry], answer: Answer, *, closed: bool) -> bool:
-        """Whether this very answer has been accepted already; raises where it no longer can be."""
+        """Whether this very answer has been accepted already; raises if it no longer can be."""
         state = state_of(effective(entries), answer.key)
         if state is None:
             raise CallbackNotFound(
-                f"run {record.id} has no callback {answer.key!r}; nothing was changed. See the run's history for those "
-                "that it has"
+                f"run {record.id} has no callback {answer.key!r}; nothing was changed. Its callbacks "
+                "are in the run's history"
             )
         if state.ended is not None:
             if same(state.ended, answer):
@@ -270,7 +226,7 @@ class CallbackDelivery:
         return False
 
     def _needless(self, entries: list[Entry], answer: Answer) -> bool:
-        """Whether it is a heartbeat that changes nothing: none is asked for, or what is journalled covers it."""
+        """Whether it is a heartbeat that changes nothing: none is required, or a journalled one covers it."""
         if answer.kind != HEARTBEAT:
             return False
         state = state_of(effective(entries), answer.key)
@@ -278,7 +234,7 @@ class CallbackDelivery:
         return pulse is None or pulse.beat(self._engine.clock.now_ns()) is None
 
     def _check_by_name(self, record: RunRecord, entries: list[Entry], answer: Answer) -> None:
-        """Check a value against the declared type where that type is loaded here."""
+        """Check a value against the declared type, if that type is loaded here."""
         state = state_of(entries, answer.key)
         if state is None or answer.kind != COMPLETED:
             return
@@ -318,7 +274,7 @@ def _closed(record: RunRecord, answer: Answer) -> CallbackClosed:
 
 
 def _type_of(state: CallbackState, *, own: bool) -> Any:
-    """The declared type where it is loaded here. What another program calls ``__main__`` is not what we call so."""
+    """The declared type, if it is loaded here. Another program's ``__main__`` is not ours."""
     module, _, qualname = state.declared.type.partition(":")
     if module == "__main__" and not own:
         return None

@@ -13,77 +13,77 @@ from durable_core.ports import Clock, Store, Timer
 log = logging.getLogger("durable_core")
 
 LONGEST_S = 60.0
-"""A longer wait is set in parts, so that a step forward of the wall clock is followed within this time."""
+"""A longer wait is divided, so that a step forward of the wall clock is followed within this time."""
 SLOWER = 100
-"""After a step back time goes on, slower by one part in so many, until the wall clock has caught up with it."""
+"""After a step back, time continues slower by one part in so many until the wall clock has caught up."""
 MUCH_NS = 60 * NS
-"""A store whose last time is so far ahead of this clock is worth a line of the log."""
+"""A store whose last time is so far ahead of this clock is worth a warning."""
 
 
 def steady_ns() -> int:
-    """Nanoseconds on a clock that never jumps; where there is one that goes on while the machine sleeps, on that."""
+    """Nanoseconds on a clock that never jumps, and that continues while the machine sleeps, if there is one."""
     clock: int | None = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic_ns() if clock is None else time.clock_gettime_ns(clock)
 
 
 def wall_ns() -> int:
-    """What this machine's clock says, in nanoseconds since the epoch."""
+    """The time of this machine's clock, in nanoseconds since the epoch."""
     return time.time_ns()
 
 
 class SystemClock:
     """Wall time that never goes back and never stands still.
 
-    A step forward is followed at once. After a step back time goes on by a clock that never jumps, a hundredth slower,
-    until the wall clock has caught up with it; so spans stay spans, and times never decrease.
+    A step forward is followed at once. After a step back, time continues by a clock that never jumps, a hundredth
+    slower, until the wall clock has caught up; so durations stay right, and times never decrease.
 
     Args:
-        wall: nanoseconds since the epoch, which may step.
-        steady: nanoseconds from anywhere, which never do.
+        wall: nanoseconds since the epoch; may jump.
+        steady: nanoseconds since any time; never jumps.
     """
 
     def __init__(self, *, wall: Callable[[], int] = wall_ns, steady: Callable[[], int] = steady_ns) -> None:
         self._wall = wall
         self._steady = steady
-        self._told_ns = 0
+        self._last_ns = 0
         self._seen_ns = steady()
         self.ahead_ns = 0
-        """How far the clock that this one follows is ahead of this machine's: the database's, where there is one."""
+        """How far the clock that this one follows is ahead of this machine's: the database's, if there is one."""
 
     def now_ns(self) -> int:
         """Nanoseconds since the epoch."""
-        # The wall clock is read first: what comes between the two readings then makes us late, and not early for good.
+        # The wall clock is read first: a delay in between makes us late for a moment, and not early for good.
         wall_ns = self._wall() + self.ahead_ns
         seen_ns = self._steady()
         passed_ns = seen_ns - self._seen_ns
-        self._told_ns = max(wall_ns, self._told_ns + passed_ns - passed_ns // SLOWER)
+        self._last_ns = max(wall_ns, self._last_ns + passed_ns - passed_ns // SLOWER)
         self._seen_ns = seen_ns
-        return self._told_ns
+        return self._last_ns
 
     def go_on_from(self, at_ns: int) -> None:
-        """Somebody has told this time: from here on it is past. The clock was set back between two processes, say."""
+        """Continue from this time, which the store knows: the clock may have been set back between two processes."""
         behind_ns = at_ns - self.now_ns()
         if behind_ns > MUCH_NS:
             log.warning(
-                "the clock is %.0f s behind the last time that this store knows; time goes on from there, a hundredth "
-                "slower until the clock has caught up. Set the clock of this machine, or of the database",
+                "the clock is %.0f s behind the last time that this store knows; time continues from there, a "
+                "hundredth slower until the clock has caught up. Set the clock of this machine, or of the database",
                 behind_ns / NS,
             )
-        self._told_ns = max(self._told_ns, at_ns)
+        self._last_ns = max(self._last_ns, at_ns)
 
     def call_at(self, at_ns: int, call: Callable[[], None]) -> Timer:
-        """Call ``call`` on the running loop at ``at_ns``; at once where that is past."""
+        """Call ``call`` on the running loop at ``at_ns``; at once if that is past."""
         return _LoopTimer(self, at_ns, call)
 
 
 def follow_store(clock: Clock, store: Store) -> None:
-    """Have all workers of one store tell the same time: that of the store. A clock of the user's own is left alone."""
+    """Let all workers of one store use the store's time. A user's own clock is left alone."""
     if isinstance(clock, SystemClock):
         clock.ahead_ns = store.ahead_ns()
 
 
 def go_on_from(clock: Clock, at_ns: int | None) -> None:
-    """See ``SystemClock.go_on_from``; a clock of the user's own is left alone."""
+    """See ``SystemClock.go_on_from``; a user's own clock is left alone."""
     if at_ns is not None and isinstance(clock, SystemClock):
         clock.go_on_from(at_ns)
 
@@ -112,7 +112,7 @@ class _LoopTimer:
 
 
 UIDS = 256
-"""Identities drawn from the operating system at a time: a system call each would cost more than the rest of a start."""
+"""Identities drawn from the operating system at a time: a system call each costs more than the rest of a start."""
 
 
 class SystemIds:
@@ -122,7 +122,7 @@ class SystemIds:
         self._random = random.Random()
         self._stock = b""
         self._used = 0
-        # A forked child must never hand out what its parent will.
+        # A forked child must never return the identities of its parent.
         os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:

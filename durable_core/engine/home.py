@@ -1,7 +1,7 @@
-"""The event loop that an engine lives on: its coroutines run there, and refuse to run anywhere else.
+"""The event loop that an engine was entered on: its coroutines run there, and refuse to run on another one.
 
-Invariant: a call from elsewhere is refused before it has touched anything: the engine's objects are not made for two
-threads, and futures of one loop are not answered on another.
+Invariant: a call on another loop is refused before it has any effect, as the engine's objects are not thread-safe and
+futures belong to one loop.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ ENTRANCES = ("__aenter__", "__aexit__")
 
 
 class Home:
-    """Where an engine was entered."""
+    """The loop that an engine was entered on."""
 
     __slots__ = ("_loop",)
 
@@ -27,15 +27,15 @@ class Home:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def enter(self) -> None:
-        """From here on calls belong to the running loop."""
+        """From now on calls must be made on the running loop."""
         self._loop = asyncio.get_running_loop()
 
     def leave(self) -> None:
-        """The engine was left: whoever calls it is told so by the call itself."""
+        """The engine was left: calls on any loop raise by themselves."""
         self._loop = None
 
     def check(self, what: str) -> None:
-        """Refuse a call from elsewhere.
+        """Refuse a call that is made on another loop.
 
         Raises:
             WrongLoop: ``what`` was called on another loop, or on none.
@@ -59,7 +59,7 @@ class Home:
 
 
 def at_home(where: str) -> Callable[[C], C]:
-    """Have every public coroutine of a class refuse calls from elsewhere, also one that is added later.
+    """Have every public coroutine of a class refuse calls on another loop.
 
     Args:
         where: how an instance finds its ``Home``: ``engine.home``.
@@ -69,7 +69,7 @@ def at_home(where: str) -> Callable[[C], C]:
     def guarded(method: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
         @functools.wraps(method)
         async def call(self: object, *args: Any, **kwargs: Any) -> Any:
-            # When it runs, and not when it is made, which may be done anywhere.
+            # Checked when the coroutine runs: it may be created anywhere.
             home(self).check(f"{type(self).__name__}.{method.__name__}")
             return await method(self, *args, **kwargs)
 

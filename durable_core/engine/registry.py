@@ -1,7 +1,17 @@
-"""Which durable functions this process serves, by name and version."""
+"""The durable functions that this process serves, and what its worker announces of them in the store.
 
-from durable_core.errors import DefinitionError
+Invariant: a function is announced before a run of it begins here.
+"""
+
+import logging
+from collections.abc import Callable
+
+from durable_core.errors import DefinitionError, LeaseLost
+from durable_core.model.run import OPEN, RunQuery
 from durable_core.model.spec import DurableFunction
+from durable_core.ports import Clock, Store
+
+log = logging.getLogger("durable_core")
 
 
 class Registry:
@@ -11,7 +21,7 @@ class Registry:
         self._functions: dict[tuple[str, int], DurableFunction] = {}
         self._newest: dict[str, DurableFunction] = {}
         self.fresh: list[DurableFunction] = []
-        """What was added and is not announced yet."""
+        """Functions that are not announced yet."""
 
     def add(self, function: DurableFunction) -> None:
         """Register ``function``; the same object twice is harmless, two under one name and version are refused."""
@@ -30,7 +40,7 @@ class Registry:
             self._newest[function.name] = function
 
     def renew(self) -> None:
-        """Have all of it announced again: the worker has another name."""
+        """Have all functions announced again: the worker has a new name."""
         self.fresh = list(self._functions.values())
 
     def served(self) -> list[tuple[str, int]]:
@@ -38,7 +48,7 @@ class Registry:
         return list(self._functions)
 
     def find(self, name: str, version: int | None = None) -> DurableFunction | None:
-        """The function of this name and version, or its newest version; None where it is not registered here."""
+        """The function of this name and version, or its newest version; None if it is not registered here."""
         return self._newest.get(name) if version is None else self._functions.get((name, version))
 
     def get(self, name: str, version: int | None = None) -> DurableFunction:
@@ -56,3 +66,65 @@ class Registry:
                 "Register it, check the name, or start a worker that serves it"
             )
         return found
+
+
+Rewritten = Callable[[DurableFunction, int], None]
+"""Called with a function whose body has changed under its version, and the number of open runs of that version."""
+
+
+def warn(function: DurableFunction, runs: int) -> None:
+    """Log that open runs may no longer fit the code."""
+    log.warning(
+        "the body of %s v%d has changed, and %d runs of that version are open; one that does not fit the new code gets "
+        "stuck. Bring the old body back and register the new one under a new version, or keep the old way "
+        "behind patched(...)",
+        function.name,
+        function.version,
+        runs,
+    )
+
+
+class VersionAnnouncer:
+    """Announces the registry of one worker in the store, and notices a body that was changed under its version.
+
+    Only the worker that replaces the former fingerprint warns.
+    """
+
+    __slots__ = ("_clock", "_on_rewritten", "_registry", "_store")
+
+    def __init__(self, store: Store, registry: Registry, clock: Clock, on_rewritten: Rewritten) -> None:
+        self._store = store
+        self._registry = registry
+        self._clock = clock
+        self._on_rewritten = on_rewritten
+
+    async def enter(self, new_name: Callable[[], str]) -> None:
+        """Announce everything before the first run begins; under a new name if this worker was taken for dead already.
+
+        Raises:
+            StoreError: the store did not answer in time.
+        """
+        while True:
+            try:
+                await self.announce()
+            except LeaseLost as lost:
+                log.warning("while it was entering, %s", lost)
+                self._registry.renew()
+                await self._store.rejoin(new_name())
+            else:
+                return
+
+    async def announce(self) -> None:
+        """Announce functions that were registered since the last time; durable on return. Free if there are none."""
+        fresh = list(self._registry.fresh)
+        if not fresh:
+            return
+        offers = {function.offer: function for function in fresh}
+        replaced = await self._store.versions.announce(list(offers), now_ns=self._clock.now_ns())
+        del self._registry.fresh[: len(fresh)]
+        changed = {old[:2] for old in replaced}
+        for offer, function in offers.items():
+            if offer[:2] in changed:
+                query = RunQuery(statuses=OPEN, name=offer.name, version=offer.version)
+                if runs := await self._store.runs.count(query):
+                    self._on_rewritten(function, runs)

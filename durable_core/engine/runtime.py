@@ -1,40 +1,42 @@
-"""The composition root: a store, a writer and a worker on the running event loop, from entry to exit.
+"""Durable functions on one store: the composition root, and the calls that a layer above makes.
 
-Invariant: on exit nothing is under way any more, and whoever still waits for a run is told so.
+Invariants: what a call reports has been committed before it returns. On exit nothing is under way any more, and calls
+that still wait for a run raise.
 """
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from durable_core.engine.announcing import Rewritten, VersionAnnouncer, warn
-from durable_core.engine.attention import Attention
-from durable_core.engine.changes import ChangeListener
-from durable_core.engine.clock import SystemClock, SystemIds, follow_store, go_on_from
-from durable_core.engine.health import Pulse, Pulsometer
+import attrs
+
+from durable_core.engine.clock import SystemClock, SystemIds
 from durable_core.engine.home import Home
-from durable_core.engine.loader import Loader
-from durable_core.engine.registry import Registry
-from durable_core.engine.rejoin import Rejoin
-from durable_core.engine.retention import Housekeeper
+from durable_core.engine.polling import ChangeListener, Health, Poller
+from durable_core.engine.process import ObserverProcess, WorkerProcess, follow_others
+from durable_core.engine.registry import Registry, Rewritten, VersionAnnouncer, warn
+from durable_core.engine.retention import ArchiveFile, Housekeeper, PurgeReport, Purging, preview, purge
 from durable_core.engine.settings import Settings
-from durable_core.engine.unserved import UnservedWatch
-from durable_core.engine.waiters import RunOutcome, Waiters
+from durable_core.engine.start import StartReceipt, announced_version, encoded_call, existing, new_run
+from durable_core.engine.waiting import RunOutcome, Waiters, is_settled, missing
+from durable_core.engine.watch import Attention, UnservedWatch
 from durable_core.engine.worker import Worker
 from durable_core.engine.writer import Writer
 from durable_core.errors import LeaseLost, RunNotFound, StoreError
 from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry
-from durable_core.model.run import ENDS, RunStatus
+from durable_core.model.keys import check_id
+from durable_core.model.run import NewRun, RunQuery, RunRecord, RunRef
 from durable_core.model.spec import DurableFunction
 from durable_core.model.texts import is_text
+from durable_core.model.version import Announced, Tally
 from durable_core.model.worker import worker_name
-from durable_core.ports import Clock, Ids, Store
+from durable_core.ports import Clock, Ids, Signal, Store
 from durable_core.replay.cursor import End
 from durable_core.replay.run import Run
 from durable_core.stores import open_store
@@ -43,16 +45,8 @@ if TYPE_CHECKING:
     from durable_core.tracing.exporter import Exporter
     from durable_core.tracing.wiring import Tracing
 
-log = logging.getLogger("durable_core")
-
-POLL_S = 0.05
-"""How often to ask the store whether another process has written."""
-SPANS_S = 5.0
-"""How long leaving waits for spans to be taken; what is left then is owed, and sent by the next process."""
-BURIAL_S = 1.0
-"""How often to look for workers that have died."""
 FLUSH_S = 1.0
-"""How long leaving waits at least for what is queued to be written, however short its grace."""
+"""How long leaving waits at least for queued rows to be written, however short its grace."""
 
 
 class Runtime:
@@ -63,11 +57,11 @@ class Runtime:
         functions: the durable functions that this process serves.
         settings: see ``Settings``.
         clock: drives waits, retry delays and step timeouts.
-        ids: where identities and jitter come from.
-        store: instead of ``url``, an opened or unopened store.
+        ids: makes identities and jitter.
+        store: a store instead of ``url``; it may be open.
         tracing: where the spans of runs go; None: nowhere.
 
-    Use it as an asynchronous context manager. On entry it recovers what an earlier process left.
+    Use it as an asynchronous context manager. On entry it recovers the runs of a dead process.
     """
 
     def __init__(
@@ -85,7 +79,6 @@ class Runtime:
     ) -> None:
         self.settings = settings or Settings()
         self._attention = Attention(on_attention)
-        self._watching = on_attention is not None
         self._on_rewritten = on_rewritten
         self.clock: Clock = clock or SystemClock()
         self.ids: Ids = ids or SystemIds()
@@ -96,25 +89,17 @@ class Runtime:
         self.store: Store = store or open_store(
             url, lease_s=self.settings.lease_s, patience_s=self.settings.store_timeout_s
         )
-        self._writer: Writer | None = None
-        self._worker: Worker | None = None
-        self._loader: Loader
-        self._keeper: Rejoin | None = None
         self.tracing = tracing
         self.context = None if tracing is None else tracing.context
-        self.exporter: Exporter | None = None
-        """Follows the journal and exports spans, in a worker that is traced; what it did is told after it is left."""
-        self._scout: asyncio.Task[None] | None = None
-        self._left = False
-        self._announcer: VersionAnnouncer | None = None
-        self._vigil: UnservedWatch | None = None
-        self._housekeeper: Housekeeper | None = None
-        self._housekeeping: asyncio.Task[None] | None = None
-        self._waiters = Waiters()
+        self._process: ObserverProcess | WorkerProcess = ObserverProcess()
+        self._poller: Poller | None = None
+        """None unless the engine is open."""
+        self._leaving = contextlib.AsyncExitStack()
+        """Undoes the entry, step by step."""
         self.name = self._new_name()
 
     def _new_name(self) -> str:
-        """The name of this worker from now on; it never had one of that name before."""
+        """Rename this worker; no worker has ever had the new name."""
         self.name = worker_name(self.ids.name(), host=socket.gethostname(), pid=os.getpid())
         return self.name
 
@@ -124,157 +109,112 @@ class Runtime:
         self.home.check("entering it")
         await self.store.open(worker=self.name if self.settings.worker else None)
         async with contextlib.AsyncExitStack() as leaving:
-            leaving.push_async_exit(self.__aexit__)
-            await self._begin()
-            leaving.pop_all()
+            leaving.push_async_callback(self.store.close)
+            await self._enter(leaving)
+            self._leaving = leaving.pop_all()
         return self
-
-    async def _begin(self) -> None:
-        """Begin to work, on a store that is open."""
-        await self._follow_others()
-        if self.settings.worker:
-            self._announcer = VersionAnnouncer(self.store, self.registry, self.clock, self._on_rewritten)
-            await self._announcer.enter(self._new_name)
-        loop = asyncio.get_running_loop()
-        self._writer = Writer(
-            self.store,
-            loop,
-            on_guilty=self._guilty,
-            on_overtaken=self._overtaken,
-            owner=lambda: None if self._worker is None else self._worker.worker,
-            on_lost=self._lost,
-            patience_s=self.settings.store_timeout_s,
-        )
-        if self.tracing is not None:
-            self._writer.timed = self.tracing.commit_timer()
-        if self.settings.worker:
-            self._begin_work(self._writer)
-            self.exporter = await self._exporting()
-        self._seen = Pulsometer(loop.time())
-        self._poked = asyncio.Event() if self._worker is None else self._worker.poked
-        self.news = ChangeListener(loop, self._poked.set)
-        self.store.on_change(self.news.heard)
-        self._left = False
-        self._send_scout()
-        attach = getattr(self.clock, "attach", None)
-        if attach is not None:  # a clock under a test's control waits for this engine to be idle
-            attach(self)
-        self.home.enter()
-
-    def _send_scout(self, *, again: bool = False) -> None:
-        """Begin to look for work."""
-        self._scout = asyncio.get_running_loop().create_task(self._look_around(sent_again=again))
-        self._scout.add_done_callback(self._scout_ended)
-
-    def _scout_ended(self, scout: "asyncio.Task[None]") -> None:
-        """Where the program has cancelled all its tasks, its sagas are untouched: look again, unless its loop ends."""
-        if self._left or not (scout.cancelled() or scout.exception() is not None):
-            return
-        if not scout.cancelled():
-            log.error("internal error while looking for work; looking again", exc_info=scout.exception())
-        loop = scout.get_loop()
-        loop.call_later(POLL_S, lambda: None if self._left else self._send_scout(again=True))
-
-    def _begin_work(self, writer: Writer) -> None:
-        """Make the worker, and who looks after it."""
-        self._worker = self._hired(writer)
-        self._loader = Loader(self._worker)
-        self._keeper = Rejoin(
-            store=self.store,
-            writer=writer,
-            worker=self._worker,
-            new_name=self._new_name,
-            on_rejoined=self._rejoined,
-        )
-        if self._watching:
-            tell, poke = self._attention.ask_for_each, self._worker.poked.set
-            self._vigil = UnservedWatch(self.store, self.clock, tell=tell, poke=poke)
-        self._housekeeper = Housekeeper(
-            self.store,
-            self.clock,
-            retention_ns=self.settings.retention_ns,
-            id_retention_ns=self.settings.id_retention_ns,
-        )
-        self._housekeeping = asyncio.get_running_loop().create_task(self._housekeeper.run())
-
-    def _hired(self, writer: Writer) -> Worker:
-        """The worker of this process."""
-        return Worker(
-            name=self.name,
-            store=self.store,
-            writer=writer,
-            registry=self.registry,
-            secret=self.secret,
-            clock=self.clock,
-            ids=self.ids,
-            concurrency=self.settings.concurrency,
-            threads_at_once=self.settings.threads,
-            max_crashes=self.settings.max_crashes,
-            codec=self.codec,
-            on_outcome=self._told,
-            on_attention=self._attention.ask_for,
-            tracing=self.context,
-        )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.home.check("leaving it")
-        self._left = True
-        if self._worker is not None:
-            self._worker.stop()
-        for task in filter(None, (self._housekeeping, self._scout)):
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        if self._scout is not None:
-            self.news.close()
-            detach = getattr(self.clock, "detach", None)
-            if detach is not None:
-                detach(self)
-        if self._vigil is not None:
-            self._vigil.close()
-        try:
-            if self._worker is not None:
-                await self._worker.close(grace_s=self.settings.grace_s)
-            if self._writer is not None:
-                await self._writer.close(within_s=max(self.settings.grace_s, FLUSH_S))
-        finally:
-            self._writer = self._worker = self._scout = self._keeper = self._announcer = self._vigil = None
-            self._housekeeper = self._housekeeping = None
-            self.home.leave()
-            if self.exporter is not None:
-                await self.exporter.close(within_s=SPANS_S)
-            left = StoreError("the engine was left while this waited; the run goes on, ask another engine on its store")
-            self._waiters.fail(left)
-            await self._attention.told()
-            await self.store.close()
+        leaving, self._leaving = self._leaving, contextlib.AsyncExitStack()
+        await leaving.aclose()
 
-    async def _rejoined(self) -> None:
-        """The worker goes on under another name: it serves anew, and its spans are owed by that name."""
-        self.registry.renew()
-        if self.exporter is not None:
-            await self.exporter.close(within_s=0)  # what the lost name owes is adopted by whoever lives
-            self.exporter = await self._exporting()
+    async def _enter(self, leaving: contextlib.AsyncExitStack) -> None:
+        """Begin to work on a store that is open; ``leaving`` gets the counterpart of each step, to be run backwards."""
+        await follow_others(self.clock, self.store)
+        waiters = Waiters()
+        leaving.push_async_callback(self._attention.close)
+        leaving.callback(
+            waiters.close,
+            StoreError("the engine was left during this call; the run continues, ask another engine on its store"),
+        )
+        writer = Writer(self.store, asyncio.get_running_loop(), patience_s=self.settings.store_timeout_s)
+        if self.tracing is not None:
+            writer.timed = self.tracing.commit_timer()
+        process = await self._worker_process(writer, waiters) if self.settings.worker else ObserverProcess()
+        self._process = process
+        leaving.push_async_callback(process.close_exporter)
+        leaving.callback(self._close)
+        leaving.push_async_callback(writer.close, within_s=max(self.settings.grace_s, FLUSH_S))
+        leaving.push_async_callback(process.close, grace_s=self.settings.grace_s)
+        await process.enter()
+        attach = getattr(self.clock, "attach", None)
+        if attach is not None:  # a clock under a test's control waits for this engine to be idle
+            attach(self)
+            leaving.callback(getattr(self.clock, "detach"), self)  # noqa: B009
+        self._poller = Poller(self.store, self.clock, process, writer, waiters)
+        leaving.push_async_callback(self._poller.close)
+        leaving.callback(process.stop)
+        self.home.enter()
 
-    async def _exporting(self) -> "Exporter | None":
-        """Begin to export spans, where they are wanted."""
+    def _close(self) -> None:
+        self._poller = None
+        self.home.leave()
+
+    async def _worker_process(self, writer: Writer, waiters: Waiters) -> WorkerProcess:
+        """Announce a worker, and make it and its chores."""
+        store, clock, settings = self.store, self.clock, self.settings
+        announcer = VersionAnnouncer(store, self.registry, clock, self._on_rewritten)
+        await announcer.enter(self._new_name)
+        worker = Worker(
+            name=self.name,
+            store=store,
+            writer=writer,
+            registry=self.registry,
+            secret=self.secret,
+            clock=clock,
+            ids=self.ids,
+            concurrency=settings.concurrency,
+            threads_at_once=settings.threads,
+            max_crashes=settings.max_crashes,
+            codec=self.codec,
+            on_outcome=partial(self._settled, waiters),
+            on_attention=self._attention.ask_for,
+            tracing=self.context,
+        )
+        return WorkerProcess(
+            worker,
+            writer,
+            announcer,
+            unserved=UnservedWatch(store, clock, self._attention, wake=worker.poked.set),
+            housekeeper=Housekeeper(
+                store, clock, retention_ns=settings.retention_ns, id_retention_ns=settings.id_retention_ns
+            ),
+            new_name=self._new_name,
+            new_exporter=partial(self._new_exporter, writer),
+        )
+
+    async def _new_exporter(self, writer: Writer) -> "Exporter | None":
+        """Begin to export the spans of this worker, if they are wanted."""
         tracing = self.tracing
         if tracing is None:
             return None
-        from durable_core.tracing.exporter import Exporter  # noqa: PLC0415 - only for those who want spans
+        from durable_core.tracing.exporter import Exporter  # noqa: PLC0415 - only if spans are wanted
 
         exporter = Exporter(
             self.store,
             self.name,
             tracing.sink,
             tracing.vocabulary,
-            progress=self.progress,
+            progress=lambda: writer.written,
             now_ns=self.clock.now_ns,
             failures=tracing.failures,
             meters=tracing.meters,
         )
         await exporter.start()
         return exporter
+
+    def _settled(self, waiters: Waiters, run: Run, end: End | None) -> None:
+        """A run of this process has ended or is stuck, durably."""
+        if end is None:
+            self._attention.ask_for(run.id)
+        if waiters.waits_for(run.num):
+            output, error = (end.output, end.error) if end is not None else (None, None)
+            waiters.resolve(run.num, RunOutcome(run.row.status, run.row.phase, output, error, run.row.reason))
+
+    # -- state -----------------------------------------------------------------------------------------------------
 
     @property
     def secret(self) -> bytes:
@@ -289,97 +229,44 @@ class Runtime:
             StoreError: the engine has not been entered, or was left.
             WrongLoop: it is asked for from another event loop.
         """
-        self.home.check("a call that writes")
-        if self._writer is None:
-            raise StoreError("this engine is not open; use it within its `async with` block")
-        return self._writer
+        return self._open.writer
 
-    def pulse(self) -> Pulse:
-        """Whether it works, as whoever watches over it may ask.
+    @property
+    def changes(self) -> ChangeListener:
+        """Hears that other processes have written. Raises as ``writer`` does."""
+        return self._open.changes
+
+    @property
+    def exporter(self) -> "Exporter | None":
+        """Follows the journal and exports spans, in a worker that is traced; its counts can be read after leaving."""
+        return self._process.exporter
+
+    @property
+    def _open(self) -> Poller:
+        self.home.check("a call that writes")
+        if self._poller is None:
+            raise StoreError("this engine is not open; use it within its `async with` block")
+        return self._poller
+
+    def health(self) -> Health:
+        """Whether it works; for a health check.
 
         Raises:
             StoreError: the engine has not been entered, or was left.
         """
-        writer, now_s = self.writer, asyncio.get_running_loop().time()
-        return Pulse(
-            silent_s=self._seen.silent_s(now_s),
-            wrote_s=self._seen.wrote_s(now_s),
-            runs=0 if self._worker is None else len(self._worker.runs),
-            under_way=self.under_way(),
-            backlog=writer.backlog,
-            trouble=None if writer.trouble is None else str(writer.trouble),
-        )
+        return self._open.health()
 
     def working(self) -> bool:
         """Whether it writes, drives, claims or purges just now; see ``durable_core.testing.ManualClock``."""
-        writing = self._writer is not None and self._writer.busy
-        watching = self._vigil is not None and self._vigil.busy
-        purging = self._housekeeper is not None and self._housekeeper.working
-        return writing or watching or purging or (self._worker is not None and self._worker.working)
+        return self._process.busy or (self._poller is not None and self._poller.writer.busy)
 
     def under_way(self) -> int:
         """Attempts that have been called and have not ended."""
-        return 0 if self._worker is None else self._worker.in_flight()
+        return self._process.under_way()
 
     def progress(self) -> int:
         """A number that rises with every row that is written."""
-        return 0 if self._writer is None else self._writer.written
-
-    async def _look_around(self, *, sent_again: bool) -> None:
-        """Notice what other processes did, and claim what falls due."""
-        loop = asyncio.get_running_loop()
-        burial_at = loop.time() + BURIAL_S
-        while not self._left:
-            began_s = await self._until_poked()
-            try:
-                if self._worker is not None and loop.time() >= burial_at:
-                    burial_at = loop.time() + BURIAL_S
-                    if await self.store.claims.release_dead():
-                        self._poked.set()
-                    await self._follow_others()
-                changed = await self.store.changed()
-                follow_store(self.clock, self.store)
-                self._note_pulse(loop.time())
-                if self._worker is not None:
-                    await self._look(self._worker, changed=changed)
-                if changed and self._waiters.watched:
-                    await self._ask_for_watched()
-                self.news.looked(began_s)
-            except LeaseLost as lost:
-                await self._lost(lost)
-            except StoreError as error:
-                if sent_again and not error.transient:
-                    return  # it was closed meanwhile: this process counts as dead
-                log.warning("the store could not be asked for work; trying again: %s", error)
-                self._poked.set()
-                await asyncio.sleep(POLL_S)
-            except Exception:
-                log.exception("internal error while looking for work; trying again")
-                await asyncio.sleep(BURIAL_S)
-
-    def _note_pulse(self, now_s: float) -> None:
-        """The store has answered: whoever watches over this process may hear of it."""
-        if self._writer is not None:
-            self._seen.answered(now_s, written=self._writer.written, troubled=self._writer.trouble is not None)
-
-    async def _until_poked(self) -> float:
-        """Return once there may be something to do, and every now and then; the time by the loop's clock."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(POLL_S):
-                await self._poked.wait()
-        if self._worker is None:
-            self._poked.clear()  # else the worker does, before it claims
-        return asyncio.get_running_loop().time()
-
-    async def _look(self, worker: Worker, *, changed: bool) -> None:
-        """Announce what is new, claim what is due, and watch over what nobody claims."""
-        if self._vigil is not None and (changed or worker.poked.is_set()):
-            self._vigil.stir()
-        if self._announcer is not None:
-            await self._announcer.announce()
-        await self._loader.look(changed=changed)
-        if self._vigil is not None:
-            await self._vigil.look()
+        return 0 if self._poller is None else self._poller.writer.written
 
     def register(self, function: DurableFunction) -> None:
         """Serve ``function`` too, also while running: it is announced, and its runs are claimed, soon after.
@@ -388,48 +275,248 @@ class Runtime:
             DefinitionError: another one has this name and version.
         """
         self.registry.add(function)
-        if self._worker is not None:
-            self._worker.poked.set()
+        self._process.woken.set()
 
-    def _told(self, run: Run, end: End | None) -> None:
-        """A run of this process has ended or was parked, durably."""
-        if end is None:
-            self._attention.ask_for(run.id)
-        if self._waiters.waits_for(run.num):
-            output, error = (end.output, end.error) if end is not None else (None, None)
-            self._waiters.tell(run.num, RunOutcome(run.row.status, run.row.phase, output, error, run.row.reason))
+    # -- starting --------------------------------------------------------------------------------------------------
 
-    async def _ask_for_watched(self) -> None:
-        mine = self._worker.runs if self._worker is not None else {}
-        watched = {num: run_id for num, run_id in self._waiters.watched.items() if num not in mine}
-        found = {record.num: record for record in await self.store.runs.find(list(watched.values()))}
-        for record in found.values():
-            if record.status in ENDS or record.status is RunStatus.STUCK:
-                self._waiters.tell(record.num, RunOutcome.of(record))
-        for num, run_id in watched.items():
-            if num not in found:  # it has ended, and was purged before anybody here looked
-                self._waiters.miss(num, await self.missing([run_id]))
+    async def begin(
+        self,
+        name: str,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        id: str | None = None,
+        version: int | None = None,
+        deadline_ns: int | None = None,
+        trace: Literal["link", "join"] = "link",
+    ) -> RunRef:
+        """Start a run; it is durable on return.
+
+        The same id with the same function and input gives the existing run. ``trace``: whether the run's trace
+        links to the one that is current here, or joins it.
+
+        Raises:
+            RunExists: the id is taken by another function or input, or was by a run that has been purged.
+            DefinitionError: unknown function, or arguments that do not match its signature.
+            PayloadError: an argument cannot be stored.
+            StoreError: the store did not take it; nothing was started.
+        """
+        definition = self.registry.find(name, version)
+        version = version if definition else await announced_version(self.store, self.registry, name, version)
+        if id is not None:
+            check_id(id)
+        payload = encoded_call(name, definition, args, dict(kwargs or {}), codec=self.codec)
+        await self.writer.room()
+        worker = None if definition is None else self._process.starter
+        uid = self.ids.uid()
+        row = new_run(
+            self.store.journal.next_num(),
+            id or self.ids.name(),
+            uid,
+            name=name,
+            version=definition.version if definition is not None else version or 1,
+            owner=None if worker is None else worker.worker,
+            span_ns=definition.deadline_ns if deadline_ns is None and definition is not None else deadline_ns,
+            input=payload,
+            now_ns=self.clock.now_ns(),
+            traceparent=None if self.context is None else self.context.origin(uid, name, trace),
+        )
+        if self.registry.fresh:
+            await self._process.announce()
+        while not await self._put(row, definition, worker):
+            if found := await existing(self.store, row):
+                return found
+            row = row._replace(num=self.store.journal.next_num())
+        if definition is None:
+            self._process.expect_unserved()
+        return RunRef(row.num, row.id, row.name, row.version)
+
+    def _put(self, row: NewRun, definition: DurableFunction | None, worker: Worker | None) -> "asyncio.Future[bool]":
+        """Queue the start; the answer comes once it is durable, and is False if its id is taken."""
+        receipt = StartReceipt(row.name, self.writer.loop.create_future())
+        if worker is not None and definition is not None:
+            worker.start(row, definition, receipt)
+        else:
+            self.writer.start(row, receipt)
+        return receipt.accepted
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    async def find(self, run_id: str) -> RunRecord:
+        """The run's row.
+
+        Raises:
+            RunNotFound: no run has this id, or none any more.
+        """
+        found = await self.store.runs.find([run_id]) if is_text(run_id) else []
+        if not found:
+            raise await self.missing([run_id])
+        return found[0]
+
+    async def select(self, query: RunQuery) -> list[RunRecord]:
+        """Runs that ``query`` describes, newest first."""
+        return await self.store.runs.select(await self._timed(query))
+
+    async def count(self, query: RunQuery) -> int:
+        """How many runs ``query`` describes."""
+        return await self.store.runs.count(await self._timed(query))
+
+    async def _timed(self, query: RunQuery) -> RunQuery:
+        """The query with the current time, if it is about unserved runs."""
+        if not query.attention:
+            return query
+        await self.store.claims.release_dead()  # a dead worker serves nothing
+        return attrs.evolve(query, at_ns=self.clock.now_ns())
+
+    async def unserved(self, records: Sequence[RunRecord]) -> frozenset[int]:
+        """The numbers of those runs that are unserved now, as ``Store.unserved`` defines it; for rows just read."""
+        now_ns = self.clock.now_ns()
+        due = [each for each in records if each.ended_at_ns is None and each.owner is None]
+        due = [each for each in due if each.wake_at_ns is not None and each.wake_at_ns <= now_ns]
+        if not due:
+            return frozenset()
+        served = {(each.name, each.version) for each in await self.store.versions.announced() if each.workers}
+        due = [each for each in due if (each.name, each.version) not in served]
+        paused = [each.num for each in due if each.paused]
+        signalled = {signal.run for signal in await self.store.signals.waiting(paused)} if paused else set[int]()
+        return frozenset(each.num for each in due if not each.paused or each.num in signalled)
+
+    async def versions(self, name: str | None = None) -> tuple[list[Announced], list[Tally]]:
+        """The versions that workers have announced, and the number of runs of each; ``name``: of one function."""
+        await self.store.claims.release_dead()  # a dead worker serves nothing
+        announced = [each for each in await self.store.versions.announced() if name in {None, each.name}]
+        return announced, await self.store.versions.tally(name)
+
+    async def journal(self, num: int) -> list[Entry]:
+        """The run's journal, as far as it is durable."""
+        return (await self.store.journal.load([num]))[num]
+
+    async def journals(self, nums: Sequence[int]) -> dict[int, list[Entry]]:
+        """The journals of several runs in one query."""
+        return await self.store.journal.load(nums)
+
+    async def outcome(self, num: int, run_id: str) -> RunOutcome:
+        """Wait until the run has ended or is stuck.
+
+        Raises:
+            RunNotFound: it was purged.
+        """
+        waiters = self._open.waiters
+        waiter = waiters.add(num, self.writer.loop)
+        try:
+            if num not in self._process.runs:
+                record = await self.store.runs.find_num(num)
+                if record is None:
+                    raise await self.missing([run_id])
+                if is_settled(record):
+                    return RunOutcome.of(record)
+            waiters.watched[num] = run_id
+            return await waiter
+        finally:
+            waiters.forget(num, waiter)
 
     async def missing(self, ids: Sequence[str]) -> RunNotFound:
-        """Why there is no run of the first of these ids: the error to raise. One of them may have been purged."""
-        for stone in await self.store.retention.tombstones([id for id in ids if is_text(id)]):
-            why = f"{stone.told}; nothing is left of it but its id. Look into the archive, if one was written"
-            return RunNotFound(why, run_id=stone.id, purged_at_ns=stone.purged_at_ns)
-        return RunNotFound(f"no run has the id {ids[0]!r} in this store; check the id and the store", run_id=ids[0])
+        """The error to raise for the first of these ids, as no run has any of them; it may have been purged."""
+        return await missing(self.store, ids)
 
-    async def _follow_others(self) -> None:
-        """Tell no time before the last one that the store knows: the clock may have been set back meanwhile."""
-        follow_store(self.clock, self.store)
-        go_on_from(self.clock, await self.store.runs.last_seen_ns())
+    # -- purging ---------------------------------------------------------------------------------------------------
 
-    async def _lost(self, lost: LeaseLost) -> None:
-        if self._keeper is not None:
-            await self._keeper.recover(lost)
+    async def purge(
+        self,
+        *,
+        before_ns: int,
+        name: str | None = None,
+        limit: int | None = None,
+        archive: str | None = None,
+        dry_run: bool = False,
+    ) -> PurgeReport:
+        """Remove runs that ended before that time, the longest ended first, in small transactions; durable on return.
 
-    def _guilty(self, num: int, error: StoreError) -> None:
-        if self._worker is not None:
-            self._worker.refused(num, error)
+        Args:
+            before_ns: by the clock of the worker that ended them.
+            name: only runs of this function.
+            limit: at most so many.
+            archive: a file to append each run to, as a line of JSON, before it is removed.
+            dry_run: only count them.
 
-    def _overtaken(self, num: int, lost: Sequence[Entry]) -> None:
-        if self._worker is not None:
-            self._worker.overtaken(num, lost)
+        Raises:
+            StoreError: the store or the archive failed. Runs that are not in the archive were not removed.
+        """
+        plan = Purging(before_ns=before_ns, name=name, limit=limit, id_retention_ns=self.settings.id_retention_ns)
+        await self.writer.flushed()
+        if dry_run:
+            return await preview(self.store, plan)
+        if archive is None:
+            return await purge(self.store, self.clock, plan)
+        with contextlib.closing(ArchiveFile(archive)) as file:
+            return await purge(self.store, self.clock, plan, file)
+
+    # -- operators -------------------------------------------------------------------------------------------------
+
+    async def flushed(self) -> None:
+        """Return once all that this process has queued is durable."""
+        await self.writer.flushed()
+
+    async def signal(self, record: RunRecord, name: str, payload: bytes, *, label: str = "", since: int = 0) -> bool:
+        """Signal a run; the signal is durable on return, and taken up if this process drives the run.
+
+        False if the run has changed since it was found: nothing was done, and whether the signal is valid must be
+        judged anew.
+
+        Args:
+            record: the run as it was found.
+            name: the signal's name.
+            payload: its data, JSON.
+            label: a given-up step to attempt again, or ``abandon``; see ``EntryKind.SIGNALLED``.
+            since: the journal entry from which on everything is void.
+        """
+        self.home.check("Runtime.signal")
+        run = None if label else self._process.driving(record.num)
+        if run is not None:
+            return await self._signal_here(run, record, name, payload)
+        await self.writer.flushed()  # the run has left memory: its last rows must be on disk before the signal is
+        stored = Signal.stored(name, since, label)
+        ended = record.ended_at_ns is not None
+        if not await self.store.signals.send(record.num, stored, payload, now_ns=self.clock.now_ns(), ended=ended):
+            return False
+        self._process.expect_unserved()
+        await self._process.take_up(record, name)
+        return True
+
+    async def _signal_here(self, run: Run, record: RunRecord, name: str, payload: bytes) -> bool:
+        """Signal a run that this process drives."""
+        run.settle()
+        if run.row.phase != record.phase or run.dead:
+            await self.writer.flushed()
+            return False
+        if not run.tell(name, payload):
+            return False
+        try:
+            await self.writer.flushed()
+        except LeaseLost:
+            return False  # another worker drives it now
+        return not run.row.void
+
+    async def withdraw(self, signals: Sequence[int]) -> None:
+        """Take back signals that no worker has taken up; durable on return."""
+        for signal in signals:
+            self.writer.consume(signal)
+        await self.writer.flushed()
+
+    async def will_pause(self, record: RunRecord) -> bool:
+        """Whether the run is paused once it has taken up the signals that wait for it.
+
+        Signals that are taken up during this call are not counted: read the run's row again afterwards.
+        """
+        waiting = [signal.name for signal in await self.store.signals.waiting([record.num])]
+        last = [name for name in waiting if name in ("pause", "resume")][-1:]
+        return last == ["pause"] if last else (await self.find(record.id)).paused
+
+    def waiting_for(self, num: int, key: str) -> object:
+        """What a run in this process's memory waits for at ``key``; None if it is not here, or about to leave."""
+        run = self._process.driving(num)
+        return None if run is None else run.waits.get(key)
+
+    def serves(self, record: RunRecord) -> bool:
+        """Whether this process drives runs of that function and version."""
+        return self._process.serves(record)

@@ -17,7 +17,7 @@ from durable_core.engine.isolation import Isolation
 from durable_core.engine.lingering import LingeringRuns
 from durable_core.engine.registry import Registry
 from durable_core.engine.slots import Queued, Slots
-from durable_core.engine.starting import StartReceipt, deadline_of
+from durable_core.engine.start import StartReceipt, deadline_of
 from durable_core.engine.writer import Writer
 from durable_core.errors import StoreError
 from durable_core.model.callback import ANSWERS, token_of

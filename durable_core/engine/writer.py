@@ -1,133 +1,174 @@
-"""Group commit: one writer per store; what queues up while a commit is under way is the next batch.
+"""Group commit: one writer per store; the rows that queue up during a commit are the next batch.
 
-Invariant: entries reach the store in the order in which they were appended, and a call given to ``after`` is made only
+Invariants: entries reach the store in the order in which they were appended, and a call given to ``after`` is made only
 once everything appended before it is on disk. There is no timer and no linger: the flush starts in the same turn of
-the event loop as the first need, so that whatever else is ready in that turn joins it.
+the event loop as the first need, so that whatever else is ready in that turn joins it. If the store refuses a batch for
+good, only those runs suffer whose rows are refused; a store that takes nothing is in trouble, and is asked again.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Protocol
 
-from durable_core.engine.one_by_one import FIRST_PAUSE_S, LONGEST_PAUSE_S, OneByOne
+import attrs
+
 from durable_core.errors import LeaseLost, StoreError, StoreFull, sentences
 from durable_core.model.entry import Entry
-from durable_core.model.run import NewRun, RunUpdate
+from durable_core.model.run import NewRun, RunUpdate, unchanged
 from durable_core.ports import Batch, Store
 
 log = logging.getLogger("durable_core")
 
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+"""Between attempts to write while the store is in trouble."""
 AGAIN_S = 0.05
 """How long a writer that was cancelled from outside gives its program to end."""
 BOUND = 20_000
-"""Rows that may queue up before starters must wait."""
+"""Rows that may queue up before new starts must wait."""
 
 
 Settled = Callable[[bool, StoreError | None], None]
-"""Told how a start ended: durable (True), its id taken (False, None), or given up (False, the error)."""
+"""Called once a start is over: durable (True), its id taken (False, None), or given up (False, the error)."""
 
 
-class _Work(NamedTuple):
-    """One commit: its rows, and who is told once they are on disk."""
+class RunOwner(Protocol):
+    """Owns the runs whose rows are written, and hears what was not."""
 
-    batch: Batch
-    calls: list[Callable[[], None]]
-    starts: dict[int, Settled]
-    flushes: "list[asyncio.Future[None]]"
+    @property
+    def owner(self) -> str | None:
+        """The worker's name; None if there is none."""
+        ...
+
+    def refused(self, num: int, error: StoreError, /) -> None:
+        """The store refuses this run's rows for good."""
+        ...
+
+    def overtaken(self, num: int, lost: Sequence[Entry], /) -> None:
+        """These entries were not written, because a signal for the run came first."""
+        ...
+
+    async def lease_lost(self, lost: LeaseLost, /) -> None:
+        """Another worker drives these runs now."""
+        ...
+
+
+class NoOwner:
+    """The owner of no runs: an observer's rows are starts and signals."""
+
+    owner: str | None = None
+
+    def refused(self, num: int, error: StoreError, /) -> None:
+        """Nothing to drop."""
+
+    def overtaken(self, num: int, lost: Sequence[Entry], /) -> None:
+        """Nothing to load again."""
+
+    async def lease_lost(self, lost: LeaseLost, /) -> None:
+        """It has no lease."""
+
+
+@attrs.define(eq=False)
+class _Work:
+    """One commit: its rows, and what waits for them to be on disk."""
+
+    batch: Batch = attrs.field(factory=Batch)
+    calls: list[Callable[[], None]] = attrs.field(factory=list[Callable[[], None]])
+    starts: dict[int, Settled] = attrs.field(factory=dict[int, Settled])
+    flushes: "list[asyncio.Future[None]]" = attrs.field(factory=list["asyncio.Future[None]"])
+    rows: int = 0
+    """Its rows when the commit began."""
+    refused: dict[int, StoreError] = attrs.field(factory=dict[int, StoreError])
+    """The runs whose rows the store has refused."""
+    lost: LeaseLost | None = None
+    """Why no more of it may be written: the worker has another name now."""
+
+    def fail(self, lost: LeaseLost, *, known: bool) -> None:
+        """Fail all calls that wait for it; ``known``: none of it was written."""
+        error = StoreError(
+            f"worker {lost.worker} was taken for dead before this was written; nothing was started. Start it again"
+            if known
+            else f"worker {lost.worker} was taken for dead while this was being written, and whether it was started is "
+            "not known. Start it again under the same id: that gives the run that is there, or a new one",
+            transient=True,
+        )
+        for settled in self.starts.values():
+            settled(False, error)  # noqa: FBT003
+        _fail_flushes(self.flushes, lost)
 
 
 class Writer:
     """The one writer of a store. All methods are called on the event loop."""
 
-    def __init__(
-        self,
-        store: Store,
-        loop: asyncio.AbstractEventLoop,
-        *,
-        on_guilty: Callable[[int, StoreError], None],
-        on_overtaken: Callable[[int, Sequence[Entry]], None],
-        owner: Callable[[], str | None] = lambda: None,
-        on_lost: Callable[[LeaseLost], Awaitable[None]],
-        patience_s: float,
-    ) -> None:
+    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop, *, patience_s: float) -> None:
         self._store = store
         self.loop = loop
-        self._on_guilty = on_guilty
-        self._on_overtaken = on_overtaken
-        self._owner = owner
-        self._guilty: dict[int, StoreError] = {}  # the runs whose rows were refused in the batch under way
-        self._late: dict[int, float] = {}
-        """While the store is in trouble: since when each start that is queued has been seen to wait."""
-        self._on_lost = on_lost
-        self._patience_s = patience_s
-        self._batch = Batch()
-        self._calls: list[Callable[[], None]] = []
-        self._flushes: list[asyncio.Future[None]] = []
-        self._starts: dict[int, Settled] = {}
-        self._scheduled = False
-        self._flushing: asyncio.Task[None] | None = None
-        self._in_flight = 0
+        self.owner: RunOwner = NoOwner()
         self.timed: Callable[[float], None] | None = None
-        """Told how many seconds each commit has taken, where somebody measures."""
-        self._writing: Batch | None = None
-        """What is being written, as long as it may still be."""
-        self._dropped: LeaseLost
-        """Why nothing of it may be repeated, once it may not."""
-        self._held: asyncio.Future[None] | None = None
-        self._unfinished: _Work | None = None
-        """What was taken and is not known to be written."""
-        self._closed = False
+        """Called with the duration of each commit in seconds, if they are measured."""
         self.written = 0
         """Rows written so far."""
-        self._room: list[asyncio.Future[None]] = []
         self.trouble: StoreError | None = None
         """The error of the last commit, while commits fail."""
+        self._patience_s = patience_s
+        self._waiting_since: dict[int, float] = {}
+        """While the store is in trouble: since when each queued start has been waiting."""
+        self._queue = _Work()
+        self._current: _Work | None = None
+        """The commit under way; kept if its task is cancelled, as it is not known to be written."""
+        self._scheduled = False
+        self._flushing: asyncio.Task[None] | None = None
+        self._held: asyncio.Future[None] | None = None
+        self._closed = False
+        self._room: list[asyncio.Future[None]] = []
 
     @property
     def backlog(self) -> int:
         """Rows not yet durable."""
-        return len(self._batch) + self._in_flight
+        return len(self._queue.batch) + (0 if self._current is None else self._current.rows)
 
     @property
     def busy(self) -> bool:
         """Whether anything is queued or being written."""
         return self._scheduled or self._flushing is not None
 
+    # -- queueing --------------------------------------------------------------------------------------------------
+
     def append(self, entry: Entry) -> None:
         """Queue a journal entry."""
-        self._batch.entries.append(entry)
+        self._queue.batch.entries.append(entry)
         if not self._scheduled:
             self._schedule()
 
     def update(self, update: RunUpdate) -> None:
         """Queue the new state of a run's row; a later one in the same batch replaces it."""
-        self._batch.updates[update.num] = update
+        self._queue.batch.updates[update.num] = update
         if not self._scheduled:
             self._schedule()
 
     def start(self, row: NewRun, settled: Settled) -> None:
         """Queue a new run. ``settled`` is called before any call given to ``after`` from here on."""
-        self._batch.starts.append(row)
-        self._starts[row.num] = settled
+        self._queue.batch.starts.append(row)
+        self._queue.starts[row.num] = settled
         if not self._scheduled:
             self._schedule()
 
     def consume(self, signal: int, run: int = 0, seq: int = 0) -> None:
-        """Queue the removal of a signal that the entry ``seq`` of ``run`` takes up; without a run, that nobody will."""
-        self._batch.consumed.append(signal)
+        """Queue the removal of a signal, taken up by entry ``seq`` of ``run``; without a run, it is withdrawn."""
+        self._queue.batch.consumed.append(signal)
         if run:
-            self._batch.taken[signal] = (run, seq)
+            self._queue.batch.taken[signal] = (run, seq)
 
     def consuming(self) -> frozenset[int]:
-        """The signals whose removal is queued or being written: the store still shows them to whoever asks."""
-        written = self._writing.consumed if self._writing is not None and self._in_flight else ()
-        return frozenset((*self._batch.consumed, *written))
+        """The signals whose removal is queued or being written: the store still returns them."""
+        current = self._current
+        written = current.batch.consumed if current is not None and current.lost is None else ()
+        return frozenset((*self._queue.batch.consumed, *written))
 
     def after(self, call: Callable[[], None]) -> None:
         """Make ``call`` once all that is queued so far is on disk."""
-        self._calls.append(call)
+        self._queue.calls.append(call)
         if not self._scheduled:
             self._schedule()
 
@@ -135,16 +176,16 @@ class Writer:
         """Return once all that is queued so far is on disk.
 
         Raises:
-            LeaseLost: it was not written, because others drive these runs now.
+            LeaseLost: it was not written, because another worker drives these runs now.
             StoreError: the store refused rows of a run, or has been in trouble for as long as a call waits.
         """
         done: asyncio.Future[None] = self.loop.create_future()
-        self._flushes.append(done)
+        self._queue.flushes.append(done)
         self.after(lambda: None if done.done() else done.set_result(None))
         await self._patiently(done, "what was asked for is queued, and will be written once the store answers")
 
     async def room(self) -> None:
-        """Return once the queue is below its bound: the back-pressure on starters. Raises as ``flushed`` does."""
+        """Return once the queue is below its bound: back-pressure on starts. Raises as ``flushed`` does."""
         while self.backlog >= BOUND:
             turn: asyncio.Future[None] = self.loop.create_future()
             self._room.append(turn)
@@ -159,6 +200,8 @@ class Writer:
                 raise StoreError(text, self.trouble.advice, transient=True) from self.trouble
         await done
 
+    # -- control ---------------------------------------------------------------------------------------------------
+
     async def close(self, *, within_s: float) -> None:
         """Write what is queued, waiting at most ``within_s`` for a store that fails."""
         try:
@@ -166,7 +209,7 @@ class Writer:
         except TimeoutError:
             log.warning("%d rows could not be written before closing: %s", self.backlog, self.trouble)
         except StoreError as lost:
-            log.warning("what was queued at the end was not written: %s", lost)
+            log.warning("rows that were queued at the end were not written: %s", lost)
         self._closed = True
         if self._flushing is not None:
             self._flushing.cancel()
@@ -184,12 +227,13 @@ class Writer:
             held.set_result(None)
 
     def drop(self, lost: LeaseLost) -> None:
-        """Forget all that is queued, and do not repeat what is being written: others drive these runs now."""
-        self._writing, self._dropped = None, lost
-        starts, self._starts = self._starts, {}
-        flushes, self._flushes = self._flushes, []
-        self._batch, self._calls = Batch(), []
-        _fail(starts, flushes, lost, known=True)
+        """Forget all that is queued, and do not repeat the commit under way: another worker drives these runs now."""
+        if self._current is not None:
+            self._current.lost = lost
+        dropped, self._queue = self._queue, _Work()
+        dropped.fail(lost, known=True)
+
+    # -- writing ---------------------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
         self._scheduled = True
@@ -202,83 +246,120 @@ class Writer:
 
     async def _flush(self) -> None:
         try:
-            while self._scheduled or self._unfinished is not None:
+            while self._scheduled or self._current is not None:
                 if self._held is not None:
                     await self._held
-                if self._unfinished is None:
-                    self._unfinished = self._taken()
-                await self._write_out(*self._unfinished)
+                if self._current is None:
+                    self._current = self._take_queue()
+                await self._write_out(self._current)
         finally:
             self._flushing = None
-            if self._unfinished is not None and not self._closed:
-                # Cancelled from outside, with all the tasks of its program: what was taken is written by the next one,
+            if self._current is not None and not self._closed:
+                # Cancelled from outside, with all the tasks of its program: the commit is finished by the next task,
                 # unless the program's loop has ended by then.
                 self._scheduled = True
                 self.loop.call_later(AGAIN_S, self._begin)
             elif self._scheduled:
                 self._schedule()
 
-    def _taken(self) -> "_Work":
+    def _take_queue(self) -> _Work:
         """All that is queued so far: the next commit."""
         self._scheduled = False
-        work = _Work(self._batch, self._calls, self._starts, self._flushes)
-        self._batch, self._calls, self._starts, self._flushes = Batch(), [], {}, []
-        self._in_flight = len(work.batch)
-        self._writing = work.batch
+        work, self._queue = self._queue, _Work()
+        work.rows = len(work.batch)
         return work
 
-    async def _write_out(
-        self,
-        batch: Batch,
-        calls: "list[Callable[[], None]]",
-        starts: "dict[int, Settled]",
-        flushes: "list[asyncio.Future[None]]",
-    ) -> None:
-        """Commit what was taken, and tell those who wait for it."""
+    async def _write_out(self, work: _Work) -> None:
+        """Commit ``work``, and make the calls that wait for it."""
         try:
-            left_out = await self._commit(batch, starts) if self._in_flight else frozenset[int]()
+            left_out = await self._commit(work) if work.rows else frozenset[int]()
         except LeaseLost as lost:
-            self._in_flight = 0
-            self._unfinished = None
-            _fail(starts, flushes, lost, known=self._writing is batch)
-            await self._on_lost(lost)
+            self._current = None
+            work.fail(lost, known=work.lost is None)
+            await self.owner.lease_lost(lost)
             self._let_in()
             return
-        self._unfinished = None
-        self.written += self._in_flight
-        self._in_flight = 0
-        for num in left_out.difference(starts) if left_out else ():
-            self._drop_decided(batch, num)
-        for num, settled in starts.items():
+        self._current = None
+        self.written += work.rows
+        for num in left_out.difference(work.starts) if left_out else ():
+            self._drop_decided(work.batch, num)
+        for num, settled in work.starts.items():
             settled(num not in left_out, None)
-        self._convict(flushes)
-        for call in calls:
+        self._report_refused(work)
+        for call in work.calls:
             try:
                 call()
-            except Exception:  # a bug, ours or a user's: those who come after it are told all the same
+            except Exception:  # a bug, ours or a user's: the calls after it are made all the same
                 log.exception("internal error after a commit; please report it")
         if self._room:
             self._let_in()
 
-    def _drop_decided(self, batch: Batch, num: int) -> None:
-        """A signal has overtaken this run: what it decided without it was not written, and what follows must not be."""
-        kept, _ = batch.yielding([num])
-        wrote = {entry.seq for entry in kept.entries if entry.run == num}
-        lost = [entry for entry in batch.entries if entry.run == num and entry.seq not in wrote]
-        self._on_overtaken(num, lost + self._take_back(num))
+    async def _commit(self, work: _Work) -> frozenset[int]:
+        """Write a batch, again and again while the store is in trouble; give up rows that the store refuses for good.
 
-    def _take_back(self, num: int) -> list[Entry]:
-        """Take out of the queue what is in it of this run; its entries."""
-        queued = self._batch
-        late = [signal for signal, (run, _) in queued.taken.items() if run == num]
-        self._batch = Batch(
-            starts=queued.starts,
-            entries=[entry for entry in queued.entries if entry.run != num],
-            updates={run: update for run, update in queued.updates.items() if run != num},
-            consumed=[signal for signal in queued.consumed if signal not in late],
-            taken={signal: place for signal, place in queued.taken.items() if signal not in late},
-        )
-        return [entry for entry in queued.entries if entry.run == num]
+        Runs that have begun stay queued for as long as it takes: their effects have happened. New runs are refused once
+        their starts have waited long enough, or at once if waiting cannot help.
+        """
+        batch, delay_s, waited_s = work.batch, FIRST_PAUSE_S, 0.0
+        first_s = self.loop.time()
+        while True:
+            began_s = self.loop.time()
+            try:
+                left_out = await self._put(batch, work)
+            except LeaseLost:
+                raise
+            except StoreError as error:
+                self.trouble = error
+                if not error.transient or isinstance(error, StoreFull) or waited_s >= self._patience_s:
+                    self._refuse_starts(batch, work.starts, error)
+                if not error.transient:
+                    return await self._write_run_by_run(work)
+                if not batch:
+                    return frozenset()
+                log.warning("the store refused a commit of %d rows; next try in %.2f s: %s", len(batch), delay_s, error)
+                await self._pause(delay_s, error)
+                waited_s = self.loop.time() - first_s
+                delay_s = min(delay_s * 2, LONGEST_PAUSE_S)
+            else:
+                self._calm()
+                if self.timed is not None:
+                    self.timed(self.loop.time() - began_s)
+                return left_out
+
+    async def _put(self, part: Batch, work: _Work) -> frozenset[int]:
+        """Write a part of ``work``, unless the loss of the lease was found elsewhere."""
+        if work.lost is not None:
+            raise work.lost
+        return await self._store.journal.commit(part)
+
+    async def _write_run_by_run(self, work: _Work) -> frozenset[int]:
+        put = partial(self._put, work=work)
+        overtaken = await RunByRun(
+            self._store, self.owner.owner, put, self._pause, partial(self._drop_refused, work)
+        ).write(work.batch)
+        self._calm()
+        return overtaken
+
+    async def _pause(self, pause_s: float, error: StoreError) -> None:
+        """Wait before the next try; meanwhile a queued start fails once it has waited for as long as a call does."""
+        self.trouble = error
+        now_s, queue = self.loop.time(), self._queue
+        self._waiting_since = {num: self._waiting_since.get(num, now_s) for num in queue.starts}
+        late = [num for num, since_s in self._waiting_since.items() if now_s - since_s >= self._patience_s]
+        if late:
+            refusal = StoreError(
+                f"nothing was sent to the store, which has not taken an earlier commit for {self._patience_s:g} s. See "
+                "whether it answers, and start it again",
+                transient=True,
+            )
+            refusal.__cause__ = error
+            self._refuse_starts(queue.batch, {num: queue.starts.pop(num) for num in late}, refusal)
+        ends_s = [since_s + self._patience_s for num, since_s in self._waiting_since.items() if num not in late]
+        await asyncio.sleep(min([pause_s, *(end_s - now_s for end_s in ends_s)]))
+
+    def _calm(self) -> None:
+        self.trouble = None
+        self._waiting_since = {}
 
     def _let_in(self) -> None:
         if self.backlog < BOUND:
@@ -287,51 +368,12 @@ class Writer:
                 if not turn.done():
                     turn.set_result(None)
 
-    async def _commit(self, batch: Batch, starts: dict[int, Settled]) -> frozenset[int]:
-        """Write ``batch``, again and again while the store is in trouble; give up on what the store refuses for good.
+    # -- rows that are not written ---------------------------------------------------------------------------------
 
-        Runs that have begun stay queued for as long as it takes: their effects have happened. New runs are refused once
-        their starters have waited long enough, or at once where waiting cannot help.
-        """
-        delay_s, waited_s = FIRST_PAUSE_S, 0.0
-        first_s = self.loop.time()
-        while True:
-            began_s = self.loop.time()
-            try:
-                refused = await self._write(batch, batch)
-            except LeaseLost:
-                raise
-            except StoreError as error:
-                self.trouble = error
-                if not error.transient or isinstance(error, StoreFull) or waited_s >= self._patience_s:
-                    self._refuse(batch, starts, error)
-                if not error.transient:
-                    put = partial(self._write, batch=batch)
-                    overtaken = await OneByOne(self._store, self._owner(), put, self._pause, self._disown).write(batch)
-                    self._calmed()
-                    return overtaken
-                if not batch:
-                    return frozenset()
-                log.warning("the store refused a commit of %d rows; next try in %.2f s: %s", len(batch), delay_s, error)
-                await self._pause(delay_s, error)
-                waited_s = self.loop.time() - first_s
-                delay_s = min(delay_s * 2, LONGEST_PAUSE_S)
-            else:
-                self._calmed()
-                if self.timed is not None:
-                    self.timed(self.loop.time() - began_s)
-                return refused
-
-    async def _write(self, part: Batch, batch: Batch) -> frozenset[int]:
-        """Write ``part`` of ``batch``, unless the worker's loss was met elsewhere: then it has another name now."""
-        if self._writing is not batch:
-            raise self._dropped
-        return await self._store.journal.commit(part)
-
-    def _refuse(self, batch: Batch, starts: dict[int, Settled], error: StoreError) -> None:
-        """Tell the starters that nothing of their runs has been written or will be."""
+    def _refuse_starts(self, batch: Batch, starts: dict[int, Settled], error: StoreError) -> None:
+        """Fail these starts: none of their rows has been written or will be."""
         nums = set(starts)
-        for part in (batch, self._batch):
+        for part in (batch, self._queue.batch):
             part.starts[:] = [row for row in part.starts if row.num not in nums]
             part.entries[:] = [entry for entry in part.entries if entry.run not in nums]
             for num in nums:
@@ -340,61 +382,112 @@ class Writer:
             settled(False, error)  # noqa: FBT003
         starts.clear()
 
-    async def _pause(self, pause_s: float, error: StoreError) -> None:
-        """Wait before the next try; who waits behind it to start something, waits no longer than a call does."""
-        self.trouble = error
-        now_s = self.loop.time()
-        self._late = {num: self._late.get(num, now_s) for num in self._starts}
-        late = [num for num, since_s in self._late.items() if now_s - since_s >= self._patience_s]
-        if late:
-            told = StoreError(
-                f"nothing was sent to the store, which has not taken an earlier commit for {self._patience_s:g} s. See "
-                "whether it answers, and start it again",
-                transient=True,
-            )
-            told.__cause__ = error
-            self._refuse(self._batch, {num: self._starts.pop(num) for num in late}, told)
-        ends_s = [since_s + self._patience_s for num, since_s in self._late.items() if num not in late]
-        await asyncio.sleep(min([pause_s, *(end_s - now_s for end_s in ends_s)]))
+    def _drop_decided(self, batch: Batch, num: int) -> None:
+        """A signal came first: the run's decisions without it were not written, and what follows must not be."""
+        kept, _ = batch.yielding([num])
+        wrote = {entry.seq for entry in kept.entries if entry.run == num}
+        lost = [entry for entry in batch.entries if entry.run == num and entry.seq not in wrote]
+        self.owner.overtaken(num, lost + self._take_back(num))
 
-    def _calmed(self) -> None:
-        self.trouble = None
-        self._late = {}
-
-    def _disown(self, num: int, error: StoreError) -> None:
-        """What is queued of a run is void with what was refused of it."""
-        self._guilty[num] = error
+    def _drop_refused(self, work: _Work, num: int, error: StoreError) -> None:
+        """The rows of a run were refused: those that are queued are void too."""
+        work.refused[num] = error
         self._take_back(num)
-        self._on_guilty(num, error)
+        self.owner.refused(num, error)
 
-    def _convict(self, flushes: Iterable["asyncio.Future[None]"]) -> None:
-        """Tell whoever waits for this batch to be written, or for the next one, of the rows that were refused."""
-        guilty, self._guilty = self._guilty, {}
-        for error in guilty.values():
+    def _take_back(self, num: int) -> list[Entry]:
+        """Remove the rows of this run from the queue; its entries."""
+        queued = self._queue.batch
+        late = [signal for signal, (run, _) in queued.taken.items() if run == num]
+        self._queue.batch = Batch(
+            starts=queued.starts,
+            entries=[entry for entry in queued.entries if entry.run != num],
+            updates={run: update for run, update in queued.updates.items() if run != num},
+            consumed=[signal for signal in queued.consumed if signal not in late],
+            taken={signal: place for signal, place in queued.taken.items() if signal not in late},
+        )
+        return [entry for entry in queued.entries if entry.run == num]
+
+    def _report_refused(self, work: _Work) -> None:
+        """Fail the calls that wait for this batch or the next one, if rows were refused."""
+        for error in work.refused.values():
             advice = sentences(error.advice, "Look at the run, and repeat the call")
-            told = StoreError(f"not all of it was kept: {error.text}", advice)
-            told.__cause__ = error
-            _fail_flushes((*flushes, *self._flushes), told)
+            failure = StoreError(f"not all of it was kept: {error.text}", advice)
+            failure.__cause__ = error
+            _fail_flushes((*work.flushes, *self._queue.flushes), failure)
+
+
+@attrs.frozen
+class RunByRun:
+    """Writes a batch that the store refuses for good run by run, so that only the runs with refused rows suffer.
+
+    A run's rows count as refused only if the store takes its row as it stands, and so refuses what was new.
+    """
+
+    store: Store
+    owner: str | None
+    """The worker whose runs these are; None if there is none."""
+    put: Callable[[Batch], Awaitable[frozenset[int]]]
+    """Commits a part."""
+    pause: Callable[[float, StoreError], Awaitable[None]]
+    """Waits before the next try."""
+    refused: Callable[[int, StoreError], None]
+    """Called with a run whose rows are refused."""
+
+    async def write(self, batch: Batch) -> frozenset[int]:
+        """Write what can be written of ``batch``, for as long as it takes; the runs that a signal has overtaken.
+
+        Raises:
+            LeaseLost: another worker drives these runs now.
+        """
+        whose = {signal: run for signal, (run, _) in batch.taken.items()}
+        overtaken: set[int] = set()
+        for num in sorted({entry.run for entry in batch.entries} | set(batch.updates)):
+            part = Batch(
+                entries=[entry for entry in batch.entries if entry.run == num],
+                consumed=[signal for signal in batch.consumed if whose.get(signal) == num],
+                taken={signal: place for signal, place in batch.taken.items() if place[0] == num},
+            )
+            if num in batch.updates:
+                part.updates[num] = batch.updates[num]
+            overtaken |= await self._write(num, part)
+        rest = Batch(consumed=[signal for signal in batch.consumed if signal not in whose])
+        if rest:
+            await self._write(0, rest)
+        return frozenset(overtaken)
+
+    async def _write(self, num: int, part: Batch) -> frozenset[int]:
+        """Write one run's part, or have it refused; its number if a signal has overtaken it."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await self.put(part)
+            except LeaseLost:
+                raise
+            except StoreError as error:
+                if not error.transient and await self._takes_others(num):
+                    self.refused(num, error)
+                    return frozenset()
+                log.warning("run number %d: its rows are not taken; next try in %.2f s: %s", num, pause_s, error)
+                await self.pause(pause_s, error)
+                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _takes_others(self, num: int) -> bool:
+        """Whether the store takes the run's row as it stands. Only this worker's are tried: no other writes them."""
+        try:
+            record = await self.store.runs.find_num(num)
+            if record is not None and record.owner == self.owner is not None and record.ended_at_ns is None:
+                await self.put(Batch(updates={num: unchanged(record)}))
+        except LeaseLost:
+            raise
+        except StoreError as also:
+            log.warning("run number %d: its row is not taken as it stands either: %s", num, also)
+            return False
+        return True
 
 
 def _fail_flushes(flushes: Iterable["asyncio.Future[None]"], error: StoreError) -> None:
     for done in flushes:
         if not done.done():
             done.set_exception(error)
-            done.exception()  # whoever has stopped waiting need not hear of it
-
-
-def _fail(
-    starts: Mapping[int, Settled], flushes: Iterable["asyncio.Future[None]"], lost: LeaseLost, *, known: bool
-) -> None:
-    """Tell those who wait for what was dropped; ``known``: that none of it was written."""
-    told = StoreError(
-        f"worker {lost.worker} was taken for dead before this was written; nothing was started. Start it again"
-        if known
-        else f"worker {lost.worker} was taken for dead while this was being written, and whether it was started is not "
-        "known. Start it again under the same id: that gives the run that is there, or a new one",
-        transient=True,
-    )
-    for settled in starts.values():
-        settled(False, told)  # noqa: FBT003
-    _fail_flushes(flushes, lost)
+            done.exception()  # its caller may have stopped waiting

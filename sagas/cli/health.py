@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import typer
 
-from durable_core.layer import Pulse, Runs
+from durable_core.layer import Health, Runtime
 
 WELL_S = 30.0
 """How long the store may be silent before the worker reports itself as not well."""
@@ -39,19 +39,19 @@ class HealthEndpoint:
         return cls(host.strip("[]") or "127.0.0.1", int(port))
 
 
-def report(name: str, health: Pulse, *, limit_s: float) -> dict[str, Any]:
+def report(name: str, health: Health, *, limit_s: float) -> dict[str, Any]:
     """The endpoint's answer for a worker that ends once its store has been silent for ``limit_s``."""
     return {"worker": name, "well": health.silent_s < min(WELL_S, limit_s), **attrs.asdict(health)}
 
 
 @asynccontextmanager
-async def answering(endpoint: HealthEndpoint | None, engine: Runs, limit_s: float) -> AsyncGenerator[int | None]:
+async def answering(endpoint: HealthEndpoint | None, engine: Runtime, limit_s: float) -> AsyncGenerator[int | None]:
     """Answer at ``endpoint`` until the block ends. Gives the port, which differs from the endpoint's if that is 0."""
     if endpoint is None:
         yield None
         return
     server = await asyncio.start_server(
-        _handler(lambda: report(engine.name, engine.pulse(), limit_s=limit_s)), endpoint.host, endpoint.port
+        _handler(lambda: report(engine.name, engine.health(), limit_s=limit_s)), endpoint.host, endpoint.port
     )
     try:
         yield server.sockets[0].getsockname()[1]
@@ -78,8 +78,8 @@ def _handler(facts: Callable[[], dict[str, Any]]) -> Callable[[asyncio.StreamRea
     return answer
 
 
-async def store_lost(engine: Runs, limit_s: float) -> float:
+async def store_lost(engine: Runtime, limit_s: float) -> float:
     """Return once the store has been silent for longer than ``limit_s``, with that duration."""
-    while (silent_s := engine.pulse().silent_s) <= limit_s:  # noqa: ASYNC110 - time passes without an event
+    while (silent_s := engine.health().silent_s) <= limit_s:  # noqa: ASYNC110 - time passes without an event
         await asyncio.sleep(min(CHECK_S, limit_s / 4))
     return silent_s

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import attrs
 import typer
 
-from durable_core.layer import Runs
+from durable_core.layer import Runtime
 from sagas.cli import output
 from sagas.cli.durations import retention_of
 from sagas.cli.health import HealthEndpoint, answering, store_lost
@@ -140,7 +140,7 @@ async def _serve(
     say("stopped; other workers can continue its sagas")
 
 
-async def _until_asked(stop: asyncio.Event, engine: Runs, limit_s: float) -> None:
+async def _until_asked(stop: asyncio.Event, engine: Runtime, limit_s: float) -> None:
     """Return once it was asked to stop.
 
     Raises:

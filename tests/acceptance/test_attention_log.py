@@ -152,9 +152,10 @@ def test_what_has_failed_ten_times_is_logged(
         async with place.orchestrator(what, world=world) as running:
             await end_of(await running.start(what, "ann", id="o"), running)
         (line,) = errors(caplog)
-        assert line.startswith(f"saga 'o' ({what.name} v1) goes on and needs a person: step {step} has failed 10 times")
+        head = f"saga 'o' ({what.name} v1) continues and needs a person"
+        assert line.startswith(f"{head}: step {step} has failed 10 times")
         assert f"Broken: {name}" in line
-        assert "Mend" in line
+        assert "Fix" in line
 
     play(main)
 

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from durable_core.engine import runtime
+from durable_core.engine import process
 from durable_core.layer import JournalEntry, RunTrace, SpanRecord
 from durable_core.tracing import delivery, journal_tail
 from durable_core.tracing import exporter as exporting
@@ -189,7 +189,7 @@ def test_spans_that_are_refused_are_offered_until_they_are_taken(place: Place):
 @pytest.mark.parametrize("how", ["refuses", "hangs"])
 def test_what_a_process_cannot_send_the_next_one_sends(place: Place, how: str, monkeypatch: pytest.MonkeyPatch):
     """Leaving does not wait for an exporter that is down; what it owes is sent by the next process that exports."""
-    monkeypatch.setattr(runtime, "SPANS_S", 0.2)
+    monkeypatch.setattr(process, "SPANS_S", 0.2)
 
     async def main() -> None:
         down, collector = collecting()[0], Collector()

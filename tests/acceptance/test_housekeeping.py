@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from durable_core import read_line
-from durable_core.engine import archive_file
-from durable_core.engine import purge as purging
+from durable_core.engine import retention
 from durable_core.errors import StoreError
 from durable_core.layer import JournalEntry, RunRecord, to_ns
 from durable_core.model.archive import line_of
@@ -288,11 +287,11 @@ def test_a_start_that_meets_a_purge_knows_what_became_of_the_id(
                 refused = await commit(batch)
                 if refused:
                     monkeypatch.undo()
-                    await purging.purge(store, clock, plan)
+                    await retention.purge(store, clock, plan)
                     await store.retention.forget(now_ns=clock.now_ns(), limit=10)
                 return refused
 
-            plan = purging.Purging(before_ns=clock.now_ns(), id_retention_ns=0 if free else None)
+            plan = retention.Purging(before_ns=clock.now_ns(), id_retention_ns=0 if free else None)
             monkeypatch.setattr(store.journal, "commit", then_purge)
             if not free:
                 with pytest.raises(SagaExists) as refused:
@@ -359,7 +358,7 @@ def test_who_waits_for_a_saga_that_is_purged_is_told(place: Place):
             await entered(world.gates["held"], running)
 
             async def is_watched() -> bool:
-                return bool(other.engine._waiters.watched)
+                return bool(other.engine._poller.waiters.watched)
 
             await until(is_watched, other)
             looking, other.engine.store.changed = other.engine.store.changed, quiet  # it looks away meanwhile
@@ -515,7 +514,7 @@ def test_a_purge_that_is_cancelled_amid_a_line_leaves_the_archive_whole(
     async def main() -> None:
         async with place.orchestrator(*SAGAS, world=World()) as running:
             await ended(running, "a", "b")
-            monkeypatch.setattr(archive_file, "line_of", slowly)
+            monkeypatch.setattr(retention, "line_of", slowly)
             purge = asyncio.create_task(running.purge(older_than=0, archive=file))
             await asyncio.to_thread(writing.wait, 30)
             purge.cancel()
@@ -523,7 +522,7 @@ def test_a_purge_that_is_cancelled_amid_a_line_leaves_the_archive_whole(
                 await purge
             other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)  # it may get the archive's number
             go_on.set()
-            monkeypatch.setattr(archive_file, "line_of", line_of)
+            monkeypatch.setattr(retention, "line_of", line_of)
             assert await ids(running) == {"a", "b"}
             assert (await running.purge(older_than=0, archive=file)).archived == 2
             assert os.fstat(other).st_size == 0
@@ -640,7 +639,7 @@ def test_a_purge_amid_work_disturbs_nobody(place: Place):
 
 def test_a_huge_journal_goes_in_pieces(place: Place, monkeypatch: pytest.MonkeyPatch):
     """The run is gone in the first transaction; no other removes more than a piece; one that is cut is finished."""
-    monkeypatch.setattr(purging, "ENTRIES", 100)
+    monkeypatch.setattr(retention, "ENTRIES", 100)
 
     async def main() -> None:
         async with place.orchestrator(*SAGAS, world=World()) as running:

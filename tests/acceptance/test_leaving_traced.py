@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_core.engine import runtime
+from durable_core.engine import process
 from durable_core.tracing import delivery
 from sagas import Saga, saga
 from tests.acceptance.parties import Place, World, party, play
@@ -30,7 +30,7 @@ async def trip(s: Saga, who: str) -> str:
 @pytest.mark.parametrize("how", ["refuses", "hangs"])
 def test_leaving_gives_up_a_collector_that_takes_nothing(place: Place, how: str, monkeypatch: pytest.MonkeyPatch):
     """However long it would wait for one that works, leaving ends soon; the next process sends what is owed."""
-    monkeypatch.setattr(runtime, "SPANS_S", HOUR_S)
+    monkeypatch.setattr(process, "SPANS_S", HOUR_S)
     monkeypatch.setattr(delivery, "SILENT_S", 0.3)
     monkeypatch.setattr(delivery, "TROUBLED_S", 0.3)
 

@@ -312,7 +312,7 @@ def test_a_verb_is_taken_up_once_however_long_that_takes_to_write(place: Place):
         async with place.orchestrator(held_up, world=world) as running:
             handle = await running.start(held_up, id="o")
             await entered(gate, running)
-            store, loader = running.engine.store, running.engine._loader
+            store, loader = running.engine.store, running.engine._process._loader
             assert loader is not None
             commit, writing, go = store.journal.commit, asyncio.Event(), asyncio.Event()
 

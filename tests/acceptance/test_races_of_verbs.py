@@ -133,7 +133,7 @@ def driving(worker: Orchestrator, id: str = "o") -> Run:
     """The saga as the worker has it in memory."""
     engine: Any = worker.engine
     found: Run
-    (found,) = [run for run in engine._worker.runs.values() if run.id == id]
+    (found,) = [run for run in engine._process.worker.runs.values() if run.id == id]
     return found
 
 
@@ -622,7 +622,7 @@ async def test_a_kill_between_a_threads_ticket_and_its_call(place: Place):
     with stopping() as about_to_call:
         async with working(place, SAGAS, watch) as (worker, _):
             engine: Any = worker.engine
-            attempts = engine._worker.executor
+            attempts = engine._process.worker.executor
             lease_is_safe = attempts.lease_is_safe
 
             def preempted() -> bool:

@@ -153,7 +153,7 @@ def test_a_call_waits_for_a_store_in_trouble_no_longer_than_it_is_told(place: Pl
             gates[-1].set()  # what it writes now waits
 
             async def in_trouble() -> bool:
-                return running.engine.pulse().trouble is not None
+                return running.engine.health().trouble is not None
 
             await until(in_trouble, running)
             for call in (running.start(held, 2, id="late"), running.pause(handle.id)):

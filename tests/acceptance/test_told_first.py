@@ -217,7 +217,7 @@ async def left_while(leaving: Orchestrator, gate: Any, *, turns: int | None = No
     """Leave while an attempt is under way; it ends some turns after leaving has begun, or once that is sure."""
     going = asyncio.create_task(leaving.__aexit__(None, None, None))
     if turns is None:
-        worker: Any = leaving.engine._worker
+        worker: Any = leaving.engine._process.worker
         while not worker.leaving:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0)
     for _ in range(turns or 0):
@@ -638,7 +638,7 @@ def test_a_kill_between_two_steps_puts_none_in_doubt(place: Place, second: str):
 
     async def killed(worker: Orchestrator, num: int) -> None:
         """Kill the run as the worker hears it, while its commit is under way."""
-        driven: Any = worker.engine._worker
+        driven: Any = worker.engine._process.worker
         driven.runs[num].tell("kill", b"{}")
         await worker.engine.flushed()
 
@@ -746,7 +746,7 @@ def test_a_deadline_between_the_launch_and_the_call(place: Place, second: str):
             gate = watch.gate("hold")
             handle = await worker.start(then_once, second, id="o", deadline=60)
             await entered(gate, worker)
-            driven: Any = worker.engine._worker
+            driven: Any = worker.engine._process.worker
             attempt = driven.attempt
 
             def launched(run: Any, *args: Any) -> None:

@@ -80,7 +80,7 @@ def test_a_collector_that_does_not_answer_holds_up_no_saga(place: Place):
 
 def test_a_collector_that_is_not_there_holds_up_no_saga(place: Place, monkeypatch: pytest.MonkeyPatch):
     """Where nobody listens sagas run as ever, and leaving gives up soon; the spans stay owed."""
-    monkeypatch.setattr("durable_core.engine.runtime.SPANS_S", 0.1)
+    monkeypatch.setattr("durable_core.engine.process.SPANS_S", 0.1)
 
     async def main() -> None:
         with collector() as found:

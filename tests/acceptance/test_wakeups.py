@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_core.engine import callback_delivery, runtime
+from durable_core.engine import callback_delivery, polling
 from sagas import Orchestrator, Saga, SagaHandle, lookup, saga
 from tests.postgres_server import Server
 from tests.sagas_for_tests import until
@@ -33,7 +33,7 @@ async def asks(handle: SagaHandle[int]) -> bool:
 
 def test_on_postgresql_everybody_is_told(server: Server, monkeypatch: pytest.MonkeyPatch):
     """A start, an answer and a result reach the process that waits for them, though nobody looks by himself."""
-    monkeypatch.setattr(runtime, "POLL_S", NEVER_S)
+    monkeypatch.setattr(polling, "POLL_S", NEVER_S)
     monkeypatch.setattr(callback_delivery, "LOOK_S", NEVER_S)
     monkeypatch.setattr(callback_delivery, "KEPT_AFTER_S", NEVER_S)
 
@@ -56,7 +56,7 @@ def test_on_postgresql_everybody_is_told(server: Server, monkeypatch: pytest.Mon
 
 def test_on_one_file_others_look_twenty_times_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What another process has committed is seen by the second look after it: within 100 ms on an idle machine."""
-    assert 2 * runtime.POLL_S <= 0.1
+    assert 2 * polling.POLL_S <= 0.1
 
     async def main() -> None:
         url = f"sqlite:///{tmp_path / 'sagas.db'}"

@@ -368,8 +368,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers look at the store all the time, so that nobody waits long for what another process is to take up."""
-    monkeypatch.setattr("durable_core.engine.runtime.POLL_S", 0.002)
-    monkeypatch.setattr("durable_core.engine.runs.POLL_S", 0.002)
+    monkeypatch.setattr("durable_core.engine.polling.POLL_S", 0.002)
+    monkeypatch.setattr("durable_core.engine.process.FIRST_LOOK_S", 0.002)
 
 
 SIDES: tuple[Side, ...] = ("before", "after")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from durable_core import PayloadError, RunNotFound, StoreError, read_line
-from durable_core.engine import purge as purging
-from durable_core.engine.archive_file import ArchiveFile
+from durable_core.engine import retention
+from durable_core.engine.retention import ArchiveFile
 from durable_core.layer import JournalEntry, RunRecord
 from durable_core.stores.sqlite.file import SqliteFile
 from sagas import Orchestrator, Saga, retriable, saga
@@ -87,8 +87,8 @@ def test_a_purge_that_dies_at_any_commit_is_ended_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str
 ):
     """At each of its transactions, just before and just after it is on disk."""
-    monkeypatch.setattr(purging, "PAGE", 2)
-    monkeypatch.setattr(purging, "ENTRIES", 9)
+    monkeypatch.setattr(retention, "PAGE", 2)
+    monkeypatch.setattr(retention, "ENTRIES", 9)
     commit = SqliteFile.commit
 
     async def main() -> int:

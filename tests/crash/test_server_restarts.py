@@ -72,7 +72,7 @@ def test_sagas_under_way_wait_for_a_server_whose_socket_is_gone(mortal: Server, 
             starting = asyncio.create_task(running.start(slow, 99, id="meanwhile"))
 
             async def in_trouble() -> bool:
-                return running.engine.pulse().trouble is not None
+                return running.engine.health().trouble is not None
 
             async with asyncio.timeout(20):
                 while not await in_trouble():  # noqa: ASYNC110 - it is the server that is waited for

@@ -89,8 +89,8 @@ def batches(store: str, folder: Path) -> Iterator[dict[int, Place]]:
 @pytest.fixture(params=[0.002, 0.05])
 def poll_s(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
     """How often a worker looks at the store; nobody waits long for what another process is to take up."""
-    monkeypatch.setattr("durable_core.engine.runtime.POLL_S", request.param)
-    monkeypatch.setattr("durable_core.engine.runs.POLL_S", request.param)
+    monkeypatch.setattr("durable_core.engine.polling.POLL_S", request.param)
+    monkeypatch.setattr("durable_core.engine.process.FIRST_LOOK_S", request.param)
     monkeypatch.setattr("durable_core.engine.callback_delivery.KEPT_AFTER_S", 0.05)
     return float(request.param)
 

@@ -295,7 +295,7 @@ async def left(scene: Scene) -> None:
         await running.start(SAGAS["pair"], "tea", id=ID)
         await scene.entered("flight")
         await scene.entered("car")
-        leaving = asyncio.get_running_loop().create_task(running.engine._worker.close(grace_s=5))  # type: ignore[union-attr]
+        leaving = asyncio.get_running_loop().create_task(running.engine._process.worker.close(grace_s=5))  # type: ignore[union-attr]
         await asyncio.sleep(0)
         for gate in gates:
             gate.set()
@@ -317,7 +317,7 @@ async def withheld(scene: Scene) -> None:
         gates[0].set()
         for _ in range(10):
             await asyncio.sleep(0)
-        leaving = asyncio.get_running_loop().create_task(running.engine._worker.close(grace_s=5))  # type: ignore[union-attr]
+        leaving = asyncio.get_running_loop().create_task(running.engine._process.worker.close(grace_s=5))  # type: ignore[union-attr]
         await asyncio.sleep(0)
         store.open_.set()
         for _ in range(10):

@@ -381,7 +381,7 @@ def test_a_wait_that_outlives_the_block(url: str):
         with orchestrator:
             handle = orchestrator.start(sleepy)
             waiting = threads.submit(handle.result)
-            until(lambda: bool(orchestrator.served.engine._waiters))
+            until(lambda: bool(orchestrator.served.engine._poller.waiters))
         assert isinstance(waiting.exception(PATIENCE_S), StoreError)
     with pytest.raises(StoreError, match="was left"):
         handle.result()
@@ -456,7 +456,7 @@ def test_ctrl_c_while_waiting(running: Orchestrator):
     """KeyboardInterrupt ends the wait of the main thread, and neither the loop nor the saga."""
     handle = running.start(sleepy)
     until(lambda: handle.info().status == "waiting")
-    waiters = running.served.engine._waiters
+    waiters = running.served.engine._poller.waiters
     main = threading.get_ident()
 
     def press() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from durable_core.layer import Pulse
+from durable_core.layer import Health
 from sagas.cli.health import WELL_S, report
 from sagas.cli.worker import _leave
 
@@ -354,5 +354,5 @@ def test_a_worker_is_not_well_once_its_store_is_silent_for_as_long_as_it_may_be(
     silent_s: float, limit_s: float, *, well: bool
 ):
     """30 s, or the limit after which it ends where that is less: nobody is told that all is well by a dying worker."""
-    pulse = Pulse(silent_s=silent_s, wrote_s=None, runs=0, under_way=0, backlog=0, trouble=None)
+    pulse = Health(silent_s=silent_s, wrote_s=None, runs=0, under_way=0, backlog=0, trouble=None)
     assert report("w-1", pulse, limit_s=limit_s)["well"] is well

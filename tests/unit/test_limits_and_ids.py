@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from durable_core import Context, DefinitionError, Engine, durable
-from durable_core.engine.purge import Purging
+from durable_core.engine.retention import Purging
 from durable_core.model.run import RunQuery
 from sagas import Orchestrator, Saga, blocking, saga
 from sagas.cli import main

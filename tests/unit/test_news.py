@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from durable_core.engine.changes import SHARE, ChangeListener
+from durable_core.engine.polling import SHARE, ChangeListener
 
 
 class Loop:

@@ -139,7 +139,7 @@ def test_due_sagas_and_new_ones_do_not_keep_each_other_out(url: str, concurrency
 
 def in_memory(running: Orchestrator) -> int:
     """How many sagas the worker keeps in memory."""
-    held = running.engine._worker
+    held = running.engine._process.worker
     assert held is not None
     return len(held.runs)
 

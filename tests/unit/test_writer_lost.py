@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from durable_core import LeaseLost, StoreError
-from durable_core.engine.writer import Writer
+from durable_core.engine.writer import NoOwner, Writer
 from durable_core.ports import Batch
 from durable_core.testing.store_rows import new_entry, new_run
 
@@ -32,12 +32,17 @@ class Away:
         return frozenset()
 
 
-def writer_on(store: Any) -> Writer:
-    async def known(lost: LeaseLost) -> None:
+class Owner(NoOwner):
+    """Knows of the loss that is reported."""
+
+    async def lease_lost(self, lost: LeaseLost, /) -> None:
         assert lost is LOST
 
-    loop = asyncio.get_running_loop()
-    return Writer(store, loop, on_guilty=lambda *_: None, on_overtaken=lambda *_: None, on_lost=known, patience_s=60)
+
+def writer_on(store: Any) -> Writer:
+    writer = Writer(store, asyncio.get_running_loop(), patience_s=60)
+    writer.owner = Owner()
+    return writer
 
 
 def test_what_is_being_written_is_not_repeated_under_the_new_name():

@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 
 from durable_core.engine.clock import SystemClock
-from durable_core.engine.unserved import UnservedWatch
+from durable_core.engine.watch import Attention, UnservedWatch
 from durable_core.model.run import RunRef
-from durable_core.stores.memory.claims import MemoryVersions
 from durable_core.stores.memory.store import MemoryStore
 from durable_core.testing import ManualClock
 
 
-class Slow(MemoryVersions):
+class Slow(MemoryStore):
     """Takes a second for each answer, by the loop's clock, and counts them."""
 
     asked = 0
@@ -23,20 +22,23 @@ class Slow(MemoryVersions):
         return await super().unserved(now_ns=now_ns)
 
 
+async def ignore(run_id: str) -> None:
+    """Listens to nothing."""
+
+
 @pytest.mark.parametrize(("clock", "asked"), [(ManualClock, 3), (SystemClock, 1)])
 def test_a_look_is_put_off_by_the_time_that_the_last_one_took(clock: Any, asked: int):
     """Under the system clock it spends a small share of the time on it. Where a test moves time none is put off."""
 
     async def main() -> None:
-        store = MemoryStore()
-        slow = store.versions = Slow(store._session)
+        store = Slow()
         await store.open(worker="w")
-        vigil = UnservedWatch(store, clock(), tell=lambda _: None, poke=lambda: None)
-        asyncio.get_running_loop().time = lambda: float(slow.asked)  # type: ignore[method-assign]
+        watch = UnservedWatch(store, clock(), Attention(ignore), wake=lambda: None)
+        asyncio.get_running_loop().time = lambda: float(store.asked)  # type: ignore[method-assign]
         for _ in range(3):
-            vigil.stir()
-            await vigil.look()
-        assert slow.asked == asked
-        assert vigil.busy == (asked == 1)
+            watch.notify()
+            await watch.look()
+        assert store.asked == asked
+        assert watch.busy == (asked == 1)
 
     asyncio.run(main())
