@@ -61,7 +61,8 @@ class ChangeListener:
         self._waiting.add(waiter)
         try:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(waiter, within_s)
+                async with asyncio.timeout(within_s):
+                    await waiter
         finally:
             self._waiting.discard(waiter)
 

@@ -222,7 +222,8 @@ class Worker:
     async def _launched(self, *, within_s: float) -> None:
         """Return once every announced attempt has been called or withheld: its intent is on disk then."""
         try:
-            await asyncio.wait_for(self.writer.flushed(), max(within_s, FLUSH_S))
+            async with asyncio.timeout(max(within_s, FLUSH_S)):
+                await self.writer.flushed()
         except TimeoutError:
             log.warning("the store does not take what is queued, so announced attempts are not withdrawn")
         except StoreError as lost:

@@ -205,7 +205,8 @@ class Writer:
     async def close(self, *, within_s: float) -> None:
         """Write what is queued, waiting at most ``within_s`` for a store that fails."""
         try:
-            await asyncio.wait_for(self.flushed(), within_s)
+            async with asyncio.timeout(within_s):
+                await self.flushed()
         except TimeoutError:
             log.warning("%d rows could not be written before closing: %s", self.backlog, self.trouble)
         except StoreError as lost:
@@ -254,13 +255,18 @@ class Writer:
                 await self._write_out(self._current)
         finally:
             self._flushing = None
-            if self._current is not None and not self._closed:
-                # Cancelled from outside, with all the tasks of its program: the commit is finished by the next task,
-                # unless the program's loop has ended by then.
-                self._scheduled = True
-                self.loop.call_later(AGAIN_S, self._begin)
-            elif self._scheduled:
-                self._schedule()
+            if not self.loop.is_closed():  # else the program has ended without leaving: as after a crash
+                self._write_the_rest()
+
+    def _write_the_rest(self) -> None:
+        """Have what is left written by the next task."""
+        if self._current is not None and not self._closed:
+            # The last one was cancelled from outside, with all the tasks of its program. If the program's loop is
+            # about to end, it ends before the next one begins.
+            self._scheduled = True
+            self.loop.call_later(AGAIN_S, self._begin)
+        elif self._scheduled:
+            self._schedule()
 
     def _take_queue(self) -> _Work:
         """All that is queued so far: the next commit."""

@@ -80,8 +80,10 @@ class Lease:
             pause_s = self._lease_s / RENEWALS
             try:
                 if connection is None or connection.is_closed():
-                    connection = await asyncio.wait_for(connect(self._dsn), self._lease_s)
-                await asyncio.wait_for(self._renew(connection), self._lease_s)
+                    async with asyncio.timeout(self._lease_s):
+                        connection = await connect(self._dsn)
+                async with asyncio.timeout(self._lease_s):
+                    await self._renew(connection)
             except CAUGHT as error:
                 self._troubled_s = steady_s()
                 self._log(error)
@@ -89,7 +91,8 @@ class Lease:
                 if connection is not None and ends_connection(error):
                     connection.terminate()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
         if connection is not None and not connection.is_closed():
             with contextlib.suppress(*CAUGHT):
                 await connection.close(timeout=1)

@@ -55,7 +55,8 @@ class Listener:
         await connection.add_listener(self.channel, self._received)
         await connection.execute(self._notify, self.channel, f"probe {self.token}")
         try:
-            await asyncio.wait_for(self._arrived.wait(), PROBE_S)
+            async with asyncio.timeout(PROBE_S):
+                await self._arrived.wait()
         except TimeoutError:
             return False
         return True
