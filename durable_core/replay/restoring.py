@@ -15,7 +15,8 @@ from durable_core.model.spec import StepSpec
 from durable_core.ports import Signal
 from durable_core.replay.cursor import End, LateResult, Message, Row
 from durable_core.replay.host_context import HostContext
-from durable_core.replay.run import DEADLINE, AbandonedBody, Run, Step
+from durable_core.replay.parts import AbandonedBody, Step
+from durable_core.replay.run import DEADLINE, Run
 from durable_core.replay.scheduler import Fiber
 
 

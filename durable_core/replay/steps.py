@@ -39,7 +39,8 @@ from durable_core.model.spec import StepSpec
 from durable_core.replay import faults
 from durable_core.replay.cursor import LateResult
 from durable_core.replay.effects import TimedKind
-from durable_core.replay.run import MANY_FAILURES, Run, Step
+from durable_core.replay.parts import Step
+from durable_core.replay.run import MANY_FAILURES, Run
 from durable_core.replay.scheduler import Command, Fiber
 
 R = TypeVar("R")

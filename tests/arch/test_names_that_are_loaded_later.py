@@ -36,7 +36,7 @@ def test_a_name_of_the_core_has_one_place():
     users, layers = set(importlib.import_module("durable_core").__all__), importlib.import_module("durable_core.layer")
     assert users & set(layers.__all__) == set()
     assert {"Engine", "Context", "DurableError"} <= users
-    assert {"Client", "Face", "HostContext", "Runs"} <= set(layers.__all__)
+    assert {"Client", "Face", "HostContext", "Runtime"} <= set(layers.__all__)
 
 
 def test_to_declare_sagas_loads_nothing_that_runs_them() -> None:
