@@ -247,7 +247,7 @@ def test_a_stuck_run_is_named_once():
                 await handle.result()
             message = str(stuck.value)
             assert message.startswith("run 'a' is stuck: ")
-            assert message.endswith(f"[{RunStuck.code}]")
+            assert message.endswith(stuck.value.page)
             assert message.count("[DC") == 1
             assert message.count("run 'a'") + message.count("run a") == 1
             assert stuck.value.reason == (await handle.info()).reason

@@ -3,6 +3,7 @@
 A case is a body as text. A line that must be refused ends in ``#!`` and why; every other line must not be.
 """
 
+import gc
 import random
 import re
 import sys
@@ -1125,10 +1126,15 @@ def bodies(draw: st.DrawFn) -> str:
 @pytest.mark.filterwarnings("ignore::SyntaxWarning")  # a `return` in a `finally` is drawn as well
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")  # and a helper kept for later
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_fault_is_wrong_whenever_its_line_is_run(tmp_path_factory: pytest.TempPathFactory):
+    """Random bodies, run along random paths with failing steps: a line that is refused is wrong each time it runs."""
+    run_at_random(tmp_path_factory)
+    gc.collect()  # here, where it is allowed: what was never awaited
+
+
 @settings(max_examples=80, deadline=None)
 @given(body=bodies(), seed=st.integers(0, 1 << 32))
-def test_a_fault_is_wrong_whenever_its_line_is_run(tmp_path_factory: pytest.TempPathFactory, body: str, seed: int):
-    """Random bodies, run along random paths with failing steps: a line that is refused is wrong each time it runs."""
+def run_at_random(tmp_path_factory: pytest.TempPathFactory, body: str, seed: int) -> None:
     try:
         seen = Read(tmp_path_factory.getbasetemp() / "random_body.py", body)
     except SyntaxError:

@@ -8,11 +8,12 @@ import pytest
 from durable_core.engine.clock import SystemClock
 from durable_core.engine.watch import Attention, UnservedWatch
 from durable_core.model.run import RunRef
+from durable_core.stores.memory.claims import MemoryVersions
 from durable_core.stores.memory.store import MemoryStore
 from durable_core.testing import ManualClock
 
 
-class Slow(MemoryStore):
+class Slow(MemoryVersions):
     """Takes a second for each answer, by the loop's clock, and counts them."""
 
     asked = 0
@@ -31,14 +32,15 @@ def test_a_look_is_put_off_by_the_time_that_the_last_one_took(clock: Any, asked:
     """Under the system clock it spends a small share of the time on it. Where a test moves time none is put off."""
 
     async def main() -> None:
-        store = Slow()
+        store = MemoryStore()
+        slow = store.versions = Slow(store._session)
         await store.open(worker="w")
         watch = UnservedWatch(store, clock(), Attention(ignore), wake=lambda: None)
-        asyncio.get_running_loop().time = lambda: float(store.asked)  # type: ignore[method-assign]
+        asyncio.get_running_loop().time = lambda: float(slow.asked)  # type: ignore[method-assign]
         for _ in range(3):
             watch.notify()
             await watch.look()
-        assert store.asked == asked
+        assert slow.asked == asked
         assert watch.busy == (asked == 1)
 
     asyncio.run(main())
