@@ -46,8 +46,8 @@ class ParallelBlock:
             core = self._core
             core.refuse(
                 Fault(
-                    f"run {core.id}: a branch was begun outside of its block, where nobody would wait for it; "
-                    f"write `async with {core.word}.parallel() as p:`, then retry the run"
+                    f"run {core.id}: a branch was begun outside of its block, where nobody would wait for it",
+                    f"Write `async with {core.word}.parallel() as p:`, then retry the run",
                 )
             )
         return self._branches.spawn(body, name=name)
@@ -63,8 +63,8 @@ async def in_lanes(
     if most is not None and (type(most) is not int or most < 1):
         core.refuse(
             Fault(
-                f"run {core.id}: {core.word}.map(max_concurrency={shown(most)}); give a whole number from 1, "
-                "then retry the run"
+                f"run {core.id}: {core.word}.map(max_concurrency={shown(most)})",
+                "Give a whole number from 1, then retry the run",
             )
         )
     results: list[Any] = [None] * count
@@ -86,7 +86,7 @@ def all_of(core: HostContext, items: Iterable[R]) -> list[R]:
         each = iter(items)
     except TypeError:
         core.mistake(
-            DefinitionError(f"{core.word}.map(...) was given {shown(items)} for its items; give a list of them")
+            DefinitionError(f"{core.word}.map(...) was given {shown(items)} for its items", "Give a list of them")
         )
     return list(each)
 

@@ -108,8 +108,8 @@ class Operation(Coroutine[Any, Any, R_co]):
             return  # awaited, or left because its body has failed or is being closed
         self._core.blame(
             Fault(
-                f"run {self._core.id}: {self._what} was called without await, so it would be left out. "
-                "Write `await` before it, then retry the run"
+                f"run {self._core.id}: {self._what} was called without await, so it would be left out",
+                "Write `await` before it, then retry the run",
             )
         )
 
@@ -233,15 +233,15 @@ class BodyContext:
             if not isinstance(each, Callback):
                 core.mistake(
                     DefinitionError(
-                        f"{core.word}.first(...) was given {shown(each)}; give it what "
-                        f"`await {core.word}.callback(...)` returned"
+                        f"{core.word}.first(...) was given {shown(each)}",
+                        f"Give it what `await {core.word}.callback(...)` returned",
                     )
                 )
         if not callbacks:
             core.refuse(
                 Fault(
-                    f"run {core.id}: {core.word}.first() was given no callback, so it would wait for ever; "
-                    "give it one, then retry the run"
+                    f"run {core.id}: {core.word}.first() was given no callback, so it would wait for ever",
+                    "Give it one, then retry the run",
                 )
             )
         first: Callback[Any] = callbacks[await core.wait_for_first([callback.pending for callback in callbacks])]

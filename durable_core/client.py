@@ -118,7 +118,7 @@ class Client(Generic[InfoT, StatusT]):
     ) -> RunRef:
         """Start a run; see ``Runtime.begin``."""
         if trace not in ("link", "join"):
-            raise DefinitionError(f"trace={trace!r}; use 'link' or 'join'")
+            raise DefinitionError(f"trace={trace!r}", "Use 'link' or 'join'")
         try:
             return await self.runtime.begin(
                 name, args, kwargs, id=id, version=version, deadline_ns=deadline_ns, trace=trace
@@ -413,4 +413,4 @@ def _tracing(tracer_provider: object, vocabulary: "Callable[[], Vocabulary] | No
     try:
         return tracing_with(tracer_provider, **words)
     except TypeError as error:
-        raise DefinitionError(f"{error}; give one of its SDK, or none") from None
+        raise DefinitionError(f"{error}", "Give one of its SDK, or none") from None

@@ -87,7 +87,7 @@ class Context(BodyContext):
         if not isinstance(durable, Durable):  # pyright: ignore[reportUnnecessaryIsInstance]
             self._core.mistake(
                 DefinitionError(
-                    f"{durable!r} is no durable function; decorate it with @durable(...), or run it as a step"
+                    f"{durable!r} is no durable function", "Decorate it with @durable(...), or run it as a step"
                 )
             )
         what = f"{self._core.word}.child({durable.name!r}, ...)"
@@ -277,20 +277,20 @@ def _declared(what: Any) -> Step[..., Any]:
     if isinstance(what, DeclaredStep):
         raise DefinitionError(f"{what.what} is of another layer, which gives it a meaning that is unknown here")
     if isinstance(what, Durable):
-        raise DefinitionError(f"the durable function {what.name!r} is no step; run it with `ctx.child(...)`")
+        raise DefinitionError(f"the durable function {what.name!r} is no step", "Run it with `ctx.child(...)`")
     if isinstance(what, Coroutine):
         what.close()
         raise DefinitionError(
-            f"{what!r} was called already, and so would be called anew on each replay; give the function and then its "
-            "arguments: `ctx.step(fetch, url)`"
+            f"{what!r} was called already, and so would be called anew on each replay",
+            "Give the function and then its arguments: `ctx.step(fetch, url)`",
         )
     if not callable(what):
         raise DefinitionError(f"{what!r} is no function")
     named: Callable[..., Any] = what
     if getattr(named, "__name__", "<lambda>") == "<lambda>":
         raise DefinitionError(
-            f"{what!r} ({place_of(named)}) has no name to be known by in the journal; give it one: "
-            '`step(name="fetch")(...)`'
+            f"{what!r} ({place_of(named)}) has no name to be known by in the journal",
+            'Give it one: `step(name="fetch")(...)`',
         )
     return Step(named)
 

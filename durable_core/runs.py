@@ -53,7 +53,9 @@ class RunFace(Face[RunInfo, RunStatus]):
 
     def not_found(self, id: str, missing: RunNotFound | None = None) -> RunNotFound:
         """What the runtime says."""
-        return missing or RunNotFound(f"no run has the id {id!r} in this store; check the id and the store", run_id=id)
+        return missing or RunNotFound(
+            f"no run has the id {id!r} in this store", "Check the id and the store", run_id=id
+        )
 
     def failed(self, ref: RunRef, outcome: RunOutcome) -> BaseException:  # noqa: ARG002
         """What left the body."""
@@ -64,7 +66,7 @@ class RunFace(Face[RunInfo, RunStatus]):
         try:
             return frozenset({RunStatus(status)}), None
         except ValueError:
-            raise DefinitionError(f"{status!r} is no status of a run; use one of {', '.join(RunStatus)}") from None
+            raise DefinitionError(f"{status!r} is no status of a run", f"Use one of {', '.join(RunStatus)}") from None
 
     def status(self, standing: Standing) -> RunStatus:
         """As the row says."""
@@ -207,7 +209,7 @@ class Engine:
         """
         if not isinstance(function, Durable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise DefinitionError(
-                f"{function!r} is no durable function; decorate its body with @durable(name, version=...)"
+                f"{function!r} is no durable function", "Decorate its body with @durable(name, version=...)"
             )
         key = (function.name, function.version)
         if self._registered.get(key) is not function:
@@ -291,7 +293,7 @@ class Engine:
             name = what
         else:
             raise DefinitionError(
-                f"{what!r} is neither a durable function nor the name of one; decorate its body with @durable(...)"
+                f"{what!r} is neither a durable function nor the name of one", "Decorate its body with @durable(...)"
             )
         return RunHandle(self.client, await self.client.begin(name, args, kwargs, id=id, version=version, trace=trace))
 

@@ -65,7 +65,7 @@ class LoopThread:
         with self._lock:
             if self._thread is not None:
                 raise DefinitionError(
-                    "a blocking orchestrator was entered twice; make another one for another `with` block"
+                    "a blocking orchestrator was entered twice", "Make another one for another `with` block"
                 )
             # A daemon, because a program that ends without leaving the block (a web application has no block to leave)
             # must still end: its sagas are cut as by any crash, and go on with the next process.
@@ -122,16 +122,17 @@ class LoopThread:
     def _check_place(self) -> None:
         if os.getpid() != self._process:
             raise StoreError(
-                f"this orchestrator was made in process {self._process}, and process {os.getpid()} is a fork of it, "
-                "without its thread and its connections. Make and enter one in each process, after the fork"
+                f"this orchestrator was made in process {self._process}, and process {os.getpid()} is a fork of "
+                "it, without its thread and its connections",
+                "Make and enter one in each process, after the fork",
             )
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             return
         raise DefinitionError(
-            "sagas.blocking was called in a thread that runs an event loop, and would block it; "
-            "use sagas.Orchestrator there, and await its calls"
+            "sagas.blocking was called in a thread that runs an event loop, and would block it",
+            "Use sagas.Orchestrator there, and await its calls",
         )
 
     def _closed(self) -> str:

@@ -83,7 +83,7 @@ class SagaFace(Face[SagaInfo, SagaStatus]):
         try:
             return query_of(SagaStatus(status))
         except ValueError:
-            raise DefinitionError(f"{status!r} is no status of a saga; use one of {', '.join(SagaStatus)}") from None
+            raise DefinitionError(f"{status!r} is no status of a saga", f"Use one of {', '.join(SagaStatus)}") from None
 
     def status(self, standing: Standing) -> SagaStatus | None:
         """By status and phase of its row; that of a child is read off the journal."""
@@ -212,8 +212,8 @@ def _of_child(action: OperatorAction, standing: Standing) -> OperatorAction:
         return action
     if action.step is None:
         raise WrongState(
-            f"'{record.id}/{child}' is a child of saga {record.id!r} and ends with it; give the id of that saga. "
-            "Nothing was changed",
+            f"'{record.id}/{child}' is a child of saga {record.id!r} and ends with it",
+            "Give the id of that saga. Nothing was changed",
             run_id=f"{record.id}/{child}",
             status=record.status,
         )

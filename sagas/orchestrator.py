@@ -175,7 +175,7 @@ class Orchestrator:
                 and has no object for a resource of its steps.
         """
         if not isinstance(definition, SagaDef):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise DefinitionError(f"{definition!r} is not a saga; decorate its body with @saga(name, version=...)")
+            raise DefinitionError(f"{definition!r} is not a saga", "Decorate its body with @saga(name, version=...)")
         found = self._binder.scan(definition)
         if found.faults:
             raise DefinitionError(f"saga {definition.name!r} cannot work: " + "; ".join(found.faults))
@@ -186,7 +186,8 @@ class Orchestrator:
         if known is not None:
             raise DefinitionError(
                 f"two different sagas are named {definition.name!r} version {definition.version}: "
-                f"{place_of(known.body)} and {place_of(definition.body)}; give one another name, or a new version"
+                f"{place_of(known.body)} and {place_of(definition.body)}",
+                "Give one another name, or a new version",
             )
         if self._serving:
             self._check_resources([definition])
@@ -296,7 +297,7 @@ class Orchestrator:
         elif isinstance(what, str):
             name = what
         else:
-            raise DefinitionError(f"{what!r} is neither a saga nor a saga's name; decorate its body with @saga(...)")
+            raise DefinitionError(f"{what!r} is neither a saga nor a saga's name", "Decorate its body with @saga(...)")
         deadline_ns = None if deadline is None else to_ns(check_timeout(deadline, f"starting {name}: deadline") or 0)
         ref = await self.client.begin(name, args, kwargs, id=id, version=version, deadline_ns=deadline_ns, trace=trace)
         return SagaHandle(self.client, ref)

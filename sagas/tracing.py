@@ -131,8 +131,8 @@ def configure(endpoint: str | None = None, service_name: str = SERVICE, *, failu
         return _same(settings, _configured[0])
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         raise DefinitionError(
-            "this program has set a tracer provider already, so sagas.tracing.configure() would not be heard; call it "
-            "once and first, or leave it out: an Orchestrator uses the program's own provider"
+            "this program has set a tracer provider already, so sagas.tracing.configure() would not be heard",
+            "Call it once and first, or leave it out: an Orchestrator uses the program's own provider",
         )
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # a library's hook may wait for half a minute
     if not _disabled():
@@ -314,7 +314,7 @@ def _collector(url: str | None) -> Posting:
         raise DefinitionError(NOT_INSTALLED) from error
     except ValueError as error:
         raise DefinitionError(
-            f"the environment's OTEL_EXPORTER_OTLP_TIMEOUT is no number of seconds: {error}; set one, or unset it"
+            f"the environment's OTEL_EXPORTER_OTLP_TIMEOUT is no number of seconds: {error}", "Set one, or unset it"
         ) from error
 
 

@@ -72,7 +72,7 @@ class CallbackDelivery:
             key = key_of(engine.secret, record.num, record.uid, await engine.journal(record.num), token)
             if key is not None:
                 return record, key
-        raise CallbackNotFound("no callback has this token; check that it was copied whole, and the store")
+        raise CallbackNotFound("no callback has this token", "Check that it was copied whole, and the store")
 
     async def give(self, record: RunRecord, answer: Answer, *, closed: Callable[[RunRecord], bool]) -> Taken:
         """Answer a callback, or send its heartbeat; durable on return.

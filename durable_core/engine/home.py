@@ -52,9 +52,9 @@ class Home:
         if isinstance(running, LoopGuard):
             raise running.refuse(what)
         raise WrongLoop(
-            f"{what} was called on another event loop, perhaps in another thread, than the one that its engine was "
-            "entered on; nothing was done. Await it on that loop: from another thread, "
-            "`asyncio.run_coroutine_threadsafe(call, loop)` does"
+            f"{what} was called on another event loop, perhaps in another thread, than the one that its engine "
+            "was entered on; nothing was done",
+            "Await it on that loop: from another thread, `asyncio.run_coroutine_threadsafe(call, loop)` does",
         )
 
 

@@ -29,8 +29,8 @@ class Registry:
         known = self._functions.get(key)
         if known is not None and known is not function:
             raise DefinitionError(
-                f"two different durable functions are named {function.name!r} version {function.version}; "
-                "give one another name, or a new version"
+                f"two different durable functions are named {function.name!r} version {function.version}",
+                "Give one another name, or a new version",
             )
         if known is None:
             self.fresh.append(function)
@@ -62,8 +62,8 @@ class Registry:
             known = ", ".join(sorted(f"{known} v{number}" for known, number in self._functions)) or "none"
             asked = name if version is None else f"{name} v{version}"
             raise DefinitionError(
-                f"{asked!r} is not registered here; registered are: {known}. "
-                "Register it, check the name, or start a worker that serves it"
+                f"{asked!r} is not registered here; registered are: {known}",
+                "Register it, check the name, or start a worker that serves it",
             )
         return found
 

@@ -108,13 +108,13 @@ class ArchiveFile:
             yield
         except BlockingIOError as error:
             raise StoreError(
-                f"another process writes to the archive {self.path}; nothing was purged. "
-                "Wait for it, or name another file"
+                f"another process writes to the archive {self.path}; nothing was purged",
+                "Wait for it, or name another file",
             ) from error
         except (OSError, UnicodeEncodeError) as error:
             raise StoreError(
-                f"the archive {self.path} cannot be written ({error}), so the runs that are not in it were not purged. "
-                "Name a file on a disk with free space, in a directory that this user may write to"
+                f"the archive {self.path} cannot be written ({error}), so the runs that are not in it were not purged",
+                "Name a file on a disk with free space, in a directory that this user may write to",
             ) from error
 
 

@@ -245,7 +245,7 @@ class Runtime:
     def _open(self) -> Poller:
         self.home.check("a call that writes")
         if self._poller is None:
-            raise StoreError("this engine is not open; use it within its `async with` block")
+            raise StoreError("this engine is not open", "Use it within its `async with` block")
         return self._poller
 
     def health(self) -> Health:

@@ -30,7 +30,7 @@ def key_of(secret: str | bytes | None) -> bytes | None:
     if given is None:
         return None
     if not isinstance(given, str | bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise DefinitionError(f"{where} is a {type(given).__name__}; give a text or bytes, or None")
+        raise DefinitionError(f"{where} is a {type(given).__name__}", "Give a text or bytes, or None")
     text = given.encode("utf-8", "surrogateescape") if isinstance(given, str) else given
     text = text.strip()
     if len(text) < SHORTEST:

@@ -121,8 +121,8 @@ async def existing(store: Store, row: NewRun) -> RunRef | None:
     for stone in await store.retention.tombstones([row.id]):
         free = "" if stone.until_ns is None else f", or wait until {moment(stone.until_ns)}, when it is free again"
         raise RunExists(
-            f"the id is taken: {stone.told}. Whether it was the same call is no longer known, so nothing was "
-            f"started. Use another id{free}",
+            f"the id is taken: {stone.told}. Whether it was the same call is no longer known, so nothing was started",
+            f"Use another id{free}",
             run_id=row.id,
             purged_at_ns=stone.purged_at_ns,
         )
@@ -134,7 +134,7 @@ def _same(row: NewRun, record: RunRecord) -> RunRef:
     if record.name != row.name or record.input != row.input:
         other = f"{record.name} v{record.version}" if record.name != row.name else "the same function with other input"
         raise RunExists(
-            f"the id {row.id!r} is taken by {other}; nothing was started. "
+            f"the id {row.id!r} is taken by {other}; nothing was started",
             "Use another id, or start it with the same input to get that run",
             run_id=row.id,
         )

@@ -105,4 +105,4 @@ async def missing(store: Store, ids: Sequence[str]) -> RunNotFound:
     for stone in await store.retention.tombstones([id for id in ids if is_text(id)]):
         why = f"{stone.told}; nothing is left of it but its id. Look into the archive, if one was written"
         return RunNotFound(why, run_id=stone.id, purged_at_ns=stone.purged_at_ns)
-    return RunNotFound(f"no run has the id {ids[0]!r} in this store; check the id and the store", run_id=ids[0])
+    return RunNotFound(f"no run has the id {ids[0]!r} in this store", "Check the id and the store", run_id=ids[0])

@@ -37,8 +37,9 @@ async def attempt(function: DurableFunction, call: StepCall, clocked: Clocked) -
     located = None if function.locate is None else function.locate(call)
     if located is None:
         raise DefinitionError(
-            f"run {call.run} of {call.name} v{call.version}: the code loaded here does not say what step {call.key!r} "
-            "calls; load the code that began the run. Nothing was called"
+            f"run {call.run} of {call.name} v{call.version}: the code loaded here does not say what step "
+            f"{call.key!r} calls",
+            "Load the code that began the run. Nothing was called",
         )
     spec, args, kwargs = located
     run = RunIdentity(0, call.run, call.uid, call.name, call.version, call.traceparent)

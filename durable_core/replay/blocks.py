@@ -38,8 +38,8 @@ class Branches:
         if self._group.joined:
             body.close()
             fault = Fault(
-                f"run {self._run.id}: a branch was begun after its block was left, where nobody would wait for it; "
-                "begin it within the block, then retry the run"
+                f"run {self._run.id}: a branch was begun after its block was left, where nobody would wait for it",
+                "Begin it within the block, then retry the run",
             )
             self._run.fault = self._run.fault or fault
             raise fault

@@ -38,8 +38,8 @@ def of_ours(run: RunIdentity, error: BaseException, *, thrown: Collection[BaseEx
     if traceback is None or not traceback.tb_frame.f_code.co_filename.startswith(OURS):
         return None
     fault = Fault(
-        f"run {run.id}: an operation of the body raised {error!r} out of the engine itself. Look whether it was called "
-        "as it is meant to be, else report this; nothing is undone. Then retry the run"
+        f"run {run.id}: an operation of the body raised {error!r} out of the engine itself",
+        "Look whether it was called as it is meant to be, else report this; nothing is undone. Then retry the run",
     )
     fault.__cause__ = error
     return fault
@@ -65,6 +65,7 @@ def no_exception(run: RunIdentity, raised: BaseException) -> Fault:
     if isinstance(raised, Fault):
         return raised
     return Fault(
-        f"run {run.id} of {run.name}: the body raised {type(raised).__name__}, which is no Exception, "
-        "so it is taken neither for a result nor for a failure. Raise an Exception instead, then retry the run"
+        f"run {run.id} of {run.name}: the body raised {type(raised).__name__}, which is no Exception, so it is "
+        "taken neither for a result nor for a failure",
+        "Raise an Exception instead, then retry the run",
     )

@@ -61,7 +61,8 @@ class LoopGuard:
         advice = ADVICE.get(asked, ELSE).format(s=self.operations)
         error = ForeignAwaitError(
             f"{_line_of_body()}the body used asyncio itself ({asked}); a body may await only its own operations, "
-            f"because it is run again from its journal after a crash. Use {advice}. Then retry the run"
+            "because it is run again from its journal after a crash",
+            f"Use {advice}. Then retry the run",
         )
         if self.caught is None:
             self.caught = error
@@ -72,9 +73,9 @@ class LoopGuard:
         frame = getattr(coro, "cr_frame", None)
         line = f"{frame.f_code.co_filename}:{frame.f_lineno}: " if frame is not None else ""
         error = ForeignAwaitError(
-            f"{line}the body awaited {type(awaited).__name__ if awaited is not None else 'a bare yield'}; a body may "
-            f"await only its own operations, because it is run again from its journal after a crash. "
-            f"Use {ELSE.format(s=self.operations)}. Then retry the run"
+            f"{line}the body awaited {(type(awaited).__name__ if awaited is not None else 'a bare yield')}; a "
+            "body may await only its own operations, because it is run again from its journal after a crash",
+            f"Use {ELSE.format(s=self.operations)}. Then retry the run",
         )
         if self.caught is None:
             self.caught = error

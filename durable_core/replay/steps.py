@@ -123,7 +123,7 @@ def _unstorable(step: "PendingStep", value: object) -> PayloadError:
         step.spec.shape.exchange_result(value, what=what)
     except PayloadError as refused:
         return refused
-    return PayloadError(f"{what} could not be stored; make it plain data")
+    return PayloadError(f"{what} could not be stored", "Make it plain data")
 
 
 def judged(
@@ -148,7 +148,8 @@ def judged(
     if not isinstance(error, Exception):
         exited = StepExited(
             f"{about}: it raised {error!r}, which is no Exception and would end a program; here it fails this "
-            "attempt only. Raise an Exception instead"
+            "attempt only",
+            "Raise an Exception instead",
         )
         exited.__cause__ = error
         return exited, False

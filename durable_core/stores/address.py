@@ -72,7 +72,7 @@ async def migrate(url: str) -> Migrated:
 
     store = open_store(url)
     if isinstance(store, MemoryStore):
-        raise StoreError("a store in memory has no tables to migrate; name a file or a server")
+        raise StoreError("a store in memory has no tables to migrate", "Name a file or a server")
     if isinstance(store, SqliteStore):  # there is one stored format of it so far
         before = int(os.path.exists(store.path))  # noqa: ASYNC240, PTH110 - one look at a local file
         await store.open(worker=None)
@@ -95,7 +95,7 @@ def _sqlite(place: str, options: dict[str, str]) -> Store:
     if not path or path.endswith("/"):
         raise StoreError(f"the sqlite address names no file. {ALLOWED}")
     if path == ":memory:":
-        raise StoreError(f"a SQLite database in memory cannot be shared by connections; use memory://. {ALLOWED}")
+        raise StoreError("a SQLite database in memory cannot be shared by connections", f"Use memory://. {ALLOWED}")
     _refuse_options(options, allowed=("durability",))
     durability = options.get("durability", "power")
     if durability not in SYNCHRONOUS:
@@ -108,7 +108,7 @@ def _postgres(url: str, options: dict[str, str], *, lease_s: float, patience_s: 
         from durable_core.stores.postgres.store import PostgresStore
     except ImportError as missing:
         raise StoreError(
-            f"the driver for PostgreSQL is not installed ({missing}); run `pip install 'durable-sagas[postgres]'`"
+            f"the driver for PostgreSQL is not installed ({missing})", "Run `pip install 'durable-sagas[postgres]'`"
         ) from missing
     return PostgresStore(place_of(url, options), lease_s=lease_s, patience_s=patience_s)
 

@@ -110,7 +110,7 @@ class AskedVersions:
         """See ``Versions.announce``. Writes nothing if all of it is recorded already."""
         known, worker = await self.announced(), self._worker()
         if worker is None:
-            raise StoreError("the store was opened without a worker, so nothing is served; open it with one")
+            raise StoreError("the store was opened without a worker, so nothing is served", "Open it with one")
         new = news(known, worker, offers)
         return await self._announce(worker, new, now_ns) if new else []
 

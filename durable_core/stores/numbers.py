@@ -47,8 +47,9 @@ class RunNumbers:
         if not self._left:
             if not self._spare:
                 raise StoreError(
-                    f"all {self._size} run numbers reserved in {self._place} are handed out, and no commit came to "
-                    "reserve more; start fewer runs at a time",
+                    f"all {self._size} run numbers reserved in {self._place} are handed out, and no commit came "
+                    "to reserve more",
+                    "Start fewer runs at a time",
                     transient=True,
                 )
             self._use(self._spare)

@@ -58,7 +58,7 @@ class FaultyStore:
             raise self._refusal(f"call of {what}")
 
     def _refusal(self, what: str) -> StoreError:
-        return StoreError(f"the {what} fails because a test asked for it; ask again", transient=self._transient)
+        return StoreError(f"the {what} fails because a test asked for it", "Ask again", transient=self._transient)
 
     async def _commit(self, batch: Batch) -> frozenset[int]:
         """Commit, or raise as ``fail_commits`` says."""

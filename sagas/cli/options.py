@@ -188,8 +188,8 @@ def orchestrator_at(address: Address, *, create: bool = False, **settings: Any) 
     path: str | None = getattr(store, "path", None)  # of a store that is a file
     if not create and path is not None and not _holds_something(Path(path)):
         raise StoreNotFound(
-            f"there is no store at {path}; check --store, {VARIABLE} and the current directory. `sagas worker` and "
-            "`sagas start` create a new store"
+            f"there is no store at {path}",
+            f"Check --store, {VARIABLE} and the current directory. `sagas worker` and `sagas start` create a new store",
         )
     return orchestrator
 

@@ -59,8 +59,8 @@ class MemorySignals:
             return False
         if record is None:
             raise StoreError(
-                f"there is no run of number {run} in the memory store, so the signal {name!r} was not stored; "
-                "look the run up by its id first"
+                f"there is no run of number {run} in the memory store, so the signal {name!r} was not stored",
+                "Look the run up by its id first",
             )
         if record.ended_at_ns is not None:
             if not ended:
@@ -104,7 +104,7 @@ class MemoryVersions:
         """See ``Versions.announce``."""
         data, worker = self._session.data, self._session.worker
         if worker is None:
-            raise StoreError("the memory store was opened without a worker, so nothing is served; open it with one")
+            raise StoreError("the memory store was opened without a worker, so nothing is served", "Open it with one")
         known = await self.announced()
         new = news(known, worker, offers)
         for name, version, fingerprint in new:

@@ -113,7 +113,7 @@ class MemorySession:
     def data(self) -> MemoryData:
         """The data; raises ``StoreError`` unless the store is open."""
         if not self.alive:
-            raise StoreError("the memory store is not open; await open() first, and use it before close()")
+            raise StoreError("the memory store is not open", "Await open() first, and use it before close()")
         return self.shared_data
 
     def committed(self) -> None:

@@ -75,14 +75,15 @@ def _check(data: MemoryData, batch: Batch, refused: frozenset[int], updates: Map
         if start.num not in refused:
             if start.num in data.runs or start.num in begun:
                 raise StoreError(
-                    f"the run number {start.num} is taken; nothing of the batch was written. Report it as a bug"
+                    f"the run number {start.num} is taken; nothing of the batch was written", "Report it as a bug"
                 )
             begun.add(start.num)
     unknown = [num for num in updates if num not in data.runs and num not in begun]
     if unknown:
         raise StoreError(
             f"a batch of {len(batch)} rows updates runs that the memory store does not hold (numbers {unknown}); "
-            "nothing of it was written. Report it as a bug"
+            "nothing of it was written",
+            "Report it as a bug",
         )
     places: set[tuple[int, int]] = set()
     for run, seq, *_ in batch.entries:

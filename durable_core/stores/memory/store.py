@@ -40,11 +40,11 @@ class MemoryStore:
     async def open(self, *, worker: str | None) -> None:
         """Register ``worker`` and release the runs of the dead. See ``Store.open``."""
         if self._session.alive:
-            raise StoreError("the memory store is open already; close it first, or make another one")
+            raise StoreError("the memory store is open already", "Close it first, or make another one")
         if worker is not None:
             if worker in self.data.alive():
                 raise StoreError(
-                    f"a worker named {worker!r} already runs on this memory store; give this one another name"
+                    f"a worker named {worker!r} already runs on this memory store", "Give this one another name"
                 )
             self.data.release(worker)
             self.data.serving.pop(worker, None)

@@ -215,5 +215,6 @@ def no_such_run(batch: Batch, place: str) -> StoreError:
     """The error of a batch that updates runs which are not there."""
     return StoreError(
         f"a batch of {len(batch)} rows updates runs that {place} does not hold (some of the numbers "
-        f"{sorted(batch.updates)[:20]}); nothing of it was written. Report it as a bug"
+        f"{sorted(batch.updates)[:20]}); nothing of it was written",
+        "Report it as a bug",
     )

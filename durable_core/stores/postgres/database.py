@@ -60,7 +60,9 @@ class PostgresDatabase:
     def check_open(self) -> schema.Ready:
         """The schema; raises ``StoreError`` unless the store is open."""
         if self.ready is None:
-            raise StoreError(f"the store {self.place.shown} is not open; await open() first, and use it before close()")
+            raise StoreError(
+                f"the store {self.place.shown} is not open", "Await open() first, and use it before close()"
+            )
         return self.ready
 
     async def connect(self, *, create: bool) -> schema.Ready:

@@ -49,8 +49,8 @@ class Membership:
 
         if not await self._database.run("announce the worker", enter) or began_s is None:
             raise StoreError(
-                f"a worker named {worker!r} already runs on {self._database.place.shown}; give this one another name, "
-                "or end that one"
+                f"a worker named {worker!r} already runs on {self._database.place.shown}",
+                "Give this one another name, or end that one",
             )
         self.worker = worker
         self.lease = Lease(

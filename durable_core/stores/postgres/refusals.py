@@ -141,8 +141,8 @@ def explain(error: BaseException, *, place: str, doing: str, outcome: str = NOTH
         error = error.__context__ or error  # a rollback that failed because of it hides the error that matters
     if isinstance(error, ValueError | OverflowError):  # the driver could not bind it
         return StoreError(
-            f"could not {doing}: it has a value that {place} cannot hold ({error}); {outcome}. "
-            "Give texts without lone surrogates, whole numbers of 64 bits, and bytes"
+            f"could not {doing}: it has a value that {place} cannot hold ({error}); {outcome}",
+            "Give texts without lone surrogates, whole numbers of 64 bits, and bytes",
         )
     advice = advice_for(error)
     said = str(error).partition("\n")[0] or type(error).__name__

@@ -119,7 +119,7 @@ async def checked(connection: Connection, place: Place) -> str:
     stands = await _stands(connection, place, schema)
     if not stands:
         raise StoreNotFound(
-            f"there is no store in the schema {schema!r} of {place.shown}; check the address. A worker makes one"
+            f"there is no store in the schema {schema!r} of {place.shown}", "Check the address. A worker makes one"
         )
     if stands < len(migrations()):
         raise _outdated(place, stands)
@@ -128,8 +128,9 @@ async def checked(connection: Connection, place: Place) -> str:
 
 def _outdated(place: Place, stands: int) -> StoreFormatError:
     return StoreFormatError(
-        f"the tables of {place.shown} are at migration {stands}, and this release needs {len(migrations())}; nothing "
-        "was changed. Run `sagas migrate --store URL` once, with this release; workers of the old one should have ended"
+        f"the tables of {place.shown} are at migration {stands}, and this release needs {len(migrations())}; "
+        "nothing was changed",
+        "Run `sagas migrate --store URL` once, with this release; workers of the old one should have ended",
     )
 
 
@@ -140,12 +141,14 @@ async def _schema_of(connection: Connection, place: Place) -> str:
         raise StoreError(f"{place.shown} is PostgreSQL {version // 10_000}; a store needs {OLDEST_SERVER} or newer")
     if standby:
         raise StoreError(
-            f"{place.shown} is a standby, which takes no writes; name the primary, or add "
-            "?target_session_attrs=primary",
+            f"{place.shown} is a standby, which takes no writes",
+            "Name the primary, or add ?target_session_attrs=primary",
             transient=True,
         )
     if schema is None:
-        raise StoreNotFound(f"the search path of this role on {place.shown} has no schema; name one with ?schema=name")
+        raise StoreNotFound(
+            f"the search path of this role on {place.shown} has no schema", "Name one with ?schema=name"
+        )
     return str(schema)
 
 
@@ -159,14 +162,16 @@ async def _stands(connection: Connection, place: Place, schema: str) -> int:
     facts = {str(row[0]): row[1] for row in await connection.fetch(text)} if ours else {}
     if set(facts) != {"format", "migration"}:
         raise StoreFormatError(
-            f"{place.shown} has tables of another program under our names ({', '.join(sorted(found))}) in the schema "
-            f"{schema!r}, so it was left as it is; name another schema with ?schema=name"
+            f"{place.shown} has tables of another program under our names ({', '.join(sorted(found))}) in the "
+            f"schema {schema!r}, so it was left as it is",
+            "Name another schema with ?schema=name",
         )
     stored, stands = int(facts["format"]), int(facts["migration"])
     if stored > FORMAT or stands > len(migrations()):
         raise StoreFormatError(
-            f"{place.shown} has the stored format {stored} and migration {stands}, written by a newer release; this "
-            f"one knows {FORMAT} and {len(migrations())}. Upgrade durable-sagas here, or name another schema"
+            f"{place.shown} has the stored format {stored} and migration {stands}, written by a newer release; "
+            f"this one knows {FORMAT} and {len(migrations())}",
+            "Upgrade durable-sagas here, or name another schema",
         )
     return stands
 
@@ -193,9 +198,9 @@ async def _migrated(connection: Connection, place: Place, schema: str) -> Step:
     except CAUGHT as error:
         if getattr(error, "sqlstate", None) == _RIGHTS:
             raise StoreError(
-                f"the role of the address may not make tables in the schema {schema!r} of {place.shown} ({error}). Run "
-                "`sagas migrate --store URL` once with a role that may; then grant this one USAGE on the schema, and "
-                "SELECT, INSERT, UPDATE, DELETE on its tables and USAGE on its sequences"
+                f"the role of the address may not make tables in the schema {schema!r} of {place.shown} ({error})",
+                "Run `sagas migrate --store URL` once with a role that may; then grant this one USAGE on the "
+                "schema, and SELECT, INSERT, UPDATE, DELETE on its tables and USAGE on its sequences",
             ) from error
         raise refusals.explain(
             error, place=place.shown, doing="make the tables", outcome="nothing of them was made"

@@ -148,8 +148,8 @@ class PostgresSignals:
         if await self._database.run("find a run", lambda c: c.fetchval(purged, run)):
             return False
         raise StoreError(
-            f"there is no run of number {run} in {self._database.place.shown}, so the signal {name!r} was not stored; "
-            "look the run up by its id first"
+            f"there is no run of number {run} in {self._database.place.shown}, so the signal {name!r} was not stored",
+            "Look the run up by its id first",
         )
 
     async def _send_one(self, connection: Connection, sending: Sending) -> bool | None:
@@ -163,7 +163,8 @@ class PostgresSignals:
                 return bool(row[1])
         raise StoreError(
             f"run number {sending.run} went from one worker to another again and again, and the signal "
-            f"{sending.name!r} was not left; ask again",
+            f"{sending.name!r} was not left",
+            "Ask again",
             transient=True,
         )
 

@@ -59,7 +59,7 @@ class PostgresStore:
         """Make or check the tables, register ``worker`` and release the runs of the dead. See ``Store.open``."""
         database = self._database
         if database.ready is not None:
-            raise StoreError(f"the store {self.place.shown} is open already; close it first, or make another one")
+            raise StoreError(f"the store {self.place.shown} is open already", "Close it first, or make another one")
         try:
             ready = await database.connect(create=self.create)
             await database.run("release dead workers", self._membership.release_dead)

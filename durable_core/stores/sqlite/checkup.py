@@ -59,7 +59,7 @@ def _library() -> Finding:
 
 def _place(path: str) -> Iterator[Finding]:
     if not Path(path).exists():
-        raise StoreError(f"there is no store at {path}; check the address and the directory that you are in")
+        raise StoreError(f"there is no store at {path}", "Check the address and the directory that you are in")
     if Path(path).is_file() and schema.is_new(path):
         raise StoreError(f"{path} is empty: a worker makes a store of it when it starts")
     schema.check_place(path)

@@ -48,13 +48,13 @@ class SqliteDatabase:
     def file(self) -> SqliteFile:
         """The file; raises ``StoreError`` unless it is open."""
         if self._opened is None:
-            raise StoreError(f"the store {self.path} is not open; await open() first, and use it before close()")
+            raise StoreError(f"the store {self.path} is not open", "Await open() first, and use it before close()")
         return self._opened
 
     async def open(self, *, worker: str | None) -> None:
         """Open the file or make it, register ``worker`` and release the runs of the dead."""
         if self._opened is not None:
-            raise StoreError(f"the store {self.path} is open already; close it first, or make another one")
+            raise StoreError(f"the store {self.path} is open already", "Close it first, or make another one")
         self._writes = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._reads = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         how = partial(SqliteFile.open, self.path, worker=worker, synchronous=self.synchronous)

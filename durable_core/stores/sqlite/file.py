@@ -53,7 +53,7 @@ class SqliteFile:
         try:
             return cls._open_locked(path, worker=worker, synchronous=synchronous, lock=lock)
         except OSError as error:
-            raise StoreNotFound(f"{path} cannot be opened: {error}; check its directory's permissions") from error
+            raise StoreNotFound(f"{path} cannot be opened: {error}", "Check its directory's permissions") from error
         except refusals.CAUGHT as error:
             raise refusals.explain(error, path=path, doing="open the store", outcome="no run was changed") from error
         finally:
@@ -108,7 +108,7 @@ class SqliteFile:
         if not lock.try_acquire():
             lock.close()
             raise StoreError(
-                f"a worker named {worker!r} already runs on {self.path}; give this one another name, or end that one"
+                f"a worker named {worker!r} already runs on {self.path}", "Give this one another name, or end that one"
             )
         return lock
 
@@ -171,13 +171,14 @@ class SqliteFile:
             in_place = False
         if not in_place:
             raise StoreError(
-                f"the database {self.path} was removed or replaced while in use, so nothing more is written; "
-                "put it back and start this process again"
+                f"the database {self.path} was removed or replaced while in use, so nothing more is written",
+                "Put it back and start this process again",
             )
         if self._alive is not None and not self._alive.has_name():
             raise StoreError(
-                f"the lock file {self._alive.path} was removed, so other processes take the worker {self.worker!r} for "
-                "dead and may drive its runs; nothing more is written. Start this process again"
+                f"the lock file {self._alive.path} was removed, so other processes take the worker "
+                f"{self.worker!r} for dead and may drive its runs; nothing more is written",
+                "Start this process again",
             )
 
     def commit(self) -> None:
@@ -228,7 +229,7 @@ class SqliteFile:
 
 def _lock_timeout(path: str) -> StoreError:
     return StoreError(
-        f"another process has held the write lock {path}-lock for {LOCK_S:.0f} s; nothing of this was written. "
+        f"another process has held the write lock {path}-lock for {LOCK_S:.0f} s; nothing of this was written",
         "Look whether it is stopped or hangs, and end it",
         transient=True,
     )

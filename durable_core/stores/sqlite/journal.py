@@ -132,8 +132,9 @@ def _update(connection: sqlite3.Connection, batch: Batch, *, path: str) -> None:
         known = "SELECT 1 FROM runs WHERE num = ?"
         unknown = [num for num in updates if connection.execute(known, (num,)).fetchone() is None]
         raise StoreError(
-            f"a batch of {len(batch)} rows updates runs that {path} does not hold (numbers {unknown}); "
-            "nothing of it was written. Report it as a bug"
+            f"a batch of {len(batch)} rows updates runs that {path} does not hold (numbers {unknown}); nothing of "
+            "it was written",
+            "Report it as a bug",
         )
     if connection.execute(ANY_SIGNAL).fetchone() is not None:
         let_go = [(num,) for num, row in updates.items() if row.owner is None and row.ended_at_ns is None]

@@ -66,12 +66,12 @@ def explain(error: BaseException, *, path: str, doing: str, outcome: str = NOTHI
     code = getattr(error, "sqlite_errorcode", None)
     if code is None and isinstance(error, UNBINDABLE):
         return StoreError(
-            f"could not {doing} in {path}: it has a value that SQLite cannot hold ({error}); {outcome}. "
-            "Give texts without lone surrogates, whole numbers of 64 bits, and bytes"
+            f"could not {doing} in {path}: it has a value that SQLite cannot hold ({error}); {outcome}",
+            "Give texts without lone surrogates, whole numbers of 64 bits, and bytes",
         )
     if isinstance(error, OSError):
         return StoreError(
-            f"could not {doing}: a file beside {path} could not be used ({error}); {outcome}. "
+            f"could not {doing}: a file beside {path} could not be used ({error}); {outcome}",
             "Check its directory and the limit of open files",
             transient=True,
         )

@@ -33,8 +33,8 @@ def check_sqlite() -> None:
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         oldest = ".".join(map(str, OLDEST_SQLITE))
         raise StoreError(
-            f"this Python has SQLite {sqlite3.sqlite_version}; a store needs {oldest} or newer. "
-            "Use a newer Python, or one that is linked to a newer SQLite"
+            f"this Python has SQLite {sqlite3.sqlite_version}; a store needs {oldest} or newer",
+            "Use a newer Python, or one that is linked to a newer SQLite",
         )
 
 
@@ -48,26 +48,26 @@ def check_place(path: str) -> None:
         _check_place(path)
     except OSError as error:  # a directory above that may not be entered, a name that is too long
         raise StoreNotFound(
-            f"no database can be at {path}: {error.strerror}. "
-            "Give this user access to the directories above it, or choose another file"
+            f"no database can be at {path}: {error.strerror}",
+            "Give this user access to the directories above it, or choose another file",
         ) from error
 
 
 def _check_place(path: str) -> None:
     place, directory = Path(path), Path(path).absolute().parent
     if place.is_dir():
-        raise StoreNotFound(f"{path} is a directory; name a file in it, such as {place / 'sagas.db'}")
+        raise StoreNotFound(f"{path} is a directory", f"Name a file in it, such as {place / 'sagas.db'}")
     if not directory.is_dir():
-        raise StoreNotFound(f"the directory {directory} of the database {path} does not exist; make it first")
+        raise StoreNotFound(f"the directory {directory} of the database {path} does not exist", "Make it first")
     if place.exists() and not place.is_file():
-        raise StoreNotFound(f"{path} is no ordinary file; name one, or one that does not exist yet")
+        raise StoreNotFound(f"{path} is no ordinary file", "Name one, or one that does not exist yet")
     if not _may(directory, os.W_OK | os.X_OK):
         raise StoreNotFound(
-            f"the directory {directory} cannot be written by this user, and SQLite keeps files beside {path}; "
-            "make the directory writable, or choose another one"
+            f"the directory {directory} cannot be written by this user, and SQLite keeps files beside {path}",
+            "Make the directory writable, or choose another one",
         )
     if place.exists() and not _may(place, os.R_OK | os.W_OK):
-        raise StoreNotFound(f"{path} cannot be read and written by this user; give it access, or choose another file")
+        raise StoreNotFound(f"{path} cannot be read and written by this user", "Give it access, or choose another file")
 
 
 def _may(path: Path, mode: int) -> bool:
@@ -87,13 +87,13 @@ def check_ours(path: str) -> None:
         (mark,) = probe.execute("PRAGMA application_id").fetchone()
     except sqlite3.DatabaseError as error:
         raise StoreFormatError(
-            f"{path} is not a SQLite database ({error}), so it was left as it is; name another file"
+            f"{path} is not a SQLite database ({error}), so it was left as it is", "Name another file"
         ) from error
     finally:
         probe.close()
     if mark != APPLICATION_ID:
         raise StoreFormatError(
-            f"{path} is a SQLite database of another program, so it was left as it is; name another file"
+            f"{path} is a SQLite database of another program, so it was left as it is", "Name another file"
         )
 
 
@@ -189,10 +189,10 @@ def check_format(connection: sqlite3.Connection, path: str) -> None:
         return
     if isinstance(stored, int) and stored > FORMAT:
         raise StoreFormatError(
-            f"{path} has the stored format {stored}, written by a newer release; this one reads {FORMAT}. "
-            "Upgrade durable-sagas here, or name another file"
+            f"{path} has the stored format {stored}, written by a newer release; this one reads {FORMAT}",
+            "Upgrade durable-sagas here, or name another file",
         )
     raise StoreFormatError(
-        f"{path} bears our mark but has no stored format that this release knows ({stored!r}); "
-        "restore it from a backup, or name another file"
+        f"{path} bears our mark but has no stored format that this release knows ({stored!r})",
+        "Restore it from a backup, or name another file",
     )
