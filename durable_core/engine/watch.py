@@ -62,6 +62,7 @@ class Attention:
         self._leaving = True
         if self._calls:
             await asyncio.gather(*self._calls, return_exceptions=True)
+        self._leaving = False  # its engine may be entered again
 
     def _begin(self, call: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(call)

@@ -23,6 +23,29 @@ class Slow(MemoryVersions):
         return await super().unserved(now_ns=now_ns)
 
 
+def test_an_engine_that_is_entered_again_reports_again():
+    """Leaving ends the reports of that time only."""
+    reported: list[str] = []
+
+    async def main() -> None:
+        both = asyncio.Event()
+
+        async def listener(run_id: str) -> None:
+            reported.append(run_id)
+            if len(reported) == 2:
+                both.set()
+
+        attention = Attention(listener)
+        await attention.close()
+        attention.ask_for_each(["a", "b"])
+        async with asyncio.timeout(30):
+            await both.wait()
+        await attention.close()
+
+    asyncio.run(main())
+    assert reported == ["a", "b"]
+
+
 async def ignore(run_id: str) -> None:
     """Listens to nothing."""
 
