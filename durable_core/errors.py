@@ -55,7 +55,8 @@ def sentences(*parts: str) -> str:
 
 def in_words(error: BaseException) -> str:
     """An exception as a part of another message: its class and what it says, without a code."""
-    return f"{type(error).__name__}: {error.message if isinstance(error, _Explained) else error}"
+    said = error.message.removesuffix(".") if isinstance(error, _Explained) else error
+    return f"{type(error).__name__}: {said}"
 
 
 def without_code(message: str) -> str:
