@@ -478,6 +478,8 @@ def _result(step: PendingStep, done: Done) -> Result:
         error = rebuild(bytes(done.error), step.known_errors())
         return Result(done.began, None, None, error, doubtful=done.doubtful, repeatable=done.repeatable)
     payload = bytes(done.value)
+    if step.run.dead:  # it is kept as evidence, and nobody reads it
+        return Result(done.began, payload, None, None)
     value = step.spec.shape.decode_result(payload, what=f"run {step.run.id}, step {step.key!r}")
     return Result(done.began, payload, value, None)
 

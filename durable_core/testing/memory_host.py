@@ -125,7 +125,16 @@ class MemoryHost:
 
     async def lose(self, op: str) -> None:
         """The process of this call dies: it is never heard of again."""
-        task, at_ns = self._tasks.pop(op), self.now_ns
+        at_ns = self.now_ns
+        await self._drop(op)
+        self._keep(lambda run: run.cut(op, at_ns))
+
+    async def drop_calls(self) -> None:
+        """The process of all calls dies, and the host does not know yet."""
+        for op in list(self._tasks):
+            await self._drop(op)
+
+    async def _drop(self, op: str) -> None:
+        task = self._tasks.pop(op)
         task.cancel()
         await asyncio.wait({task})
-        self._keep(lambda run: run.cut(op, at_ns))
