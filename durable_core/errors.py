@@ -39,10 +39,13 @@ its code and the address of the code's page.
 """
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 PAGES = "https://durable-sagas.readthedocs.io/errors"
 """Where the pages of the codes are published."""
-_CODE = re.compile(r" \[[A-Z]{2}\d{3}\](?: https?://\S+)?$")
+_OURS = re.compile(r"(?:DC|SG)\d{3}")
+_CODE = re.compile(rf" \[{_OURS.pattern}\](?: https?://\S+)?$")
 
 
 def sentences(*parts: str) -> str:
@@ -54,14 +57,39 @@ def sentences(*parts: str) -> str:
 
 
 def in_words(error: BaseException) -> str:
-    """An exception as a part of another message: its class and what it says, without a code."""
-    said = error.message.removesuffix(".") if isinstance(error, _Explained) else error
+    """An exception as a part of another message: its class and what it says, without a code of ours."""
+    ours = isinstance(error, _Explained) and type(error).__str__ is _Explained.__str__
+    said = _message_of(error).removesuffix(".") if ours else str(error)
     return f"{type(error).__name__}: {said}"
 
 
 def without_code(message: str) -> str:
     """A stored message without its code and the address of the code's page."""
     return _CODE.sub("", message)
+
+
+def _text_of(error: BaseException) -> str:
+    code = f" [{getattr(error, 'code', '')}]"  # an older release stored the code with the text
+    return str(error.args[0]).removesuffix(code) if error.args else ""
+
+
+def _advice_of(error: BaseException) -> str:
+    return str(error.args[1]) if len(error.args) > 1 else ""
+
+
+def _message_of(error: BaseException) -> str:
+    return sentences(_text_of(error), _advice_of(error))
+
+
+class _Derived:
+    """An attribute that is made of the error's arguments; one that a user's subclass sets comes first."""
+
+    def __init__(self, make: Callable[[Any], str]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    def __get__(self, error: BaseException | None, owner: object = None) -> str:
+        return "" if error is None else self._make(error)
 
 
 class _Explained(BaseException):
@@ -73,33 +101,23 @@ class _Explained(BaseException):
     """
 
     code: str = "DC000"
+    text = _Derived(_text_of)
+    """What happened, to which run and step."""
+    advice = _Derived(_advice_of)
+    """What to do; empty if the text says it, or if there is nothing to do."""
+    message = _Derived(_message_of)
+    """Text and advice, without the code."""
+    page = _Derived(lambda error: f"{PAGES}/{error.code}" if _OURS.fullmatch(str(error.code)) else "")
+    """The address of the page about this kind of error; empty if a user's subclass has a code of its own."""
 
     def __init__(self, text: str, advice: str = "") -> None:
         # Not `super()`: of two arguments OSError would make an errno and its text.
         BaseException.__init__(self, *((text, advice) if advice else (text,)))
 
-    @property
-    def text(self) -> str:
-        """What happened, to which run and step."""
-        return without_code(str(self.args[0])) if self.args else ""  # an older release stored the code with it
-
-    @property
-    def advice(self) -> str:
-        """What to do; empty if the text says it, or if there is nothing to do."""
-        return str(self.args[1]) if len(self.args) > 1 else ""
-
-    @property
-    def message(self) -> str:
-        """Text and advice, without the code."""
-        return sentences(self.text, self.advice)
-
-    @property
-    def page(self) -> str:
-        """The address of the page about this kind of error."""
-        return f"{PAGES}/{self.code}"
-
     def __str__(self) -> str:
-        return f"{self.message} [{self.code}] {self.page}"
+        message = _message_of(self)
+        page = f" {PAGES}/{self.code}" if _OURS.fullmatch(str(self.code)) else ""
+        return f"{message} [{self.code}]{page}" if message else ""
 
 
 class DurableError(_Explained, Exception):

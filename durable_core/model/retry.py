@@ -54,7 +54,7 @@ def duration(value: object, name: str, *, zero: bool = True) -> timedelta:
         raise _wrong(name, value, "a timedelta or a number of seconds")
     seconds = seconds_of(value, zero=zero)
     if seconds is None:
-        raise _wrong(name, value, f"{'0' if zero else 'more than 0'} seconds and at most 100 years")
+        raise _wrong(name, value, f"{'at least' if zero else 'more than'} 0 seconds and at most 100 years")
     return value if isinstance(value, timedelta) else timedelta(seconds=seconds)
 
 
