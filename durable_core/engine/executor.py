@@ -18,7 +18,7 @@ from durable_core.errors import Fault
 from durable_core.ports import Clock, Timer, TraceContext
 from durable_core.replay.current import CURRENT, AttemptInfo
 from durable_core.replay.cursor import LateResult
-from durable_core.replay.steps import judged, measure
+from durable_core.replay.steps import call_plain, judged, measure
 
 if TYPE_CHECKING:
     from durable_core.replay.effects import Effects
@@ -80,10 +80,7 @@ class _ThreadCall:
         self.started_at_ns = run.effects.now_ns()
         if self.begun is not None:
             self.begun()
-        try:
-            return step.spec.fn(*step.args, **(step.kwargs if step.extra is None else {**step.kwargs, **step.extra}))
-        except StopIteration as stop:  # a future cannot carry it
-            raise RuntimeError("the step raised StopIteration") from stop
+        return call_plain(step.spec, step.args, step.kwargs if step.extra is None else {**step.kwargs, **step.extra})
 
 
 @attrs.define

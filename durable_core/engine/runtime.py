@@ -258,11 +258,11 @@ class Runtime:
 
     def working(self) -> bool:
         """Whether it writes, drives, claims or purges just now; see ``durable_core.testing.ManualClock``."""
-        return self._process.busy or (self._poller is not None and self._poller.writer.busy)
+        return self._poller is not None and (self._process.busy or self._poller.writer.busy)
 
     def under_way(self) -> int:
         """Attempts that have been called and have not ended."""
-        return self._process.under_way()
+        return 0 if self._poller is None else self._process.under_way()
 
     def progress(self) -> int:
         """A number that rises with every row that is written."""

@@ -10,14 +10,14 @@ from typing import Any
 import attrs
 from msgspec import Raw
 
-from durable_core.errors import DefinitionError, PayloadError
+from durable_core.errors import DefinitionError
 from durable_core.model.calls import Done, StepCall
 from durable_core.model.duration import NS
 from durable_core.model.failure import capture
 from durable_core.model.spec import DurableFunction, StepSpec
 from durable_core.replay.current import CURRENT, Attempted, AttemptInfo
 from durable_core.replay.cursor import RunIdentity
-from durable_core.replay.steps import PendingStep, judged
+from durable_core.replay.steps import PendingStep, call_plain, judged, unstorable
 
 
 @attrs.frozen
@@ -69,20 +69,29 @@ async def _attempt(  # noqa: PLR0917 - the call, piece by piece
             async with limit:
                 value = await spec.fn(*args, **kwargs)
         else:
-            value = await asyncio.to_thread(spec.fn, *args, **kwargs)  # cannot be stopped: a late result is the outcome
-    except (KeyboardInterrupt, asyncio.CancelledError):
+            value = await asyncio.to_thread(call_plain, spec, args, kwargs)  # cannot be stopped: a late result counts
+    except KeyboardInterrupt:
         raise  # the process is ending: to the host this attempt was cut
-    except BaseException as raised:  # noqa: BLE001 - the border of the user's step: what it raises is its outcome
+    except BaseException as raised:
+        cancelled = isinstance(raised, asyncio.CancelledError)
+        if cancelled and _is_being_cancelled():
+            raise  # from outside: it was cut likewise
         overrun = spec.timeout_ns is not None and clocked.now_ns() - began_ns >= spec.timeout_ns
-        error, doubtful = judged(raised, spec, about=about, overrun=overrun or limit.expired(), cancelled=False)
+        error, doubtful = judged(raised, spec, about=about, overrun=overrun or limit.expired(), cancelled=cancelled)
         return _failed(error, began_ns, clocked, doubtful=doubtful, repeatable=True)
     finally:
         CURRENT.reset(token)
     try:
         payload, _ = spec.shape.exchange_result(value, what=f"{about}: the result")
-    except PayloadError as refused:
+    except Exception:  # noqa: BLE001 - the value may be of a user's type, which raises what it likes
+        refused = unstorable(spec, value, what=f"{about}: the result")
         return _failed(refused, began_ns, clocked, doubtful=True, repeatable=False)
     return Done(at=clocked.now_ns(), began=began_ns, value=Raw(payload), draw=clocked.draw())
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _failed(error: BaseException, began_ns: int, clocked: Clocked, *, doubtful: bool, repeatable: bool) -> Done:

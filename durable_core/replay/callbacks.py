@@ -74,7 +74,9 @@ class PendingCallback(Generic[T]):
 
     @property
     def due_at_ns(self) -> int | None:
-        """When it ends by itself: its timeout, or the heartbeat that did not come."""
+        """When it ends by itself: its timeout, or the heartbeat that did not come; None once it is over."""
+        if self.over:
+            return None
         ends = [self.timeout_at_ns, None if self.pulse is None else self.pulse.due_ns]
         return min((at_ns for at_ns in ends if at_ns is not None), default=None)
 

@@ -625,6 +625,8 @@ class Run:
         self.dead = True
         if self.row.deadline_at_ns is not None:
             self.effects.disarm(self)
+        for wait in self.waits.values():  # also one that was armed while its body came to its end
+            self.effects.disarm(wait)
         self.on_signal = None
         self.scheduler.release()
         self.effects.forget(self)

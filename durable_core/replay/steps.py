@@ -4,7 +4,7 @@ Invariants: the function is called only once its intent, and everything that cam
 the run in memory that asked for it: its result goes to the step's ``successor`` if there is one, else it is late.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from durable_core.errors import (
@@ -111,19 +111,35 @@ def measure(
         return Result(began_ns, None, None, error, doubtful=doubtful, said=said)
     try:
         payload, value = step.spec.shape.exchange_result(value, what="")
-    except PayloadError:
+    except Exception:  # noqa: BLE001 - the value may be of a user's type, which raises what it likes
         return Result(began_ns, None, None, _unstorable(step, value), doubtful=True, repeatable=False, said=said)
     return Result(began_ns, payload, value, None, said=said)
 
 
 def _unstorable(step: "PendingStep", value: object) -> PayloadError:
     """Why a result cannot be stored. The text is made only here: a step that succeeds needs none."""
-    what = f"run {step.run.id}, step {step.key!r}: the result"
+    return unstorable(step.spec, value, what=f"run {step.run.id}, step {step.key!r}: the result")
+
+
+def unstorable(spec: StepSpec, value: object, *, what: str) -> PayloadError:
+    """Why the result of a step cannot be stored, where it could not."""
     try:
-        step.spec.shape.exchange_result(value, what=what)
+        spec.shape.exchange_result(value, what=what)
     except PayloadError as refused:
         return refused
+    except Exception as error:  # noqa: BLE001 - as in ``measure``
+        broken = PayloadError(f"{what} could not be stored ({type(error).__name__}: {error})", "Make it plain data")
+        broken.__cause__ = error
+        return broken
     return PayloadError(f"{what} could not be stored", "Make it plain data")
+
+
+def call_plain(spec: StepSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Call a plain function on a thread, where no future can carry a ``StopIteration``."""
+    try:
+        return spec.fn(*args, **kwargs)
+    except StopIteration as stop:
+        raise RuntimeError("the step raised StopIteration") from stop
 
 
 def judged(

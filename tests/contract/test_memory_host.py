@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from durable_core import Context, durable, step
 from durable_core.hosts.hosted import HostedRun
 from durable_core.model.calls import Done
 from durable_core.model.codec import Codec
@@ -43,3 +44,32 @@ def test_a_result_that_the_code_no_longer_reads(verb: str | None):
     else:
         assert run.end is RunStatus.KILLED
     assert_derived_alike(host)
+
+
+@step
+def stops() -> int:
+    raise StopIteration
+
+
+@step
+async def cancels_itself() -> int:
+    raise asyncio.CancelledError
+
+
+@durable("raises", version=1)
+async def raises(ctx: Context, what: str) -> int:
+    return await ctx.step(stops if what == "stops" else cancels_itself)
+
+
+@pytest.mark.parametrize(("what", "error"), [("stops", "RuntimeError"), ("cancels_itself", "StepInterrupted")])
+def test_what_a_task_cannot_carry_is_an_outcome_too(what: str, error: str):
+    """As on our own engine: a plain function's StopIteration, and a cancellation that nobody asked for."""
+    host = TestMemoryHost().host(raises, what)
+
+    async def main() -> None:
+        async with asyncio.timeout(30):
+            run = await host.drive()
+        assert run.end is RunStatus.FAILED
+        assert error.encode() in (run.record.error or b"")
+
+    asyncio.run(main())
