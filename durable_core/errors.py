@@ -69,8 +69,9 @@ def without_code(message: str) -> str:
 
 
 def _text_of(error: BaseException) -> str:
-    code = f" [{getattr(error, 'code', '')}]"  # an older release stored the code with the text
-    return str(error.args[0]).removesuffix(code) if error.args else ""
+    text = str(error.args[0]) if error.args else ""
+    bare = without_code(text)  # an older release stored the code with the text
+    return bare if text[len(bare) :].startswith(f" [{getattr(error, 'code', '')}]") else text
 
 
 def _advice_of(error: BaseException) -> str:
