@@ -146,19 +146,16 @@ class Cursor:
         self.start_log: list[logging.LogRecord] | None = None
         """What a new run has logged before its start is durable, because its id may turn out to be taken; else None."""
 
-    def next(self, kind: str, key: str, label: str, payload: bytes | None) -> Entry | None:
-        """The journal's next entry, if it is what the body asks for; None at the journal's end.
+    def next(self, kind: str, key: str, label: str, payload: bytes | None) -> Entry:
+        """The next entry to be fed, which must be what the body asks for; there is one.
 
         Raises:
             NonDeterminismError: the journal holds something else.
         """
-        backlog = self.backlog
-        if not backlog:
-            return None
-        recorded = backlog[0]
+        recorded = self.backlog[0]
         if not agree(recorded, kind=kind, key=key, label=label, payload=payload):
             raise self.mismatch(recorded, describe(kind, key, label), payload)
-        backlog.popleft()
+        self.backlog.popleft()
         return recorded
 
     def started(self, *, accepted: bool) -> None:

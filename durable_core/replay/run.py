@@ -486,9 +486,7 @@ class Run:
             NonDeterminismError: the journal holds something else.
         """
         if self.cursor.backlog:
-            recorded = self.cursor.next(kind, key, label, payload)
-            if recorded is not None:
-                return recorded, False
+            return self.cursor.next(kind, key, label, payload), False
         return self.input(kind, key, attempt, label, payload, None, None, due_at_ns), True
 
     def note(self, result: LateResult) -> Entry:

@@ -20,27 +20,6 @@ from durable_core.model.spec import DurableFunction
 from durable_core.testing.store_rows import in_loop
 
 
-class Hosted(Protocol):
-    """The run, as the suite reads it."""
-
-    journal: list[Entry]
-
-    @property
-    def end(self) -> RunStatus | None:
-        """How it has ended."""
-        ...
-
-    @property
-    def stuck(self) -> str | None:
-        """Why it needs a person."""
-        ...
-
-    @property
-    def record(self) -> Any:
-        """The run's row."""
-        ...
-
-
 class Host(Protocol):
     """A host with one run, as the suite plays it."""
 

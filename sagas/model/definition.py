@@ -3,7 +3,6 @@
 import inspect
 import types
 from collections.abc import Callable, Coroutine
-from datetime import timedelta
 from typing import (
     Any,
     Concatenate,
@@ -301,17 +300,6 @@ def takes_arguments(undo: Callable[..., Any]) -> bool:
     """Whether a compensation takes the step's own arguments after its result."""
     parameters = positional(undo)
     return len(parameters) > 1 or any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
-
-
-def check_age(age: Duration, what: str) -> Duration:
-    """Refuse a value that is not an age. Unlike a timeout, an age may be zero."""
-    given: Any = age
-    if given is not False and given in (0, timedelta(0)):
-        return 0
-    if given is None:
-        raise DefinitionError(f"{what}: no age was given", "Give a timedelta or seconds")
-    check_timeout(age, what)
-    return age
 
 
 def check_parameters(fn: Callable[..., Any], step: Callable[..., Any], *, result: bool, what: str) -> None:

@@ -33,7 +33,6 @@ from durable_core.layer import (
     step_of,
     stuck_error,
     waits_of,
-    without_code,
 )
 from sagas.model.phases import (
     SAGA_ENDS,
@@ -206,11 +205,6 @@ def _after(found: dict[str, tuple[str, ...]], entry: JournalEntry) -> dict[str, 
     return {key: steps for key, steps in found.items() if key and step is not None and step not in steps}
 
 
-def why(saga_id: str, reason: str) -> str:
-    """A stored reason, for a message that names the saga and has a code itself."""
-    return without_code(reason).removeprefix(f"saga {saga_id}: ")
-
-
 def undo_given_up(found: dict[str, tuple[str, ...]]) -> set[str]:
     """The steps whose compensation was given up, of those that are parked."""
     return {step for key, steps in found.items() if key != served(key) for step in steps}
@@ -234,5 +228,4 @@ __all__ = [
     "status_of",
     "steps_of",
     "undo_given_up",
-    "why",
 ]
