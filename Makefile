@@ -44,15 +44,15 @@ lint: $(VENV)/.ready-test $(VENV)/.ready-lint ## ruff, import contracts, unused 
 types: $(VENV)/.ready-test $(VENV)/.ready-types ## mypy --strict and pyright strict on both packages
 	@$(PY) -m mypy
 	@$(PY) -m pyright --pythonpath $(PY)
-	@$(PY) -m pytest -q tests/typing
+	@$(PY) -m pytest -q tests/types
 
 test-jaeger: $(VENV)/.ready-test ## what a real Jaeger says of our traces; builds it once, where Go is (GO=/path/to/go)
 	@$(JAEGER) $(PY) -m pytest -rs tests/real_jaeger $(PYTEST_ARGS)
 
 soak: $(VENV)/.ready-test ## a fleet, PgBouncer, random verbs; acceptance on PostgreSQL; Jaeger; long
 	@$(JAEGER) SAGAS_SOAK=2000 $(PY) -m pytest -rs --timeout 900 tests/crash/test_fleet.py tests/crash/test_pooler.py \
-		tests/property/test_verbs_at_random.py \
-		tests/acceptance tests/real_jaeger $(PYTEST_ARGS)
+		tests/replay/test_verbs_at_random.py \
+		tests/behaviour tests/real_jaeger $(PYTEST_ARGS)
 
 bench: $(VENV)/.ready-demo $(VENV)/.ready-postgres ## measure both databases and a fleet (BENCH_ARGS="--help" lists choices)
 	@$(if $(BENCH_ARGS),$(PY) -m benchmarks $(BENCH_ARGS),$(PY) -m benchmarks \

@@ -20,7 +20,7 @@ from sagas import Entry, Orchestrator, Saga, resource, saga, step
 from tests.crash.victim import SAGAS, Outside, charge, ship
 
 ROOT = Path(__file__).parents[2]
-FLEET, TOLD_FLEET = "tests.crash.fleet", "tests.crash.told_fleet"
+FLEET, TOLD_FLEET = "tests.crash.fleet", "tests.crash.verbs_fleet"
 
 
 @step

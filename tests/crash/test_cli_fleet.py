@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.cli.test_worker import LONGEST_S, Place, until
 from tests.postgres_server import GUARDED, PASSWORD, QUICK, Server, execute
-from tests.unit.test_cli_worker import LONGEST_S, Place, until
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import pytest
 from durable_core import StoreError
 from sagas import Orchestrator, Saga, SagaCompensated, SagaHandle, saga
 from tests.crash.proxy import Direction, Proxy, proxy
-from tests.crash.told_sagas import first, order, sell
+from tests.crash.verbs_sagas import first, order, sell
 from tests.postgres_server import Server
 from tests.sagas_for_tests import reaches, until, within
 from tests.watching import ONCE, Watch, act

@@ -20,7 +20,7 @@ from sagas.testing import ManualClock
 from tests.crash.fleet import check_journal
 from tests.crash.mortal import Side
 from tests.crash.successors import Successors
-from tests.crash.told_sagas import SAGAS, careful, order, plain_order
+from tests.crash.verbs_sagas import SAGAS, careful, order, plain_order
 from tests.postgres_server import Server
 from tests.sagas_for_tests import end_of, reaches, until
 from tests.watching import Call, Watch, rung

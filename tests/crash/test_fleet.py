@@ -16,12 +16,12 @@ import pytest
 from durable_core import StoreError
 from durable_core.stores.postgres.store import PostgresStore
 from sagas import Orchestrator, SagaHandle
-from tests.crash import told_fleet
+from tests.crash import verbs_fleet as told_fleet
 from tests.crash.fleet import TOLD_FLEET, again, audit, check_journal, opened, sleepy, slow, worker, workers
-from tests.crash.told_at_random import Fleet, Plan, Saga, broken
-from tests.crash.told_fleet import Line, Lines
-from tests.crash.told_sagas import careful, plain_order
-from tests.crash.told_sagas import order as order_to_tell
+from tests.crash.verbs_at_random import Fleet, Plan, Saga, broken
+from tests.crash.verbs_fleet import Line, Lines
+from tests.crash.verbs_sagas import careful, plain_order
+from tests.crash.verbs_sagas import order as order_to_tell
 from tests.crash.victim import Outside, order, waiting
 from tests.postgres_server import Server, expire
 from tests.sagas_for_tests import End, end_of, reaches, until

@@ -15,7 +15,7 @@ from durable_core.layer import SpanRecord
 from durable_core.stores.memory.data import MemoryData
 from sagas import Retry, Saga, SagaCompensated, resource, saga, step
 from sagas.testing import ManualClock
-from tests.acceptance.parties import Place, World, begun, entered
+from tests.behaviour.parties import Place, World, begun, entered
 from tests.jaeger import Search
 from tests.sagas_for_tests import end_of
 from tests.traces import check_trace

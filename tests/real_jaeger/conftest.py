@@ -18,7 +18,7 @@ from tests.real_jaeger import kinds
 from tests.real_jaeger.build import NOT_TRIED
 from tests.real_jaeger.relay import Relay, relay
 from tests.real_jaeger.server import Jaeger, jaeger
-from tests.real_jaeger.told import SKEWS_S, Told, told_of
+from tests.real_jaeger.verbs import SKEWS_S, Told, told_of
 
 GIVEN = "SAGAS_JAEGER"
 """The variable with the path of the program; empty where it could not be built."""

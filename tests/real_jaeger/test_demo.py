@@ -10,7 +10,7 @@ import pytest
 from examples.orders.launcher import ROOT
 from tests.real_jaeger.relay import relay
 from tests.real_jaeger.server import Jaeger, Span
-from tests.real_jaeger.told import in_lines, roots, warned
+from tests.real_jaeger.verbs import in_lines, roots, warned
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 CUT_CALLS = {"order-4": ["POST /charge"], "order-5": ["POST /refund"]}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.parties import Refused
+from tests.behaviour.parties import Refused
 from tests.real_jaeger.conftest import SERVICE
 from tests.real_jaeger.server import Jaeger
-from tests.real_jaeger.told import Told
+from tests.real_jaeger.verbs import Told
 
 pytestmark = pytest.mark.timeout(300)
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "traces.md"
@@ -23,7 +23,7 @@ WINDOW_S = 3600
 OURS = {
     "order-17": "compensated",
     "place-order": "trip",
-    "shop.CardDeclined": "tests.acceptance.parties.Refused",
+    "shop.CardDeclined": "tests.behaviour.parties.Refused",
     "charge": "hotel",
     "book-trip": "trip",
     "orders-1": platform.node(),
