@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from durable_core.layer import SpanRecord
 from durable_core.tracing.otel import export_directly
 from sagas import Orchestrator
-from tests.sagas_for_tests import until
+from tests.kit import until
 from tests.traces import spans
 
 

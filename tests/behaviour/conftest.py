@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from durable_core.stores.memory.data import MemoryData
-from tests.behaviour.parties import Place
+from tests.kit import Place
 from tests.postgres_server import Server
 from tests.traces import sound
 

@@ -11,7 +11,7 @@ from durable_core.ports import Batch
 from durable_core.stores.memory.data import MemoryData
 from durable_core.stores.memory.store import MemoryStore
 from sagas import SagaDef, StepInfo
-from tests.sagas_for_tests import DEADLINE_S, World, orchestrator, state
+from tests.kit import DEADLINE_S, Call, World, orchestrator, state
 
 Side = Literal["before", "after"]
 
@@ -131,7 +131,7 @@ class Auditor(World):
 
     data: MemoryData = attrs.field(factory=MemoryData)
 
-    async def effect(self) -> StepInfo:
-        info = await super().effect()
-        assert not succeeded(self.data, info), f"{info.step} was called although its success is on disk"
-        return info
+    async def act(self, party: str = "", about: Any = None) -> Call:
+        call = await super().act(party, about)
+        assert not succeeded(self.data, call), f"{call.step} was called although its success is on disk"
+        return call

@@ -14,9 +14,8 @@ from durable_core import StoreError
 from sagas import Orchestrator, Saga, SagaCompensated, SagaHandle, saga
 from tests.crash.proxy import Direction, Proxy, proxy
 from tests.crash.verbs_sagas import first, order, sell
+from tests.kit import ONCE, World, reaches, until, watched, within
 from tests.postgres_server import Server
-from tests.sagas_for_tests import reaches, until, within
-from tests.watching import ONCE, Watch, act
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +84,7 @@ def test_each_happens_once_wherever_the_connection_is_cut(server: Server, *, can
 
 # -- verbs -----------------------------------------------------------------------------------------------------------
 
-doubtful = act("doubtful", retry=ONCE)
+doubtful = watched("doubtful", retry=ONCE)
 MIDDLE = ("second", "doubtful")
 
 
@@ -155,7 +154,7 @@ class Desk:
     near: Orchestrator
     url: str
     verbs: Verbs
-    watch: Watch = attrs.field(factory=Watch)
+    watch: World = attrs.field(factory=World)
 
     def worker(self) -> Orchestrator:
         return Orchestrator(self.url, sagas=TOLD, resources=[self.watch], grace=1)
@@ -174,7 +173,7 @@ class Desk:
         info = await reaches(handle, self.near, "completed", "compensated", "resolved", "stuck")
         assert (info.status, info.cause, info.reason) == (*self.verbs.end, None), handle.id
         assert [entry.key for entry in await handle.history() if entry.actor] == list(self.verbs.given), handle.id
-        kept = sorted(call.step for call in self.watch.live.values() if call.saga == handle.id)
+        kept = sorted(call.step for call in self.watch.live.values() if call.saga_id == handle.id)
         assert kept == list(self.verbs.kept), handle.id
         assert self.watch.beside == []
 

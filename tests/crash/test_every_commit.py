@@ -23,7 +23,7 @@ from sagas import (
     step,
 )
 from tests.crash.mortal import Auditor, Moment, Side, live
-from tests.sagas_for_tests import End, Flaky, Rejected, World, end_of
+from tests.kit import Broken, End, Rejected, World, end_of
 
 AT_ONCE = Retry(attempts=3, first=0, jitter=False)
 
@@ -33,25 +33,25 @@ AT_ONCE = Retry(attempts=3, first=0, jitter=False)
 
 @step(retry=AT_ONCE)
 async def reserve(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     return number
 
 
 @reserve.compensate(retry=AT_ONCE)
 async def release(result: int, number: int, *, world: World = resource()) -> None:
     assert result == number
-    await world.effect()
+    await world.act()
 
 
 @step
 async def charge(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     return number
 
 
 @charge.compensate
 async def refund(result: int, *, world: World = resource()) -> None:
-    await world.effect()
+    await world.act()
 
 
 @step
@@ -65,7 +65,7 @@ def unpack(result: int) -> None: ...
 
 @step(rejects=(Rejected,))
 async def ship(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     if number < 0:
         raise Rejected(number, "no courier")
     return number
@@ -73,7 +73,7 @@ async def ship(number: int, *, world: World = resource()) -> int:
 
 @ship.compensate
 async def recall(result: int, *, world: World = resource()) -> None:
-    await world.effect()
+    await world.act()
 
 
 @saga("order", version=1)
@@ -96,11 +96,11 @@ def check(world: World, end: End, number: int) -> None:
     """The end is the one that the number asks for, and the world agrees with it."""
     if number > 0:
         assert end == End("completed", 4 * number)
-        assert sorted(world.live.values()) == ["charge", "reserve", "ship"]
+        assert world.kept() == ["charge", "reserve", "ship"]
         assert world.undone == []
     else:
         assert (end.status, end.error[0], end.undone) == ("compensated", Rejected, ("pack", "charge", "reserve"))
-        assert [step for step in world.live.values() if step != "ship"] == []
+        assert [step for step in world.kept() if step != "ship"] == []
         assert [step for step in world.undone if step != "ship"] == ["charge", "reserve"]
     assert all(len(keys) == 1 for keys in world.keys().values()), "one step, several idempotency keys"
 
@@ -204,46 +204,46 @@ def test_a_step_that_crashes_less_often_is_not_stuck():
 
 @step(at_most_once=True)
 async def wire(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     return number
 
 
 @wire.compensate
 async def unwire(result: int, *, world: World = resource()) -> None:
-    await world.effect()
+    await world.act()
 
 
 @step(at_most_once=True)
 async def probed(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     return number
 
 
 @probed.compensate
 async def undo_probed(result: int, *, world: World = resource()) -> None:
-    await world.effect()
+    await world.act()
 
 
 @probed.probe
 async def find(number: int, *, world: World = resource()) -> Happened[int] | DidNotHappen:
-    return Happened(number) if "probed" in world.live.values() else DidNotHappen()
+    return Happened(number) if "probed" in world.kept() else DidNotHappen()
 
 
 @step(at_most_once=True)
 async def voidable(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     return number
 
 
 @voidable.compensate
 async def void(result: int | Unknown, *, world: World = resource()) -> None:
     assert result == Unknown()
-    await world.effect()
+    await world.act()
 
 
 @lookup(at_most_once=True)
 async def glance(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     return number
 
 
@@ -281,20 +281,20 @@ def test_an_at_most_once_step_is_not_called_again_after_a_crash(name: str, side:
         assert end == End("completed", "interrupted")
     if name == "voidable":
         assert world.called(compensating=True) == {"voidable": 1}
-        assert "voidable" not in world.live.values()
+        assert "voidable" not in world.kept()
 
 
 @step(retry=AT_ONCE)
 async def shaky(number: int, *, world: World = resource()) -> int:
-    info = await world.effect()
+    info = await world.act()
     if info.attempt > 1:
-        raise Flaky("it knows nothing of the first attempt")
+        raise Broken("it knows nothing of the first attempt")
     return number
 
 
 @shaky.compensate
 async def undo_shaky(result: int, *, world: World = resource()) -> None:
-    await world.effect()
+    await world.act()
 
 
 @saga("doubtful", version=1)
@@ -321,13 +321,13 @@ def test_a_crash_leaves_a_doubt_that_no_later_failure_clears(side: Side):
 
 @pivot
 async def pay(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     return number
 
 
 @retriable(retry=Retry.forever(first=0, jitter=False))
 async def mail(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     return number
 
 
@@ -354,5 +354,5 @@ def test_a_pivot_is_passed_once_whatever_dies(side: Side):
         world = Auditor(data=data)
         end = live(data, world, start, paying, death=death) or live(data, world, start, paying)
         assert end == End("completed", 7)
-        assert sorted(world.live.values()) == ["mail", "pay", "reserve"]
+        assert world.kept() == ["mail", "pay", "reserve"]
         assert world.undone == []

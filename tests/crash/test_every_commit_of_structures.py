@@ -21,7 +21,7 @@ from sagas import (
     step,
 )
 from tests.crash.mortal import Auditor, Moment, Side, live
-from tests.sagas_for_tests import BodyFailed, End, Rejected, World, end_of, reaches
+from tests.kit import BodyFailed, End, Rejected, World, end_of, reaches
 
 AT_ONCE = Retry(attempts=2, first=0, jitter=False)
 
@@ -48,11 +48,11 @@ def act(name: str, *, refuses: bool = False) -> Any:
     async def done(what: str = "", *, world: World = resource()) -> str:
         if refuses:
             raise Rejected(1, name)
-        await world.effect()
+        await world.act()
         return what
 
     async def undone(_: str, *, world: World = resource()) -> None:
-        await world.effect()
+        await world.act()
 
     declared = step(name=name, rejects=(Rejected,))(done)
     declared.compensate(undone)
@@ -126,7 +126,7 @@ ENDS = {
 
 def names(world: World) -> list[str]:
     """What is there, by step and occurrence, whatever block it was done in."""
-    return sorted(key.rpartition("/")[2] for key in world.live.values())
+    return sorted(key.rpartition("/")[2] for key in world.kept())
 
 
 def each_death(
@@ -219,7 +219,7 @@ def test_a_cancel(where: str, side: Side):
 
 @step
 async def fix(what: str, *, world: Fragile = resource()) -> str:
-    await world.effect()
+    await world.act()
     return what
 
 
@@ -227,7 +227,7 @@ async def fix(what: str, *, world: Fragile = resource()) -> str:
 async def unfix(_: str, *, world: Fragile = resource()) -> None:
     if world.broken:
         raise BodyFailed
-    await world.effect()
+    await world.act()
 
 
 @step
@@ -238,7 +238,7 @@ async def ask(what: str, *, world: Fragile = resource()) -> str:
 
 @ask.compensate
 async def take_back(_: str, *, world: Fragile = resource()) -> None:
-    await world.effect()
+    await world.act()
 
 
 @saga("undoable-by-hand", version=1)

@@ -14,16 +14,14 @@ import attrs
 import pytest
 
 from durable_core.stores.memory.data import MemoryData
-from durable_core.stores.memory.store import MemoryStore
 from sagas import Entry, Orchestrator, SagaHandle, SagaInfo
 from sagas.testing import ManualClock
 from tests.crash.fleet import check_journal
 from tests.crash.mortal import Side
 from tests.crash.successors import Successors
 from tests.crash.verbs_sagas import SAGAS, careful, order, plain_order
+from tests.kit import Call, Place, World, end_of, reaches, rung, until
 from tests.postgres_server import Server
-from tests.sagas_for_tests import end_of, reaches, until
-from tests.watching import Call, Watch, rung
 
 DEADLINE = ("signalled", "deadline")
 MOST_CUTS = 2
@@ -37,17 +35,17 @@ ENDS = ("completed", "compensated", "resolved", "killed", "stuck")
 
 
 @attrs.define
-class TaskWatch(Watch):
+class TaskWatch(World):
     """A watch that knows the tasks of the calls on the loop."""
 
     tasks: "dict[str, asyncio.Task[Any]]" = attrs.field(factory=dict[str, "asyncio.Task[Any]"])
     """The task of the last call of each step."""
 
-    async def act(self) -> None:
+    async def act(self, party: str = "", about: Any = None) -> Call:
         task = asyncio.current_task()
         assert task is not None
-        self.tasks[Call.here().what] = task
-        await super().act()
+        self.tasks[Call.here(party).what] = task
+        return await super().act(party, about)
 
 
 @attrs.define
@@ -110,7 +108,7 @@ class Play:
 
     @property
     def middle(self) -> str:
-        return "once" if self.watch.begun("once") else "second"
+        return "once" if self.watch.count("once") else "second"
 
     def nothing_new(self, since: int) -> None:
         """No step that had not begun before call ``since`` began after it, and none at all once it was undone."""
@@ -128,20 +126,6 @@ Scene = Callable[[Play], Awaitable[None]]
 """What the desk does before the worker comes, or while it works."""
 
 
-@attrs.frozen
-class Place:
-    """Where the sagas are kept, whichever process drives them."""
-
-    url: str
-    data: MemoryData | None = None
-
-    def process(self, watch: Watch, clock: ManualClock, **options: Any) -> Orchestrator:
-        made = Orchestrator(self.url, sagas=SAGAS, resources=[watch], clock=clock, **{"grace": 1, **options})
-        if self.data is not None:
-            made.engine.store = MemoryStore(self.data)
-        return made
-
-
 async def nobody_tells(_: Play) -> None: ...
 
 
@@ -151,13 +135,13 @@ async def each_death(place: Place, before: Scene, then: Scene, *, side: Side, fe
         watch, now = TaskWatch(), ManualClock()
         for what in ("second", "plain", "once"):
             watch.gate(what)
-        async with place.process(watch, now, worker=False) as desk:
+        async with place.orchestrator(*SAGAS, world=watch, clock=now, grace=1, worker=False) as desk:
             play = Play(f"o{side}{commit}", desk, watch, now)
             await before(play)
 
             def successor(play: Play = play) -> Orchestrator:
                 play.clock = ManualClock(play.clock.now())
-                return place.process(play.watch, play.clock)
+                return place.orchestrator(*SAGAS, world=play.watch, clock=play.clock, grace=1)
 
             async with Successors(successor, commit, side) as workers:
                 try:
@@ -294,7 +278,7 @@ async def cut_and_retried(play: Play) -> None:
     retries = 0
     while (end := await end_of(play.handle, play.desk)).status == "stuck":
         assert end.error[1] == ("once",)
-        assert play.watch.begun("sell") == 0
+        assert play.watch.count("sell") == 0
         await play.tell("retry")
         retries += 1
         assert retries <= MOST_CUTS
@@ -309,7 +293,7 @@ async def cut_and_run_again(play: Play) -> None:
     play.watch.tasks["second"].cancel()
     play.watch.gate("second").open()
     history = await play.ended("completed")
-    assert play.watch.begun("second") >= AGAIN
+    assert play.watch.count("second") >= AGAIN
     assert [entry.kind for entry in history if entry.error or entry.kind == "failed"] == []
 
 

@@ -25,9 +25,9 @@ from durable_core.testing.store_rows import opened as opened_store
 from sagas import SagaHandle
 from tests.crash.fleet import again, audit, check_journal, opened, slow, worker, workers
 from tests.crash.victim import Outside, order
+from tests.kit import End, end_of
 from tests.pgbouncer import PROGRAM, Pooler, pgbouncer
 from tests.postgres_server import Server, crash, execute
-from tests.sagas_for_tests import End, end_of
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,7 +15,7 @@ from durable_core.stores.memory.store import MemoryStore
 from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing import ManualClock
 from sagas import Orchestrator, Saga, SagaCompensated, SagaKilled, StepInfo, resource, saga, step
-from tests.sagas_for_tests import End, World, end_of, orchestrator, reaches, within
+from tests.kit import End, World, end_of, orchestrator, reaches, within
 
 Make = Callable[[], MemoryStore | SqliteStore]
 INNOCENT = 3
@@ -29,20 +29,20 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
 
 @step
 async def slow(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     return number
 
 
 @step
 async def deadly(*, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     return 0
 
 
 @slow.compensate
 @deadly.compensate
 async def undo(result: int, *, world: World = resource()) -> None:
-    await world.effect()
+    await world.act()
 
 
 @saga("innocent", version=1)

@@ -13,7 +13,7 @@ import pytest
 
 from sagas import Orchestrator
 from tests.crash.victim import DIED, WAITING, Outside, ends, opened, order, poisoned
-from tests.sagas_for_tests import End, end_of, within
+from tests.kit import End, end_of, within
 
 ROOT = Path(__file__).parents[2]
 EXPECTED = {"forward": "21", "back": "charge,reserve"}

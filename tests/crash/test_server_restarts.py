@@ -13,8 +13,8 @@ from durable_core.stores.postgres.store import PostgresStore
 from sagas import SagaHandle
 from tests.crash.fleet import audit, check_journal, opened, slow
 from tests.crash.victim import Outside, waiting
+from tests.kit import end_of, until
 from tests.postgres_server import QUICK, Server, execute
-from tests.sagas_for_tests import end_of, until
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from sagas import Orchestrator, SagaHandle
 from tests.collecting import assert_sound, collecting, debts_paid, expected
 from tests.crash.fleet import opened
 from tests.crash.victim import Outside, order, waiting
+from tests.kit import End, end_of, until
 from tests.postgres_server import Server, expire
-from tests.sagas_for_tests import End, end_of, until
 
 pytestmark = pytest.mark.slow
 

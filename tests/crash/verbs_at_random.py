@@ -19,8 +19,7 @@ from sagas import Entry, Orchestrator, SagaHandle, SagaInfo, SagaKilled, SagaPas
 from tests.crash.fleet import TOLD_FLEET, check_journal, worker
 from tests.crash.verbs_fleet import CUTS, Line, Lines
 from tests.crash.verbs_sagas import careful, order, plain_order
-from tests.sagas_for_tests import end_of, until
-from tests.watching import Call, rung
+from tests.kit import Call, end_of, rung, until
 
 LEASE_S = 2.0
 LONGEST_S = 60.0

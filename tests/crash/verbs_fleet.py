@@ -20,7 +20,7 @@ import attrs
 
 from sagas import Orchestrator
 from tests.crash.verbs_sagas import SAGAS
-from tests.watching import Call, Watch
+from tests.kit import Call, World
 
 What = Literal["begin", "effect", "end", "dead"]
 
@@ -73,7 +73,7 @@ class Lines:
     def _sort(self, line: Line) -> None:
         self.known.append(line)
         if line.call is not None:
-            self._by_saga.setdefault(line.call.saga, []).append(line)
+            self._by_saga.setdefault(line.call.saga_id, []).append(line)
         else:
             for lines in self._by_saga.values():
                 lines.append(line)
@@ -114,7 +114,7 @@ def _line(what: What, pid: int, call: dict[str, Any] | None) -> Line:
 
 
 @attrs.define
-class Participant(Watch):
+class Participant(World):
     """What the steps of a worker's sagas call; the file ``closed second`` holds up the calls of ``second``.
 
     Of one saga some calls are slow, and the same ones each time.
@@ -122,9 +122,9 @@ class Participant(Watch):
 
     lines: Lines = attrs.field(kw_only=True)
 
-    async def act(self) -> None:
-        call = Call.here()
-        span_s = SLOW_S if crc32(f"{call.saga} {call.what}".encode()) % 8 == 0 else QUICK_S
+    async def act(self, party: str = "", about: Any = None) -> Call:
+        call = Call.here(party, about)
+        span_s = SLOW_S if crc32(f"{call.saga_id} {call.what}".encode()) % 8 == 0 else QUICK_S
         self.lines.write(Line("begin", os.getpid(), call))
         try:
             await asyncio.sleep(span_s)
@@ -134,6 +134,7 @@ class Participant(Watch):
             await asyncio.sleep(span_s)
         finally:
             self.lines.write(Line("end", os.getpid(), call))
+        return call
 
 
 def gate(directory: Path, what: str) -> Path:

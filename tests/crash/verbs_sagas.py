@@ -5,12 +5,12 @@ by itself, and ``sell`` is the pivot.
 """
 
 from sagas import Saga, pivot, saga
-from tests.watching import act, bell
+from tests.kit import bell, watched
 
-first, second = act("first"), act("second", undo="blind")
-once = act("once", at_most_once=True)
-plain = act("plain")
-sell = act("sell", at=pivot)
+first, second = watched("first"), watched("second", undo="blind")
+once = watched("once", at_most_once=True)
+plain = watched("plain")
+sell = watched("sell", at=pivot)
 
 
 @saga("order", version=1)

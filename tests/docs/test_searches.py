@@ -15,9 +15,8 @@ from durable_core.layer import SpanRecord
 from durable_core.stores.memory.data import MemoryData
 from sagas import Retry, Saga, SagaCompensated, resource, saga, step
 from sagas.testing import ManualClock
-from tests.behaviour.parties import Place, World, begun, entered
 from tests.jaeger import Search
-from tests.sagas_for_tests import end_of
+from tests.kit import Place, World, begun, end_of, entered
 from tests.traces import check_trace
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "traces.md"

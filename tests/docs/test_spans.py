@@ -13,8 +13,7 @@ from durable_core.layer import SpanRecord
 from durable_core.model.said import MOST_ATTRIBUTES
 from durable_core.stores.memory.data import MemoryData
 from sagas import Retry, Saga, SagaCompensated, SagaDef, retriable, saga, step
-from tests.behaviour.parties import Place, World, begun, entered, party, point_of_no_return
-from tests.sagas_for_tests import end_of
+from tests.kit import Place, World, begun, end_of, entered, party, point_of_no_return
 from tests.traces import check_trace, whole
 from tools.spans_page import ATTRIBUTES, EVENTS, SPANS, page
 

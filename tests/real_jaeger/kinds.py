@@ -10,8 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from sagas import Orchestrator, Retry, Saga, SagaCompensated, SagaDef, SagaHandle, retriable, saga, step
 from sagas.testing import ManualClock
-from tests.behaviour.parties import Place, Refused, World, begun, entered, party, point_of_no_return
-from tests.sagas_for_tests import end_of, reaches
+from tests.kit import Place, Refused, World, begun, end_of, entered, party, point_of_no_return, reaches
 
 car, hotel, flight = party("car"), party("hotel"), party("flight")
 bus, tram = party("bus"), party("tram")

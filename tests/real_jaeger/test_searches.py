@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.behaviour.parties import Refused
+from tests.kit import Refused
 from tests.real_jaeger.conftest import SERVICE
 from tests.real_jaeger.server import Jaeger
 from tests.real_jaeger.verbs import Told
@@ -23,7 +23,7 @@ WINDOW_S = 3600
 OURS = {
     "order-17": "compensated",
     "place-order": "trip",
-    "shop.CardDeclined": "tests.behaviour.parties.Refused",
+    "shop.CardDeclined": "tests.kit.Refused",
     "charge": "hotel",
     "book-trip": "trip",
     "orders-1": platform.node(),

@@ -15,13 +15,12 @@ from durable_core.layer import SpanRecord, otlp_document
 from durable_core.tracing.collector import Collector
 from durable_core.tracing.otel import export_directly
 from sagas import Orchestrator, tracing
-from tests.behaviour.parties import World
 from tests.crash.test_traced_processes import expected, killed_and_ended
+from tests.kit import World, end_of, orchestrator
 from tests.real_jaeger import kinds
 from tests.real_jaeger.relay import Relay, relay
 from tests.real_jaeger.server import Jaeger, Span, jaeger
 from tests.real_jaeger.verbs import SKEWS_S, Told, in_lines, places, roots, warned
-from tests.sagas_for_tests import end_of, orchestrator
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -20,7 +20,7 @@ from sagas import (
     SagaPastPivot,
     WrongState,
 )
-from tests.behaviour.parties import Place
+from tests.kit import Place
 from tests.replay.random_sagas import SICK, plan_of, random_child, random_saga
 from tests.replay.random_world import World
 

@@ -15,7 +15,7 @@ from durable_core.stores.memory.store import MemoryStore
 from sagas import Orchestrator, Retry, Saga, SagaCompensated, lookup, resource, saga, step
 from sagas.testing import ManualClock
 from tests.crash.mortal import Auditor, Moment, Side, live
-from tests.sagas_for_tests import End, Flaky, World, end_of, orchestrator
+from tests.kit import Broken, End, World, end_of, orchestrator
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -27,12 +27,12 @@ def act(name: str) -> Any:
 
     @step(name=name)
     async def done(*, world: World = resource()) -> str:
-        await world.effect()
+        await world.act()
         return name
 
     @done.compensate
     async def undone(_: str, *, world: World = resource()) -> None:
-        await world.effect()
+        await world.act()
 
     return done
 
@@ -43,7 +43,7 @@ begin, one, two, three, never, last = map(act, ("begin", "one", "two", "three", 
 @lookup(retry=Retry(attempts=3, first=HOUR, jitter=False))
 async def flaky() -> None:
     """Fails, and is tried again after an hour."""
-    raise Flaky
+    raise Broken
 
 
 async def branch(s: Saga) -> None:
@@ -194,7 +194,7 @@ def test_a_process_that_dies_at_any_commit(how: str, side: Side):
         again = live(data, world, start, parent, death=death, clock=ManualClock(START, auto=True))
         end = again or live(data, world, start, parent, clock=ManualClock(START + 2 * MINUTE, auto=True))
         assert (end.status, end.value[0], end.value[-1]) == ("completed", "deadline", "last")
-        assert sorted(world.live.values()) == ["begin", "last"]
+        assert world.kept() == ["begin", "last"]
         assert "kid/never" not in world.called()
         assert all(len(keys) == 1 for keys in world.keys().values())
     assert commit > 4, "there are fewer commits than this test supposes"

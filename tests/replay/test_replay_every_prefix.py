@@ -15,7 +15,7 @@ from durable_core.model.run import NewRun, RunRecord
 from durable_core.ports import Batch
 from durable_core.stores.memory.store import MemoryStore
 from sagas import Retry, Saga, SagaDef, Unknown, current, lookup, pivot, resource, retriable, saga, step
-from tests.sagas_for_tests import BodyFailed, End, Flaky, Rejected, World, end_of, orchestrator
+from tests.kit import BodyFailed, Broken, End, Rejected, World, end_of, orchestrator
 
 pytestmark = pytest.mark.timeout(400)  # a machine with other work to do takes its time for so many sagas
 
@@ -44,20 +44,20 @@ class Op:
 
 async def _play(number: int, op: Op, world: World) -> int:
     if op.script == "reject":
-        await world.effect()
+        await world.act()
         raise Rejected(number, "the participant said no")
     if op.script == "fail" and (op.failures >= ATTEMPTS or current().attempt <= op.failures):
-        world.calls.append(current())
-        raise Flaky(number)
-    await world.effect()
+        world.note()
+        raise Broken(number)
+    await world.act()
     return number
 
 
 async def _undo(op: Op, world: World) -> None:
     if current().attempt <= op.undo_failures:
-        world.calls.append(current())
-        raise Flaky("the undo")
-    await world.effect()
+        world.note()
+        raise Broken("the undo")
+    await world.act()
 
 
 @step(retry=AT_ONCE, rejects=(Rejected,))
@@ -96,7 +96,7 @@ async def linear(s: Saga, ops: list[Op], *, fails: bool) -> list[str]:
     for number, op in enumerate(ops):
         try:
             seen.append(str(await s.run(KINDS[op.kind], number, op)))
-        except (Rejected, Flaky) as error:
+        except (Rejected, Broken) as error:
             if not op.caught:
                 raise
             seen.append(repr(error))
@@ -147,7 +147,7 @@ class Model:
             self._undo(key, op)
         elif op.kind == "step":
             self.hopeless.add(key)
-        return Flaky(number)
+        return Broken(number)
 
     def _undo(self, key: str, op: Op) -> None:
         self.undone.append(key)
@@ -265,7 +265,7 @@ def test_a_random_saga_ends_as_its_model_says_from_every_prefix(ops: list[Op], *
         assert world.called() == model.calls
         assert world.called(compensating=True) == model.undo_calls
         live = [] if expected.status != "completed" else [key for key, _ in model.completed]
-        kept = [key for key in world.live.values() if not key.startswith("look")]
+        kept = [call.step for call in world.live.values() if not call.step.startswith("look")]
         assert [key for key in kept if key not in _refused(ops)] == live
 
     asyncio.run(main())
@@ -288,7 +288,7 @@ def _refused(ops: Sequence[Op]) -> set[str]:
 
 @pivot(retry=AT_ONCE, rejects=(Rejected,))
 async def pay(amount: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     if amount < 0:
         raise Rejected(amount, "not with me")
     return amount
@@ -296,9 +296,9 @@ async def pay(amount: int, *, world: World = resource()) -> int:
 
 @retriable(retry=Retry.forever(first=0, jitter=False))
 async def confirm(amount: int, *, world: World = resource()) -> str:
-    world.calls.append(current())
+    world.note()
     if len([info for info in world.calls if info.step == "confirm"]) < 3:
-        raise Flaky("the mail server")
+        raise Broken("the mail server")
     return f"paid {amount}"
 
 

@@ -29,7 +29,7 @@ from sagas import (
     saga,
     step,
 )
-from tests.sagas_for_tests import End, Flaky, Rejected, World, end_of, orchestrator
+from tests.kit import Broken, End, Rejected, World, end_of, orchestrator
 
 pytestmark = pytest.mark.timeout(400)  # a machine with other work to do takes its time for so many sagas
 AT_ONCE = Retry(attempts=2, first=0, jitter=False)
@@ -65,14 +65,14 @@ class Jitter:
 async def act(kind: str, *, world: World = resource(), jitter: Jitter = resource()) -> str:
     await jitter.pause()
     if kind == "reject":
-        world.calls.append(current())
+        world.note()
         raise Rejected(4, "no")
     if kind == "flaky" and current().attempt == 1:
-        world.calls.append(current())
-        raise Flaky("once")
+        world.note()
+        raise Broken("once")
     if current().idempotency_key in jitter.fenced:
         raise Rejected(9, "too late")
-    await world.effect()
+    await world.act()
     await jitter.pause()
     return kind
 
@@ -80,7 +80,7 @@ async def act(kind: str, *, world: World = resource(), jitter: Jitter = resource
 @act.compensate(retry=AT_ONCE)
 async def undo_act(result: str | Unknown, *, world: World = resource(), jitter: Jitter = resource()) -> None:
     await jitter.pause()
-    await world.effect()
+    await world.act()
     jitter.fenced.add(current().forward_key or "")
     await jitter.pause()
 
@@ -285,7 +285,7 @@ def check_world(life: Life, about: str) -> None:
     """What is live in the world is what the journal says is done and not undone; nothing is, after a rollback."""
     done = succeeded(life.journal)
     kept = {key for key in done if not key.endswith("~undo") and f"{key}~undo" not in done and "look" not in key}
-    assert set(life.world.live.values()) == kept, f"{about}: live effects"
+    assert set(life.world.kept()) == kept, f"{about}: live effects"
     if life.end.status == "compensated":
         assert not kept, f"{about}: left after the rollback"
 
@@ -293,8 +293,9 @@ def check_world(life: Life, about: str) -> None:
 def world_at(life: Life, prefix: Sequence[JournalEntry]) -> World:
     """The world where the crash came right after the last entry: exactly what is on disk has happened."""
     done = succeeded(prefix)
-    keys = {info.step: info.idempotency_key for info in life.world.calls if not info.compensating}
-    return World(live={keys[key]: key for key in done if key in keys and f"{key}~undo" not in done})
+    calls = {call.step: call for call in life.world.calls if not call.compensating}
+    kept = [calls[key] for key in done if key in calls and f"{key}~undo" not in done]
+    return World(live={call.key: call for call in kept})
 
 
 async def check_prefixes(life: Life, seed: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from durable_core.stores.memory.data import MemoryData
-from tests.behaviour.parties import Place
+from tests.kit import Place
 from tests.replay.random_operators import WHOLE_S, Played
 from tests.replay.verbs_model import broken
 

@@ -8,12 +8,10 @@ import pytest
 from durable_core import StoreError
 from durable_core.testing.store_rows import in_loop
 from sagas import Orchestrator, Saga, pivot, saga
-from tests.behaviour.parties import entered
+from tests.kit import World, bell, entered, journalled, looking_away, reaches, watched
 from tests.postgres_server import Server
-from tests.sagas_for_tests import journalled, reaches
-from tests.watching import Watch, act, bell, looking_away
 
-hold, charge = act("hold"), act("charge", at=pivot)
+hold, charge = watched("hold"), watched("charge", at=pivot)
 
 
 @saga("order", version=1)
@@ -63,7 +61,7 @@ async def test_a_signal_is_heeded_whatever_becomes_of_the_batch_that_told_of_it(
 
     The pivot does not begin: the saga is rolled back.
     """
-    watch, hit, url = Watch(), asyncio.Event(), server.fresh()
+    watch, hit, url = World(), asyncio.Event(), server.fresh()
     gate = watch.gate("hold")
     async with (
         Orchestrator(url, sagas=[order, bell], resources=[watch], grace=2) as worker,
@@ -80,4 +78,4 @@ async def test_a_signal_is_heeded_whatever_becomes_of_the_batch_that_told_of_it(
             await journalled(handle, desk, "succeeded")
         info = await reaches(handle, worker, "completed", "compensated", "stuck")
         assert (info.status, info.cause) == ("compensated", "cancelled")
-        assert watch.log == ["begin hold", "end hold", "begin undo hold", "end undo hold"]
+        assert watch.timeline == ["begin hold", "end hold", "begin undo hold", "end undo hold"]

@@ -12,8 +12,7 @@ from durable_core.ports import Batch
 from durable_core.testing import FaultyStore
 from sagas import Orchestrator, Saga, SagaInfo, SagaStuck, saga, step
 from sagas import StoreError as PublicStoreError
-from tests.behaviour.parties import Place
-from tests.sagas_for_tests import until
+from tests.kit import Place, until
 
 BAD = "could not write: it has a value that this store cannot hold"
 gates: list[asyncio.Event] = []

@@ -11,8 +11,7 @@ import pytest
 from durable_core.engine.clock import SystemClock
 from durable_core.model.duration import NS
 from sagas import Entry, Retry, Saga, saga
-from tests.behaviour.parties import Place, World, begun, party, play
-from tests.sagas_for_tests import end_of
+from tests.kit import Place, World, begun, end_of, party, play
 
 HOUR_NS = 3600 * NS
 SPAN = timedelta(milliseconds=200)

@@ -8,8 +8,8 @@ import pytest
 
 from durable_core.engine import callback_delivery, polling
 from sagas import Orchestrator, Saga, SagaHandle, lookup, saga
+from tests.kit import until
 from tests.postgres_server import Server
-from tests.sagas_for_tests import until
 
 NEVER_S = 600.0
 

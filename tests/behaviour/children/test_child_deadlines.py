@@ -9,8 +9,7 @@ import pytest
 
 from sagas import Orchestrator, Retry, Saga, SagaCompensated, SagaHandle, SagaStatus, lookup, retriable, saga
 from sagas.testing import ManualClock
-from tests.behaviour.parties import Place, World, entered, party, play, point_of_no_return
-from tests.sagas_for_tests import end_of, journalled, until
+from tests.kit import Place, World, end_of, entered, journalled, party, play, point_of_no_return, until
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -377,7 +376,7 @@ def test_it_passed_while_no_worker_lived(place: Place, how: str, end: str):
         async with place.orchestrator(travel, world=world, clock=later) as running:
             end_now = await end_of(await running.get("t"), running)
         assert end_now.value[:2] == ["t/stay", "deadline"]
-        assert {name for name, _ in world.calls[calls:]} == (
+        assert {call.what for call in world.calls[calls:]} == (
             {"undo meal", "undo room"} if how == "child" else {"undo room"}
         )
         assert world.kept() == ["meal"]

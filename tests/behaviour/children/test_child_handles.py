@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from sagas import Saga, SagaCompensated, SagaInfo, SagaStatus, saga
-from tests.behaviour.parties import Broken, Gate, Place, Refused, World, entered, party, play
-from tests.sagas_for_tests import BodyFailed, end_of
+from tests.kit import BodyFailed, Broken, Gate, Place, Refused, World, end_of, entered, party, play
 
 seat, meal, hotel = party("seat"), party("meal"), party("hotel")
 

@@ -3,17 +3,7 @@
 import pytest
 
 from sagas import Saga, SagaCompensated, SagaNotFound, WrongState, saga
-from tests.behaviour.parties import (
-    Broken,
-    Place,
-    Refused,
-    World,
-    entered,
-    party,
-    play,
-    point_of_no_return,
-)
-from tests.sagas_for_tests import end_of
+from tests.kit import Broken, Place, Refused, World, end_of, entered, party, play, point_of_no_return
 
 seat, meal = party("seat"), party("meal")
 flight_fee, hotel = party("fee"), party("hotel")
@@ -192,7 +182,7 @@ def test_a_crash_within_any_level_is_gone_on_with(place: Place, what: str):
             end = await end_of(await running.get("t"), running)
         assert end.undone == ("hotel", "flying/seating/meal", "flying/seating/seat", "flying/fee")
         assert world.live == {}
-        assert len({info.idempotency_key for name, info in world.calls if name == what}) == 1
+        assert len({info.idempotency_key for info in world.calls if info.what == what}) == 1
 
     play(main)
 

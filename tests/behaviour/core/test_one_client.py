@@ -28,7 +28,7 @@ from durable_core import (
 )
 from durable_core.testing import ManualClock
 from sagas import Orchestrator, Saga, SagaExists, SagaStuck, saga
-from tests.behaviour.parties import play
+from tests.kit import play
 
 DAY = timedelta(days=1)
 SECRET = "s" * 32

@@ -13,10 +13,10 @@ import pytest
 from durable_core.stores.memory.data import MemoryData
 from durable_core.stores.memory.store import MemoryStore
 from sagas import DefinitionError, PayloadError, RemoteError, Retry, Saga, SagaDef, lookup, resource, saga, step
-from tests.sagas_for_tests import (
+from tests.kit import (
     BodyFailed,
+    Broken,
     End,
-    Flaky,
     Rejected,
     World,
     alone,
@@ -31,7 +31,7 @@ from tests.sagas_for_tests import (
 
 @step(rejects=(Rejected,))
 async def act(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     if number < 0:
         raise Rejected(number, "below zero")
     return number
@@ -39,23 +39,23 @@ async def act(number: int, *, world: World = resource()) -> int:
 
 @act.compensate
 async def undo_act(result: int, *, world: World = resource()) -> None:
-    await world.effect()
+    await world.act()
 
 
 @step
 async def ship(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     return number
 
 
 @ship.compensate
 async def undo_ship(result: int, *, world: World = resource()) -> None:
-    await world.effect()
+    await world.act()
 
 
 @step
 async def uncompensated(*, world: World = resource()) -> None:
-    await world.effect()
+    await world.act()
 
 
 def plays(body: Callable[..., Awaitable[Any]], *args: Any, world: World | None = None) -> tuple[End, World]:
@@ -379,7 +379,7 @@ def test_a_retry_policy_that_raises_does_not_hang_the_saga():
 
     @lookup(retry=Retry.from_tenacity(retry=lambda state: bool(1 / 0)))
     async def broken() -> int:
-        raise Flaky("once")
+        raise Broken("once")
 
     async def body(s: Saga) -> int:
         return await s.run(broken)

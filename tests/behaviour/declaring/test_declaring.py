@@ -32,7 +32,7 @@ from sagas import (
     step,
 )
 from sagas.testing import ManualClock
-from tests.behaviour.acts import act, settled, steps
+from tests.kit import act, settled, steps
 
 
 @attrs.frozen

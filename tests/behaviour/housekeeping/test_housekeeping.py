@@ -29,8 +29,7 @@ from sagas import (
     retriable,
     saga,
 )
-from tests.behaviour.parties import Place, World, begun, entered, party, play
-from tests.sagas_for_tests import until, within
+from tests.kit import Place, World, begun, entered, party, play, until, within
 
 book, held, unsure = party("book"), party("held"), party("unsure")
 DAY = timedelta(days=1)

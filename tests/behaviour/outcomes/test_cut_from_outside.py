@@ -16,22 +16,20 @@ import sagas.runtime.driver as driver_module
 import sagas.runtime.resolver as resolver_module
 import sagas.runtime.saga as saga_module
 from sagas import DidNotHappen, Happened, Orchestrator, Retry, Saga, lookup, pivot, resource, retriable, saga, step
-from tests.behaviour.parties import Place, entered, play
-from tests.sagas_for_tests import reaches, within
-from tests.watching import ONCE, Watch, act, act_on_thread
+from tests.kit import ONCE, Place, World, entered, play, reaches, watched, watched_on_thread, within
 
-hold, mail = act("hold"), act("mail", undo="none")
-blind = act("blind", undo="blind")
-threaded = act_on_thread("threaded")
-look = act("look", at=lookup)
-sell = act("sell", at=pivot)
-ship = act("ship", at=retriable)
-probed = act("probed")
-fails = act("fails")
+hold, mail = watched("hold"), watched("mail", undo="none")
+blind = watched("blind", undo="blind")
+threaded = watched_on_thread("threaded")
+look = watched("look", at=lookup)
+sell = watched("sell", at=pivot)
+ship = watched("ship", at=retriable)
+probed = watched("probed")
+fails = watched("fails")
 
 
 @probed.probe(retry=ONCE)
-async def find_probed(*, watch: Watch = resource()) -> Happened[str] | DidNotHappen:
+async def find_probed(*, watch: World = resource()) -> Happened[str] | DidNotHappen:
     await watch.act()
     return DidNotHappen()
 
@@ -186,7 +184,7 @@ def test_what_is_cut_is_run_again_by_the_next_process(place: Place, flies: str, 
 
     The next process runs it again, under the same key, and the saga comes to the end that it would have come to.
     """
-    watch = Watch()
+    watch = World()
     watch.plan("fails", "refused")
     watch.plan("probed", "lost")
 
@@ -313,7 +311,7 @@ def test_what_a_step_raises_fails_that_step_alone(place: Place, where: str, what
     """
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         gate = watch.gate("hold")
         async with place.orchestrator(raising, innocent, world=watch) as worker:
             other = await worker.start(innocent, id="other")
@@ -335,7 +333,7 @@ def test_what_a_compensation_raises_fails_that_attempt_alone(place: Place, what:
     """So it is in a compensation: it is attempted again by its policy, and the saga is compensated."""
 
     async def main() -> None:
-        watch, raised = Watch(), Raised(what)
+        watch, raised = World(), Raised(what)
         watch.plan("fails", "refused")
         async with place.orchestrator(undo_raises, world=watch, resources=[raised]) as worker:
             handle = await worker.start(undo_raises, id="o")
@@ -444,7 +442,7 @@ def test_an_error_of_our_own_in_a_body_is_a_fault(place: Place, where: str, catc
     build = Build(*BUGS[where])
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         if where == "resolver":
             watch.plan("blind", "silent")
         async with place.orchestrator(on_a_broken_build, small, world=watch, resources=[build]) as worker:

@@ -29,7 +29,7 @@ from sagas import (
     saga,
     step,
 )
-from tests.sagas_for_tests import End, alone, end_of, journalled, orchestrator, reaches, within
+from tests.kit import End, alone, end_of, journalled, orchestrator, reaches, within
 
 AT_ONCE = Retry(attempts=5, first=0, jitter=False)
 

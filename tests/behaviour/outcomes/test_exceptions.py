@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from sagas import Orchestrator, RemoteError, Saga, SagaCompensated, saga
-from tests.behaviour.acts import act, settled, until
+from tests.kit import act, settled, until
 
 
 class Color(enum.Enum):

@@ -14,15 +14,27 @@ import pytest
 
 from sagas import Orchestrator, Retry, Saga, SagaHandle, SagaInfo, StoreError, Unknown, pivot, resource, saga, step
 from sagas.testing import ManualClock
-from tests.behaviour.parties import Place, entered, play, working
-from tests.sagas_for_tests import journalled, reaches, until, within
-from tests.watching import Watch, act, act_on_thread, bell, rung
+from tests.kit import (
+    Place,
+    World,
+    bell,
+    entered,
+    journalled,
+    play,
+    reaches,
+    rung,
+    until,
+    watched,
+    watched_on_thread,
+    within,
+    working,
+)
 
-hold, late, quick, fails = act("hold"), act("late"), act("quick"), act("fails")
-blind = act("blind", undo="blind")
-mail = act("mail", undo="none")
-threaded = act_on_thread("threaded")
-charge = act("charge", at=pivot)
+hold, late, quick, fails = watched("hold"), watched("late"), watched("quick"), watched("fails")
+blind = watched("blind", undo="blind")
+mail = watched("mail", undo="none")
+threaded = watched_on_thread("threaded")
+charge = watched("charge", at=pivot)
 SECOND: dict[str, Any] = {"late": late, "blind": blind, "threaded": threaded, "mail": mail}
 ENDS = ("completed", "compensated", "resolved", "killed")
 NEXT_NS = 500_000_000
@@ -61,7 +73,7 @@ async def parked(s: Saga, second: str) -> str:
 SAGAS = (two_steps, undoes, parked, bell)
 
 
-async def settled(handle: SagaHandle[Any], desk: Orchestrator, watch: Watch) -> SagaInfo:
+async def settled(handle: SagaHandle[Any], desk: Orchestrator, watch: World) -> SagaInfo:
     """How the saga ends once a person has settled by what is so whatever it is stuck on; it has told no lie."""
 
     async def returned() -> bool:
@@ -94,7 +106,7 @@ def test_a_rollback_after_a_kill_waits_for_the_step_in_flight(place: Place, seco
     """No compensation begins before the attempt has returned, and what it did then is undone, or the saga is stuck."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         gate = watch.gate(second)
         async with working(place, SAGAS, watch) as (worker, desk):
             handle = await worker.start(two_steps, second, id="o")
@@ -105,7 +117,7 @@ def test_a_rollback_after_a_kill_waits_for_the_step_in_flight(place: Place, seco
                 await reaches(handle, desk, "killed")
             await told.rollback("o")
             await rung(told)
-            assert watch.log == ["begin hold", "end hold", f"begin {second}"]
+            assert watch.timeline == ["begin hold", "end hold", f"begin {second}"]
             gate.open()
             info = await settled(handle, desk, watch)
             assert info.status in ("compensated", "resolved")
@@ -119,7 +131,7 @@ def test_another_worker_is_kept_off_while_the_step_is_in_flight(place: Place, se
     """So it is where another worker would take the killed saga up: it waits until the step has returned."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         gate = watch.gate(second)
         async with working(place, SAGAS, watch) as (worker, desk):
             handle = await worker.start(two_steps, second, id="o")
@@ -129,7 +141,7 @@ def test_another_worker_is_kept_off_while_the_step_is_in_flight(place: Place, se
                 await other.rollback("o")
                 await rung(desk)
                 await rung(other)
-                assert watch.log == ["begin hold", "end hold", f"begin {second}"]
+                assert watch.timeline == ["begin hold", "end hold", f"begin {second}"]
                 gate.open()
                 info = await settled(handle, desk, watch)
                 assert info.status in ("compensated", "resolved")
@@ -141,7 +153,7 @@ def test_a_dead_worker_keeps_nobody_off(place: Place):
     """The worker whose attempt was in flight when the saga was killed dies: a rollback elsewhere does not wait."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         gate = watch.gate("blind")
         async with place.dying(*SAGAS, world=watch) as worker:
             await worker.start(two_steps, "blind", id="o")
@@ -169,7 +181,7 @@ def test_an_undo_in_flight_is_not_begun_again_beside_itself(
     """Killed while an undo ran, then rolled back: it runs once at a time, the rest follows, and no bug is reported."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         watch.plan("fails", "refused")
         gate = watch.gate("undo late")
         async with working(place, SAGAS, watch) as (worker, desk):
@@ -200,7 +212,7 @@ def test_a_late_result_goes_to_the_run_it_belongs_to(place: Place):
     """
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         watch.plan("fails", "refused")
         gate = watch.gate("undo late")
         async with working(place, SAGAS, watch) as (worker, desk):
@@ -228,7 +240,7 @@ def test_a_run_that_is_dropped_is_loaded_again_or_needs_attention(place: Place):
     """The store refuses a run's rows once, for good: the run does not stay *running* with nobody to drive it."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         async with working(place, SAGAS, watch) as (worker, desk):
             store: Any = worker.engine.store
             commit, refusals = store.journal.commit, [2]  # with whatever else is in the batch, and alone
@@ -264,7 +276,7 @@ def test_a_parked_saga_waits_for_the_sibling_in_flight(place: Place, second: str
     """
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         gate = watch.gate(second)
         first = watch.gate("foreign/quick")
         FOREIGN["awaits"] = True
@@ -281,8 +293,8 @@ def test_a_parked_saga_waits_for_the_sibling_in_flight(place: Place, second: str
                 if each == "kill":
                     await reaches(handle, desk, "killed")
             await rung(told)
-            assert watch.begun(second) == 1
-            assert watch.begun(f"undo {second}") == 0
+            assert watch.count(second) == 1
+            assert watch.count(f"undo {second}") == 0
             gate.open()
             info = await settled(handle, desk, watch)
             if verb == "retry":
@@ -299,13 +311,13 @@ def test_a_parked_saga_waits_for_the_sibling_in_flight(place: Place, second: str
 
 
 @step(name="doubt", retry=Retry(attempts=1))
-async def doubt(item: int, *, watch: Watch = resource()) -> int:
+async def doubt(item: int, *, watch: World = resource()) -> int:
     await watch.act()
     raise TimeoutError("no answer")
 
 
 @doubt.compensate(retry=Retry(attempts=5, first=1, jitter=False, factor=1))
-async def undo_doubt(done: int | Unknown, item: int, *, watch: Watch = resource(), rings: "Rings" = resource()) -> None:
+async def undo_doubt(done: int | Unknown, item: int, *, watch: World = resource(), rings: "Rings" = resource()) -> None:
     await rings.at_the_end_of(watch, item)
 
 
@@ -317,7 +329,7 @@ class Rings:
         self.calls = [0, 0]
         self.second_fails = asyncio.Event()
 
-    async def at_the_end_of(self, watch: Watch, item: int) -> None:
+    async def at_the_end_of(self, watch: World, item: int) -> None:
         self.calls[item] += 1
         with watch.watched() as call:
             if self.calls[item] == 1:
@@ -342,7 +354,7 @@ def test_a_timer_that_rings_as_its_block_closes_begins_nothing_twice(place: Plac
     """
 
     async def main() -> None:
-        watch, clock = Watch(), ManualClock()
+        watch, clock = World(), ManualClock()
         rings = Rings(clock)
         running = place.orchestrator(two_doubts, world=watch, resources=[rings], clock=clock)
         async with running as worker:
@@ -370,7 +382,7 @@ PROMISED: list[weakref.ref[asyncio.Future[None]]] = []
 
 
 @step(name="adrift", retry=Retry(attempts=1), compensation=None, because="nothing comes of it")
-async def adrift(*, watch: Watch = resource()) -> str:
+async def adrift(*, watch: World = resource()) -> str:
     """Waits for what only itself knows of."""
     with watch.watched():
         promise: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -389,7 +401,7 @@ def test_a_kill_leaves_the_attempt_in_flight_its_life(place: Place, teller: str,
     """The garbage collector does not take it, and leaving waits for it as for any other."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         PROMISED.clear()
         worker = place.orchestrator(drifts, world=watch)
         await worker.__aenter__()
@@ -413,7 +425,7 @@ def test_a_kill_leaves_the_attempt_in_flight_its_life(place: Place, teller: str,
             promise.set_result(None)
             del promise
             await within(joined(leaving), desk)
-            assert watch.log == ["begin adrift", "end adrift"]
+            assert watch.timeline == ["begin adrift", "end adrift"]
             assert (await desk.info("o")).status == "killed"
         assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 

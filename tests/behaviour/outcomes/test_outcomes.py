@@ -31,7 +31,7 @@ from sagas import (
     step,
 )
 from sagas.testing import ManualClock
-from tests.behaviour.acts import act, never, settled, steps, until
+from tests.kit import act, never, settled, steps, until
 
 
 class Declined(Exception): ...

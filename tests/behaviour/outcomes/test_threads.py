@@ -7,8 +7,7 @@ import pytest
 
 from sagas import DefinitionError, Orchestrator, Saga, saga, step
 from sagas.testing import ManualClock
-from tests.behaviour.parties import Place, play
-from tests.sagas_for_tests import reaches, until, within
+from tests.kit import Place, play, reaches, until, within
 
 
 class Shop:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from durable_core import Context, Engine, PayloadError, durable, step
-from tests.sagas_for_tests import within
+from tests.kit import within
 
 MONTH = timedelta(days=30)
 

@@ -7,8 +7,7 @@ import attrs
 import pytest
 
 from sagas import Retry, Saga, SagaStuck, lookup, resource, saga
-from tests.behaviour.parties import Broken, Place, Refused, World, begun, entered, party, play, point_of_no_return
-from tests.sagas_for_tests import end_of, reaches
+from tests.kit import Broken, Place, Refused, World, begun, end_of, entered, party, play, point_of_no_return, reaches
 
 left, right, third = party("left"), party("right"), party("third")
 later, item = party("later"), party("item")
@@ -61,7 +60,7 @@ def test_siblings_in_flight_end_before_anything_is_undone(place: Place, fails: s
             for what in others:
                 await entered(gates[what], running)
             assert (await handle.info()).status == "running"
-            assert not [name for name, _ in world.calls if name.startswith("undo")]
+            assert not [call for call in world.calls if call.what.startswith("undo")]
             for what in others[::-1]:
                 gates[what].opened.set()
                 await begun(handle, running, what, "succeeded", "compensated")
@@ -360,13 +359,13 @@ def test_a_map_outlives_a_crash(place: Place):
             handle = await running.start(mapping, NUMBERS, 3, id="m")
             await begun(handle, running, "item#4", "succeeded")
             done = {state.key for state in (await handle.info()).steps if state.status == "succeeded"}
-        calls = {info.step for _, info in world.calls}
+        calls = {info.step for info in world.calls}
         world.calls.clear()
         async with place.orchestrator(mapping, world=world) as running:
             end = await end_of(await running.get("m"), running)
         assert end.value == NUMBERS
         assert len(world.live) == 12
-        assert not done & {info.step for _, info in world.calls}
+        assert not done & {info.step for info in world.calls}
         assert calls
 
     play(main)

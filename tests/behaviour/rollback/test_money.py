@@ -4,8 +4,7 @@ import attrs
 import pytest
 
 from sagas import DidNotHappen, Happened, Retry, Saga, current, resource, saga, step
-from tests.behaviour.parties import ONCE, PROMPT, Broken, Place, Refused, World, entered, play
-from tests.sagas_for_tests import end_of, until
+from tests.kit import ONCE, PROMPT, Broken, Place, Refused, World, end_of, entered, play, until
 
 # -- a bank that keeps its promises: one booking for a key ------------------------------------------------------------
 
@@ -21,8 +20,8 @@ class Bank:
     async def book(self, what: str, account: str, amount: int) -> None:
         """Add ``amount`` to the account, once for the step that runs here."""
         key = current().idempotency_key
-        mishap = self.world._next(what)
-        self.world.calls.append((what, current()))
+        mishap = self.world.planned(what)
+        self.world.note(what)
         await self._gate(what)
         if mishap == "broken":
             raise Broken(what)
@@ -91,7 +90,7 @@ async def was_deposited(account: str, amount: int, *, bank: Bank = resource()) -
 
 @step(rejects=(Refused,), retry=ONCE)
 async def write_receipt(*, bank: Bank = resource()) -> None:
-    if bank.world._next("receipt") == "refused":
+    if bank.world.planned("receipt") == "refused":
         raise Refused("receipt")
 
 

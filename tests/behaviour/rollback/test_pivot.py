@@ -21,25 +21,25 @@ from sagas import (
     saga,
     step,
 )
-from tests.sagas_for_tests import BodyFailed, End, Flaky, Rejected, World, alone, end_of, orchestrator, within
+from tests.kit import BodyFailed, Broken, End, Rejected, World, alone, end_of, orchestrator, within
 
 AT_ONCE = Retry(attempts=3, first=0, jitter=False)
 
 
 @step
 async def reserve(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     return number
 
 
 @reserve.compensate
 async def release(result: int, *, world: World = resource()) -> None:
-    await world.effect()
+    await world.act()
 
 
 @pivot(rejects=(Rejected,))
 async def pay(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     if number < 0:
         raise Rejected(number, "not with me")
     return number
@@ -47,15 +47,15 @@ async def pay(number: int, *, world: World = resource()) -> int:
 
 @lookup
 async def look(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     return number
 
 
 @retriable(retry=Retry.forever(first=0, jitter=False))
 async def confirm(number: int, *, world: World = resource()) -> int:
-    info = await world.effect()
+    info = await world.act()
     if info.attempt < 4:
-        raise Flaky("the mail server is down")
+        raise Broken("the mail server is down")
     return number
 
 
@@ -169,9 +169,9 @@ def test_a_step_that_fails_after_the_pivot_is_attempted_again_by_retry():
 
     @retriable(retry=AT_ONCE)
     async def mail(number: int, *, world: World = resource()) -> int:
-        info = await world.effect()
+        info = await world.act()
         if info.attempt <= 3:
-            raise Flaky("down")
+            raise Broken("down")
         return number
 
     @saga("order", version=1)
@@ -193,9 +193,9 @@ def test_a_step_that_fails_again_after_retry_gets_stuck_again_and_can_be_retried
 
     @retriable(retry=AT_ONCE)
     async def mail(*, world: World = resource()) -> int:
-        info = await world.effect()
+        info = await world.act()
         if info.attempt <= 7:
-            raise Flaky("down")
+            raise Broken("down")
         return info.attempt
 
     @saga("order", version=1)
@@ -221,9 +221,9 @@ def test_a_wrapped_exception_still_names_its_step():
 
     @retriable(retry=1)
     async def mail(*, world: World = resource()) -> int:
-        info = await world.effect()
+        info = await world.act()
         if info.attempt == 1:
-            raise Flaky("down")
+            raise Broken("down")
         return 7
 
     @saga("order", version=1)
@@ -231,7 +231,7 @@ def test_a_wrapped_exception_still_names_its_step():
         await s.run(pay, 1)
         try:
             return await s.run(mail)
-        except Flaky as error:
+        except Broken as error:
             raise BodyFailed("no mail") from error
 
     assert retried(order, order, world)[0] == End("completed", 7)

@@ -3,18 +3,7 @@
 import pytest
 
 from sagas import Retry, Saga, SagaPastPivot, SagaStuck, resource, retriable, saga
-from tests.behaviour.parties import (
-    Broken,
-    Place,
-    Refused,
-    World,
-    begun,
-    entered,
-    party,
-    play,
-    point_of_no_return,
-)
-from tests.sagas_for_tests import end_of, reaches
+from tests.kit import Broken, Place, Refused, World, begun, end_of, entered, party, play, point_of_no_return, reaches
 
 reserve, charge = party("reserve"), party("charge")
 sell = point_of_no_return("sell")
@@ -72,7 +61,7 @@ def test_what_fails_up_to_the_pivot_leaves_nothing(place: Place, what: str, does
             end = await end_of(await running.start(order, "tea"), running)
         assert end.status == "compensated"
         assert world.live == {}
-        assert not {"ship", "mail"} & {name for name, _ in world.calls}
+        assert not {"ship", "mail"} & {call.what for call in world.calls}
 
     play(main)
 

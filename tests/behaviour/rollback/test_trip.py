@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from sagas import Saga, saga
-from tests.behaviour.parties import Broken, Place, Refused, World, begun, entered, party, play
-from tests.sagas_for_tests import end_of, reaches
+from tests.kit import Broken, Place, Refused, World, begun, end_of, entered, party, play, reaches
 
 car, hotel, flight = party("car"), party("hotel"), party("flight")
 car_probed, hotel_probed, flight_probed = (party(name, settled_by="probe") for name in ("car", "hotel", "flight"))
@@ -154,7 +153,7 @@ def test_a_trip_outlives_a_crash_in_each_booking(place: Place, what: str, does: 
             end = await end_of(await running.get("trip"), running)
         assert world.kept() == (sorted(PARTIES) if does == "ok" else [])
         assert end.status == ("completed" if does == "ok" else "compensated")
-        assert len({info.idempotency_key for name, info in world.calls if name == what}) == 1
+        assert len({info.idempotency_key for info in world.calls if info.what == what}) == 1
         assert world.count(what) == 2
 
     play(main)

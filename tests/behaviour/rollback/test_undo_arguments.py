@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from sagas import DefinitionError, Retry, Saga, resource, saga, step
-from tests.behaviour.parties import Place, World
-from tests.sagas_for_tests import end_of
+from tests.kit import Place, World, end_of
 
 given_to: list[tuple[Any, ...]] = []
 

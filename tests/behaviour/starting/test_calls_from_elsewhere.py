@@ -12,7 +12,7 @@ from durable_core import Context, DurableError, Engine, RunHandle, durable
 from durable_core import WrongLoop as CoreWrongLoop
 from durable_core.layer import CallbackAddress
 from sagas import Orchestrator, Saga, SagaHandle, SagasError, SagaStuck, StoreError, WrongLoop, saga
-from tests.behaviour.parties import Place, World, begun, party, play
+from tests.kit import Place, World, begun, party, play
 
 booked = party("booked")
 

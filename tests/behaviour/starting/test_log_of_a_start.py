@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from sagas import Saga, lookup, saga
-from tests.behaviour.parties import Place, World
+from tests.kit import Place, World
 
 
 @lookup

@@ -23,8 +23,7 @@ from sagas import (
     saga,
     step,
 )
-from tests.behaviour.parties import Place, World, party, play
-from tests.sagas_for_tests import end_of
+from tests.kit import Place, World, end_of, party, play
 
 ROOT = Path(__file__).parents[3]
 

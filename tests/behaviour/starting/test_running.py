@@ -36,7 +36,7 @@ from sagas import (
 )
 from sagas.blocking import Orchestrator as BlockingOrchestrator
 from sagas.testing import ManualClock
-from tests.behaviour.acts import act, settled, steps, until
+from tests.kit import act, settled, steps, until
 
 
 class Broken(Exception): ...

@@ -23,18 +23,18 @@ from sagas import (
     saga,
     step,
 )
-from tests.sagas_for_tests import End, World, end_of, orchestrator, reaches, until, within
+from tests.kit import End, World, end_of, orchestrator, reaches, until, within
 
 
 @step
 async def act(number: int, *, world: World = resource()) -> int:
-    await world.effect()
+    await world.act()
     return number
 
 
 @act.compensate
 async def undo_act(result: int, *, world: World = resource()) -> None:
-    await world.effect()
+    await world.act()
 
 
 @saga("order", version=1)

@@ -15,7 +15,7 @@ from durable_core.stores.memory.claims import MemoryClaims
 from durable_core.stores.memory.store import MemoryStore
 from durable_core.testing import ManualClock
 from sagas import Orchestrator, Saga, lookup, saga
-from tests.sagas_for_tests import orchestrator, within
+from tests.kit import orchestrator, within
 
 
 class Place:

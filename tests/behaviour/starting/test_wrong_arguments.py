@@ -11,7 +11,7 @@ import pytest
 from durable_core import Context, Engine, RunStuck, durable
 from sagas import Saga, SagaStuck, saga, step
 from sagas.testing import ManualClock
-from tests.behaviour.parties import Place, World, party, play
+from tests.kit import Place, World, party, play
 
 Use = Callable[[Any], Awaitable[Any]]
 

@@ -21,10 +21,9 @@ from durable_core.tracing.collector import Collector as OtlpCollector
 from durable_core.tracing.otel import Converter, OtelSink, export_directly, export_failures
 from sagas import DefinitionError, Orchestrator, Retry, Saga, current, resource, saga, step
 from sagas.blocking import Orchestrator as BlockingOrchestrator
-from tests.behaviour.parties import Place, World, begun, entered, party, play
 from tests.collecting import Collector, assert_sound, collecting, debts_paid, expected, id_of
+from tests.kit import Place, World, begun, end_of, entered, party, play
 from tests.otlp import collector as collector_of
-from tests.sagas_for_tests import end_of
 
 car, hotel, flight = party("car"), party("hotel", retry=Retry(attempts=2, first=0)), party("flight")
 

@@ -12,10 +12,9 @@ import pytest
 from durable_core.engine import process
 from durable_core.tracing import delivery
 from sagas import Saga, saga
-from tests.behaviour.parties import Place, World, party, play
 from tests.collecting import Collector, collecting, expected, export_directly
+from tests.kit import Place, World, end_of, party, play
 from tests.otlp import collector
-from tests.sagas_for_tests import end_of
 
 ROOT = Path(__file__).parents[3]
 HOUR_S = 3600.0

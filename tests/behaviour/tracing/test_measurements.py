@@ -16,9 +16,8 @@ from durable_core.tracing import journal_tail, measuring
 from durable_core.tracing.collector import Collector
 from durable_core.tracing.otel import export_directly
 from sagas import Retry, Saga, saga
-from tests.behaviour.parties import Place, World, begun, entered, party, play
+from tests.kit import Place, World, begun, end_of, entered, party, play, until
 from tests.otlp import collector
-from tests.sagas_for_tests import end_of, until
 from tools.spans_page import MEASURED
 
 car, hotel = party("car"), party("hotel", retry=Retry(attempts=3, first=0.001))

@@ -11,9 +11,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from durable_core.layer import SpanRecord
 from durable_core.model.said import MOST_ATTRIBUTES, SAID
 from sagas import Orchestrator, Retry, Saga, SagaHandle, resource, saga, step, tracing
-from tests.behaviour.parties import Broken, Place, World, entered, party, play
 from tests.collecting import assert_sound, collecting, debts_paid, expected
-from tests.sagas_for_tests import end_of, until
+from tests.kit import Broken, Place, World, end_of, entered, party, play, until
 from tests.traces import check_trace
 
 flight = party("flight")

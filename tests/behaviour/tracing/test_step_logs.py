@@ -9,8 +9,7 @@ import pytest
 from sagas import Retry, Saga, current, saga, step
 from sagas.cli.worker import JsonLines
 from sagas.tracing import StepLogs
-from tests.behaviour.parties import Place, World, entered, party, play
-from tests.sagas_for_tests import end_of
+from tests.kit import Place, World, end_of, entered, party, play
 from tests.traces import spans
 
 shop = logging.getLogger("shop")

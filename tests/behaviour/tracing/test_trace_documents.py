@@ -8,8 +8,7 @@ from typing import Any
 
 from sagas import Retry, Saga, lookup, resource, saga, step, tracing
 from sagas.testing import ManualClock
-from tests.behaviour.parties import Place, World, entered, party, play
-from tests.sagas_for_tests import end_of, journalled, reaches, until
+from tests.kit import Place, World, end_of, entered, journalled, party, play, reaches, until
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 TWICE = Retry(attempts=2, first=5, jitter=False)
@@ -109,7 +108,7 @@ def test_what_has_ended_is_one_span_with_its_true_times(place: Place):
                 "error": True,
                 "saga.status": "compensated",
                 "saga.cause": "failed",
-                "error.type": "tests.behaviour.parties.Broken",
+                "error.type": "tests.kit.Broken",
                 "saga.name": "trip",
             }.items()
         )

@@ -21,9 +21,8 @@ from durable_core.tracing.collector import Collector
 from durable_core.tracing.otel import OtelSink, export_directly
 from sagas import DefinitionError, Saga, saga, tracing
 from sagas.cli import main as program
-from tests.behaviour.parties import Place, World, party, play
+from tests.kit import Place, World, end_of, party, play
 from tests.otlp import collector
-from tests.sagas_for_tests import end_of
 from tests.traces import spans
 
 car, hotel = party("car"), party("hotel")

@@ -8,12 +8,11 @@ import pytest
 from durable_core.layer import SpanRecord
 from sagas import Orchestrator, Retry, Saga, SagaCompensated, lookup, resource, saga
 from sagas.testing import ManualClock
-from tests.behaviour.parties import Place, World, entered, party, play, point_of_no_return
-from tests.sagas_for_tests import end_of
+from tests.kit import Place, World, end_of, entered, party, play, point_of_no_return
 from tests.traces import check_trace
 
 TWICE = Retry(attempts=2, first=5, jitter=False)
-BROKEN = "tests.behaviour.parties.Broken"
+BROKEN = "tests.kit.Broken"
 
 car, hotel = party("car", undo_retry=TWICE), party("hotel", retry=TWICE)
 probed, unsettled = party("probed", settled_by="probe"), party("unsettled")

@@ -10,19 +10,32 @@ import pytest
 
 from sagas import Orchestrator, Retry, Saga, SagaHandle, pivot, retriable, saga
 from sagas.testing import ManualClock
-from tests.behaviour.parties import Place, entered, play, working
-from tests.sagas_for_tests import journalled, reaches, until, within
-from tests.watching import Watch, act, act_on_thread, bell, looking_away, rung
+from tests.kit import (
+    Place,
+    World,
+    bell,
+    entered,
+    journalled,
+    looking_away,
+    play,
+    reaches,
+    rung,
+    until,
+    watched,
+    watched_on_thread,
+    within,
+    working,
+)
 
-hold, late = act("hold"), act("late")
-mail = act("mail", undo="none")
-blind = act("blind", undo="blind")
-once = act("once", undo="blind", at_most_once=True)
-threaded = act_on_thread("threaded")
-charge = act("charge", at=pivot)
-ship = act("ship", at=retriable)
-patient = act("patient", retry=Retry(attempts=5, first=60, jitter=False))
-hasty = act("hasty", retry=Retry(attempts=5, first=3, jitter=False))
+hold, late = watched("hold"), watched("late")
+mail = watched("mail", undo="none")
+blind = watched("blind", undo="blind")
+once = watched("once", undo="blind", at_most_once=True)
+threaded = watched_on_thread("threaded")
+charge = watched("charge", at=pivot)
+ship = watched("ship", at=retriable)
+patient = watched("patient", retry=Retry(attempts=5, first=60, jitter=False))
+hasty = watched("hasty", retry=Retry(attempts=5, first=3, jitter=False))
 FIRST: dict[str, Any] = {"hold": hold, "mail": mail, "charge": charge, "threaded": threaded}
 WAITS = ("sleep", "short sleep", "retry", "short retry", "callback")
 STOPS = ("cancel", "kill", "pause")
@@ -79,11 +92,11 @@ async def undoes(s: Saga) -> None:
     await s.run(act_that_fails)
 
 
-act_that_fails = act("fails")
+act_that_fails = watched("fails")
 SAGAS = (order, nested, waits, one_step, undoes, bell)
 
 
-async def stopped(verb: str, handle: SagaHandle[Any], worker: Orchestrator, watch: Watch, *, before: int = 0) -> None:
+async def stopped(verb: str, handle: SagaHandle[Any], worker: Orchestrator, watch: World, *, before: int = 0) -> None:
     """The saga has stopped as ``verb`` says, nothing began after call ``before``, and its verb is in its history."""
     if verb == "pause":
         await rung(worker)
@@ -102,7 +115,7 @@ async def stopped(verb: str, handle: SagaHandle[Any], worker: Orchestrator, watc
         assert [call.what for call in watch.calls[before:] if call.role != "undo"] == []
     if verb == "cancel":
         assert info.cause == "cancelled"
-        assert {call.step for call in watch.live.values() if call.saga == handle.id} <= {"mail"}
+        assert {call.step for call in watch.live.values() if call.saga_id == handle.id} <= {"mail"}
     told = [(entry.key, entry.actor) for entry in await handle.history() if entry.actor]
     assert (verb, "mia") in told
     assert watch.beside == []
@@ -122,7 +135,7 @@ def test_a_verb_before_any_worker(place: Place, verb: str, first: str):
     """A cancel, kill or pause that returned before any worker lived: no step of the saga begins, whatever its kind."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
             await desk.start(order, first, id="o")
             await tell(desk, verb)
@@ -138,7 +151,7 @@ def test_a_verb_before_any_worker_reaches_into_blocks(place: Place, verb: str, s
     """So it is where the first step is a child's, a branch's or within a savepoint."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
             await desk.start(nested, shape, id="o")
             await tell(desk, verb)
@@ -155,7 +168,7 @@ def test_a_verb_while_the_saga_waits_for_its_turn(place: Place, verb: str, first
     """A verb that returned while another saga held the only place: no step of the saga begins, whoever told it."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         async with working(place, SAGAS, watch, concurrency=1) as (worker, desk):
             gate = watch.gate("hold")
             await worker.start(one_step, id="holder")
@@ -175,7 +188,7 @@ def test_an_answer_and_a_cancel_before_any_worker(place: Place, order_of: str, i
     """Both wait for a worker, in either order: the pivot that would follow the answer does not begin."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         async with working(place, SAGAS, watch) as (worker, _):
             handle = await worker.start(waits, "callback", id="o")
             await reaches(handle, worker, "waiting")
@@ -197,14 +210,14 @@ def test_a_verb_between_two_workers(place: Place, verb: str):
     """A worker left after a step had ended; a verb came; the next worker does not begin the next step."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         gate = watch.gate("hold")
         leaving = place.orchestrator(*SAGAS, world=watch)
         await leaving.__aenter__()
         handle = await leaving.start(order, "hold", id="o")
         await entered(gate, leaving)
         await left_while(leaving, gate)
-        assert watch.log == ["begin hold", "end hold"]
+        assert watch.timeline == ["begin hold", "end hold"]
         async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
             await tell(desk, verb)
         async with working(place, SAGAS, watch) as (worker, _):
@@ -229,7 +242,7 @@ async def left_while(leaving: Orchestrator, gate: Any, *, turns: int | None = No
 # -- A.2: deadlines that passed while nobody could act --------------------------------------------------------------
 
 
-async def timed_out(handle: SagaHandle[Any], worker: Orchestrator, watch: Watch, begun: list[str]) -> None:
+async def timed_out(handle: SagaHandle[Any], worker: Orchestrator, watch: World, begun: list[str]) -> None:
     """The saga was rolled back by its deadline, and only ``begun`` has begun, with all undone."""
     info = await reaches(handle, worker, "completed", "compensated", "killed", "stuck")
     assert (info.status, info.cause) == ("compensated", "deadline")
@@ -243,7 +256,7 @@ def test_a_deadline_that_passes_while_the_saga_is_paused(place: Place, teller: s
     """On resume the pivot does not begin: the saga is rolled back."""
 
     async def main() -> None:
-        watch, clock = Watch(), ManualClock()
+        watch, clock = World(), ManualClock()
         gate = watch.gate("hold")
         async with working(place, SAGAS, watch, clock=clock) as (worker, desk):
             handle = await worker.start(order, "hold", id="o", deadline=60)
@@ -253,7 +266,7 @@ def test_a_deadline_that_passes_while_the_saga_is_paused(place: Place, teller: s
             await journalled(handle, worker, "succeeded")
             await clock.advance(61)
             await rung(worker)
-            assert watch.log == ["begin hold", "end hold"], "a paused saga undoes nothing either"
+            assert watch.timeline == ["begin hold", "end hold"], "a paused saga undoes nothing either"
             await tell(worker if teller == "itself" else desk, "resume")
             await timed_out(handle, worker, watch, ["hold"])
 
@@ -264,7 +277,7 @@ def test_a_deadline_that_passes_while_the_saga_is_paused_in_a_wait(place: Place)
     """Its sleep and its deadline fall due while it is paused, the sleep first: on resume the pivot does not begin."""
 
     async def main() -> None:
-        watch, clock = Watch(), ManualClock()
+        watch, clock = World(), ManualClock()
         async with working(place, SAGAS, watch, clock=clock) as (worker, _):
             handle = await worker.start(waits, "sleep", id="o", deadline=90)
             await reaches(handle, worker, "waiting")
@@ -281,7 +294,7 @@ def test_a_deadline_that_passes_before_any_worker(place: Place, first: str):
     """No step begins: the saga ends compensated by its deadline."""
 
     async def main() -> None:
-        watch, clock = Watch(), ManualClock()
+        watch, clock = World(), ManualClock()
         async with place.orchestrator(*SAGAS, world=watch, worker=False, clock=clock) as desk:
             await desk.start(order, first, id="o", deadline=60)
         await clock.advance(61)
@@ -295,7 +308,7 @@ def test_a_deadline_that_passes_while_the_saga_waits_for_its_turn(place: Place):
     """No step of the saga that is queued begins."""
 
     async def main() -> None:
-        watch, clock = Watch(), ManualClock()
+        watch, clock = World(), ManualClock()
         async with working(place, SAGAS, watch, concurrency=1, clock=clock) as (worker, _):
             gate = watch.gate("hold")
             await worker.start(one_step, id="holder")
@@ -306,7 +319,7 @@ def test_a_deadline_that_passes_while_the_saga_waits_for_its_turn(place: Place):
             await within((await worker.get("holder")).result(), worker)
             info = await reaches(handle, worker, "completed", "compensated", "stuck")
             assert (info.status, info.cause) == ("compensated", "deadline")
-            assert watch.log == ["begin hold", "end hold"]
+            assert watch.timeline == ["begin hold", "end hold"]
 
     play(main)
 
@@ -315,7 +328,7 @@ def test_a_deadline_that_passes_between_two_workers(place: Place):
     """A worker left while a step was in flight, which ended; the deadline passed; the next step does not begin."""
 
     async def main() -> None:
-        watch, clock = Watch(), ManualClock()
+        watch, clock = World(), ManualClock()
         gate = watch.gate("hold")
         leaving = place.orchestrator(*SAGAS, world=watch, clock=clock)
         await leaving.__aenter__()
@@ -337,7 +350,7 @@ def test_a_kill_and_a_rollback_from_another_process(place: Place, stands: str):
     """Both are accepted, in that order, whatever the saga did just then; it ends rolled back, with nothing held."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         async with working(place, SAGAS, watch) as (worker, desk):
             if stands == "compensating":
                 watch.plan("fails", "refused")
@@ -386,7 +399,7 @@ def test_no_step_begins_over_a_verb_from_another_process(place: Place, verb: str
     """It returned while a step was in flight; that ends at once, and the pivot does not begin."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         async with working(place, SAGAS, watch) as (worker, desk):
             gate = watch.gate(first)
             handle = await worker.start(order, first, id="o")
@@ -400,9 +413,9 @@ def test_no_step_begins_over_a_verb_from_another_process(place: Place, verb: str
     play(main)
 
 
-async def ended(watch: Watch, what: str) -> None:
+async def ended(watch: World, what: str) -> None:
     """Wait until a call has returned."""
-    while f"end {what}" not in watch.log:  # noqa: ASYNC110 - it may return on a thread
+    while f"end {what}" not in watch.timeline:  # noqa: ASYNC110 - it may return on a thread
         await asyncio.sleep(0)
 
 
@@ -411,7 +424,7 @@ def test_no_end_comes_over_a_verb_from_another_process(place: Place, verb: str):
     """It returned while the last step was in flight; that ends at once, and the saga does not complete."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         async with working(place, SAGAS, watch) as (worker, desk):
             gate = watch.gate("hold")
             handle = await worker.start(one_step, id="o")
@@ -431,7 +444,7 @@ def test_no_wait_ends_over_a_verb_from_another_process(place: Place, verb: str, 
     """It returned while the saga waited; the wait ends at once, and neither the attempt nor the pivot begins."""
 
     async def main() -> None:
-        watch, clock = Watch(), ManualClock()
+        watch, clock = World(), ManualClock()
         watch.plan("patient", "broken", "ok")
         watch.plan("hasty", "broken", "ok")
         async with working(place, SAGAS, watch, clock=clock) as (worker, desk):
@@ -471,7 +484,7 @@ def test_no_compensation_begins_over_a_verb_from_another_process(place: Place, v
     """It returned while a compensation was in flight; that ends at once, and the next one does not begin."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         watch.plan("fails", "refused")
         async with working(place, SAGAS, watch) as (worker, desk):
             gate = watch.gate("undo late")
@@ -482,7 +495,7 @@ def test_no_compensation_begins_over_a_verb_from_another_process(place: Place, v
                 gate.open()
                 await ended(watch, "undo late")
             await (reaches(handle, worker, "killed") if verb == "kill" else rung(worker))
-            assert watch.begun("undo hold") == 0
+            assert watch.count("undo hold") == 0
             assert (await handle.info()).status == ("killed" if verb == "kill" else "compensating")
             await worker.rollback("o") if verb == "kill" else await worker.resume("o")
             assert (await reaches(handle, worker, "compensated", "stuck", "resolved")).status == "compensated"
@@ -503,7 +516,7 @@ def test_each_verb_behind_a_pause_is_taken_up(place: Place, what: str, verbs: st
     """Verbs from another process that come within one look at the store, while the saga waits: each is journalled."""
 
     async def main() -> None:
-        watch, clock = Watch(), ManualClock()
+        watch, clock = World(), ManualClock()
         watch.plan("patient", "broken", "ok")
         watch.plan("hasty", "broken", "ok")
         async with working(place, SAGAS, watch, clock=clock) as (worker, desk):
@@ -525,7 +538,7 @@ def test_each_verb_behind_a_pause_is_taken_up(place: Place, what: str, verbs: st
                 return
             assert info.paused is (last != "resume")
             if last != "resume":
-                assert watch.begun("charge") == 0
+                assert watch.count("charge") == 0
                 await tell(desk, "resume")
             if last == "cancel":
                 assert (await reaches(handle, worker, "compensated", "stuck", "completed")).status == "compensated"
@@ -555,7 +568,7 @@ def test_leaving_puts_no_uncalled_step_in_doubt(place: Place, turns: int):
     """A step ended some turns after leaving had begun; the next, at_most_once, was never called: it is, later, once."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         gate = watch.gate("hold")
         leaving = place.orchestrator(then_once, world=watch)
         await leaving.__aenter__()
@@ -577,21 +590,21 @@ def test_leaving_and_a_cancel_undo_no_uncalled_step(place: Place, turns: int):
     """So it is where a cancel came next: the compensation of the step that was never called does not run."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         gate = watch.gate("hold")
         leaving = place.orchestrator(then_once, world=watch)
         await leaving.__aenter__()
         await leaving.start(then_once, "blind", id="o")
         await entered(gate, leaving)
         await left_while(leaving, gate, turns=turns)
-        if watch.begun("blind"):
+        if watch.count("blind"):
             return  # the step ended so early that the worker did not know yet that it was leaving
         async with place.orchestrator(then_once, world=watch, worker=False) as desk:
             await tell(desk, "cancel")
         async with place.orchestrator(then_once, world=watch) as worker:
             info = await reaches(await worker.get("o"), worker, "completed", "compensated", "stuck", "resolved")
             assert (info.status, info.reason) == ("compensated", None)
-        assert watch.log == ["begin hold", "end hold", "begin undo hold", "end undo hold"]
+        assert watch.timeline == ["begin hold", "end hold", "begin undo hold", "end undo hold"]
 
     play(main)
 
@@ -604,7 +617,7 @@ def test_a_kill_between_two_steps_puts_none_in_doubt(place: Place, second: str):
     """
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         gate = watch.gate("hold")
         async with place.orchestrator(then_once, world=watch) as worker:
             handle = await worker.start(then_once, second, id="o")
@@ -627,13 +640,13 @@ def test_a_kill_between_two_steps_puts_none_in_doubt(place: Place, second: str):
                 await asyncio.sleep(0)
             free.set()
             await killing
-            called = watch.begun(second)
+            called = watch.count(second)
             await worker.rollback("o")
             info = await reaches(handle, worker, "compensated", "resolved", "stuck", "completed")
             assert not called or second != "late" or info.status == "stuck"
             if not called:
                 assert (info.status, info.reason) == ("compensated", None)
-                assert watch.log == ["begin hold", "end hold", "begin undo hold", "end undo hold"]
+                assert watch.timeline == ["begin hold", "end hold", "begin undo hold", "end undo hold"]
             assert watch.live == {}
 
     async def killed(worker: Orchestrator, num: int) -> None:
@@ -652,7 +665,7 @@ def test_a_pause_before_the_worker_is_no_attempt(place: Place):
     """Paused before any worker came, resumed later: the first call is attempt 1, and the step shows one attempt."""
 
     async def main() -> None:
-        watch = Watch()
+        watch = World()
         async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
             handle = await desk.start(order, "hold", id="o")
             await tell(desk, "pause")
@@ -688,7 +701,7 @@ def test_a_stuck_saga_whose_sibling_falls_due(place: Place, answer: str, when: s
     happened = answer == "happened"
 
     async def main() -> None:
-        watch, clock = Watch(), ManualClock()
+        watch, clock = World(), ManualClock()
         watch.plan("hold", "lost")
         watch.plan("patient", "broken", "ok")
         async with (
@@ -741,7 +754,7 @@ def test_a_deadline_between_the_launch_and_the_call(place: Place, second: str):
     """The deadline falls due when the step's task has been made and has not run yet: it is never called, or undone."""
 
     async def main() -> None:
-        watch, clock = Watch(), ManualClock()
+        watch, clock = World(), ManualClock()
         async with place.orchestrator(then_once, world=watch, clock=clock) as worker:
             gate = watch.gate("hold")
             handle = await worker.start(then_once, second, id="o", deadline=60)
@@ -758,6 +771,6 @@ def test_a_deadline_between_the_launch_and_the_call(place: Place, second: str):
             info = await reaches(handle, worker, "completed", "compensated", "resolved", "stuck")
             assert (info.status, info.cause) == ("compensated", "deadline")
             assert watch.live == {}
-            assert watch.begun(second) == watch.undone.count(second)
+            assert watch.count(second) == watch.undone.count(second)
 
     play(main)

@@ -8,8 +8,7 @@ import pytest
 
 from sagas import Retry, Saga, SagaDef, SagaInfo, resource, retriable, saga, step
 from sagas.testing import ManualClock
-from tests.behaviour.parties import Place, World, entered, party, play, point_of_no_return
-from tests.sagas_for_tests import BodyFailed, end_of, reaches, until
+from tests.kit import BodyFailed, Place, World, end_of, entered, party, play, point_of_no_return, reaches, until
 
 AT_ONCE = Retry.forever(first=0, jitter=False)
 seat, hotel, meal = party("seat"), party("hotel"), party("meal", undo_retry=Retry(attempts=12, first=0, jitter=False))

@@ -8,18 +8,20 @@ import pytest
 from sagas import Orchestrator, Retry, Saga, SagaCompensated, SagaDef, SagaHandle, SagaPastPivot, lookup, saga
 from sagas.errors import WrongState
 from sagas.testing import ManualClock
-from tests.behaviour.parties import (
+from tests.kit import (
     Broken,
     Place,
     Refused,
     World,
     begun,
+    end_of,
     entered,
     party,
     play,
     point_of_no_return,
+    reaches,
+    until,
 )
-from tests.sagas_for_tests import end_of, reaches, until
 
 before, held, after = party("before"), party("held"), party("after")
 patient = party("patient", retry=Retry(attempts=5, first=3600, jitter=False))

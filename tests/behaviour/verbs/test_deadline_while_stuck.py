@@ -7,7 +7,7 @@ import pytest
 
 from sagas import Saga, SagaCompensated, SagaStatus, pivot, resource, saga, step
 from sagas.testing import ManualClock
-from tests.behaviour.parties import Place, World
+from tests.kit import Place, World
 
 
 @step

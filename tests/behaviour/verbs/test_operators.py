@@ -19,8 +19,7 @@ from sagas import (
     resource,
     saga,
 )
-from tests.behaviour.parties import Place, World, entered, party, play, point_of_no_return
-from tests.sagas_for_tests import end_of, reaches, until
+from tests.kit import Place, World, end_of, entered, party, play, point_of_no_return, reaches, until
 
 before, held, after = party("before"), party("held"), party("after")
 fenced = party("held", settled_by="undo")
@@ -80,7 +79,7 @@ def test_retry_of_an_unknown_outcome_attempts_it_again(place: Place):
             await running.retry("o", "held", actor="mia")
             assert await handle.result() == "done"
         assert world.log == ["before", "held", "after"]
-        assert len({info.idempotency_key for what, info in world.calls if what == "held"}) == 1
+        assert len({info.idempotency_key for info in world.calls if info.what == "held"}) == 1
         assert world.count("held") == 2
 
     play(main)
@@ -433,7 +432,7 @@ def test_a_saga_killed_amid_its_pivot(place: Place, happened: bool):  # noqa: FB
             gate.opened.set()
 
             async def ended() -> bool:
-                return world.together == 0
+                return not world.under_way
 
             await until(ended, running)
             try:

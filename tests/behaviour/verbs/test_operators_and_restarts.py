@@ -20,8 +20,7 @@ from sagas import (
     retriable,
     saga,
 )
-from tests.behaviour.parties import Place, World, begun, entered, party, play, point_of_no_return
-from tests.sagas_for_tests import end_of, reaches, until
+from tests.kit import Place, World, begun, end_of, entered, party, play, point_of_no_return, reaches, until
 
 before, held, after = party("before"), party("held"), party("after")
 sell = point_of_no_return("sell")

@@ -10,8 +10,7 @@ import pytest
 from durable_core.layer import JournalEntry
 from durable_core.ports import Batch
 from sagas import PayloadError, Retry, Saga, SagaStuck, WrongState, pivot, resource, retriable, saga, step
-from tests.behaviour.parties import Place, World, entered, play
-from tests.sagas_for_tests import BodyFailed, end_of, journalled, reaches
+from tests.kit import BodyFailed, Place, World, end_of, entered, journalled, play, reaches
 
 ONCE = Retry(attempts=1)
 

@@ -19,25 +19,40 @@ from durable_core.replay.run import Run
 from durable_core.testing.store_rows import in_loop
 from sagas import Orchestrator, Retry, Saga, SagaHandle, Unknown, resource, saga, step
 from sagas.testing import ManualClock
-from tests.behaviour.parties import Place, begun, entered, working
-from tests.sagas_for_tests import DEADLINE_S, journalled, reaches, until, within
-from tests.watching import Gate, Watch, act, act_on_thread, bell, looking_away, rung
+from tests.kit import (
+    DEADLINE_S,
+    Gate,
+    Place,
+    World,
+    begun,
+    bell,
+    entered,
+    journalled,
+    looking_away,
+    reaches,
+    rung,
+    until,
+    watched,
+    watched_on_thread,
+    within,
+    working,
+)
 
-a, b, c = act("a"), act("b"), act("c")
-once = act("once", undo="blind", at_most_once=True)
-mail_once = act("mail-once", undo="none", at_most_once=True)
-patient = act("patient", retry=Retry(attempts=5, first=60, jitter=False))
-threaded, held_thread = act_on_thread("threaded"), act_on_thread("held-thread")
+a, b, c = watched("a"), watched("b"), watched("c")
+once = watched("once", undo="blind", at_most_once=True)
+mail_once = watched("mail-once", undo="none", at_most_once=True)
+patient = watched("patient", retry=Retry(attempts=5, first=60, jitter=False))
+threaded, held_thread = watched_on_thread("threaded"), watched_on_thread("held-thread")
 
 
 @step(name="fenced")
-def fenced(*, watch: Watch = resource()) -> str:
+def fenced(*, watch: World = resource()) -> str:
     watch.act_on_thread()
     return "fenced"
 
 
 @fenced.compensate
-async def undo_or_fence(_: str | Unknown, *, watch: Watch = resource()) -> None:
+async def undo_or_fence(_: str | Unknown, *, watch: World = resource()) -> None:
     await watch.act()
 
 
@@ -149,7 +164,7 @@ async def rolled_back(handle: SagaHandle[Any], running: Orchestrator, *, cause: 
     assert (info.status, info.cause) == ("compensated", cause)
 
 
-async def thread_taken(worker: Orchestrator, watch: Watch) -> Gate:
+async def thread_taken(worker: Orchestrator, watch: World) -> Gate:
     """Another saga has the only thread, until the gate is opened."""
     gate = watch.gate("held-thread")
     await worker.start(holder, id="holder")
@@ -157,11 +172,11 @@ async def thread_taken(worker: Orchestrator, watch: Watch) -> Gate:
     return gate
 
 
-async def all_ended(watch: Watch, running: Orchestrator, *calls: str) -> None:
+async def all_ended(watch: World, running: Orchestrator, *calls: str) -> None:
     """Wait until these calls have returned."""
 
     async def there() -> bool:
-        return {f"end {call}" for call in calls} <= set(watch.log)
+        return {f"end {call}" for call in calls} <= set(watch.timeline)
 
     await until(there, running)
 
@@ -192,7 +207,7 @@ async def test_a_verb_that_meets_a_saga_as_it_leaves_memory(place: Place):
 
     Its worker goes on to find work.
     """
-    watch = Watch()
+    watch = World()
     watch.plan("patient", "broken", "ok")
     async with working(place, SAGAS, watch) as (worker, desk):
         gate = watch.gate("patient")
@@ -202,7 +217,7 @@ async def test_a_verb_that_meets_a_saga_as_it_leaves_memory(place: Place):
         await desk.cancel("o")
         await within(hit.wait(), worker)
         await rolled_back(handle, worker)
-        assert watch.log == ["begin patient", "end patient"]
+        assert watch.timeline == ["begin patient", "end patient"]
         await desk.start(bell, id="later")
         await reaches(await worker.get("later"), worker, "completed")
 
@@ -210,7 +225,7 @@ async def test_a_verb_that_meets_a_saga_as_it_leaves_memory(place: Place):
 @in_loop
 async def test_an_answer_that_meets_a_saga_as_it_leaves_memory(place: Place):
     """An answer is taken up in the turn in which the last attempt has failed for a minute: it is not lost."""
-    watch, clock = Watch(), ManualClock()
+    watch, clock = World(), ManualClock()
     watch.plan("patient", "broken", "ok")
     async with working(place, SAGAS, watch, clock=clock) as (worker, desk):
         gate = watch.gate("patient")
@@ -228,7 +243,7 @@ async def test_an_answer_that_meets_a_saga_as_it_leaves_memory(place: Place):
 @in_loop
 async def test_an_answer_in_the_turn_in_which_the_only_step_ends(place: Place):
     """The answer is taken up before the body goes on; catching up with it does not give the saga back amid that."""
-    watch = Watch()
+    watch = World()
     async with working(place, SAGAS, watch) as (worker, desk):
         gate = watch.gate("a")
         handle = await worker.start(asks, "a", id="o")
@@ -237,7 +252,7 @@ async def test_an_answer_in_the_turn_in_which_the_only_step_ends(place: Place):
         await desk.complete_callback(value="yes", saga_id="o", name="approval")
         await within(hit.wait(), worker)
         assert await within(handle.result(), worker) == "yes"
-        assert watch.log == ["begin a", "end a"]
+        assert watch.timeline == ["begin a", "end a"]
 
 
 # -- attempts that are cut from outside -----------------------------------------------------------------------------
@@ -247,7 +262,7 @@ async def test_an_answer_in_the_turn_in_which_the_only_step_ends(place: Place):
 @in_loop
 async def test_what_is_cut_from_outside_had_been_called(place: Place, cancelled: bool):  # noqa: FBT001
     """An at_most_once step is cut while it runs: nothing says it was withheld, and what it may have done is undone."""
-    watch = Watch()
+    watch = World()
     async with working(place, SAGAS, watch) as (worker, _):
         gate = watch.gate("once")
         handle = await worker.start(one, "once", id="o")
@@ -256,7 +271,7 @@ async def test_what_is_cut_from_outside_had_been_called(place: Place, cancelled:
             await worker.cancel("o")
         cut(worker, "once")
         await rolled_back(handle, worker, cause="cancelled" if cancelled else "failed")
-        assert watch.log == ["begin once", "end once", "begin undo once", "end undo once"]
+        assert watch.timeline == ["begin once", "end once", "begin undo once", "end undo once"]
         kinds = {entry.kind for entry in await handle.history() if entry.key == "once"}
         assert kinds == {"started", "failed"}
 
@@ -265,7 +280,7 @@ async def test_what_is_cut_from_outside_had_been_called(place: Place, cancelled:
 @in_loop
 async def test_a_saga_parked_for_one_step_keeps_what_the_other_returns(place: Place, names: str):
     """One step is cut too often and its saga is parked; the other, in flight all the time, is not called again."""
-    watch = Watch()
+    watch = World()
     async with working(place, SAGAS, watch, max_crashes=1) as (worker, _):
         gates = {name: watch.gate(name) for name in "ab"}
         handle = await worker.start(beside, names, id="o")
@@ -278,7 +293,7 @@ async def test_a_saga_parked_for_one_step_keeps_what_the_other_returns(place: Pl
         gates["b"].open()
         await worker.retry("o")
         assert await within(handle.result(), worker) == "done"
-        assert (watch.begun("a"), watch.begun("b"), watch.beside) == (1, 2, [])
+        assert (watch.count("a"), watch.count("b"), watch.beside) == (1, 2, [])
 
 
 @in_loop
@@ -287,7 +302,7 @@ async def test_a_saga_parked_for_its_code_keeps_what_is_in_flight(place: Place, 
 
     What the step returns is in the journal; with the old build back it is not called again.
     """
-    watch = Watch()
+    watch = World()
     async with working(place, SAGAS, watch) as (worker, _):
         gate, other = watch.gate("a"), watch.gate("b")
         handle = await worker.start(changes, id="o")
@@ -303,7 +318,7 @@ async def test_a_saga_parked_for_its_code_keeps_what_is_in_flight(place: Place, 
         other.open()
         await worker.retry("o")
         assert await within(handle.result(), worker) == "done"
-        assert (watch.begun("a"), watch.begun("b"), watch.begun("c")) == (1, 2, 0)
+        assert (watch.count("a"), watch.count("b"), watch.count("c")) == (1, 2, 0)
 
 
 @in_loop
@@ -312,7 +327,7 @@ async def test_what_lingers_is_not_overwritten(place: Place):
 
     One of them returns before the retry, the other after it.
     """
-    watch = Watch()
+    watch = World()
     async with working(place, SAGAS, watch, max_crashes=1) as (worker, _):
         gates = {name: watch.gate(name) for name in "abc"}
         handle = await worker.start(beside, "a b c", id="o")
@@ -328,7 +343,7 @@ async def test_what_lingers_is_not_overwritten(place: Place):
         assert watch.under_way
         gates["c"].open()
         assert await within(handle.result(), worker) == "done"
-        assert [watch.begun(name) for name in "abc"] == [1, 2, 1]
+        assert [watch.count(name) for name in "abc"] == [1, 2, 1]
         assert watch.beside == []
 
 
@@ -342,7 +357,7 @@ async def test_what_was_given_up_uncalled_stays_so_when_its_batch_is_not_written
 
     Once the saga is resumed, that attempt is neither called nor in doubt.
     """
-    watch = Watch()
+    watch = World()
     async with working(place, SAGAS, watch) as (worker, desk):
         store: Any = worker.engine.store
         write, hit = store.journal.commit, asyncio.Event()
@@ -364,7 +379,7 @@ async def test_what_was_given_up_uncalled_stays_so_when_its_batch_is_not_written
         await journalled(handle, desk, "signalled", times=2)
         await worker.resume("o")
         await rolled_back(handle, worker)
-        assert watch.log == ["begin a", "end a", "begin undo a", "end undo a"]
+        assert watch.timeline == ["begin a", "end a", "begin undo a", "end undo a"]
 
 
 @in_loop
@@ -373,7 +388,7 @@ async def test_leaving_writes_nothing_for_a_start_that_was_refused(place: Place,
 
     The next worker ends them.
     """
-    watch = Watch()
+    watch = World()
     gate = watch.gate("a")
     async with place.orchestrator(*SAGAS, world=watch, concurrency=1, grace=0) as leaving:
         await leaving.start(one, "a", id="first")
@@ -385,7 +400,7 @@ async def test_leaving_writes_nothing_for_a_start_that_was_refused(place: Place,
     async with working(place, SAGAS, watch) as (worker, _):
         for id in ("first", "o"):
             await within((await worker.get(id)).result(), worker)
-    assert watch.begun("b") == 1
+    assert watch.count("b") == 1
 
 
 @in_loop
@@ -394,7 +409,7 @@ async def test_a_body_that_parks_its_saga_as_the_worker_leaves(place: Place):
 
     Both sagas are stuck, and say on what.
     """
-    watch = Watch()
+    watch = World()
     gate, other = watch.gate("goes_wrong/a"), watch.gate("b")
     leaving = place.orchestrator(*SAGAS, world=watch)
     await leaving.__aenter__()
@@ -420,7 +435,7 @@ async def test_a_body_that_parks_its_saga_as_the_worker_leaves(place: Place):
 @in_loop
 async def test_a_killed_saga_is_not_purged_while_its_attempt_is_in_flight(place: Place):
     """A purge leaves it until that has returned: what it returned is in the journal first, and goes with it."""
-    watch = Watch()
+    watch = World()
     async with working(place, SAGAS, watch) as (worker, _):
         gate = watch.gate("a")
         handle = await worker.start(one, "a", id="o")
@@ -445,7 +460,7 @@ async def test_what_returned_before_a_saga_was_loaded_again_outlives_its_worker(
 
     The next worker has both from the journal: neither step is called again, nor in doubt.
     """
-    watch = Watch()
+    watch = World()
     gates = [watch.gate("goes_on/a"), watch.gate(second)]
     leaving = place.orchestrator(*SAGAS, world=watch)
     await leaving.__aenter__()
@@ -476,7 +491,7 @@ async def test_a_suspect_whose_turn_comes_amid_a_pause_gets_it_later(place: Plac
 
     The turn of the second comes while the saga is paused and the first in flight; it is attempted after the resume.
     """
-    watch = Watch()
+    watch = World()
     gates = [watch.gate("a"), watch.gate("b")]
 
     async def calls(times: int, worker: Orchestrator) -> None:
@@ -562,7 +577,7 @@ def decided(monkeypatch: pytest.MonkeyPatch, key: str) -> Callable[[], None]:
 @in_loop
 async def test_a_thread_that_decides_between_a_pause_and_its_resume(place: Place, monkeypatch: pytest.MonkeyPatch):
     """Both are taken up in one look, and in between a thread finds the saga held: its step is called all the same."""
-    watch = Watch()
+    watch = World()
     wait = decided(monkeypatch, "threaded")
     async with working(place, SAGAS, watch, threads=1) as (worker, desk):
         gate = await thread_taken(worker, watch)
@@ -582,13 +597,13 @@ async def test_a_thread_that_decides_between_a_pause_and_its_resume(place: Place
             await desk.pause("o")
             await desk.resume("o")
         assert await within(handle.result(), worker) == "threaded"
-        assert watch.begun("threaded") == 1
+        assert watch.count("threaded") == 1
 
 
 @in_loop
 async def test_a_thread_that_decides_amid_a_catching_up(place: Place, monkeypatch: pytest.MonkeyPatch):
     """A thread comes to its step while the loop catches up with an answer: the step is called, and the saga goes on."""
-    watch = Watch()
+    watch = World()
     wait = decided(monkeypatch, "threaded")
     take_up = Run._take_up
     async with working(place, SAGAS, watch, threads=1) as (worker, desk):
@@ -608,7 +623,7 @@ async def test_a_thread_that_decides_amid_a_catching_up(place: Place, monkeypatc
         await desk.complete_callback(value="yes", saga_id="o", name="approval")
         await within(hit.wait(), worker)
         assert await within(handle.result(), worker) == "yes"
-        assert watch.begun("threaded") == 1
+        assert watch.count("threaded") == 1
 
 
 @in_loop
@@ -617,7 +632,7 @@ async def test_a_kill_between_a_threads_ticket_and_its_call(place: Place):
 
     The compensation does not run beside the step.
     """
-    watch = Watch()
+    watch = World()
     gate = watch.gate("fenced")
     with stopping() as about_to_call:
         async with working(place, SAGAS, watch) as (worker, _):
@@ -637,7 +652,7 @@ async def test_a_kill_between_a_threads_ticket_and_its_call(place: Place):
             await entered(gate, worker)
             rollback = asyncio.create_task(worker.rollback("o"))
             await rung(worker)
-            assert watch.log == ["begin fenced"], "it was undone beside itself"
+            assert watch.timeline == ["begin fenced"], "it was undone beside itself"
             gate.open()
             await asyncio.wait_for(rollback, DEADLINE_S)
             info = await reaches(handle, worker, "compensated", "resolved", "stuck")
@@ -653,7 +668,7 @@ async def test_what_is_withheld_after_its_block_was_closed_is_not_attempted(
 
     Once the saga is resumed, it is rolled back, and the step is not attempted.
     """
-    watch = Watch()
+    watch = World()
     take = _ThreadCall._take
     with stopping() as has_ticket:
 
@@ -674,4 +689,4 @@ async def test_what_is_withheld_after_its_block_was_closed_is_not_attempted(
             await journalled(handle, worker, "withheld")
             await worker.resume("o")
             await rolled_back(handle, worker)
-            assert watch.log == []
+            assert watch.timeline == []

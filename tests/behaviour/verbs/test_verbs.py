@@ -23,7 +23,7 @@ from sagas import (
     saga,
 )
 from sagas.testing import ManualClock
-from tests.behaviour.acts import act, settled, steps, until
+from tests.kit import act, settled, steps, until
 
 
 class Broken(Exception): ...

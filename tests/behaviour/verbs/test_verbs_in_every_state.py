@@ -12,8 +12,7 @@ import pytest
 from durable_core.stores.memory.data import MemoryData
 from sagas import Orchestrator, Saga, SagaNotFound, SagaPastPivot, SagaStatus, WrongState, saga
 from sagas.model.verbs import VERBS, Accept, Refuse, Repeat, judge
-from tests.behaviour.parties import Place, World, begun, entered, party, play, point_of_no_return
-from tests.sagas_for_tests import end_of, reaches
+from tests.kit import Place, World, begun, end_of, entered, party, play, point_of_no_return, reaches
 
 before, held, after = party("before"), party("held"), party("after")
 sell = point_of_no_return("sell")

@@ -10,8 +10,7 @@ import pytest
 
 from sagas import Orchestrator, Saga, SagaDef, SagaInfo, VersionVerdict, saga
 from sagas.testing import ManualClock
-from tests.behaviour.parties import Place, World, begun, entered, party, play
-from tests.sagas_for_tests import End, end_of, reaches, until
+from tests.kit import End, Place, World, begun, end_of, entered, party, play, reaches, until
 
 first, second = party("first"), party("second")
 

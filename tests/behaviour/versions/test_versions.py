@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from sagas import DefinitionError, Saga, SagaDef, saga
-from tests.behaviour.parties import Place, World, begun, entered, party, play
-from tests.sagas_for_tests import End, end_of, reaches
+from tests.kit import End, Place, World, begun, end_of, entered, party, play, reaches
 
 first, second, third = party("first"), party("second"), party("third")
 
@@ -70,7 +69,7 @@ def test_a_run_keeps_its_version_and_new_ones_take_the_newest(place: Place):
                 assert (await handle.info()).version == int(expected[-1])
             assert await end_of(await running.start(order_1, "tea"), running) == End("completed", "one 1")
             assert await end_of(await running.start(order_1, "tea", version=2), running) == End("completed", "two 2")
-        assert [info.step for what, info in world.calls if info.saga_id == "o"] == ["first", "second", "second"]
+        assert [info.step for info in world.calls if info.saga_id == "o"] == ["first", "second", "second"]
 
     play(main)
 
