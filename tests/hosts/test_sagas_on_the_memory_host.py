@@ -25,7 +25,7 @@ class Refused(Exception):
 
 
 @attrs.define
-class World:
+class Bookings:
     """What is booked, and what happens to whom."""
 
     log: list[str] = attrs.field(factory=list[str])
@@ -41,7 +41,7 @@ class World:
         return play
 
 
-WORLD = World()
+WORLD = Bookings()
 
 
 def party(name: str, **options: Any) -> Any:

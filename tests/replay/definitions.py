@@ -46,7 +46,7 @@ class Broken(Exception):
 
 
 @attrs.define
-class World:
+class Participants:
     """The participants."""
 
     plan: dict[str, list[str]] = attrs.field(factory=dict[str, list[str]])
@@ -91,12 +91,12 @@ def party(name: str, *, retry: Retry | int = 1, undo_retry: Retry | int = 1, **o
     """A step with its compensation."""
 
     @step(name=name, rejects=(Refused,), retry=retry, **options)
-    async def act(about: str, *, world: World = resource()) -> str:
+    async def act(about: str, *, world: Participants = resource()) -> str:
         await world.act(name)
         return f"{name} of {about}"
 
     @act.compensate(retry=undo_retry)
-    async def undo(done: str, *, world: World = resource()) -> None:
+    async def undo(done: str, *, world: Participants = resource()) -> None:
         await world.act(f"undo {name}")
 
     return act
@@ -109,47 +109,47 @@ probed = party("probed")
 
 
 @probed.probe(retry=TWICE)
-async def ask(about: str, *, world: World = resource()) -> Happened[str] | DidNotHappen | StillUnknown:
+async def ask(about: str, *, world: Participants = resource()) -> Happened[str] | DidNotHappen | StillUnknown:
     await world.act("probe probed")
     return Happened(f"probed of {about}") if about == "seen" else DidNotHappen()
 
 
 @step(retry=1)
-async def fenced(about: str, *, world: World = resource()) -> str:
+async def fenced(about: str, *, world: Participants = resource()) -> str:
     await world.act("fenced")
     return f"fenced of {about}"
 
 
 @fenced.compensate
-async def fence(done: str | Unknown, *, world: World = resource()) -> None:
+async def fence(done: str | Unknown, *, world: Participants = resource()) -> None:
     await world.act("undo fenced")
 
 
 @step(timeout=5, retry=1)
-def slow(about: str, *, world: World = resource()) -> str:
+def slow(about: str, *, world: Participants = resource()) -> str:
     world.act_on_thread("slow")
     return f"slow of {about}"
 
 
 @slow.compensate
-def undo_slow(done: str, *, world: World = resource()) -> None:
+def undo_slow(done: str, *, world: Participants = resource()) -> None:
     world.act_on_thread("undo slow")
 
 
 @lookup
-async def price(about: str, *, world: World = resource()) -> int:
+async def price(about: str, *, world: Participants = resource()) -> int:
     await world.act("price")
     return len(about)
 
 
 @pivot(rejects=(Refused,), retry=1)
-async def pay(amount: int, *, world: World = resource()) -> int:
+async def pay(amount: int, *, world: Participants = resource()) -> int:
     await world.act("pay")
     return amount
 
 
 @retriable(retry=THRICE)
-async def mail(about: str, *, world: World = resource()) -> str:
+async def mail(about: str, *, world: Participants = resource()) -> str:
     await world.act("mail")
     return f"mailed {about}"
 
@@ -319,7 +319,7 @@ async def chain(s: Saga, about: str) -> list[str]:
 
 
 @step(compensation=None, because="it only talks", retry=TWICE)
-async def talk(about: str, *, world: World = resource()) -> str:
+async def talk(about: str, *, world: Participants = resource()) -> str:
     span = trace.get_current_span()
     span.set_attributes({"about": about, "words": 3, "sure": True, "share": 0.5, "all": ["one", "two"]})
     span.add_event("talked", {"to": "nobody"})

@@ -17,7 +17,7 @@ from durable_core.stores.memory.data import MemoryData
 from durable_core.stores.memory.store import MemoryStore
 from sagas import Orchestrator, SagaDef
 from sagas.testing import ManualClock
-from tests.replay.definitions import SAGAS, World
+from tests.replay.definitions import SAGAS, Participants
 
 FOLDER = Path(__file__).parent / "journals"
 SECRET = b"golden journals, never a secret!"
@@ -84,7 +84,7 @@ class Golden:
         return max(place for place, entry in enumerate(self.entries) if entry.kind == EntryKind.ENDED)
 
 
-def process(data: MemoryData, clock: ManualClock, world: World, *sagas: SagaDef[..., Any]) -> Orchestrator:
+def process(data: MemoryData, clock: ManualClock, world: Participants, *sagas: SagaDef[..., Any]) -> Orchestrator:
     """A process on the store."""
     made = Orchestrator("memory://", sagas=sagas, resources=[world], clock=clock, grace=5)
     made.engine.store = MemoryStore(data)

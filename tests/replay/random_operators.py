@@ -22,7 +22,7 @@ from sagas import (
 )
 from tests.kit import Place
 from tests.replay.random_sagas import SICK, plan_of, random_child, random_saga
-from tests.replay.random_world import World
+from tests.replay.random_world import Timeline
 
 ENDS = ("completed", "compensated", "resolved", "killed")
 PATIENCE_S = 20.0
@@ -59,7 +59,7 @@ class Played:
         self.seed = seed
         self.rng = Random(seed)
         self.place = place
-        self.world = World()
+        self.world = Timeline()
         self.told: list[Told] = []
         self.workers: list[Orchestrator] = []
         self.sagas: dict[str, int] = {}

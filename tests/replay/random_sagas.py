@@ -29,7 +29,7 @@ from sagas import (
     saga,
     step,
 )
-from tests.replay.random_world import World
+from tests.replay.random_world import Timeline
 
 MOST = 100
 """Parts of a saga, at most."""
@@ -173,14 +173,14 @@ def _part(ref: int) -> Part:
     return plan_of(ref // MOST).every[ref % MOST]
 
 
-def _outcome(world: World, part: Part, role: str, attempt: int) -> str:
+def _outcome(world: Timeline, part: Part, role: str, attempt: int) -> str:
     if world.healed:
         return "ok"
     outcomes = part.outcomes if role == "step" else part.undo if role == "undo" else ("ok",)
     return outcomes[min(attempt, len(outcomes)) - 1]
 
 
-async def _play(world: World, ref: int, *, stubborn: bool = False) -> None:
+async def _play(world: Timeline, ref: int, *, stubborn: bool = False) -> None:
     part = _part(ref)
     with world.watched(ref) as call:
         outcome = _outcome(world, part, call.role, call.attempt)
@@ -204,14 +204,14 @@ async def _stubbornly(span_s: float) -> None:
             continue
 
 
-def _play_on_thread(world: World, ref: int) -> None:
+def _play_on_thread(world: Timeline, ref: int) -> None:
     part = _part(ref)
     with world.watched(ref) as call:
         time.sleep(min(part.span_ms, 6) / 1000)
         _end(world, call, _outcome(world, part, call.role, call.attempt))
 
 
-def _end(world: World, call: Any, outcome: str) -> None:
+def _end(world: Timeline, call: Any, outcome: str) -> None:
     match outcome:
         case "refused" if call.step_key not in world.live:  # who has done it does not say that it did not
             raise Refused(call.key)
@@ -227,110 +227,110 @@ def _end(world: World, call: Any, outcome: str) -> None:
 
 
 @step(retry=OFTEN, rejects=(Refused,))
-async def act(ref: int, *, world: World = resource()) -> int:
+async def act(ref: int, *, world: Timeline = resource()) -> int:
     await _play(world, ref)
     return ref
 
 
 @act.compensate(retry=OFTEN)
-async def undo_act(done: int, ref: int, *, world: World = resource()) -> None:
+async def undo_act(done: int, ref: int, *, world: Timeline = resource()) -> None:
     assert done == ref
     await _play(world, ref)
 
 
 @step(retry=OFTEN, rejects=(Refused,))
-async def blind(ref: int, *, world: World = resource()) -> int:
+async def blind(ref: int, *, world: Timeline = resource()) -> int:
     await _play(world, ref)
     return ref
 
 
 @blind.compensate(retry=OFTEN)
-async def undo_blind(done: int | Unknown, ref: int, *, world: World = resource()) -> None:
+async def undo_blind(done: int | Unknown, ref: int, *, world: Timeline = resource()) -> None:
     await _play(world, ref)
 
 
 @step(rejects=(Refused,), compensation=None, because="a mail cannot be taken back")
-async def bare(ref: int, *, world: World = resource()) -> int:
+async def bare(ref: int, *, world: Timeline = resource()) -> int:
     await _play(world, ref)
     return ref
 
 
 @step(retry=OFTEN, rejects=(Refused,))
-async def probed(ref: int, *, world: World = resource()) -> int:
+async def probed(ref: int, *, world: Timeline = resource()) -> int:
     await _play(world, ref)
     return ref
 
 
 @probed.compensate(retry=OFTEN)
-async def undo_probed(done: int, ref: int, *, world: World = resource()) -> None:
+async def undo_probed(done: int, ref: int, *, world: Timeline = resource()) -> None:
     await _play(world, ref)
 
 
 @probed.probe(retry=OFTEN)
-async def find_probed(ref: int, *, world: World = resource()) -> Happened[int] | DidNotHappen:
+async def find_probed(ref: int, *, world: Timeline = resource()) -> Happened[int] | DidNotHappen:
     with world.watched(ref) as call:
         return Happened(ref) if call.step_key in world.live else DidNotHappen()
 
 
 @step(rejects=(Refused,), at_most_once=True)
-async def once(ref: int, *, world: World = resource()) -> int:
+async def once(ref: int, *, world: Timeline = resource()) -> int:
     await _play(world, ref)
     return ref
 
 
 @once.compensate(retry=OFTEN)
-async def undo_once(done: int | Unknown, ref: int, *, world: World = resource()) -> None:
+async def undo_once(done: int | Unknown, ref: int, *, world: Timeline = resource()) -> None:
     await _play(world, ref)
 
 
 @step(retry=OFTEN, rejects=(Refused,))
-def threaded(ref: int, *, world: World = resource()) -> int:
+def threaded(ref: int, *, world: Timeline = resource()) -> int:
     _play_on_thread(world, ref)
     return ref
 
 
 @threaded.compensate(retry=OFTEN)
-def undo_threaded(done: int | Unknown, ref: int, *, world: World = resource()) -> None:
+def undo_threaded(done: int | Unknown, ref: int, *, world: Timeline = resource()) -> None:
     _play_on_thread(world, ref)
 
 
 @step(retry=OFTEN, rejects=(Refused,), timeout=0.005)
-async def stubborn(ref: int, *, world: World = resource()) -> int:
+async def stubborn(ref: int, *, world: Timeline = resource()) -> int:
     await _play(world, ref, stubborn=True)
     return ref
 
 
 @stubborn.compensate(retry=OFTEN)
-async def undo_stubborn(done: int | Unknown, ref: int, *, world: World = resource()) -> None:
+async def undo_stubborn(done: int | Unknown, ref: int, *, world: Timeline = resource()) -> None:
     await _play(world, ref, stubborn=True)
 
 
 @lookup(retry=OFTEN, rejects=(Refused,))
-async def look(ref: int, *, world: World = resource()) -> int:
+async def look(ref: int, *, world: Timeline = resource()) -> int:
     await _play(world, ref)
     return ref
 
 
 @pivot(retry=OFTEN, rejects=(Refused,))
-async def pay(ref: int, *, world: World = resource()) -> int:
+async def pay(ref: int, *, world: Timeline = resource()) -> int:
     await _play(world, ref)
     return ref
 
 
 @pivot(retry=OFTEN, rejects=(Refused,))
-async def pay_probed(ref: int, *, world: World = resource()) -> int:
+async def pay_probed(ref: int, *, world: Timeline = resource()) -> int:
     await _play(world, ref)
     return ref
 
 
 @pay_probed.probe(retry=OFTEN)
-async def find_payment(ref: int, *, world: World = resource()) -> Happened[int] | DidNotHappen:
+async def find_payment(ref: int, *, world: Timeline = resource()) -> Happened[int] | DidNotHappen:
     with world.watched(ref) as call:
         return Happened(ref) if call.step_key in world.live else DidNotHappen()
 
 
 @retriable(retry=OFTEN)
-async def ship(ref: int, *, world: World = resource()) -> int:
+async def ship(ref: int, *, world: Timeline = resource()) -> int:
     await _play(world, ref)
     return ref
 

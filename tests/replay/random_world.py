@@ -54,7 +54,7 @@ class Event:
 
 
 @attrs.define
-class World:
+class Timeline:
     """What the participants of one seed did, and what was done to their sagas."""
 
     line: list[Event] = attrs.field(factory=list[Event])

@@ -22,7 +22,7 @@ from durable_core.stores.memory.store import MemoryStore
 from durable_core.tracing.otel import OtelContext
 from sagas import Orchestrator, Saga, SagaDef, saga
 from sagas.testing import ManualClock
-from tests.replay.definitions import SAGAS, World, car, hotel
+from tests.replay.definitions import SAGAS, Participants, car, hotel
 from tests.replay.journal import FOLDER, ID, SECRET, process, save
 
 DAY = timedelta(days=1)
@@ -64,7 +64,7 @@ class HeldStore(MemoryStore):
 class Scene:
     """One recording."""
 
-    world: World = attrs.field(factory=World)
+    world: Participants = attrs.field(factory=Participants)
     data: MemoryData = attrs.field(factory=lambda: MemoryData(secret=SECRET))
     clock: ManualClock = attrs.field(factory=ManualClock)
     ids: CountedIds = attrs.field(factory=CountedIds)

@@ -14,7 +14,7 @@ from durable_core.layer import EntryKind, JournalEntry, describe, idempotency_ke
 from durable_core.model.entry import ROLES, Role, effective
 from durable_core.replay.restoring import killed_by
 from durable_core.stores.memory.data import MemoryData
-from tests.replay.definitions import SAGAS, World
+from tests.replay.definitions import SAGAS, Participants
 from tests.replay.journal import Golden, load, paths, process
 
 PATHS = paths()
@@ -28,9 +28,9 @@ ended_by_itself = pytest.mark.parametrize(
 """A kill comes from outside: nothing before it leads to that end."""
 
 
-async def go_on(journal: Golden, cut: int) -> tuple[MemoryData, World]:
+async def go_on(journal: Golden, cut: int) -> tuple[MemoryData, Participants]:
     """Have today's code go on with the run from ``cut``, until nothing is left to do but for somebody outside."""
-    data, world, clock = journal.upto(cut), World(plan=journal.plan), journal.clock(cut)
+    data, world, clock = journal.upto(cut), Participants(plan=journal.plan), journal.clock(cut)
     async with process(data, clock, world, journal.definition):
         await asyncio.wait_for(clock.advance(LONG), DEADLINE_S)
     return data, world
@@ -114,7 +114,7 @@ def test_a_mismatch_while_a_block_is_closed_parks_that_run_alone():
     changed = [*journal.entries]
     changed[place] = changed[place]._replace(key="other")
     altered = Golden(journal.row, journal.plan, changed)
-    data, world, clock = altered.upto(journal.length), World(plan=journal.plan), altered.clock(journal.length)
+    data, world, clock = altered.upto(journal.length), Participants(plan=journal.plan), altered.clock(journal.length)
 
     async def main() -> None:
         async with process(data, clock, world, journal.definition, SAGAS["pair"]) as running:

@@ -37,7 +37,7 @@ class Bad(Exception):
 
 
 @attrs.define
-class World:
+class Called:
     """What was called: step keys, and under which idempotency keys."""
 
     random: random.Random
@@ -45,7 +45,7 @@ class World:
     keys: dict[str, set[str]] = attrs.field(factory=dict[str, set[str]])
 
 
-world = World(random.Random(0))
+world = Called(random.Random(0))
 
 
 async def pause() -> None:

@@ -9,6 +9,7 @@ import attrs
 
 from sagas import Orchestrator, Saga, SagaHandle, SagaStatus, lookup, saga, step
 from sagas.testing import ManualClock
+from tests.kit import World
 
 SPAN = timedelta(minutes=1)
 
@@ -17,16 +18,6 @@ SPAN = timedelta(minutes=1)
 class Approval:
     ok: bool
     by: str
-
-
-@attrs.define
-class World:
-    """What the steps of a test touch."""
-
-    tokens: list[str] = attrs.field(factory=list[str])
-    gate: asyncio.Event = attrs.field(factory=asyncio.Event)
-    reached: asyncio.Event = attrs.field(factory=asyncio.Event)
-    effects: list[str] = attrs.field(factory=list[str])
 
 
 WORLD = World()
@@ -39,19 +30,18 @@ async def hand_out(token: str) -> None:
 
 @lookup
 async def hold() -> None:
-    WORLD.reached.set()
-    await WORLD.gate.wait()
+    await WORLD.act("hold")
 
 
 @step
 async def reserve(what: str) -> str:
-    WORLD.effects.append(what)
+    await WORLD.act(what)
     return what
 
 
 @reserve.compensate
 async def release(what: str) -> None:
-    WORLD.effects.append(f"undo {what}")
+    await WORLD.act(what)
 
 
 @saga("watched", version=1)
@@ -86,6 +76,7 @@ def play(url: str, scene: Scene, clock: ManualClock | None = None, **options: An
     """Run ``scene`` on an orchestrator whose clock stands still."""
 
     async def main() -> None:
+        WORLD.gate("hold")
         hand = clock or ManualClock()
         options.setdefault("sagas", SAGAS)
         async with asyncio.timeout(60), Orchestrator(url, clock=hand, grace=1, **options) as orchestrator:

@@ -51,13 +51,13 @@ def test_an_answer_that_comes_before_the_saga_waits_is_kept(url: str, *, from_ou
     async def scene(orchestrator: Orchestrator, clock: ManualClock) -> None:
         async with Orchestrator(url, worker=False, clock=clock) as outside:
             handle = await orchestrator.start(busy, id="a")
-            await on.WORLD.reached.wait()
+            await on.WORLD.gate("hold").entered.wait()
             sender = outside if from_outside else orchestrator
             await sender.complete_callback(on.WORLD.tokens[-1], YES)
             await sender.complete_callback(on.WORLD.tokens[-1], YES)
             with pytest.raises(CallbackAlreadyAnswered):
                 await sender.complete_callback(on.WORLD.tokens[-1], NO)
-            on.WORLD.gate.set()
+            on.WORLD.gate("hold").open()
             assert await handle.result(timeout=20) == "bob"
 
     play(url, scene)
@@ -81,7 +81,7 @@ def test_a_process_that_only_sends_is_told_what_became_of_its_answer(url: str, d
                 await outside.complete_callback(token, NO)
             with pytest.raises(CallbackAlreadyAnswered):
                 await outside.fail_callback(token, "too late")
-            on.WORLD.gate.set()
+            on.WORLD.gate("hold").open()
             assert await handle.result(timeout=20) == "bob"
 
     play(url, scene)
@@ -464,7 +464,7 @@ def test_a_masked_token_is_itself_again_after_a_crash(url: str):
             await second.complete_callback(token, {"token": token})
             handle = await second.get("e")
             assert await handle.result(timeout=20) == "True"
-            assert on.WORLD.effects == [token], "the step is given the token itself"
+            assert on.WORLD.log == [token], "the step is given the token itself"
             assert token not in repr(await handle.info())
 
     play(url, scene, worker=False)

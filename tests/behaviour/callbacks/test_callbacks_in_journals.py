@@ -39,8 +39,8 @@ async def pay() -> None: ...
 
 @retriable(retry=Retry(attempts=1))
 async def ship() -> str:
-    on.WORLD.effects.append("ship")
-    if len(on.WORLD.effects) == 1:
+    on.WORLD.log.append("ship")
+    if len(on.WORLD.log) == 1:
         raise Broken
     return "shipped"
 
@@ -65,7 +65,7 @@ def test_an_operators_retry_does_not_void_an_accepted_answer(url: str):
         await orchestrator.complete_callback(saga_id="a", name="approval", value="yes")
         with pytest.raises(SagaStuck):
             await handle.result(timeout=20)
-        on.WORLD.effects.clear()
+        on.WORLD.log.clear()
         await orchestrator.retry("a")
         with pytest.raises(SagaStuck):
             await handle.result(timeout=20)
@@ -175,7 +175,7 @@ def test_an_answer_to_a_saga_whose_arguments_can_no_longer_be_read_is_kept(url: 
 
 @lookup
 async def mischief() -> None:
-    on.WORLD.effects.append("mischief")
+    on.WORLD.log.append("mischief")
 
 
 class Meddling:
@@ -259,7 +259,7 @@ def test_a_body_evicted_while_it_waits_is_inert(url: str, definition: Any):
             entries = await handle.history()
         handle = await outside.get("i")
         assert await handle.history() == entries
-        assert on.WORLD.effects == ["before"]
+        assert on.WORLD.log == ["before"]
         assert (await handle.info()).status_detail is None
         key = next(entry.key for entry in entries if entry.kind == "armed")
         async with Orchestrator(url, sagas=INERT, clock=clock, grace=1) as second:
@@ -269,6 +269,6 @@ def test_a_body_evicted_while_it_waits_is_inert(url: str, definition: Any):
             await second.complete_callback(saga_id="i", name=key, value="yes")
             await clock.advance(2)
             assert await handle.result(timeout=20) == "yes"
-            assert on.WORLD.effects == ["before", "mischief", "left behind"], "answered, the same code has its effects"
+            assert on.WORLD.log == ["before", "mischief", "left behind"], "answered, the same code has its effects"
 
     play(url, scene, worker=False)

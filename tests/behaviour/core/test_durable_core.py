@@ -69,7 +69,7 @@ class Broken(Exception):
         self.code = code
 
 
-class World:
+class Participant:
     """What the steps do, and what the test has told them to do."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class World:
         self.under_way = self.most = 0
 
 
-world = World()
+world = Participant()
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ ORDER = Order(id="order-1", sku="coffee", quantity=2, amount=1990, address="1 Ma
 
 
 @attrs.frozen
-class World:
+class Shop:
     """All four participants in this process, on databases of their own."""
 
     inventory: InventoryClient
@@ -57,7 +57,7 @@ async def serve(participant: Participant, directory: Path) -> AsyncGenerator[htt
             service.ledger.close()
 
 
-def in_world(directory: Path, play: Callable[[World], Awaitable[None]]) -> None:
+def in_world(directory: Path, play: Callable[[Shop], Awaitable[None]]) -> None:
     async def main() -> None:
         async with (
             serve(INVENTORY, directory) as inventory,
@@ -65,7 +65,7 @@ def in_world(directory: Path, play: Callable[[World], Awaitable[None]]) -> None:
             serve(SHIPPING, directory) as shipping,
             serve(DESK, directory) as desk,
         ):
-            world = World(
+            world = Shop(
                 InventoryClient(inventory),
                 PaymentsClient(payments),
                 ShippingClient(shipping),
@@ -77,7 +77,7 @@ def in_world(directory: Path, play: Callable[[World], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-async def order_all(world: World) -> None:
+async def order_all(world: Shop) -> None:
     reserved = await world.inventory.reserve(ORDER, key="r")
     await world.payments.charge(ORDER, key="c")
     shipment = await world.shipping.book(ORDER, key="b")
@@ -85,7 +85,7 @@ async def order_all(world: World) -> None:
     await world.shipping.dispatch(shipment, key="d")
 
 
-async def undo_all(world: World) -> None:
+async def undo_all(world: Shop) -> None:
     await world.shipping.cancel(of="b", key="undo-b")
     await world.payments.refund(of="c", key="undo-c")
     await world.inventory.release(of="r", key="undo-r")
@@ -94,7 +94,7 @@ async def undo_all(world: World) -> None:
 def test_an_order_leaves_one_of_everything(tmp_path: Path) -> None:
     """Each call done twice under its key has its effect once, and the audit accepts the order as kept."""
 
-    async def play(world: World) -> None:
+    async def play(world: Shop) -> None:
         await order_all(world)
         await order_all(world)
         found = world.audit(kept=True)
@@ -107,13 +107,13 @@ def test_an_order_leaves_one_of_everything(tmp_path: Path) -> None:
 def test_a_repeat_gets_the_first_answer(tmp_path: Path) -> None:
     """The same key gives the same answer, also when many ask at once and also after a restart of the service."""
 
-    async def play(world: World) -> None:
+    async def play(world: Shop) -> None:
         payments = await asyncio.gather(*(world.payments.charge(ORDER, key="c") for _ in range(10)))
         assert set(payments) == {Payment(id=1, amount=1990)}
 
     in_world(tmp_path, play)
 
-    async def again(world: World) -> None:
+    async def again(world: Shop) -> None:
         assert await world.payments.charge(ORDER, key="c") == Payment(id=1, amount=1990)
         assert await world.payments.charge(ORDER, key="another") == Payment(id=2, amount=1990)
 
@@ -123,7 +123,7 @@ def test_a_repeat_gets_the_first_answer(tmp_path: Path) -> None:
 def test_a_key_is_for_one_request(tmp_path: Path) -> None:
     """A key that is used for a second, different request is refused, and so is a request without a key."""
 
-    async def play(world: World) -> None:
+    async def play(world: Shop) -> None:
         await world.payments.charge(ORDER, key="c")
         with pytest.raises(ServiceFailed, match="422"):
             await world.payments.charge(attrs.evolve(ORDER, amount=1), key="c")
@@ -136,7 +136,7 @@ def test_a_key_is_for_one_request(tmp_path: Path) -> None:
 def test_undoing_what_was_done(tmp_path: Path) -> None:
     """An undo takes its effect back once, however often and under whatever key it is asked for."""
 
-    async def play(world: World) -> None:
+    async def play(world: Shop) -> None:
         await world.inventory.reserve(ORDER, key="r")
         await world.payments.charge(ORDER, key="c")
         await world.shipping.book(ORDER, key="b")
@@ -154,7 +154,7 @@ def test_undoing_what_was_done(tmp_path: Path) -> None:
 def test_undoing_what_never_happened_keeps_it_from_happening(tmp_path: Path) -> None:
     """An undo that overtakes its call does nothing, and the call finds its key closed when it arrives."""
 
-    async def play(world: World) -> None:
+    async def play(world: Shop) -> None:
         await undo_all(world)
         with pytest.raises(ClosedKey):
             await world.inventory.reserve(ORDER, key="r")
@@ -172,7 +172,7 @@ def test_undoing_what_never_happened_keeps_it_from_happening(tmp_path: Path) -> 
 def test_asking_what_became_of_a_call_settles_it(tmp_path: Path) -> None:
     """A call that happened is found; one that did not is written off, and cannot happen later."""
 
-    async def play(world: World) -> None:
+    async def play(world: Shop) -> None:
         reserved = await world.inventory.reserve(ORDER, key="r")
         sale = await world.inventory.sell(reserved, key="s")
         assert await world.inventory.find_sale(of="s", key="probe-s") == sale
@@ -188,7 +188,7 @@ def test_asking_what_became_of_a_call_settles_it(tmp_path: Path) -> None:
 def test_the_participants_say_no(tmp_path: Path) -> None:
     """Each refusal is an exception of its own type, is repeated to the same key, and leaves nothing behind."""
 
-    async def play(world: World) -> None:
+    async def play(world: Shop) -> None:
         with pytest.raises(OutOfStock, match="1000 wanted, 40 on hand"):
             await world.inventory.reserve(attrs.evolve(ORDER, quantity=1000), key="r")
         await Admin("payments", world.payments.http).plan("charge", decline_next=1)
@@ -207,7 +207,7 @@ def test_the_participants_say_no(tmp_path: Path) -> None:
 def test_failing_and_withholding(tmp_path: Path) -> None:
     """A failed call has no effect and can be repeated; a withheld answer belongs to an effect that has happened."""
 
-    async def play(world: World) -> None:
+    async def play(world: Shop) -> None:
         admin = Admin("payments", world.payments.http)
         await admin.plan("charge", fail_next=1, hold_next=1, slow_ms=1)
         with pytest.raises(ServiceFailed, match="503"):
@@ -232,7 +232,7 @@ def test_failing_and_withholding(tmp_path: Path) -> None:
 def test_a_fault_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     """The admin endpoint says so where it cannot do what it is told."""
 
-    async def play(world: World) -> None:
+    async def play(world: Shop) -> None:
         for plan in (
             {"operation": "chrage"},
             {"operation": "refund", "decline_next": 1},
@@ -247,7 +247,7 @@ def test_a_fault_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 def test_the_manager_is_asked_once_and_not_about_what_was_withdrawn(tmp_path: Path) -> None:
     """A repeated request lies in the inbox once; one that is withdrawn, even before it came, does not lie there."""
 
-    async def play(world: World) -> None:
+    async def play(world: Shop) -> None:
         first = await world.desk.ask(ORDER, "token", key="a")
         assert await world.desk.ask(ORDER, "token", key="a") == first
         assert await world.desk.call("take", "look-1", order_id=ORDER.id) == {"token": "token"}
@@ -281,7 +281,7 @@ def test_the_manager_is_asked_once_and_not_about_what_was_withdrawn(tmp_path: Pa
 def test_the_audit_sees(tmp_path: Path, file: str, tampering: str, fault: str) -> None:
     """The audit is not satisfied by anything: whatever is done once too often, or left over, is found."""
 
-    async def play(world: World) -> None:
+    async def play(world: Shop) -> None:
         await order_all(world)
         with closing(sqlite3.connect(tmp_path / f"{file}.db")) as connection, connection:
             connection.execute(tampering)
@@ -295,7 +295,7 @@ def test_the_audit_sees(tmp_path: Path, file: str, tampering: str, fault: str) -
 def test_the_audit_balances_the_shelves(tmp_path: Path) -> None:
     """A piece that vanished from the warehouse fails the audit, although no order is wrong."""
 
-    async def play(world: World) -> None:
+    async def play(world: Shop) -> None:
         with closing(sqlite3.connect(tmp_path / "inventory.db")) as connection, connection:
             connection.execute("UPDATE stock SET on_hand = on_hand - 1 WHERE sku = 'teapot'")
         found = world.audit(kept=False)
