@@ -37,7 +37,7 @@ class Fragile(Auditor):
 
     async def lose(self) -> None:
         """An effect of which nobody hears."""
-        await self.effect()
+        await self.act()
         if self.deaf:
             raise TimeoutError
 

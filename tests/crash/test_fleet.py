@@ -135,7 +135,7 @@ def test_a_worker_that_is_stopped_past_its_lease_does_nothing_late(server: Serve
                         assert {entry.worker for entry in late} == {other.engine.name}
                 handle = await observer.start(order, 5, id="new")
                 assert await end_of(handle, observer) == End("completed", 15)
-                assert {call.pid for call in outside.calls() if call.saga_id == "new"} == {process.pid}
+                assert {call.pid for call in outside.calls() if call.saga == "new"} == {process.pid}
 
     asyncio.run(main())
     assert "[DC014]" in (tmp_path / "errors").read_text()
