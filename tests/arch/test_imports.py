@@ -21,3 +21,14 @@ def test_nothing_heavy_is_imported(package: str):
     roots = {module.partition(".")[0] for module in loaded}
     assert roots - sys.stdlib_module_names - OURS <= NEEDED
     assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize(
+    "modules", ["durable_core.model.shape, durable_core.model.failure, durable_core.model.retry", "durable_core.stores"]
+)
+def test_what_every_process_loads_has_no_models(modules: str):
+    """SQLModel would cost every process a third of a second and 30 MiB; pydantic and tenacity are for who uses them."""
+    heavy = "{'sqlmodel', 'sqlalchemy', 'pydantic', 'tenacity'}"
+    code = f"import sys, {modules}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"

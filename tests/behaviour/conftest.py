@@ -19,7 +19,7 @@ from tests.traces import sound
 sound_traces = sound()
 
 NUMBERS = itertools.count(1)
-PATIENCE = 30
+PATIENCE = 100
 
 ON_POSTGRES = frozenset(("test_child_sagas", "test_operators_and_restarts", "test_trip"))
 """What is most unlike on a server: restarts, and whole trees."""

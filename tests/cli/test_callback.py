@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from sagas import Orchestrator, Saga, SagaCompensated, lookup, saga
-from sagas.cli import main
+from tests.cli.line import Ended, Line
 
 ROOT = Path(__file__).parents[2]
 TOKENS: list[str] = []
@@ -53,20 +53,12 @@ async def numbers(s: Saga) -> list[int]:
     return await callback.result()
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Counter:
+class Counter(Line):
     """The command line on a store in which a saga waits, with no worker."""
 
     def __init__(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
         self.url = url
-        self.capsys = capsys
+        super().__init__(capsys)
         TOKENS.clear()
         asyncio.run(self._wait())
         (self.token,) = TOKENS
@@ -86,14 +78,10 @@ class Counter:
 
         return asyncio.run(work())
 
-    def run(self, *arguments: str) -> Ended:
-        with pytest.raises(SystemExit) as end:
-            main(["callback", *arguments])
-        out, err = self.capsys.readouterr()
-        assert self.token not in out + err
-        code = end.value.code
-        assert code is None or isinstance(code, int)
-        return Ended(code or 0, out, err)
+    def give(self, *arguments: str) -> Ended:
+        ended = self.run("callback", *arguments)
+        assert self.token not in ended.out + ended.err
+        return ended
 
 
 @pytest.fixture
@@ -119,7 +107,7 @@ def test_without_a_worker_an_answer_is_kept_and_the_sender_is_told(
     if way == "environment":
         monkeypatch.setenv("SAGAS_TOKEN", counter.token)
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{counter.token}\n"))
-    ended = counter.run("complete", "[1, 2]", *options.get(way, []))
+    ended = counter.give("complete", "[1, 2]", *options.get(way, []))
     assert ended.code == 0, ended.err
     assert ended.out.startswith("Kept ")
     assert counter.result() == [1, 2]
@@ -127,10 +115,10 @@ def test_without_a_worker_an_answer_is_kept_and_the_sender_is_told(
 
 def test_json_says_what_became_of_it(counter: Counter):
     """The document has the saga, the callback, the kind and whether it is kept."""
-    ended = counter.run("fail", "not today", "--token", counter.token, "--json")
-    assert json.loads(ended.out) == {"id": "n", "callback": "approval", "kind": "failed", "taken": "kept"}
-    beat = counter.run("heartbeat", "--token", counter.token, "--json")
-    assert json.loads(beat.out)["taken"] == "accepted"
+    ended = counter.give("fail", "not today", "--token", counter.token, "--json")
+    assert ended.document == {"id": "n", "callback": "approval", "kind": "failed", "taken": "kept"}
+    beat = counter.give("heartbeat", "--token", counter.token, "--json")
+    assert beat.document["taken"] == "accepted"
 
 
 @pytest.mark.parametrize(
@@ -152,18 +140,18 @@ def test_json_says_what_became_of_it(counter: Counter):
 )
 def test_what_makes_no_sense_is_refused(counter: Counter, arguments: list[str], told: str):
     """One message that says what to do, exit code 2, and nothing has changed."""
-    ended = counter.run(*arguments)
+    ended = counter.give(*arguments)
     assert ended.code == 2
     assert told in ended.err
-    assert counter.run("complete", "[7]", "--token", counter.token).code == 0
+    assert counter.give("complete", "[7]", "--token", counter.token).code == 0
     assert counter.result() == [7]
 
 
 def test_a_second_different_answer_is_refused(counter: Counter):
     """Repeating the same one is harmless, whatever its layout."""
-    assert counter.run("complete", "[1,2]", "--token", counter.token).code == 0
-    assert counter.run("complete", "[ 1, 2 ]", "--token", counter.token).code == 0
-    ended = counter.run("complete", "[3]", "--token", counter.token)
+    assert counter.give("complete", "[1,2]", "--token", counter.token).code == 0
+    assert counter.give("complete", "[ 1, 2 ]", "--token", counter.token).code == 0
+    ended = counter.give("complete", "[3]", "--token", counter.token)
     assert (ended.code, "DC045" in ended.err) == (2, True)
     assert counter.result() == [1, 2]
 
@@ -176,28 +164,24 @@ def test_who_answers_and_why_is_in_the_history(
     """``--actor`` and ``--note``, as with the operators' verbs: without the former it is the system's user."""
     monkeypatch.setattr("getpass.getuser", lambda: "login")
     given = [] if actor is None else ["--actor", actor]
-    ended = counter.run(kind, "[1]", "--token", counter.token, "--note", "the count is in", *given)
+    ended = counter.give(kind, "[1]", "--token", counter.token, "--note", "the count is in", *given)
     assert ended.code == 0, ended.err
     if kind == "complete":
         counter.result()
     else:
         with pytest.raises(SagaCompensated):
             counter.result()
-    with pytest.raises(SystemExit):
-        main(["history", "n"])
-    assert f"by {actor or 'login'}: the count is in" in counter.capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main(["history", "n", "--json"])
-    entries = json.loads(counter.capsys.readouterr().out)["entries"]
+    assert f"by {actor or 'login'}: the count is in" in counter.run("history", "n").out
+    entries = counter.run("history", "n", "--json").document["entries"]
     told = [(entry["actor"], entry["note"]) for entry in entries if entry["kind"] == "answered"]
     assert told == [(actor or "login", "the count is in")]
 
 
 def test_a_note_that_is_no_text_is_refused(counter: Counter):
     """What the shell passes that is not UTF-8 is refused, with exit code 2, and no answer is kept."""
-    ended = counter.run("complete", "[1]", "--token", counter.token, "--note", "\udcff")
+    ended = counter.give("complete", "[1]", "--token", counter.token, "--note", "\udcff")
     assert (ended.code, "note=" in ended.err) == (2, True)
-    assert counter.run("complete", "[7]", "--token", counter.token).code == 0
+    assert counter.give("complete", "[7]", "--token", counter.token).code == 0
     assert counter.result() == [7]
 
 

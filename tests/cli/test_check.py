@@ -4,12 +4,12 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from sagas.cli import main
 from sagas.cli.check import Finding
+from tests.cli.line import Ended, Line
 
 STEPS = """from sagas import Saga, pivot, saga, step
 import time
@@ -46,32 +46,16 @@ async def parent(s: Saga) -> None:
 """
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Bench:
+class Bench(Line):
     """A directory in which modules are written and checked."""
 
     def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.directory = directory
-        self.capsys = capsys
+        super().__init__(capsys)
         self.path = directory / f"checked_{directory.name.replace('-', '_')}.py"
 
     def write(self, *parts: str) -> None:
         self.path.write_text(STEPS + "".join(parts), encoding="utf-8")
-
-    def run(self, *arguments: str) -> Ended:
-        with pytest.raises(SystemExit) as end:
-            main(arguments)
-        out, err = self.capsys.readouterr()
-        code = end.value.code
-        assert code is None or isinstance(code, int)
-        return Ended(code or 0, out, err)
 
     def check(self, *parts: str) -> Ended:
         self.write(*parts)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -20,6 +20,7 @@ from sagas.cli import main
 from sagas.cli.app import program
 from sagas.cli.modules import load
 from sagas.model.verbs import VERBS
+from tests.cli.line import Ended, Line
 
 SHOP = '''
 from pathlib import Path
@@ -58,37 +59,17 @@ async def place_order(s: Saga, order: Order, *, express: bool = False) -> str:
 '''
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-class Shop:
+class Shop(Line):
     """A directory with a store and a module of sagas, and the command line on it."""
 
     def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.directory = directory
-        self.capsys = capsys
+        super().__init__(capsys)
         self.url = f"sqlite:///{directory}/orders.db"
         self.file = directory / "orders.db"
         self.closed = directory / "closed"
         self.path = directory / f"shop_{directory.name.replace('-', '_')}.py"
         self.path.write_text(SHOP, encoding="utf-8")
-
-    def run(self, *arguments: str) -> Ended:
-        with pytest.raises(SystemExit) as end:
-            main(arguments)
-        out, err = self.capsys.readouterr()
-        code = end.value.code
-        assert code is None or isinstance(code, int)
-        return Ended(code or 0, out, err)
 
     def start(self, saga_id: str, amount: int, *more: str) -> Ended:
         order = json.dumps({"item": "teapot", "amount": amount})

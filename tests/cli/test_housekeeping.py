@@ -1,12 +1,11 @@
 """`sagas purge` and `sagas doctor` on a store: what they print, their exit codes, and what they leave alone."""
 
 import asyncio
-import json
 import os
 import sqlite3
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import attrs
 import pytest
@@ -16,9 +15,9 @@ from durable_core import read_line
 from durable_core.layer import Facts, Group, Level, WorkerSeen
 from durable_core.testing import ManualClock
 from sagas import Orchestrator, Retry, Saga, SagasError, saga, step
-from sagas.cli import main
 from sagas.cli.durations import duration_of
 from sagas.model.health import judged
+from tests.cli.line import Ended, Line
 
 NS = 1_000_000_000
 
@@ -46,39 +45,22 @@ async def nap(s: Saga) -> None:
     await s.sleep(timedelta(days=1))
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def findings(self) -> dict[str, tuple[str, str, str]]:
-        """What the doctor found, by check."""
-        return {found["check"]: (found["level"], found["what"], found["advice"]) for found in self.document["findings"]}
+def findings(ended: Ended) -> dict[str, tuple[str, str, str]]:
+    """What the doctor found, by check."""
+    return {found["check"]: (found["level"], found["what"], found["advice"]) for found in ended.document["findings"]}
 
 
-class Desk:
+class Desk(Line):
     """A directory with a store in it, and the command line."""
 
     def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.directory = directory
         self.file = directory / "stays.db"
         self.url = f"sqlite:///{self.file}"
-        self.capsys = capsys
+        super().__init__(capsys)
 
     def run(self, *arguments: str) -> Ended:
-        with pytest.raises(SystemExit) as end:
-            main([*arguments, "--store", self.url])
-        out, err = self.capsys.readouterr()
-        code = end.value.code
-        assert code is None or isinstance(code, int)
-        return Ended(code or 0, out, err)
+        return super().run(*arguments, "--store", self.url)
 
     def doctor(self, *options: str) -> Ended:
         """Look at the store, which must not change it."""
@@ -252,10 +234,10 @@ def test_a_good_store_is_all_right(desk: Desk):
     desk.work("a", "b")
     ended = desk.doctor()
     assert (ended.code, ended.err, ended.document["level"]) == (0, "", "ok")
-    assert list(ended.findings) == [*OF_THE_STORE, *OF_ITS_SAGAS]
-    assert {level for level, _, _ in ended.findings.values()} == {"ok"}
+    assert list(findings(ended)) == [*OF_THE_STORE, *OF_ITS_SAGAS]
+    assert {level for level, _, _ in findings(ended).values()} == {"ok"}
     deep = desk.doctor("--deep")
-    assert list(deep.findings) == [*OF_THE_STORE, "integrity", *OF_ITS_SAGAS]
+    assert list(findings(deep)) == [*OF_THE_STORE, "integrity", *OF_ITS_SAGAS]
     assert deep.code == 0
     text = desk.run("doctor")
     assert [line.split()[:2] for line in text.out.splitlines() if line[0] != " "] == [
@@ -271,11 +253,11 @@ def test_a_store_in_use_is_looked_at_beside_its_worker(desk: Desk):
             await running.start(nap, id="asleep")
             await (await running.start(stay, "a", id="a")).result()
             await running.engine.flushed()
-            found = (await asyncio.to_thread(desk.run, "doctor", "--deep", "--json")).findings
+            found = findings(await asyncio.to_thread(desk.run, "doctor", "--deep", "--json"))
             assert running.engine.name in found["workers"][1]
             assert {level for level, _, _ in found.values()} == {"ok"}
             Path(f"{desk.file}-wal").chmod(0o644)
-            found = (await asyncio.to_thread(desk.run, "doctor", "--json")).findings
+            found = findings(await asyncio.to_thread(desk.run, "doctor", "--json"))
             assert "-wal (0644)" in found["mode"][1]
             assert await (await running.start(stay, "b")).result() == "b"
 
@@ -287,7 +269,7 @@ def test_a_file_that_others_may_read_is_a_warning(desk: Desk):
     desk.work("a")
     desk.file.chmod(0o640)
     ended = desk.doctor()
-    level, what, advice = ended.findings["mode"]
+    level, what, advice = findings(ended)["mode"]
     assert (ended.code, ended.document["level"], level) == (0, "warn", "warn")
     assert f"{desk.file.name} (0640)" in what
     assert advice == f"chmod 600 {desk.file}"
@@ -320,7 +302,7 @@ def test_what_is_no_store_is_told_and_left_alone(desk: Desk, make: Any, told: st
     make(desk.file)
     ended = desk.doctor()
     assert ended.code == 1
-    level, what, _ = ended.findings["file"]
+    level, what, _ = findings(ended)["file"]
     assert level == "fail"
     assert told in what
 
@@ -330,15 +312,15 @@ def test_a_newer_format_and_a_damaged_file_fail(desk: Desk):
     desk.work(*map(str, range(40)))
     desk.write("UPDATE meta SET value = 2 WHERE key = 'format'")
     ended = desk.doctor()
-    assert (ended.code, ended.findings["format"][0]) == (1, "fail")
-    assert "newer release" in ended.findings["format"][1]
+    assert (ended.code, findings(ended)["format"][0]) == (1, "fail")
+    assert "newer release" in findings(ended)["format"][1]
     desk.write("UPDATE meta SET value = 1 WHERE key = 'format'")
     with desk.file.open("r+b") as file:
         file.seek(4096 * 5)
         file.write(os.urandom(4096 * 4))
     damaged = desk.doctor("--deep")
     assert damaged.code == 1
-    failed = {check for check, (level, _, _) in damaged.findings.items() if level == "fail"}
+    failed = {check for check, (level, _, _) in findings(damaged).items() if level == "fail"}
     assert len(failed) == 1
     assert failed <= {"integrity", "database"}
 
@@ -352,13 +334,13 @@ def test_stuck_overdue_and_unserved_sagas_are_warnings(desk: Desk):
             await observer.start(nap, id="overdue", deadline=1)
 
     asyncio.run(start())
-    young = desk.doctor().findings
+    young = findings(desk.doctor())
     assert young["overdue"][0] == "ok"
     assert "overdue" in young["overdue"][1]
     desk.write("UPDATE runs SET updated_at_ns = updated_at_ns - ?, deadline_at_ns = 5 WHERE id = 'overdue'", 120 * NS)
     ended = desk.doctor()
     assert (ended.code, ended.document["level"]) == (0, "warn")
-    levels = {check: found for check, found in ended.findings.items() if found[0] != "ok"}
+    levels = {check: found for check, found in findings(ended).items() if found[0] != "ok"}
     assert set(levels) == {"workers", "stuck", "overdue", "deadline", "versions"}
     assert "closed" in levels["stuck"][1]
     assert "sagas show" in levels["stuck"][2]
@@ -371,7 +353,7 @@ def test_a_clock_that_is_behind_the_rows_fails(desk: Desk):
     """Rows of the year 2030: the machine's clock is wrong, or was."""
     desk.work("a", clock=ManualClock(start=ManualClock().now().replace(year=2100)))
     ended = desk.doctor()
-    assert (ended.code, ended.findings["clock"][0]) == (1, "fail")
+    assert (ended.code, findings(ended)["clock"][0]) == (1, "fail")
 
 
 def test_a_dead_worker_is_told_from_a_living_one(desk: Desk):
@@ -388,7 +370,7 @@ def test_a_dead_worker_is_told_from_a_living_one(desk: Desk):
         await asyncio.gather(*left, return_exceptions=True)  # type: ignore[arg-type]
 
     asyncio.run(run())
-    level, what, advice = desk.doctor().findings["workers"]
+    level, what, advice = findings(desk.doctor())["workers"]
     assert level == "warn"
     assert "1 died without signing off" in what
     assert "sagas worker" in advice

@@ -1,21 +1,20 @@
 """Operators' verbs from the command line, on sagas that really stand so; and the page that tells of them."""
 
 import asyncio
-import json
 import re
 import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from sagas import Orchestrator
-from sagas.cli import main
 from sagas.cli.modules import load, sagas_of
 from sagas.model.info import SagaStatus
 from sagas.model.verbs import VERBS
+from tests.cli.line import Line
 from tools.operators_page import ACTS, HARMLESS, cell, render
 
 PAGE = Path(__file__).parents[2] / "docs/reference/operators.md"
@@ -73,35 +72,15 @@ async def flight(s: Saga) -> None:
 """
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-class Desk:
+class Desk(Line):
     """An operator's desk: the command line on a store with trips."""
 
     def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.directory = directory
-        self.capsys = capsys
+        super().__init__(capsys)
         self.path = directory / f"trips_{directory.name.replace('-', '_')}.py"
         self.path.write_text(TRIPS, encoding="utf-8")
         self.url = f"sqlite:///{directory}/trips.db"
-
-    def run(self, *arguments: str) -> Ended:
-        with pytest.raises(SystemExit) as end:
-            main(arguments)
-        out, err = self.capsys.readouterr()
-        code = end.value.code
-        assert code is None or isinstance(code, int)
-        return Ended(code or 0, out, err)
 
     def ok(self, *arguments: str) -> Any:
         """Run a command that must be accepted; its document."""

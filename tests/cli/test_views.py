@@ -194,29 +194,46 @@ def test_text_from_a_store_cannot_move_the_cursor():
     assert clean("a\nb\tc") == "a b c"
 
 
-def test_a_running_saga_counts_up():
-    """A step under way shows how long so far; one that was cut in a saga that has ended shows nothing."""
-    assert "1 min 30 s so far" in shown(saga(SagaStatus.RUNNING, state("charge", "running"))).splitlines()[-1]
-    over = saga(SagaStatus.KILLED, state("charge", "running"), ended_at=BEGAN + timedelta(seconds=5))
-    assert "so far" not in shown(over)
-    assert "after 5.0 s" in shown(over)
+AFTER_5_S = {"ended_at": BEGAN + timedelta(seconds=5)}
+UNDONE = saga(SagaStatus.COMPENSATED, cause="failed")
+QUOTES = saga(SagaStatus.STUCK, reason="because of A: b. Mend it")
+AGAIN = saga(SagaStatus.COMPENSATING, cause="failed", reason="step 'pay' has failed 10 times")
 
 
-def test_a_pending_saga_asks_for_a_worker():
-    """Where nothing has begun, the page says what is missing."""
-    assert "`sagas worker MODULE`" in shown(saga(SagaStatus.PENDING))
-    assert "No step has started." in shown(saga(SagaStatus.RUNNING))
-
-
-def test_a_waiting_saga_says_until_when():
-    """A saga that waits tells when it goes on by itself."""
-    assert "resumes  2026-08-01 11:00:00 UTC" in shown(saga(SagaStatus.WAITING, wake_at=BEGAN + timedelta(hours=1)))
-
-
-def test_an_error_is_told_once():
-    """What left the body is shown, unless the reason quotes it already."""
-    assert "error    CardDeclined: no" in shown(saga(SagaStatus.COMPENSATED, cause="failed"), "CardDeclined: no")
-    assert "error    " not in shown(saga(SagaStatus.STUCK, reason="because of A: b. Mend it"), "A: b")
+@pytest.mark.parametrize(
+    ("info", "error", "says", "never"),
+    [
+        pytest.param(saga(SagaStatus.PENDING), None, "`sagas worker MODULE`", "", id="pending: what is missing"),
+        pytest.param(saga(SagaStatus.RUNNING), None, "No step has started.", "", id="running: no step yet"),
+        pytest.param(
+            saga(SagaStatus.RUNNING, state("charge", "running")), None, "1 min 30 s so far", "", id="running: how long"
+        ),
+        pytest.param(
+            saga(SagaStatus.KILLED, state("charge", "running"), **AFTER_5_S), None, "after 5.0 s", "so far", id="cut"
+        ),
+        pytest.param(
+            saga(SagaStatus.WAITING, wake_at=BEGAN + timedelta(hours=1)),
+            None,
+            "resumes 2026-08-01 11:00:00 UTC",
+            "",
+            id="waiting: until when",
+        ),
+        pytest.param(
+            saga(SagaStatus.WAITING, paused=True), None, "paused by an operator, so no new step starts", "", id="paused"
+        ),
+        pytest.param(
+            saga(SagaStatus.WAITING, paused=True), None, "continue sagas resume order-17", "", id="paused: how to go on"
+        ),
+        pytest.param(UNDONE, "CardDeclined: no", "error CardDeclined: no", "", id="the error that left the body"),
+        pytest.param(QUOTES, "A: b", "because of A: b", "error ", id="the error, unless the reason quotes it"),
+        pytest.param(AGAIN, None, "reason step 'pay' has failed 10 times", "", id="not stuck, and needs a look"),
+    ],
+)
+def test_a_page_says_what_a_person_asks(info: SagaInfo, error: str | None, says: str, never: str):
+    """What is missing, how long it takes, when and how it goes on, why it failed: told, and told once."""
+    text = " ".join(shown(info, error).split())
+    assert says in text
+    assert not never or never not in text
 
 
 def offered(snapshot: Snapshot) -> list[list[str]]:
@@ -278,19 +295,6 @@ def test_remedies_can_be_typed():
     assert remedy.command == """sagas retry 'it'"'"'s 1' --store sqlite:///x.db"""
     (remedy, *_) = remedies(Snapshot(saga(SagaStatus.STUCK, id="--x; reboot"), None, 0))
     assert remedy.command == "sagas retry '--x; reboot'"
-
-
-def test_a_paused_saga_says_how_to_go_on():
-    """A saga that an operator holds tells so, and what lets it go on."""
-    text = shown(saga(SagaStatus.WAITING, paused=True))
-    assert "paused by an operator, so no new step starts" in " ".join(text.split())
-    assert "continue sagas resume order-17" in text
-
-
-def test_what_fails_again_and_again_is_told():
-    """A saga that is not stuck, and yet needs a look, shows why."""
-    text = shown(saga(SagaStatus.COMPENSATING, cause="failed", reason="step 'pay' has failed 10 times"))
-    assert "reason   step 'pay' has failed 10 times" in text
 
 
 def test_children_and_sleeps_are_told():

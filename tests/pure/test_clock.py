@@ -1,6 +1,5 @@
 """The system clock, on a wall clock that steps and a steady one that does not."""
 
-import asyncio
 import logging
 
 import attrs
@@ -8,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable_core.engine import clock as clock_module
 from durable_core.engine.clock import SystemClock
 from durable_core.model.duration import NS
 
@@ -116,36 +114,3 @@ def test_it_never_goes_back_and_never_stands_still(steps: list[tuple[int, int, i
         assert now_ns >= before_ns + passed_ns * 99 // 100
         assert now_ns >= machine.wall_ns + clock.ahead_ns
         before_ns = now_ns
-
-
-def test_a_timer_follows_a_step_forward(monkeypatch: pytest.MonkeyPatch):
-    """A long wait is set in parts, so one that has become due by a step forward rings at the end of its part."""
-    monkeypatch.setattr(clock_module, "LONGEST_S", 0.01)
-    machine = Machine()
-
-    async def main() -> None:
-        clock = machine.clock()
-        rang = asyncio.Event()
-        clock.call_at(clock.now_ns() + HOUR_NS, rang.set)
-        machine.wall_ns += HOUR_NS
-        async with asyncio.timeout(20):
-            await rang.wait()
-
-    asyncio.run(main())
-
-
-def test_a_timer_rings_after_its_span_though_the_clock_was_set_back():
-    """The wall clock steps back by an hour amid a wait of a twentieth of a second."""
-    steps: list[int] = []
-    clock = SystemClock(wall=lambda: clock_module.time.time_ns() - sum(steps))
-
-    async def main() -> None:
-        rang = asyncio.Event()
-        began_ns = clock.now_ns()
-        clock.call_at(began_ns + NS // 20, rang.set)
-        steps.append(HOUR_NS)
-        async with asyncio.timeout(20):
-            await rang.wait()
-        assert clock.now_ns() >= began_ns + NS // 20
-
-    asyncio.run(main())

@@ -2,9 +2,7 @@
 
 import asyncio
 import gc
-import os
 import pickle
-import subprocess
 import sys
 import traceback
 import types
@@ -469,17 +467,6 @@ def test_base_exceptions(error: BaseException) -> None:
     assert isinstance(rebuild(capture(error), [type(error)]), RemoteError)
 
 
-def test_main() -> None:
-    """A class of the main script is found under ``__main__``."""
-    program = (
-        "class Gone(Exception): ...\n"
-        "from durable_core.model.failure import capture, rebuild\n"
-        "assert type(rebuild(capture(Gone('x')))) is Gone\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 def test_main_module_has_its_name_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """What ``python -m script`` runs is found as ``script``, though it is imported as ``__main__`` only."""
     main = types.ModuleType("__main__")
@@ -513,62 +500,6 @@ def test_class_that_can_neither_speak_nor_be_subclassed() -> None:
     back = rebuild(capture(error))
     assert isinstance(back, RemoteError)
     assert "7" in str(back)
-
-
-SCRIPT = """\
-import sys
-from durable_core.model.failure import capture, rebuild
-
-class Gone(Exception):
-    class Within(Exception): ...
-
-def told():
-    found = [type(rebuild(bytes.fromhex(each))) for each in sys.argv[1:]]
-    print(*(kind in (Gone, Gone.Within) for kind in found), capture(Gone('x')).hex(), capture(Gone.Within('y')).hex())
-"""
-
-
-@pytest.mark.parametrize(
-    ("script", "module"), [("script.py", "script"), ("shop/orders.py", "shop.orders"), ("shop/orders.py", "orders")]
-)
-def test_main_is_the_module_of_the_same_file(tmp_path: Path, script: str, module: str) -> None:
-    """What a script raised is matched by a program that imports it, and the reverse; another script's is not."""
-    (tmp_path / "shop").mkdir()
-    (tmp_path / "shop" / "__init__.py").touch()
-    (tmp_path / script).write_text(f"{SCRIPT}\nif __name__ == '__main__':\n    told()\n", encoding="utf-8")
-    (tmp_path / "other.py").write_text(f"{SCRIPT}\ntold()\n", encoding="utf-8")
-    home = tmp_path / "shop" if module == "orders" else tmp_path
-    environment = {**os.environ, "PYTHONPATH": f"{home}{os.pathsep}{Path.cwd()}"}
-
-    def run(*command: str) -> list[str]:
-        done = subprocess.run(
-            [sys.executable, *command], check=False, capture_output=True, text=True, env=environment, cwd=home
-        )
-        assert done.stderr == ""
-        return done.stdout.split()
-
-    as_script = run(str(tmp_path / script))[-2:]
-    as_module = run("-c", f"import {module}; {module}.told()")[-2:]
-    assert run(str(tmp_path / script), *as_module)[:2] == ["True", "True"]
-    assert run("-c", f"import {module}; {module}.told()", *as_script)[:2] == ["True", "True"]
-    assert run(str(tmp_path / script), *as_script)[:2] == ["True", "True"]
-    assert run(str(tmp_path / "other.py"), *as_script)[:2] == ["False", "False"]
-
-
-def test_main_by_module_name(tmp_path: Path) -> None:
-    """With ``python -m script`` the class stored as ``script:Gone`` by another process is the main module's."""
-    (tmp_path / "script.py").write_text(
-        "class Gone(Exception): ...\n"
-        "if __name__ == '__main__':\n"
-        "    from durable_core.model.failure import rebuild\n"
-        '    assert type(rebuild(b\'{"type":"script:Gone"}\')) is Gone\n',
-        encoding="utf-8",
-    )
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"}
-    done = subprocess.run(
-        [sys.executable, "-m", "script"], check=False, capture_output=True, text=True, env=environment
-    )
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 def huge() -> list[BaseException]:

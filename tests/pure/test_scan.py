@@ -1,130 +1,10 @@
-"""The pass over a saga's body: what cannot work is refused with its place, and what can work never is.
+"""The pass over a saga's body: what cannot work is refused with its place, and what can work never is."""
 
-A case is a body as text. A line that must be refused ends in ``#!`` and why; every other line must not be.
-"""
-
-import gc
-import random
-import re
-import sys
-import textwrap
-import types
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-
 from sagas import SagaDef
-from sagas.check.impure import instead_of
 from sagas.check.scan import Scan, scan
-from sagas.model.definition import Declared
-
-PRELUDE = """
-import asyncio, contextlib
-from types import SimpleNamespace
-from sagas import Saga, lookup, pivot, retriable, saga, step
-
-@step(compensation=None, because="a test")
-async def a(x=0): ...
-@step(compensation=None, because="a test")
-async def b(x=0): ...
-@step(compensation=None, because="a test", name="a")
-async def other_a(x=0): ...
-@step
-async def naked(x=0): ...
-@pivot
-async def pay(x=0): ...
-@pivot
-async def pay2(x=0): ...
-@retriable
-async def tell(x=0): ...
-@lookup
-async def look(x=0): ...
-@lookup(name="look")
-async def other_look(x=0): ...
-
-STEPS = {"a": a}
-holder = SimpleNamespace(step=naked, pay=pay)
-async def elsewhere(s, *args): ...
-
-@saga("paying", version=1)
-async def paying(s: Saga):
-    await s.run(a)
-    return await s.run(pay)
-@saga("perhaps", version=1)
-async def perhaps(s: Saga, k=0):
-    if k:
-        return 0
-    return await s.run(pay)
-@saga("same-name", version=1)
-async def same_name(s: Saga):
-    await s.run(other_a)
-@saga("stepping", version=1)
-async def stepping(s: Saga):
-    await s.run(a)
-@saga("naked-child", version=1)
-async def naked_child(s: Saga):
-    await s.run(naked)
-@saga("failing", version=1)
-async def failing(s: Saga):
-    raise ValueError
-"""
-KINDS = {
-    "lacking": "has no compensation",
-    "after": "comes after the pivot",
-    "second": "is a second pivot",
-    "block": "the pivot runs alone",
-    "name": "has the name of",
-}
-
-
-class Read:
-    """A body that was read."""
-
-    def __init__(self, path: Path, body: str, head: str = "", *, signature: str = "s, k=0") -> None:
-        self.path = path
-        text = f"{PRELUDE}{head}\n@saga('read', version=1)\nasync def body({signature}):\n"
-        self.first = text.count("\n") + 1
-        text += textwrap.indent(textwrap.dedent(body).strip("\n"), "    ") + "\n    return 1\n"
-        path.write_text(text, encoding="utf-8")
-        self.space: dict[str, Any] = {"__name__": path.stem}
-        exec(compile(text, str(path), "exec"), self.space)
-        self.saga: SagaDef[..., Any] = self.space["body"]
-        self.marked = {
-            (number, mark) for number, line in enumerate(text.splitlines(), 1) for mark in re.findall(r"#! (\w+)", line)
-        }
-        self.scan: Scan = scan(self.saga)
-
-    @property
-    def refused(self) -> set[tuple[int, str]]:
-        """Line and why, of each fault."""
-        found: set[tuple[int, str]] = set()
-        for fault in self.scan.faults:
-            place, line, rest = fault.split(":", 2)
-            assert place == str(self.path)
-            (kind,) = (kind for kind, phrase in KINDS.items() if phrase in rest.partition(". ")[0])
-            found.add((int(line), kind))
-        return found
-
-    def used(self) -> set[Any]:
-        """The names of the steps that were seen in the body itself."""
-        return {use.what.name for use in self.scan.uses if use.owner is self.saga}
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Callable[..., Read]:
-    """Reads a body."""
-    return lambda *args, **options: Read(tmp_path / "shop.py", *args, **options)
-
-
-def cases(text: str) -> Any:
-    """Bodies, each under a line ``-- what it shows``."""
-    found = [part.partition("\n") for part in re.split(r"^-- ", textwrap.dedent(text), flags=re.MULTILINE)[1:]]
-    return pytest.mark.parametrize("body", [pytest.param(body, id=title) for title, _, body in found])
+from tests.pure.bodies import Read, cases
 
 
 @cases("""
@@ -378,9 +258,9 @@ def cases(text: str) -> Any:
     await Plan().go(a)
     await s.run(Plan.step)
 """)
-def test_a_saga_that_can_work_is_not_refused(read: Callable[..., Read], body: str):
+def test_a_saga_that_can_work_is_not_refused(body: str):
     """What is right on a path that exists is never refused, however the body is written."""
-    assert read(body).scan.faults == ()
+    assert Read(body).scan.faults == ()
 
 
 @cases("""
@@ -586,14 +466,14 @@ def test_a_saga_that_can_work_is_not_refused(read: Callable[..., Read], body: st
     if k: await s.run(look)
     else: await s.run(other_look)  #! name
 """)
-def test_what_is_wrong_on_every_path_is_refused_at_its_place(read: Callable[..., Read], body: str):
+def test_what_is_wrong_on_every_path_is_refused_at_its_place(body: str):
     """The faults are those of the marked lines, each begins with file and line, and there is no other."""
-    seen = read(body)
+    seen = Read(body)
     assert seen.refused == seen.marked
     assert seen.marked
 
 
-def test_faults_of_a_child_are_told_at_its_own_place(read: Callable[..., Read]):
+def test_faults_of_a_child_are_told_at_its_own_place():
     """A child is read as a part of its parent: after the parent's pivot, or in its block, its steps are wrong."""
     head = """
 @saga("in-block", version=1)
@@ -605,20 +485,20 @@ async def too_late(s: Saga):
     await s.run(a)  #! after
     await s.run(naked)  #! lacking
     """.replace("#! lacking", "#! lacking #! after")
-    seen = read("async with s.parallel() as p: p.run(in_block)\nawait s.run(pay)\nawait s.run(too_late)", head)
+    seen = Read("async with s.parallel() as p: p.run(in_block)\nawait s.run(pay)\nawait s.run(too_late)", head)
     assert seen.refused == seen.marked
 
 
-def test_a_child_read_in_two_places_is_judged_in_each(read: Callable[..., Read]):
+def test_a_child_read_in_two_places_is_judged_in_each():
     """The same child is right before the pivot and wrong after it; the same fault is told once."""
-    seen = read("await s.run(stepping)\nawait s.run(stepping)\nawait s.run(pay)")
+    seen = Read("await s.run(stepping)\nawait s.run(stepping)\nawait s.run(pay)")
     assert seen.scan.faults == ()
-    seen = read("await s.run(stepping)\nawait s.run(pay)\nawait s.run(stepping)\nawait s.run(stepping)")
+    seen = Read("await s.run(stepping)\nawait s.run(pay)\nawait s.run(stepping)\nawait s.run(stepping)")
     assert [kind for _, kind in seen.refused] == ["after"]
     assert len(seen.scan.faults) == 1
 
 
-def test_sagas_that_run_each_other_are_read_to_an_end(read: Callable[..., Read]):
+def test_sagas_that_run_each_other_are_read_to_an_end():
     """A recursion through children ends, and what is right before it stays right."""
     head = """
 @saga("ping", version=1)
@@ -631,52 +511,17 @@ async def pong(s: Saga, n=0):
     await s.run(ping, n - 1)
     await s.run(naked)  #! lacking
     """
-    seen = read("await s.run(ping, 3)\nawait s.run(pay)", head)
+    seen = Read("await s.run(ping, 3)\nawait s.run(pay)", head)
     assert seen.refused == seen.marked
 
 
-def test_helpers_that_call_each_other_twice_are_read_once(read: Callable[..., Read]):
+def test_helpers_that_call_each_other_twice_are_read_once():
     """Forty helpers, of which each awaits the one before twice, are read at once: nothing is followed twice."""
     lines = ["async def f0(): await s.run(a)"]
     lines += [f"async def f{n}():\n    await f{n - 1}()\n    await f{n - 1}()" for n in range(1, 41)]
-    seen = read("\n".join([*lines, "await f40()", "await s.run(pay)"]))
+    seen = Read("\n".join([*lines, "await f40()", "await s.run(pay)"]))
     assert seen.scan.faults == ()
     assert seen.used() == {"a", "pay"}
-
-
-@pytest.mark.parametrize("signature", ["s", "s, /", "s, k=0, *args, **kwargs", "s: 'Saga'", "s, *, k=0"])
-def test_the_first_parameter_is_the_saga(read: Callable[..., Read], signature: str):
-    """However it is declared, the first parameter runs steps."""
-    assert {kind for _, kind in read("await s.run(naked)", signature=signature).refused} == {"lacking"}
-
-
-@pytest.mark.parametrize(
-    "body",
-    ["s = elsewhere\nawait s.run(naked)", "await t.run(naked)", "await k().run(naked)", "await args[0].run(pay)"],
-)
-def test_what_may_not_be_the_saga_is_collected_only(read: Callable[..., Read], body: str):
-    """A step given to something that may not be the saga is noted, and nothing is said against it."""
-    seen = read(body, signature="s, k=0, t=0, *args")
-    assert seen.scan.faults == ()
-    assert [use.sure for use in seen.scan.uses] == [False]
-
-
-def test_a_body_that_takes_everything_at_once_is_not_judged(read: Callable[..., Read]):
-    """Where the saga is one of ``*args``, its name is not known: the steps are collected, and nothing is refused."""
-    seen = read("s = args[0]\nawait s.run(naked)", signature="*args")
-    assert (seen.scan.faults, seen.used()) == ((), {"naked"})
-
-
-def test_a_method_is_a_body_too(read: Callable[..., Read]):
-    """Where the body is a bound method, the saga is what it is called with first."""
-    head = """
-class Shop:
-    async def body(self, s: Saga):
-        await s.run(naked)
-    """
-    seen = read("pass", head)
-    definition = SagaDef(name="method", version=1, body=seen.space["Shop"]().body)
-    assert [fault.split(": ")[0] for fault in scan(definition).faults] == [f"{seen.path}:{seen.first - 4}"]
 
 
 def test_a_body_without_source_is_not_refused():
@@ -688,461 +533,22 @@ def test_a_body_without_source_is_not_refused():
     assert found.sagas == ()
 
 
-def test_a_property_of_somebody_is_not_run(read: Callable[..., Read]):
-    """Reading a body runs nothing: a property that raises is no reason to refuse, a slot and a class are looked at."""
-    head = """
-class Loaded:
-    __slots__ = ("full", "empty")
-    shared = naked
-    @property
-    def broken(self): raise RuntimeError("not now")
-loaded = Loaded()
-loaded.full = naked
-    """
-    seen = read(
-        """
-        await s.run(loaded.broken)
-        await s.run(loaded.empty)
-        await s.run(loaded.nothing)
-        await loaded.broken.run(1)
-        await s.run(loaded.full)  #! lacking
-        await s.run(loaded.shared)  #! lacking
-        await s.run(Loaded.shared)  #! lacking
-        """,
-        head,
-    )
-    assert seen.refused == seen.marked
-
-
-def test_a_closed_over_name_stands_for_what_it_holds(read: Callable[..., Read]):
-    """What the body closes over is told by its cell; an empty one is not mistaken for the module's name."""
-    head = """
-def made(it):
-    @saga("made", version=1)
-    async def inner(s: Saga):
-        await s.run(it)
-        await s.run(naked)
-    if it is None:
-        naked = a
-    return inner
-    """
-    space = read("pass", head).space
-    assert scan(space["made"](space["look"])).faults == ()
-    assert [use.what.name for use in scan(space["made"](space["naked"])).uses] == ["naked"]
-
-
-def test_names_that_the_body_imports_are_told(read: Callable[..., Read], monkeypatch: pytest.MonkeyPatch):
-    """An import in the body is followed to the module that is loaded; one that is not is data, and is not loaded."""
-    shelf, inner = types.ModuleType("shelf"), types.ModuleType("shelf.inner")
-    monkeypatch.setitem(sys.modules, "shelf", shelf)
-    monkeypatch.setitem(sys.modules, "shelf.inner", inner)
-    monkeypatch.delitem(sys.modules, "this", raising=False)
-    text = """
-    import shelf, shelf.inner as within, this
-    from shelf import naked as plain, nothing, inner
-    from shelf.inner import naked as other
-    from . import naked as near
-    from .. import naked as far
-    await s.run(shelf.naked)  #! lacking
-    await s.run(within.naked)  #! lacking
-    await s.run(plain)  #! lacking
-    await s.run(inner.naked)  #! lacking
-    await s.run(other)  #! lacking
-    await s.run(near)
-    await s.run(far)
-    await s.run(nothing)
-    await s.run(this.naked)
-    """
-    naked = read("pass").space["naked"]
-    shelf.naked = inner.naked = naked  # type: ignore[attr-defined]
-    seen = read(text)
-    assert seen.refused == seen.marked
-    assert "this" not in sys.modules
-    for package, more in [("shelf", 1), ("shelf.inner", 2), ("shelf.other", 1), ("other", 0)]:
-        seen.space["__package__"] = package
-        assert len(scan(seen.saga).faults) == len(seen.marked) + more
-
-
-def test_a_module_that_cannot_load_a_part_is_no_reason_to_refuse(read: Callable[..., Read]):
-    """A part that a module loads on demand is looked at; where it cannot be loaded it is data."""
-    seen = read(
-        "await s.run(lazy.part)  #! lacking\nawait s.run(lazy.absent)", "import types\nlazy = types.ModuleType('x')"
-    )
-
-    def load(name: str) -> object:
-        if name == "part":
-            return seen.space["naked"]
-        raise ImportError(name)
-
-    seen.space["lazy"].__getattr__ = load
-    assert [fault.split(": ")[0] for fault in scan(seen.saga).faults] == [f"{seen.path}:{seen.first}"]
-
-
 # -- what a scan gives out ---------------------------------------------------------------------------------------------
-
-
-def test_steps_are_kept_by_the_saga_that_names_them(read: Callable[..., Read]):
-    """A child's step has its owner: it neither shadows nor is shadowed by one of the same name in the parent."""
-    seen = read("await s.run(a)\nawait s.run(pay)\nawait s.run(same_name)")
-    space = seen.space
-    assert seen.scan.declared(seen.saga) == {"a": space["a"], "pay": space["pay"]}
-    assert seen.scan.declared(space["same_name"]) == {"a": space["other_a"]}
-    assert seen.scan.declared(space["paying"]) == {}
-    assert seen.scan.sagas == (seen.saga, space["same_name"])
-    assert [(use.what, use.owner) for use in seen.scan.uses][2:] == [
-        (space["same_name"], seen.saga),
-        (space["other_a"], space["same_name"]),
-    ]
-
-
-def test_a_name_that_stands_for_two_steps_is_not_declared(read: Callable[..., Read]):
-    """A name of two steps of one saga stands for neither; the same step used twice is one."""
-    seen = read("await s.run(a)\nawait s.run(other_a)\nawait s.run(look)\nawait s.run(look)")
-    assert seen.scan.declared(seen.saga) == {"look": seen.space["look"]}
-
-
-@cases("""
-    -- in what a loop goes through
-    for x in await s.run(a): pass
-    while await s.run(b): pass
-    async with await s.run(look): pass
-    -- in a helper that nobody calls
-    async def unused(t):
-        await t.run(a)
-        await t.map(b, [])
-        await t.run(look)
-    -- in a generator, a lambda and an operation kept for later
-    later = [s.run(a), (await s.run(b) for _ in k), lambda t: t.run(look)]
-    -- in helpers of one name
-    if k:
-        async def go(t): await t.run(a)
-    else:
-        async def go(t): await t.run(b)
-    await go(s)
-    await s.run(look)
-    -- in a generator function
-    async def each(t):
-        yield await t.run(a)
-        yield await t.run(b)
-    async for x in each(s): await s.run(look)
-""")
-def test_steps_are_seen_wherever_the_body_names_them(read: Callable[..., Read], body: str):
-    """What may run is found by name for a rollback without the body, also where nothing can be said about it."""
-    seen = read(body)
-    assert set(seen.scan.declared(seen.saga)) == {"a", "b", "look"}
-    assert seen.scan.faults == ()
-
-
-# -- impure calls ------------------------------------------------------------------------------------------------------
-
-IMPURE = [
-    ("import time", "time.time()", "s.now()"),
-    ("import time as tm", "tm.time()", "s.now()"),
-    ("from time import time as now", "now()", "s.now()"),
-    ("from time import sleep", "sleep(1)", "await s.sleep(...)"),
-    ("import time", "time.perf_counter()", "s.now()"),
-    ("import time", "time.monotonic_ns()", "s.now()"),
-    ("import time", "time.localtime()", "s.now()"),
-    ("import time", "time.strftime('%Y')", "s.now()"),
-    ("import datetime as d", "d.datetime.now()", "s.now()"),
-    ("from datetime import datetime, UTC", "datetime.now(UTC)", "s.now()"),
-    ("from datetime import datetime as dt", "dt.utcnow()", "s.now()"),
-    ("from datetime import datetime", "datetime.today()", "s.now()"),
-    ("from datetime import date", "date.today()", "s.now().date()"),
-    ("import datetime\nclass Mine(datetime.datetime): ...", "Mine.now()", "s.now()"),
-    ("import random", "random.random()", "s.random()"),
-    ("from random import choice as pick", "pick([1])", "s.random()"),
-    ("import random", "random.shuffle([])", "s.random()"),
-    ("import random", "random.uniform(1, 2)", "s.random()"),
-    ("import uuid", "uuid.uuid4()", "s.uuid()"),
-    ("from uuid import uuid1 as fresh", "fresh()", "s.uuid()"),
-    ("import os", "os.urandom(8)", "s.random()"),
-    ("import secrets", "secrets.token_hex()", "s.uuid()"),
-    ("import secrets", "secrets.randbelow(3)", "s.random()"),
-    ("import secrets", "secrets.choice([1])", "s.random()"),
-    ("import httpx", "httpx.get('x')", "a step"),
-    ("from httpx import post as send", "send('x')", "a step"),
-    ("", "open('x')", "a step"),
-    ("import io", "io.open('x')", "a step"),
-    ("", "input()", "a step"),
-    ("opened = open", "opened('x')", "a step"),
-    ("clock = __import__('time').time", "[clock() for _ in 'x']", "s.now()"),
-]
-
-
-@pytest.mark.parametrize(("head", "call", "instead"), IMPURE, ids=[f"{head}; {call}" for head, call, _ in IMPURE])
-def test_impure_calls_are_warned_of_by_what_they_call(read: Callable[..., Read], head: str, call: str, instead: str):
-    """Whatever the body calls it, a function whose answer differs is told with its place and what to use instead."""
-    seen = read(f"x = {call}", head)
-    (warning,) = seen.scan.warnings
-    spelled = re.sub(r"^\[|\(.*", "", call)
-    assert warning == (
-        f"{seen.path}:{seen.first}: the body calls {spelled}(), which answers differently when the saga is run again "
-        f"from its journal; use {instead}"
-    )
-    assert seen.scan.faults == ()
-
-
-@pytest.mark.parametrize(
-    "call", ["import time as tm; tm.time()", "from time import time as t; t()", "t = time.time; t()"]
-)
-def test_impure_calls_are_known_through_names_of_the_body(read: Callable[..., Read], call: str):
-    """An import, and another name, in the body are followed."""
-    (warning,) = read(call, "import time").scan.warnings
-    assert "s.now()" in warning
-
-
-def test_impure_calls_are_found_everywhere_that_runs(read: Callable[..., Read]):
-    """In a helper, a lambda, a child and an argument of a step; not in a helper that nobody calls."""
-    head = """
-import time
-@saga("child", version=1)
-async def child(s: Saga): return time.time_ns()
-    """
-    body = """
-    def stamp(): return time.time()
-    key = lambda: time.monotonic()
-    def unused(): return time.process_time()
-    await s.run(a, time.perf_counter())
-    await s.run(child)
-    return stamp()
-    """
-    found = {warning.split("calls ")[1].split("()")[0] for warning in read(body, head).scan.warnings}
-    assert found == {"time.time", "time.monotonic", "time.perf_counter", "time.time_ns"}
-
-
-PURE = [
-    ("", "print('x')"),
-    ("def open(x): ...", "open('x')"),
-    ("class time:\n    @staticmethod\n    def time(): ...", "time.time()"),
-    ("import time", "time.gmtime(0)"),
-    ("import time", "time.strftime('%Y', k)"),
-    ("import time", "time.strptime('1', '%d')"),
-    ("from datetime import datetime", "datetime.fromisoformat('2024-01-01')"),
-    ("from datetime import date", "date.fromisoformat('2024-01-01')"),
-    ("import random\nrandom_of_mine = random.Random(1)", "random_of_mine.random()"),
-    ("import secrets", "secrets.compare_digest('a', 'b')"),
-    ("import uuid", "uuid.uuid5(k, 'x')"),
-    ("import uuid", "uuid.UUID(int=1)"),
-    ("import time", "s.now()"),
-    ("import time", "(lambda time: time.time())(k)"),
-    ("import time", "[time.time() for time in k]"),
-    ("import httpx", "httpx.URL('x')"),
-]
-
-
-@pytest.mark.parametrize(("head", "call"), PURE, ids=[f"{head}; {call}" for head, call in PURE])
-def test_other_calls_are_not_warned_of(read: Callable[..., Read], head: str, call: str):
-    """A call that answers the same, or that only looks like one that does not, is left alone."""
-    assert read(f"x = {call}", head).scan.warnings == ()
 
 
 # -- bodies of any size ------------------------------------------------------------------------------------------------
 
 
-def test_long_chains_of_conditions_are_read(read: Callable[..., Read]):
+def test_long_chains_of_conditions_are_read():
     """Hundreds of arms of one `if` are read to the last one, and what follows them."""
     arms = "\n".join(f"elif k == {n}: await s.run(pay)" for n in range(700))
-    seen = read(f"if k == -1: await s.run(pay)\n{arms}\nelse: await s.run(naked)  #! lacking\nawait s.run(b)")
+    seen = Read(f"if k == -1: await s.run(pay)\n{arms}\nelse: await s.run(naked)  #! lacking\nawait s.run(b)")
     assert seen.refused == seen.marked
     assert seen.used() == {"b", "naked", "pay"}
 
 
-def test_a_body_nested_too_deep_is_not_refused(read: Callable[..., Read]):
+def test_a_body_nested_too_deep_is_not_refused():
     """What is deeper than the interpreter's stack is read as far as it goes; the first run tells the rest."""
-    seen = read(f"await s.run(b)\nx = {' + '.join(['k'] * 1500)}\nawait s.run(pay)")
+    seen = Read(f"await s.run(b)\nx = {' + '.join(['k'] * 1500)}\nawait s.run(pay)")
     assert seen.scan.faults == ()
     assert "b" in seen.used()
-
-
-def test_a_callable_that_cannot_be_compared_is_left_alone():
-    """An object of somebody's is never hashed or compared to find out what it is."""
-
-    class Odd:
-        __hash__ = None  # type: ignore[assignment]
-
-        def __call__(self) -> None: ...
-
-        def __eq__(self, other: object) -> bool:
-            raise AssertionError
-
-    assert instead_of(Odd(), 0) is None
-    assert instead_of(Odd().__call__, 0) is None
-    assert instead_of(Odd, 0) is None
-
-
-# -- against the paths that bodies really take -------------------------------------------------------------------------
-
-
-class Boom(Exception):
-    """A step has failed."""
-
-
-class TooLongError(BaseException):
-    """The path goes round and round."""
-
-
-class Op:
-    """What ``s.run`` gives."""
-
-    def __init__(self, world: "World", what: Declared[..., Any], line: int) -> None:
-        self.world, self.what, self.line = world, what, line
-
-    def __await__(self) -> Any:
-        yield from ()
-        self.world.begin(self.what, self.line)
-        return self.world.flip()
-
-
-class World:
-    """A saga that only watches; what happens in it is drawn."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.passed = False
-        self.blocks = 0
-        self.ticks = 0
-        self.right: set[tuple[int, str]] = set()
-        """Line, and what was not wrong there."""
-
-    def flip(self) -> bool:
-        return self.random.random() < 0.5
-
-    def draw(self) -> int:
-        return self.random.randrange(4)
-
-    def tick(self) -> None:
-        self.ticks += 1
-        if self.ticks > 300:
-            raise TooLongError
-
-    def begin(self, what: Declared[..., Any], line: int) -> None:
-        if what.kind == "step" and not self.passed:
-            self.right.add((line, "after"))
-        if what.kind == "pivot":
-            self.right |= {
-                (line, kind) for kind, wrong in (("second", self.passed), ("block", self.blocks)) if not wrong
-            }
-        if self.random.random() < 0.25:
-            raise Boom
-        self.passed |= what.kind == "pivot"
-
-    def run(self, what: Declared[..., Any]) -> Op:
-        return Op(self, what, sys._getframe(1).f_lineno)
-
-    def savepoint(self, name: str) -> "World":
-        return self
-
-    async def __aenter__(self) -> None:
-        self.blocks += 1
-
-    async def __aexit__(self, *error: object) -> None:
-        self.blocks -= 1
-
-
-SIMPLE = [
-    "await s.run(a)",
-    "await s.run(pay)",
-    "await s.run(pay2)",
-    "await s.run(tell)",
-    "await hop.run(pay)",
-    "await (s.run(pay) if k.flip() else s.run(pay2))",
-    "await (s.run(pay) if k.flip() else s.run(a))",
-    "await (k.flip() and s.run(pay) or s.run(pay2))",
-    "k.flip() and await s.run(pay)",
-    "k.flip() or await s.run(a)",
-    "k.draw() < k.draw() < await s.run(pay)",
-    "x = (await s.run(look)) and (await s.run(pay))",
-    "x = {await s.run(a): await s.run(pay)}",
-    "k.x = (await s.run(pay), await s.run(look))",
-    "[await s.run(pay) for _ in range(k.draw())]",
-    "[await s.run(a) for _ in range(k.draw()) if await s.run(look)]",
-    "later.append(s.run(pay))",
-    "later.append(s.run(a))",
-    "if later: await later.pop()",
-    "await helper()",
-    "await other(s)",
-    "later.append(helper())",
-    "raise Boom",
-    "return",
-]
-LOOPING = ["break", "continue", "if k.flip(): break", "if k.flip(): continue"]
-AROUND = [
-    ["if k.flip():", "else:"],
-    ["if k.flip():"],
-    ["if k.flip():", "elif await s.run(look):", "else:"],
-    ["if await s.run(pay):", "else:"],
-    ["while k.flip():", "else:"],
-    ["while not await s.run(pay):"],
-    ["while True:"],
-    ["for _ in range(k.draw()):", "else:"],
-    ["try:", "except Boom:"],
-    ["try:", "except Boom:", "else:", "finally:"],
-    ["try:", "finally:"],
-    ["try:", "except* Boom:"],
-    ["with contextlib.suppress(Boom):"],
-    ["async with s.savepoint('x'):"],
-    ["async with hop.savepoint('x'), contextlib.AsyncExitStack():"],
-    ["case 0:", "case 1 if k.flip():", "case 1 | 2:", "case _:"],
-    ["case 0:", "case 1 if k.flip():"],
-    ["case 1 | 2:", "case _:"],
-]
-HELPERS = ["async def helper():", "async def other(t):"]
-
-
-@st.composite
-def blocks(draw: st.DrawFn, depth: int, *, without: str = "nothing", looping: bool = False) -> list[str]:
-    """The lines of a block."""
-    lines: list[str] = []
-    simple = [line for line in [*SIMPLE, *(LOOPING if looping else [])] if without not in line]
-    for _ in range(draw(st.integers(1, 3))):
-        if not depth or draw(st.booleans()):
-            lines.append(draw(st.sampled_from(simple)))
-            continue
-        heads = draw(st.sampled_from(AROUND))
-        indent = ""
-        if heads[0].startswith("case"):
-            lines.append("match k.draw():")
-            indent = "    "
-        for head in heads:
-            loops = looping or (heads[0].startswith(("while", "for")) and head != "else:")
-            inner = draw(blocks(depth - 1, without=without, looping=loops))
-            lines += [indent + head, f"{indent}    k.tick()", *(f"{indent}    {line}" for line in inner)]
-    return lines
-
-
-@st.composite
-def bodies(draw: st.DrawFn) -> str:
-    """A body with two helpers. Each is called at one place at most: at another one its lines may be right."""
-    lines = ["hop = s", "later = []"]
-    lines += [HELPERS[0], *(f"    {line}" for line in draw(blocks(1, without="er(")))]
-    lines += [HELPERS[1], *(f"    {line}".replace("s.run", "t.run") for line in draw(blocks(1, without="other")))]
-    text = "\n".join(lines + draw(blocks(3)))
-    assume(text.count("helper()") <= 2)  # one of them defines it
-    assume(text.count("other(s)") <= 1)
-    return text
-
-
-@pytest.mark.filterwarnings("ignore::SyntaxWarning")  # a `return` in a `finally` is drawn as well
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")  # and a helper kept for later
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_fault_is_wrong_whenever_its_line_is_run(tmp_path_factory: pytest.TempPathFactory):
-    """Random bodies, run along random paths with failing steps: a line that is refused is wrong each time it runs."""
-    run_at_random(tmp_path_factory)
-    gc.collect()  # here, where it is allowed: what was never awaited
-
-
-@settings(max_examples=80, deadline=None)
-@given(body=bodies(), seed=st.integers(0, 1 << 32))
-def run_at_random(tmp_path_factory: pytest.TempPathFactory, body: str, seed: int) -> None:
-    try:
-        seen = Read(tmp_path_factory.getbasetemp() / "random_body.py", body)
-    except SyntaxError:
-        return  # a `break` or `return` where an `except*` forbids it
-    seen.space["Boom"] = Boom
-    refused = seen.refused
-    for path in range(10):
-        world = World(seed + path)
-        with suppress(Boom, ExceptionGroup, StopIteration, TooLongError):
-            seen.saga.body(world, world).send(None)
-        assert world.right & refused == set()

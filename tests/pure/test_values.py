@@ -411,18 +411,18 @@ def same(back: Any, value: Any) -> bool:
 
 
 @pytest.mark.parametrize(("declared", "value", "expected"), KEPT, ids=numbered(KEPT))
-@pytest.mark.parametrize("ordered", [False, True])
-def test_a_value_comes_back_as_it_went(declared: Any, value: Any, expected: Any, *, ordered: bool) -> None:
+def test_a_value_comes_back_as_it_went(declared: Any, value: Any, expected: Any) -> None:
     """What was stored reads back as the value, the writer gets just that, and a second trip changes nothing."""
     typed = CODEC.typed(declared)
-    payload, given = CODEC.exchange(value, typed, what=WHAT, ordered=ordered)
-    back = CODEC.decode(payload, declared, what=WHAT)
     wanted = value if expected is GONE else expected
-    assert same(given, wanted)
-    assert same(back, wanted)
-    again, _ = CODEC.exchange(back, typed, what=WHAT, ordered=ordered)
-    assert same(CODEC.decode(again, declared, what=WHAT), back)
-    assert expected is not GONE or again == payload
+    for ordered in (False, True):
+        payload, given = CODEC.exchange(value, typed, what=WHAT, ordered=ordered)
+        back = CODEC.decode(payload, declared, what=WHAT)
+        assert same(given, wanted)
+        assert same(back, wanted)
+        again, _ = CODEC.exchange(back, typed, what=WHAT, ordered=ordered)
+        assert same(CODEC.decode(again, declared, what=WHAT), back)
+        assert expected is not GONE or again == payload
 
 
 class Deep(BaseModel):
@@ -460,12 +460,12 @@ REFUSED: list[tuple[Any, Any, str]] = [
 
 
 @pytest.mark.parametrize(("declared", "value", "named"), REFUSED, ids=numbered(REFUSED))
-@pytest.mark.parametrize("ordered", [False, True])
-def test_what_would_be_changed_is_refused(declared: Any, value: Any, named: str, *, ordered: bool) -> None:
+def test_what_would_be_changed_is_refused(declared: Any, value: Any, named: str) -> None:
     """The refusal begins with the value's name and says which part of it would be lost."""
-    with pytest.raises(PayloadError, match=named) as caught:
-        CODEC.exchange(value, CODEC.typed(declared), what=WHAT, ordered=ordered)
-    assert str(caught.value).startswith(WHAT)
+    for ordered in (False, True):
+        with pytest.raises(PayloadError, match=named) as caught:
+            CODEC.exchange(value, CODEC.typed(declared), what=WHAT, ordered=ordered)
+        assert str(caught.value).startswith(WHAT)
 
 
 @pytest.mark.parametrize("declared", [Login, Account, list[Login], Box[Account], SecretStr, SecretBytes], ids=str)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from durable_core.engine.polling import SHARE, ChangeListener
+from durable_core.testing.store_rows import in_loop
 
 
 class Loop:
@@ -40,23 +41,20 @@ def test_what_is_heard_makes_one_look_and_looks_are_spaced():
     assert loop.timers[1][0] == pytest.approx(100.002 + 0.002 * SHARE)
 
 
-def test_who_waits_is_woken_by_what_is_heard():
+@in_loop
+async def test_who_waits_is_woken_by_what_is_heard():
     """All who wait, and not only the first; without news they go on after their time."""
-
-    async def run() -> None:
-        news = ChangeListener(asyncio.get_running_loop(), lambda: None)
-        waiting = [asyncio.create_task(news.next(60)) for _ in range(2)]
-        await asyncio.sleep(0)
-        news.heard()
-        async with asyncio.timeout(20):
-            await asyncio.gather(*waiting)
-            await news.next(0.001)
-        left = asyncio.create_task(news.next(60))
-        await asyncio.sleep(0)
-        left.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await left
-        assert not news._waiting
-        news.close()
-
-    asyncio.run(run())
+    news = ChangeListener(asyncio.get_running_loop(), lambda: None)
+    waiting = [asyncio.create_task(news.next(60)) for _ in range(2)]
+    await asyncio.sleep(0)
+    news.heard()
+    async with asyncio.timeout(20):
+        await asyncio.gather(*waiting)
+        await news.next(0.001)
+    left = asyncio.create_task(news.next(60))
+    await asyncio.sleep(0)
+    left.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await left
+    assert not news._waiting
+    news.close()

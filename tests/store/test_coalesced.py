@@ -6,6 +6,7 @@ from collections.abc import Collection
 import pytest
 
 from durable_core.stores.postgres.coalesced import FEW, Coalesced
+from durable_core.testing.store_rows import in_loop
 
 
 class Asked:
@@ -32,69 +33,57 @@ class Asked:
         return {key: -key for key in keys}
 
 
-def test_what_comes_meanwhile_shares_the_next_question():
+@in_loop
+async def test_what_comes_meanwhile_shares_the_next_question():
     """One question is under way at a time; all that came since is one question, in order, each key once."""
-
-    async def run() -> None:
-        asked = Asked()
-        gathered = Coalesced[int, dict[int, int]](asked)
-        first = asyncio.create_task(gathered.about([1]))
-        await asked.until(1)
-        later = [asyncio.create_task(gathered.about(keys)) for keys in ([3, 2], [2], [5, 1])]
-        await asyncio.sleep(0)
-        asked.may.set()
-        assert await first == {1: -1}
-        assert [(await each)[key] for each, key in zip(later, (3, 2, 1), strict=True)] == [-3, -2, -1]
-        assert asked.questions == [[1], [3, 2, 5, 1]]
-
-    asyncio.run(run())
+    asked = Asked()
+    gathered = Coalesced[int, dict[int, int]](asked)
+    first = asyncio.create_task(gathered.about([1]))
+    await asked.until(1)
+    later = [asyncio.create_task(gathered.about(keys)) for keys in ([3, 2], [2], [5, 1])]
+    await asyncio.sleep(0)
+    asked.may.set()
+    assert await first == {1: -1}
+    assert [(await each)[key] for each, key in zip(later, (3, 2, 1), strict=True)] == [-3, -2, -1]
+    assert asked.questions == [[1], [3, 2, 5, 1]]
 
 
-def test_who_asks_about_many_asks_alone():
+@in_loop
+async def test_who_asks_about_many_asks_alone():
     """It waits for nobody, and holds up nobody with what it reads."""
-
-    async def run() -> None:
-        asked = Asked()
-        gathered = Coalesced[int, dict[int, int]](asked)
-        few = asyncio.create_task(gathered.about([1]))
-        many = asyncio.create_task(gathered.about(range(FEW + 1)))
-        await asked.until(2)
-        assert sorted(map(len, asked.questions)) == [1, FEW + 1]
-        asked.may.set()
-        assert len(await many) == FEW + 1
-        assert await few == {1: -1}
-
-    asyncio.run(run())
+    asked = Asked()
+    gathered = Coalesced[int, dict[int, int]](asked)
+    few = asyncio.create_task(gathered.about([1]))
+    many = asyncio.create_task(gathered.about(range(FEW + 1)))
+    await asked.until(2)
+    assert sorted(map(len, asked.questions)) == [1, FEW + 1]
+    asked.may.set()
+    assert len(await many) == FEW + 1
+    assert await few == {1: -1}
 
 
-def test_an_error_is_told_to_all_who_share_it():
+@in_loop
+async def test_an_error_is_told_to_all_who_share_it():
     """And the next question is asked all the same."""
-
-    async def run() -> None:
-        asked = Asked()
-        asked.may.set()
-        asked.error = OSError("gone")
-        gathered = Coalesced[int, dict[int, int]](asked)
-        told = await asyncio.gather(gathered.about([1]), gathered.about([2]), return_exceptions=True)
-        assert told == [asked.error, asked.error]
-        asked.error = None
-        assert await gathered.about([3]) == {3: -3}
-
-    asyncio.run(run())
+    asked = Asked()
+    asked.may.set()
+    asked.error = OSError("gone")
+    gathered = Coalesced[int, dict[int, int]](asked)
+    told = await asyncio.gather(gathered.about([1]), gathered.about([2]), return_exceptions=True)
+    assert told == [asked.error, asked.error]
+    asked.error = None
+    assert await gathered.about([3]) == {3: -3}
 
 
-def test_who_stops_waiting_stops_nobody_else():
+@in_loop
+async def test_who_stops_waiting_stops_nobody_else():
     """The question goes on for the others."""
-
-    async def run() -> None:
-        asked = Asked()
-        gathered = Coalesced[int, dict[int, int]](asked)
-        left, stays = (asyncio.create_task(gathered.about([key])) for key in (1, 2))
-        await asked.until(1)
-        left.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await left
-        asked.may.set()
-        assert (await stays)[2] == -2
-
-    asyncio.run(run())
+    asked = Asked()
+    gathered = Coalesced[int, dict[int, int]](asked)
+    left, stays = (asyncio.create_task(gathered.about([key])) for key in (1, 2))
+    await asked.until(1)
+    left.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+    asked.may.set()
+    assert (await stays)[2] == -2

@@ -11,7 +11,7 @@ from durable_core.layer import open_store
 from durable_core.ports import Store
 from durable_core.stores.postgres import schema
 from durable_core.stores.postgres.address import place_of
-from durable_core.testing.store_rows import add, claimed, new_batch, new_entry, opened
+from durable_core.testing.store_rows import add, claimed, in_loop, new_batch, new_entry, opened
 from tests.postgres_server import GUARDED, PASSWORD, Server, execute
 from tools import store_sql as generate
 
@@ -65,20 +65,17 @@ def test_fresh_is_what_the_tables_say(server: Server):
     assert found == tables(server, "plain")
 
 
-def test_many_that_open_a_new_schema_at_once(server: Server):
+@in_loop
+async def test_many_that_open_a_new_schema_at_once(server: Server):
     """It is made once; all have the same secret, and numbers of their own."""
-
-    async def run() -> None:
-        url = server.fresh()
-        stores: list[Store] = [open_store(url) for _ in range(6)]
-        await asyncio.gather(*(store.open(worker=f"w{place}") for place, store in enumerate(stores)))
-        assert len({store.secret for store in stores}) == 1
-        assert len(next(iter({store.secret for store in stores}))) == 32
-        assert len({store.journal.next_num() for store in stores}) == 6
-        for store in stores:
-            await store.close()
-
-    asyncio.run(run())
+    url = server.fresh()
+    stores: list[Store] = [open_store(url) for _ in range(6)]
+    await asyncio.gather(*(store.open(worker=f"w{place}") for place, store in enumerate(stores)))
+    assert len({store.secret for store in stores}) == 1
+    assert len(next(iter({store.secret for store in stores}))) == 32
+    assert len({store.journal.next_num() for store in stores}) == 6
+    for store in stores:
+        await store.close()
 
 
 def test_an_older_schema_is_migrated_when_asked(server: Server, monkeypatch: pytest.MonkeyPatch):
@@ -222,19 +219,16 @@ def test_files_and_encryption_that_are_not_there(server: Server):
         assert not caught.value.transient
 
 
-def test_a_schema_may_have_any_name(server: Server):
+@in_loop
+async def test_a_schema_may_have_any_name(server: Server):
     """Quotes, blanks and capitals are as good as any; two of them do not meet."""
-
-    async def run() -> None:
-        for name in ('We"ird', "a b;c", "é", "select"):
-            url = server.url() + f"?schema={quote(name)}"
-            async with opened(lambda url=url: open_store(url), "w1", None) as (store, observer):  # type: ignore[misc]
-                num = await add(store, "a")
-                await store.journal.commit(new_batch(entries=[new_entry(num, seq) for seq in range(1, 500)]))
-                assert len((await observer.journal.load([num]))[num]) == 499
-                assert await claimed(store, "w1") == ["a"]
-
-    asyncio.run(run())
+    for name in ('We"ird', "a b;c", "é", "select"):
+        url = server.url() + f"?schema={quote(name)}"
+        async with opened(lambda url=url: open_store(url), "w1", None) as (store, observer):  # type: ignore[misc]
+            num = await add(store, "a")
+            await store.journal.commit(new_batch(entries=[new_entry(num, seq) for seq in range(1, 500)]))
+            assert len((await observer.journal.load([num]))[num]) == 499
+            assert await claimed(store, "w1") == ["a"]
 
 
 def test_without_a_schema_it_is_the_roles_own(server: Server):

@@ -15,7 +15,7 @@ import pytest
 from durable_core.errors import StoreError, StoreFormatError, StoreNotFound
 from durable_core.stores.sqlite import schema
 from durable_core.stores.sqlite.store import SqliteStore
-from durable_core.testing.store_rows import add
+from durable_core.testing.store_rows import add, in_loop
 
 
 def refusal(path: Path | str, *, worker: str | None = "w1") -> StoreError:
@@ -90,23 +90,20 @@ def test_the_secret_is_the_stores(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("durability", "level"), [("power", 2), ("process", 1)])
-def test_commits_are_as_durable_as_promised(tmp_path: Path, durability: str, level: int):
+@in_loop
+async def test_commits_are_as_durable_as_promised(tmp_path: Path, durability: str, level: int):
     """``power`` is WAL with synchronous=FULL, ``process`` with NORMAL; readers can neither write nor checkpoint."""
-
-    async def look() -> None:
-        store = SqliteStore(str(tmp_path / "x.db"), durability="process" if durability == "process" else "power")
-        await store.open(worker=None)
-        connection = store._database.file.connection
-        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
-        for reader in (store._database.file.reader, store._database.file.bulk_reader):
-            assert reader.execute("PRAGMA query_only").fetchone() == (1,)
-            assert reader.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
-            with pytest.raises(sqlite3.OperationalError, match="readonly"):
-                reader.execute("DELETE FROM runs")
-        await store.close()
-
-    asyncio.run(look())
+    store = SqliteStore(str(tmp_path / "x.db"), durability="process" if durability == "process" else "power")
+    await store.open(worker=None)
+    connection = store._database.file.connection
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
+    for reader in (store._database.file.reader, store._database.file.bulk_reader):
+        assert reader.execute("PRAGMA query_only").fetchone() == (1,)
+        assert reader.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reader.execute("DELETE FROM runs")
+    await store.close()
 
 
 def test_an_empty_file_is_nobodys(tmp_path: Path):

@@ -1,8 +1,6 @@
 """The tables, the text made of them, and the plans that SQLite makes for the text."""
 
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import attrs
@@ -30,13 +28,6 @@ def test_columns_follow_the_records():
     assert list(RunRow.model_fields) == [field.name for field in attrs.fields(RunRecord)]
     assert list(JournalRow.model_fields) == ["pos", *Entry._fields]
     assert list(TombstoneRow.model_fields) == [*Tombstone._fields, "unswept"]
-
-
-def test_sqlmodel_is_not_loaded_at_run_time():
-    """It would cost every process a third of a second and 30 MiB."""
-    code = "import sys, durable_core.stores; print({'sqlmodel', 'sqlalchemy'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
 
 
 @pytest.fixture

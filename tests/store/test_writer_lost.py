@@ -8,7 +8,7 @@ import pytest
 from durable_core import LeaseLost, StoreError
 from durable_core.engine.writer import NoOwner, Writer
 from durable_core.ports import Batch
-from durable_core.testing.store_rows import new_entry, new_run
+from durable_core.testing.store_rows import in_loop, new_entry, new_run
 
 LOST = LeaseLost("taken for dead", worker="w1")
 
@@ -45,48 +45,42 @@ def writer_on(store: Any) -> Writer:
     return writer
 
 
-def test_what_is_being_written_is_not_repeated_under_the_new_name():
+@in_loop
+async def test_what_is_being_written_is_not_repeated_under_the_new_name():
     """A batch that is tried again and again is given up with the name that it was made under; its starters hear so."""
-
-    async def main() -> None:
-        store = Away(1)
-        writer = writer_on(store)
-        told: list[tuple[bool, StoreError | None]] = []
-        writer.start(new_run(1, "a"), lambda *said: told.append(said))
-        writer.append(new_entry(1, 1))
-        flushed = asyncio.create_task(writer.flushed())
-        await store.asked.wait()
-        writer.drop(LOST)
-        with pytest.raises(LeaseLost):
-            await flushed
-        ((accepted, error),) = told
-        assert not accepted
-        assert error is not None
-        assert error.transient
-        assert "not known" in str(error)
-        assert store.written == []
-        writer.append(new_entry(2, 1))
-        await writer.flushed()
-        assert [entry.run for batch in store.written for entry in batch.entries] == [2]
-
-    asyncio.run(main())
-
-
-def test_nothing_is_written_while_it_is_held():
-    """Between two names what is queued waits; then it is written as one batch."""
-
-    async def main() -> None:
-        store = Away(0)
-        writer = writer_on(store)
-        writer.hold()
-        writer.append(new_entry(1, 1))
-        flushed = asyncio.create_task(writer.flushed())
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert store.written == []
-        writer.append(new_entry(1, 2))
-        writer.go_on()
+    store = Away(1)
+    writer = writer_on(store)
+    told: list[tuple[bool, StoreError | None]] = []
+    writer.start(new_run(1, "a"), lambda *said: told.append(said))
+    writer.append(new_entry(1, 1))
+    flushed = asyncio.create_task(writer.flushed())
+    await store.asked.wait()
+    writer.drop(LOST)
+    with pytest.raises(LeaseLost):
         await flushed
-        assert [len(batch.entries) for batch in store.written] == [2]
+    ((accepted, error),) = told
+    assert not accepted
+    assert error is not None
+    assert error.transient
+    assert "not known" in str(error)
+    assert store.written == []
+    writer.append(new_entry(2, 1))
+    await writer.flushed()
+    assert [entry.run for batch in store.written for entry in batch.entries] == [2]
 
-    asyncio.run(main())
+
+@in_loop
+async def test_nothing_is_written_while_it_is_held():
+    """Between two names what is queued waits; then it is written as one batch."""
+    store = Away(0)
+    writer = writer_on(store)
+    writer.hold()
+    writer.append(new_entry(1, 1))
+    flushed = asyncio.create_task(writer.flushed())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert store.written == []
+    writer.append(new_entry(1, 2))
+    writer.go_on()
+    await flushed
+    assert [len(batch.entries) for batch in store.written] == [2]

@@ -1,7 +1,8 @@
 """Sagas that wait for somebody, and the stage to play them on: one clock, one store of each kind."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -69,22 +70,20 @@ async def busy(s: Saga) -> str:
 
 
 SAGAS = (watched, plain, busy)
-Scene = Callable[[Orchestrator, ManualClock], Awaitable[None]]
 
 
-def play(url: str, scene: Scene, clock: ManualClock | None = None, **options: Any) -> None:
-    """Run ``scene`` on an orchestrator whose clock stands still."""
-
-    async def main() -> None:
-        WORLD.gate("hold")
-        hand = clock or ManualClock()
-        options.setdefault("sagas", SAGAS)
-        async with asyncio.timeout(60), Orchestrator(url, clock=hand, grace=1, **options) as orchestrator:
-            await scene(orchestrator, hand)
-
+@asynccontextmanager
+async def on_stage(
+    url: str, clock: ManualClock | None = None, **options: Any
+) -> AsyncGenerator[tuple[Orchestrator, ManualClock]]:
+    """An orchestrator whose clock stands still, and that clock; the world is new."""
     global WORLD  # noqa: PLW0603 - the events belong to this scene's loop
     WORLD = World()
-    asyncio.run(main())
+    WORLD.gate("hold")
+    hand = clock or ManualClock()
+    options.setdefault("sagas", SAGAS)
+    async with asyncio.timeout(60), Orchestrator(url, clock=hand, grace=1, **options) as orchestrator:
+        yield orchestrator, hand
 
 
 async def waiting(

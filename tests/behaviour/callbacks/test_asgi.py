@@ -6,7 +6,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,11 @@ from starlette.routing import Mount
 
 from sagas import CallbackFailed, DefinitionError, Orchestrator, SagaCompensated, SagaStatus, StoreError, blocking
 from sagas.asgi import callbacks
-from sagas.testing import ManualClock
 from tests.behaviour.callbacks import callback_scenes as on
-from tests.behaviour.callbacks.callback_scenes import kinds, plain, play, waiting, watched
+from tests.behaviour.callbacks.callback_scenes import kinds, on_stage, plain, waiting, watched
 
 ROOT = Path(__file__).parents[3]
 YES = {"ok": True, "by": "bob"}
-Scene = Callable[[httpx.AsyncClient, str, Any], Awaitable[None]]
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A store of each kind, that survives its orchestrator."""
-    return f"memory://{tmp_path.name}" if request.param == "memory" else f"sqlite:///{tmp_path}/c.db"
 
 
 def client_of(app: Any) -> httpx.AsyncClient:
@@ -41,21 +34,20 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def at_the_door(url: str, scene: Scene, definition: Any = plain, *args: Any, **options: Any) -> None:
-    """Play ``scene`` with a client of the app of a worker's own orchestrator, and a waiting saga's token and handle."""
-
-    async def whole(orchestrator: Orchestrator, clock: ManualClock) -> None:
+@asynccontextmanager
+async def at_the_door(
+    url: str, definition: Any = plain, *args: Any, **options: Any
+) -> AsyncGenerator[tuple[httpx.AsyncClient, str, Any]]:
+    """A client of the app of a worker's own orchestrator, and a waiting saga's token and handle."""
+    async with on_stage(url) as (orchestrator, clock):
         handle, token = await waiting(orchestrator, clock, definition, *args)
         async with client_of(callbacks(orchestrator, **options)) as client:
-            await scene(client, token, handle)
-
-    play(url, whole)
+            yield client, token, handle
 
 
-def test_an_answer_is_taken_once_and_repeating_it_is_harmless(url: str):
+async def test_an_answer_is_taken_once_and_repeating_it_is_harmless(url: str):
     """204, again 204 whatever the layout of the JSON, 409 for another answer, and the saga has the first."""
-
-    async def scene(client: httpx.AsyncClient, token: str, handle: Any) -> None:
+    async with at_the_door(url) as (client, token, handle):
         for body in ('{"ok": true, "by": "bob"}', '{"by":"bob","ok":true}'):
             taken = await client.post(
                 "/complete", content=body, headers={**bearer(token), "Content-Type": "application/json"}
@@ -66,14 +58,11 @@ def test_an_answer_is_taken_once_and_repeating_it_is_harmless(url: str):
         assert (await client.post("/heartbeat", headers=bearer(token))).status_code == 409
         assert await handle.result(timeout=20) == "bob"
 
-    at_the_door(url, scene)
-
 
 @pytest.mark.parametrize("how", ["json", "text"])
-def test_a_failure_is_raised_in_the_body(url: str, how: str):
+async def test_a_failure_is_raised_in_the_body(url: str, how: str):
     """``POST /fail`` with JSON or plain text: the body sees ``CallbackFailed`` with the message."""
-
-    async def scene(client: httpx.AsyncClient, token: str, handle: Any) -> None:
+    async with at_the_door(url) as (client, token, handle):
         if how == "json":
             failed = await client.post("/fail", json={"message": "tøo dear"}, headers=bearer(token))
         else:
@@ -85,13 +74,10 @@ def test_a_failure_is_raised_in_the_body(url: str, how: str):
         assert isinstance(raised.value.__cause__, CallbackFailed)
         assert raised.value.__cause__.answer == "tøo dear"
 
-    at_the_door(url, scene)
 
-
-def test_a_heartbeat_keeps_it_waiting(url: str):
+async def test_a_heartbeat_keeps_it_waiting(url: str):
     """``POST /heartbeat`` is journalled on its 204."""
-
-    async def whole(orchestrator: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url) as (orchestrator, clock):
         handle, token = await waiting(orchestrator, clock, watched, None)
         async with client_of(callbacks(orchestrator)) as client:
             for _ in range(3):
@@ -100,13 +86,10 @@ def test_a_heartbeat_keeps_it_waiting(url: str):
         assert await kinds(handle, "heartbeat") == 3
         assert (await handle.info()).status is SagaStatus.WAITING
 
-    play(url, whole)
 
-
-def test_unknown_forged_and_expired_look_the_same(url: str):
+async def test_unknown_forged_and_expired_look_the_same(url: str):
     """One status, one body, byte for byte, on all three paths."""
-
-    async def whole(orchestrator: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url) as (orchestrator, clock):
         _, token = await waiting(orchestrator, clock, plain)
         _, expired = await waiting(orchestrator, clock, plain, id="b")
         await orchestrator.cancel("b")
@@ -119,8 +102,6 @@ def test_unknown_forged_and_expired_look_the_same(url: str):
                     seen.add((answer.status_code, answer.content, str(sorted(answer.headers.items()))))
         assert len(seen) == 1
         assert seen.pop()[0] == 404
-
-    play(url, whole)
 
 
 BAD: list[tuple[int, str, dict[str, Any]]] = [
@@ -153,13 +134,13 @@ BAD: list[tuple[int, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("status", "path", "request_"), BAD)
-def test_what_is_wrong_is_refused_and_changes_nothing(
+async def test_what_is_wrong_is_refused_and_changes_nothing(
     status: int, path: str, request_: dict[str, Any], caplog: pytest.LogCaptureFixture
 ):
     """Each by its status, with a message for people and never a token in it; the saga keeps waiting."""
     caplog.set_level(logging.DEBUG)
 
-    async def scene(client: httpx.AsyncClient, token: str, handle: Any) -> None:
+    async with at_the_door("memory://", limit=4000) as (client, token, handle):
         before = len(await handle.history())
         given = request_.get("headers", {})
         pairs = [
@@ -176,18 +157,13 @@ def test_what_is_wrong_is_refused_and_changes_nothing(
         assert len(await handle.history()) == before
         assert (await client.post("/complete", json=YES, headers=bearer(token))).status_code == 204
 
-    at_the_door("memory://", scene, limit=4000)
-
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
-def test_only_post_is_taken(method: str):
+async def test_only_post_is_taken(method: str):
     """405, with what is allowed."""
-
-    async def scene(client: httpx.AsyncClient, token: str, _handle: Any) -> None:
+    async with at_the_door("memory://") as (client, token, _handle):
         answer = await client.request(method, "/complete", headers=bearer(token))
         assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
-
-    at_the_door("memory://", scene)
 
 
 @pytest.mark.parametrize("limit", [0, -1, True, 1.5, "9"])
@@ -197,17 +173,17 @@ def test_a_limit_that_is_no_number_of_bytes_is_refused(limit: Any):
         callbacks(Orchestrator("memory://", worker=False), limit=limit)
 
 
-def test_a_body_without_a_length_is_cut_off_at_the_limit():
+async def test_a_body_without_a_length_is_cut_off_at_the_limit():
     """An endless body is refused after the limit, and is not read to its end."""
     sent = 0
 
-    async def endless() -> AsyncIterator[bytes]:
+    async def endless() -> AsyncGenerator[bytes]:
         nonlocal sent
         while sent < 1_000_000_000:
             sent += 1000
             yield b"1" * 1000
 
-    async def whole(orchestrator: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage("memory://") as (orchestrator, clock):
         _, token = await waiting(orchestrator, clock, plain)
         app, chunks, told = callbacks(orchestrator, limit=5000), endless(), list[Any]()
 
@@ -226,27 +202,22 @@ def test_a_body_without_a_length_is_cut_off_at_the_limit():
         assert told[0]["status"] == 413
         assert sent == 6000
 
-    play("memory://", whole)
 
-
-def test_it_can_be_mounted_beneath_a_prefix():
+async def test_it_can_be_mounted_beneath_a_prefix():
     """In another Starlette (or FastAPI) application, with its own paths beside it."""
-
-    async def whole(orchestrator: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage("memory://") as (orchestrator, clock):
         handle, token = await waiting(orchestrator, clock, plain)
         async with client_of(Starlette(routes=[Mount("/hooks/sagas", callbacks(orchestrator))])) as client:
             assert (await client.post("/complete", json=YES, headers=bearer(token))).status_code == 404
             assert (await client.post("/hooks/sagas/complete", json=YES, headers=bearer(token))).status_code == 204
         assert await handle.result(timeout=20) == "bob"
 
-    play("memory://", whole)
 
-
-def test_it_takes_a_blocking_orchestrator(tmp_path: Path):
+async def test_it_takes_a_blocking_orchestrator(tmp_path: Path):
     """A web application that has one mounts that; the app's own loop is not blocked."""
     url = f"sqlite:///{tmp_path}/c.db"
 
-    async def whole(orchestrator: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url) as (orchestrator, clock):
         handle, token = await waiting(orchestrator, clock, plain)
         outside = blocking.Orchestrator(url, worker=False)
         await asyncio.to_thread(outside.__enter__)
@@ -259,14 +230,11 @@ def test_it_takes_a_blocking_orchestrator(tmp_path: Path):
             await asyncio.to_thread(outside.__exit__, None, None, None)
         assert await handle.result(timeout=20) == "bob"
 
-    play(url, whole)
-
 
 @pytest.mark.usefixtures("impatient")
-def test_without_a_worker_it_says_that_the_answer_is_kept(url: str):
+async def test_without_a_worker_it_says_that_the_answer_is_kept(url: str):
     """202: durable, and nobody has checked it yet."""
-
-    async def whole(outside: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url, worker=False) as (outside, clock):
         async with Orchestrator(url, sagas=on.SAGAS, clock=clock, grace=1) as first:
             _, token = await waiting(first, clock, plain)
         async with client_of(callbacks(outside)) as client:
@@ -276,13 +244,10 @@ def test_without_a_worker_it_says_that_the_answer_is_kept(url: str):
         async with Orchestrator(url, sagas=on.SAGAS, clock=clock, grace=1):
             assert await (await outside.get("a")).result(timeout=20) == "bob"
 
-    play(url, whole, worker=False)
 
-
-def test_a_store_that_does_not_answer_is_503(url: str):
+async def test_a_store_that_does_not_answer_is_503(url: str):
     """With ``Retry-After``, and nothing of the store's troubles."""
-
-    async def scene(client: httpx.AsyncClient, token: str, handle: Any) -> None:
+    async with at_the_door(url) as (client, token, handle):
         store = handle._client.runtime.store
 
         async def broken(_num: int) -> None:
@@ -294,8 +259,6 @@ def test_a_store_that_does_not_answer_is_503(url: str):
         assert "db-7" not in answer.text
         store.runs.find_num = works
         assert (await client.post("/complete", json=YES, headers=bearer(token))).status_code == 204
-
-    at_the_door(url, scene)
 
 
 def test_importing_it_without_starlette_names_the_extra():
@@ -348,41 +311,36 @@ def serving(url: str, log: Path) -> "subprocess.Popen[bytes]":
 
 
 @pytest.mark.slow
-def test_a_real_server_beside_a_real_worker(tmp_path: Path):
+async def test_a_real_server_beside_a_real_worker(tmp_path: Path):
     """Uvicorn in a process of its own, the worker in this one: answers arrive, too much is cut, no log has a token."""
     url, log = f"sqlite:///{tmp_path}/c.db", tmp_path / "server.log"
 
-    async def main() -> None:
-        on.WORLD = on.World()
-        async with Orchestrator(url, sagas=on.SAGAS, grace=1) as orchestrator:
-            handle = await orchestrator.start(plain, id="a")
-            while not on.WORLD.tokens:  # noqa: ASYNC110 - a step's own turn
-                await asyncio.sleep(0.001)
-            (token,) = on.WORLD.tokens
-            server = serving(url, log)
-            try:
-                assert server.stdout is not None
-                port = int(await asyncio.to_thread(server.stdout.readline))
-                base = f"http://127.0.0.1:{port}/callbacks"
-                async with httpx.AsyncClient(
-                    base_url=base, headers=bearer(token), trust_env=False, timeout=30
-                ) as client:
-                    assert (await client.post("/complete", json={"ok": 1})).status_code == 422
-                    assert (await client.post("/complete", json="x" * 2_000_000)).status_code == 413
-                    assert (await client.post("/heartbeat")).status_code == 204
-                    told = await asyncio.gather(*(client.post("/complete", json=YES) for _ in range(20)))
-                    assert {answer.status_code for answer in told} == {204}
-                    assert (await client.post("/complete", json={**YES, "ok": False})).status_code == 409
-                    assert await handle.result(timeout=20) == "bob"
-                    assert (await client.post("/complete", json=YES)).status_code == 204, "a repeat, after the end"
-            finally:
-                server.terminate()
-                accesses, _ = server.communicate(timeout=20)
-        written = log.read_text() + accesses.decode()
-        assert re.search(r"POST /callbacks/complete.* 204", written)
-        assert token not in written
-
-    asyncio.run(main())
+    on.WORLD = on.World()
+    async with Orchestrator(url, sagas=on.SAGAS, grace=1) as orchestrator:
+        handle = await orchestrator.start(plain, id="a")
+        while not on.WORLD.tokens:  # noqa: ASYNC110 - a step's own turn
+            await asyncio.sleep(0.001)
+        (token,) = on.WORLD.tokens
+        server = serving(url, log)
+        try:
+            assert server.stdout is not None
+            port = int(await asyncio.to_thread(server.stdout.readline))
+            base = f"http://127.0.0.1:{port}/callbacks"
+            async with httpx.AsyncClient(base_url=base, headers=bearer(token), trust_env=False, timeout=30) as client:
+                assert (await client.post("/complete", json={"ok": 1})).status_code == 422
+                assert (await client.post("/complete", json="x" * 2_000_000)).status_code == 413
+                assert (await client.post("/heartbeat")).status_code == 204
+                told = await asyncio.gather(*(client.post("/complete", json=YES) for _ in range(20)))
+                assert {answer.status_code for answer in told} == {204}
+                assert (await client.post("/complete", json={**YES, "ok": False})).status_code == 409
+                assert await handle.result(timeout=20) == "bob"
+                assert (await client.post("/complete", json=YES)).status_code == 204, "a repeat, after the end"
+        finally:
+            server.terminate()
+            accesses, _ = server.communicate(timeout=20)
+    written = log.read_text() + accesses.decode()
+    assert re.search(r"POST /callbacks/complete.* 204", written)
+    assert token not in written
 
 
 def test_the_page_lists_what_the_app_answers():

@@ -17,6 +17,7 @@ from sagas import (
     CallbackAlreadyAnswered,
     CallbackClosed,
     CallbackNotFound,
+    CallbackTimeout,
     DefinitionError,
     Orchestrator,
     PayloadError,
@@ -29,62 +30,57 @@ from sagas import (
 )
 from sagas.testing import ManualClock
 from tests.behaviour.callbacks import callback_scenes as on
-from tests.behaviour.callbacks.callback_scenes import Approval, busy, kinds, plain, play, reserve, waiting, watched
+from tests.behaviour.callbacks.callback_scenes import (
+    Approval,
+    busy,
+    kinds,
+    on_stage,
+    plain,
+    reserve,
+    waiting,
+    watched,
+)
 
 YES, NO = Approval(ok=True, by="bob"), Approval(ok=False, by="eve")
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A store of each kind, that survives its orchestrator."""
-    return f"memory://{tmp_path.name}" if request.param == "memory" else f"sqlite:///{tmp_path}/c.db"
 
 
 # -- when and from where ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("from_outside", [False, True])
-def test_an_answer_that_comes_before_the_saga_waits_is_kept(url: str, *, from_outside: bool):
+async def test_an_answer_that_comes_before_the_saga_waits_is_kept(url: str, *, from_outside: bool):
     """The body is still in a step when the answer comes, from its own process or another one: it sees it later."""
-
-    async def scene(orchestrator: Orchestrator, clock: ManualClock) -> None:
-        async with Orchestrator(url, worker=False, clock=clock) as outside:
-            handle = await orchestrator.start(busy, id="a")
-            await on.WORLD.gate("hold").entered.wait()
-            sender = outside if from_outside else orchestrator
-            await sender.complete_callback(on.WORLD.tokens[-1], YES)
-            await sender.complete_callback(on.WORLD.tokens[-1], YES)
-            with pytest.raises(CallbackAlreadyAnswered):
-                await sender.complete_callback(on.WORLD.tokens[-1], NO)
-            on.WORLD.gate("hold").open()
-            assert await handle.result(timeout=20) == "bob"
-
-    play(url, scene)
+    async with on_stage(url) as (orchestrator, clock), Orchestrator(url, worker=False, clock=clock) as outside:
+        handle = await orchestrator.start(busy, id="a")
+        await on.WORLD.gate("hold").entered.wait()
+        sender = outside if from_outside else orchestrator
+        await sender.complete_callback(on.WORLD.tokens[-1], YES)
+        await sender.complete_callback(on.WORLD.tokens[-1], YES)
+        with pytest.raises(CallbackAlreadyAnswered):
+            await sender.complete_callback(on.WORLD.tokens[-1], NO)
+        on.WORLD.gate("hold").open()
+        assert await handle.result(timeout=20) == "bob"
 
 
 @pytest.mark.parametrize("definition", [plain, busy])
-def test_a_process_that_only_sends_is_told_what_became_of_its_answer(url: str, definition: Any):
+async def test_a_process_that_only_sends_is_told_what_became_of_its_answer(url: str, definition: Any):
     """A wrong value, a second answer and a late one are refused to a sender that has neither worker nor types."""
-
-    async def scene(orchestrator: Orchestrator, clock: ManualClock) -> None:
-        async with Orchestrator(url, worker=False, clock=clock) as outside:
-            handle = await orchestrator.start(definition, id="a")
-            while not on.WORLD.tokens:  # noqa: ASYNC110 - a step's own turn
-                await asyncio.sleep(0)
-            (token,) = on.WORLD.tokens
-            with pytest.raises(PayloadError):
-                await outside.complete_callback(token, {"ok": 1})
-            await outside.complete_callback(token, {"by": "bob", "ok": True})
-            await outside.complete_callback(token, YES)
-            with pytest.raises(CallbackAlreadyAnswered):
-                await outside.complete_callback(token, NO)
-            with pytest.raises(CallbackAlreadyAnswered):
-                await outside.fail_callback(token, "too late")
-            on.WORLD.gate("hold").open()
-            assert await handle.result(timeout=20) == "bob"
-
-    play(url, scene)
+    async with on_stage(url) as (orchestrator, clock), Orchestrator(url, worker=False, clock=clock) as outside:
+        handle = await orchestrator.start(definition, id="a")
+        while not on.WORLD.tokens:  # noqa: ASYNC110 - a step's own turn
+            await asyncio.sleep(0)
+        (token,) = on.WORLD.tokens
+        with pytest.raises(PayloadError):
+            await outside.complete_callback(token, {"ok": 1})
+        await outside.complete_callback(token, {"by": "bob", "ok": True})
+        await outside.complete_callback(token, YES)
+        with pytest.raises(CallbackAlreadyAnswered):
+            await outside.complete_callback(token, NO)
+        with pytest.raises(CallbackAlreadyAnswered):
+            await outside.fail_callback(token, "too late")
+        on.WORLD.gate("hold").open()
+        assert await handle.result(timeout=20) == "bob"
 
 
 @saga("untyped", version=1)
@@ -93,68 +89,45 @@ async def untyped(s: Saga) -> list[int]:
     return await callback.result()
 
 
-def test_a_type_that_the_sender_cannot_load_is_checked_by_the_worker(url: str):
+async def test_a_type_that_the_sender_cannot_load_is_checked_by_the_worker(url: str):
     """The sender waits for the worker's verdict; the saga keeps waiting after a wrong answer."""
-
-    async def scene(orchestrator: Orchestrator, clock: ManualClock) -> None:
-        async with Orchestrator(url, worker=False, clock=clock) as outside:
-            handle = await orchestrator.start(untyped, id="u")
-            await clock.idle()
-            for wrong in ("no", [1, "2"], None):
-                with pytest.raises(PayloadError):
-                    await outside.complete_callback(saga_id="u", name="numbers", value=wrong)
-            assert (await handle.info()).status is SagaStatus.WAITING
-            await outside.complete_callback(saga_id="u", name="numbers", value=[1, 2])
-            assert await handle.result(timeout=20) == [1, 2]
-            assert await kinds(handle, "noted") == 3
-
-    play(url, scene, sagas=[untyped])
+    async with (
+        on_stage(url, sagas=[untyped]) as (orchestrator, clock),
+        Orchestrator(url, worker=False, clock=clock) as outside,
+    ):
+        handle = await orchestrator.start(untyped, id="u")
+        await clock.idle()
+        for wrong in ("no", [1, "2"], None):
+            with pytest.raises(PayloadError):
+                await outside.complete_callback(saga_id="u", name="numbers", value=wrong)
+        assert (await handle.info()).status is SagaStatus.WAITING
+        await outside.complete_callback(saga_id="u", name="numbers", value=[1, 2])
+        assert await handle.result(timeout=20) == [1, 2]
+        assert await kinds(handle, "noted") == 3
 
 
 @pytest.mark.parametrize("same", [False, True])
 @pytest.mark.parametrize("from_outside", [False, True])
-def test_a_hundred_answers_at_once(url: str, *, same: bool, from_outside: bool):
+async def test_a_hundred_answers_at_once(url: str, *, same: bool, from_outside: bool):
     """The same answer is taken from all hundred; of a hundred different ones exactly one is, and the saga sees it."""
-
-    async def scene(orchestrator: Orchestrator, clock: ManualClock) -> None:
-        async with Orchestrator(url, worker=False, clock=clock) as outside:
-            handle, token = await waiting(orchestrator, clock, plain)
-            sender = outside if from_outside else orchestrator
-            answers = [Approval(ok=True, by="bob" if same else f"u{number}") for number in range(100)]
-            told = await asyncio.gather(
-                *(sender.complete_callback(token, answer) for answer in answers), return_exceptions=True
-            )
-            refused = [answer for answer in told if answer is not None]
-            assert len(refused) == (0 if same else 99)
-            assert all(isinstance(answer, CallbackAlreadyAnswered) for answer in refused)
-            assert await handle.result(timeout=20) == answers[told.index(None)].by
-            assert await kinds(handle, "answered") == 1
-
-    play(url, scene)
+    async with on_stage(url) as (orchestrator, clock), Orchestrator(url, worker=False, clock=clock) as outside:
+        handle, token = await waiting(orchestrator, clock, plain)
+        sender = outside if from_outside else orchestrator
+        answers = [Approval(ok=True, by="bob" if same else f"u{number}") for number in range(100)]
+        told = await asyncio.gather(
+            *(sender.complete_callback(token, answer) for answer in answers), return_exceptions=True
+        )
+        refused = [answer for answer in told if answer is not None]
+        assert len(refused) == (0 if same else 99)
+        assert all(isinstance(answer, CallbackAlreadyAnswered) for answer in refused)
+        assert await handle.result(timeout=20) == answers[told.index(None)].by
+        assert await kinds(handle, "answered") == 1
 
 
 @pytest.mark.usefixtures("impatient")
-def test_an_answer_between_two_workers_is_kept(url: str):
-    """Nobody works: the first answer is kept, another one is refused already, and the next worker takes it up."""
-
-    async def scene(outside: Orchestrator, clock: ManualClock) -> None:
-        async with Orchestrator(url, sagas=on.SAGAS, clock=clock, grace=1) as first:
-            _, token = await waiting(first, clock, plain)
-        await outside.complete_callback(token, YES)
-        await outside.complete_callback(token, YES)
-        with pytest.raises(CallbackAlreadyAnswered):
-            await outside.complete_callback(token, NO)
-        async with Orchestrator(url, sagas=on.SAGAS, clock=clock, grace=1):
-            assert await (await outside.get("a")).result(timeout=20) == "bob"
-
-    play(url, scene, worker=False)
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_kept_answer_counts_although_its_time_has_passed_before_a_worker_came(url: str):
+async def test_a_kept_answer_counts_although_its_time_has_passed_before_a_worker_came(url: str):
     """It was durable before the timeout was: the order of commits decides."""
-
-    async def scene(outside: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url, worker=False) as (outside, clock):
         async with Orchestrator(url, sagas=on.SAGAS, clock=clock, grace=1) as first:
             _, token = await waiting(first, clock, plain)
         await outside.complete_callback(token, YES)
@@ -162,26 +135,24 @@ def test_a_kept_answer_counts_although_its_time_has_passed_before_a_worker_came(
         async with Orchestrator(url, sagas=on.SAGAS, clock=clock, grace=1):
             assert await (await outside.get("a")).result(timeout=20) == "bob"
 
-    play(url, scene, worker=False)
-
 
 @pytest.mark.usefixtures("impatient")
-def test_a_kept_answer_of_the_wrong_type_leaves_the_saga_waiting(url: str):
-    """The worker that comes refuses it, in the journal, and takes the next one."""
-
-    async def scene(outside: Orchestrator, clock: ManualClock) -> None:
+async def test_a_kept_answer_of_the_wrong_type_leaves_the_saga_waiting(url: str):
+    """The worker that comes refuses it, in the journal and with who gave it, and takes the next one."""
+    async with on_stage(url, worker=False) as (outside, clock):
         async with Orchestrator(url, sagas=[untyped], clock=clock, grace=1) as first:
             await first.start(untyped, id="u")
             await clock.idle()
-        await outside.complete_callback(saga_id="u", name="numbers", value="wrong")
+        await outside.complete_callback(saga_id="u", name="numbers", value="wrong", actor="ann", note="in a hurry")
         async with Orchestrator(url, sagas=[untyped], clock=clock, grace=1):
             handle = await outside.get("u")
             await clock.idle()
             assert (await handle.info()).status is SagaStatus.WAITING
-            await outside.complete_callback(saga_id="u", name="numbers", value=[3])
+            (told,) = [entry for entry in await handle.history() if entry.kind == "noted"]
+            assert (told.detail, told.actor, told.note) == ("answer misfit", "ann", "in a hurry")
+            await outside.complete_callback(saga_id="u", name="numbers", value=[3], actor="bob")
             assert await handle.result(timeout=20) == [3]
-
-    play(url, scene, worker=False)
+            assert [entry.actor for entry in await handle.history() if entry.kind == "answered"] == ["bob"]
 
 
 # -- against timeout and cancel --------------------------------------------------------------------------------------
@@ -189,10 +160,9 @@ def test_a_kept_answer_of_the_wrong_type_leaves_the_saga_waiting(url: str):
 
 @pytest.mark.parametrize("answer_first", [True, False])
 @pytest.mark.parametrize("rival", ["timeout", "cancel"])
-def test_an_answer_races_timeout_and_cancel(url: str, *, rival: str, answer_first: bool):
+async def test_an_answer_races_timeout_and_cancel(url: str, *, rival: str, answer_first: bool):
     """Whichever is journalled first counts, and the other side is told."""
-
-    async def scene(orchestrator: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url) as (orchestrator, clock):
         handle, token = await waiting(orchestrator, clock, plain)
         await clock.advance(timedelta(days=2) - timedelta(milliseconds=1))
 
@@ -207,17 +177,16 @@ def test_an_answer_races_timeout_and_cancel(url: str, *, rival: str, answer_firs
             with pytest.raises(SagaCompensated) as raised:
                 await handle.result(timeout=20)
             assert raised.value.cause == ("failed" if rival == "timeout" else "cancelled")
+            assert isinstance(raised.value.__cause__, CallbackTimeout) is (rival == "timeout")
             with pytest.raises(CallbackClosed):
-                await orchestrator.complete_callback(token, YES)
-
-    play(url, scene)
+                await orchestrator.complete_callback(token, YES, actor="ann", note="her leave is over")
+            assert await kinds(handle, "answered") == 0, "actor and note open nothing"
 
 
 @pytest.mark.parametrize("rival", ["timeout", "cancel"])
-def test_a_hundred_races_have_one_winner_each_and_both_sides_agree(url: str, rival: str):
+async def test_a_hundred_races_have_one_winner_each_and_both_sides_agree(url: str, rival: str):
     """Answer and rival at the very same moment: the journal has both in one order, and the end is what it says."""
-
-    async def scene(orchestrator: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url) as (orchestrator, clock):
         handles = [await orchestrator.start(plain, id=f"r{number}") for number in range(100)]
         await clock.idle()
         await clock.advance(timedelta(days=2) - timedelta(milliseconds=1))
@@ -248,7 +217,21 @@ def test_a_hundred_races_have_one_winner_each_and_both_sides_agree(url: str, riv
                 heard = [entry.kind for entry in await handle.history() if entry.kind in ("answered", "signalled")]
                 assert heard == ["answered", "signalled"]
 
-    play(url, scene)
+
+@saga("first", version=1)
+async def first_of_two(s: Saga) -> str:
+    one, two = await s.callback("one", str), await s.callback("two", int)
+    answered = await s.first(one, two)
+    return f"{'one' if answered is one else 'two'}: {await answered.result()}"
+
+
+async def test_the_first_of_several_is_given(url: str):
+    """``s.first`` returns the callback that was answered first."""
+    async with on_stage(url, sagas=[first_of_two]) as (orchestrator, clock):
+        handle = await orchestrator.start(first_of_two, id="f")
+        await clock.idle()
+        await orchestrator.complete_callback(saga_id="f", name="two", value=7)
+        assert await handle.result() == "two: 7"
 
 
 class Foreign:
@@ -268,10 +251,9 @@ async def twice(s: Saga) -> str:
     return await second.result() + await first.result()
 
 
-def test_a_childs_callback_and_a_second_of_one_name(url: str):
+async def test_a_childs_callback_and_a_second_of_one_name(url: str):
     """By the child's id or its key from the parent; ``approval#2`` is the second; each token is its own's."""
-
-    async def scene(orchestrator: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url, sagas=[parent, plain, twice]) as (orchestrator, clock):
         handle = await orchestrator.start(parent, id="p")
         await clock.idle()
         await orchestrator.complete_callback(saga_id="p/plain", name="approval", value=YES)
@@ -281,13 +263,10 @@ def test_a_childs_callback_and_a_second_of_one_name(url: str):
         await orchestrator.complete_callback(saga_id="p/twice", name="approval", value="1")
         assert await handle.result(timeout=20) == "bob and 21"
 
-    play(url, scene, sagas=[parent, plain, twice])
 
-
-def test_answers_that_make_no_sense_change_nothing(url: str):
+async def test_answers_that_make_no_sense_change_nothing(url: str):
     """Each has its own clear error, and the saga keeps waiting for the right one."""
-
-    async def scene(orchestrator: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url) as (orchestrator, clock):
         handle, token = await waiting(orchestrator, clock, plain)
         before = len(await handle.history())
         complete = orchestrator.complete_callback
@@ -303,6 +282,10 @@ def test_answers_that_make_no_sense_change_nothing(url: str):
             (CallbackNotFound, lambda: complete(saga_id="a", name="", value=YES)),
             (SagaNotFound, lambda: complete(saga_id="zz", name="approval", value=YES)),
             (SagaNotFound, lambda: complete(saga_id="", name="approval", value=YES)),
+            *(
+                (PayloadError, lambda wrong=wrong: complete(token, wrong))
+                for wrong in ({"ok": 1}, "yes", None, {"ok": True})
+            ),
             (PayloadError, lambda: complete(token, Foreign())),
             (PayloadError, lambda: complete(token, float("nan"))),
             (PayloadError, lambda: complete(token, "x" * 10_000_000)),
@@ -329,34 +312,28 @@ def test_answers_that_make_no_sense_change_nothing(url: str):
         await complete(token, YES)
         assert await handle.result(timeout=20) == "bob"
 
-    play(url, scene)
-
 
 # -- the secret ------------------------------------------------------------------------------------------------------
 
 
-def test_a_token_of_another_store_finds_nothing(tmp_path: Path):
+async def test_a_token_of_another_store_finds_nothing(tmp_path: Path):
     """Two stores have different secrets, so even the same saga under the same number has another token."""
-
-    async def main() -> None:
-        on.WORLD = on.World()
-        clock = ManualClock()
-        one, two = (Orchestrator(f"sqlite:///{tmp_path}/{name}.db", sagas=on.SAGAS, clock=clock) for name in "ab")
-        async with one, two:
-            _, mine = await waiting(one, clock, plain)
-            _, theirs = await waiting(two, clock, plain)
-            assert mine != theirs
-            with pytest.raises(CallbackNotFound):
-                await one.complete_callback(theirs, YES)
-            await one.complete_callback(mine, YES)
-
-    asyncio.run(main())
+    on.WORLD = on.World()
+    clock = ManualClock()
+    one, two = (Orchestrator(f"sqlite:///{tmp_path}/{name}.db", sagas=on.SAGAS, clock=clock) for name in "ab")
+    async with one, two:
+        _, mine = await waiting(one, clock, plain)
+        _, theirs = await waiting(two, clock, plain)
+        assert mine != theirs
+        with pytest.raises(CallbackNotFound):
+            await one.complete_callback(theirs, YES)
+        await one.complete_callback(mine, YES)
 
 
 SECRET = "correct horse battery staple, and some more"
 
 
-def test_sagas_secret_takes_the_place_of_the_stores_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_sagas_secret_takes_the_place_of_the_stores_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Tokens are good under the secret that they were made with, given by the environment or as an argument."""
     url = f"sqlite:///{tmp_path}/c.db"
 
@@ -370,21 +347,18 @@ def test_sagas_secret_takes_the_place_of_the_stores_own(tmp_path: Path, monkeypa
             await asyncio.sleep(0.001)
         return on.WORLD.tokens[-1]
 
-    async def main() -> None:
-        on.WORLD = on.World()
-        monkeypatch.setenv("SAGAS_SECRET", SECRET)
-        token = await under(None, wait_for_token)
-        monkeypatch.delenv("SAGAS_SECRET")
-        for other in (None, SECRET[:-1]):
-            with pytest.raises(CallbackNotFound):
-                await under(other, lambda o: o.complete_callback(token, YES))
-        await under(SECRET, lambda o: o.complete_callback(token, YES))
-        handle = await under(SECRET, lambda o: o.get("a"))
-        assert handle.id == "a"
-        assert await under(None, lambda o: _result(o, "a")) == "bob"
-        assert SECRET.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
-
-    asyncio.run(main())
+    on.WORLD = on.World()
+    monkeypatch.setenv("SAGAS_SECRET", SECRET)
+    token = await under(None, wait_for_token)
+    monkeypatch.delenv("SAGAS_SECRET")
+    for other in (None, SECRET[:-1]):
+        with pytest.raises(CallbackNotFound):
+            await under(other, lambda o: o.complete_callback(token, YES))
+    await under(SECRET, lambda o: o.complete_callback(token, YES))
+    handle = await under(SECRET, lambda o: o.get("a"))
+    assert handle.id == "a"
+    assert await under(None, lambda o: _result(o, "a")) == "bob"
+    assert SECRET.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
 
 async def _result(orchestrator: Orchestrator, id: str) -> Any:
@@ -405,15 +379,14 @@ def test_a_secret_that_could_be_guessed_is_refused(short: Any, monkeypatch: pyte
     Orchestrator("memory://")  # set to nothing is not set
 
 
-def test_neither_token_nor_secret_is_logged_shown_or_stored(
+async def test_neither_token_nor_secret_is_logged_shown_or_stored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     """Not in any logger at DEBUG, not in the database's bytes, not in history or info, not in a repr."""
     monkeypatch.setenv("SAGAS_SECRET", SECRET)
     caplog.set_level(logging.DEBUG)
     tokens: list[str] = []
-
-    async def scene(orchestrator: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(f"sqlite:///{tmp_path}/c.db") as (orchestrator, clock):
         handle, token = await waiting(orchestrator, clock, watched, None)
         again, second = await waiting(orchestrator, clock, plain, id="b")
         tokens.extend([token, second])
@@ -429,7 +402,6 @@ def test_neither_token_nor_secret_is_logged_shown_or_stored(
         for secret in (*tokens, SECRET):
             assert not any(secret in text for text in shown)
 
-    play(f"sqlite:///{tmp_path}/c.db", scene)
     stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"hand_out" in stored
     for secret in (*tokens, *(token.partition("-")[2] for token in tokens), SECRET):
@@ -451,10 +423,9 @@ async def echo(s: Saga) -> str:
     return str(answer["token"] == callback.token)
 
 
-def test_a_masked_token_is_itself_again_after_a_crash(url: str):
+async def test_a_masked_token_is_itself_again_after_a_crash(url: str):
     """An argument, an answer and a result that hold the token are the same on replay, also for who repeats it."""
-
-    async def scene(outside: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url, worker=False) as (_, clock):
         async with Orchestrator(url, sagas=[echo], clock=clock, grace=1) as first:
             await first.start(echo, id="e")
             await clock.idle()
@@ -466,8 +437,6 @@ def test_a_masked_token_is_itself_again_after_a_crash(url: str):
             assert await handle.result(timeout=20) == "True"
             assert on.WORLD.log == [token], "the step is given the token itself"
             assert token not in repr(await handle.info())
-
-    play(url, scene, worker=False)
 
 
 # -- several processes -----------------------------------------------------------------------------------------------
@@ -504,11 +473,11 @@ def sending(url: str, token: str, name: str) -> "subprocess.Popen[str]":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("same", [False, True])
-def test_answers_from_several_processes_on_one_file(tmp_path: Path, *, same: bool):
+async def test_answers_from_several_processes_on_one_file(tmp_path: Path, *, same: bool):
     """Four processes answer at once, ten times each: the same answer is taken by all, of different ones just one is."""
     url = f"sqlite:///{tmp_path}/c.db"
 
-    async def scene(orchestrator: Orchestrator, _clock: ManualClock) -> None:
+    async with on_stage(url) as (orchestrator, _clock):
         handle = await orchestrator.start(plain, id="a")
         while not on.WORLD.tokens:  # noqa: ASYNC110 - a step's own turn
             await asyncio.sleep(0.001)
@@ -529,5 +498,3 @@ def test_answers_from_several_processes_on_one_file(tmp_path: Path, *, same: boo
         won = [name or "same" for name, said in zip(names, words, strict=True) if said[0] == "accepted"]
         assert len(won) == (4 if same else 1), words
         assert await handle.result(timeout=20) == won[0]
-
-    play(url, scene)

@@ -2,7 +2,6 @@
 
 import contextlib
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,15 +18,8 @@ from sagas import (
     retriable,
     saga,
 )
-from sagas.testing import ManualClock
 from tests.behaviour.callbacks import callback_scenes as on
-from tests.behaviour.callbacks.callback_scenes import kinds, play, reserve
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A store of each kind, that survives its orchestrator."""
-    return f"memory://{tmp_path.name}" if request.param == "memory" else f"sqlite:///{tmp_path}/c.db"
+from tests.behaviour.callbacks.callback_scenes import kinds, on_stage, reserve
 
 
 class Broken(Exception): ...
@@ -56,10 +48,9 @@ async def late_answer(s: Saga) -> str:
         raise
 
 
-def test_an_operators_retry_does_not_void_an_accepted_answer(url: str):
+async def test_an_operators_retry_does_not_void_an_accepted_answer(url: str):
     """An answer that came after the step which is retried was accepted, and stays so."""
-
-    async def scene(orchestrator: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url, sagas=[late_answer]) as (orchestrator, clock):
         handle = await orchestrator.start(late_answer, id="a")
         await clock.idle()
         await orchestrator.complete_callback(saga_id="a", name="approval", value="yes")
@@ -74,8 +65,6 @@ def test_an_operators_retry_does_not_void_an_accepted_answer(url: str):
             await orchestrator.complete_callback(saga_id="a", name="approval", value="no")
         await orchestrator.retry("a")
         assert await handle.result(timeout=20) == "shipped"
-
-    play(url, scene, sagas=[late_answer])
 
 
 def asks(*, first: str, then: Any = str) -> Any:
@@ -92,16 +81,21 @@ def asks(*, first: str, then: Any = str) -> Any:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_an_answer_to_a_saga_that_is_stuck_on_its_code_is_kept_and_delivered_once(url: str):
-    """Another code's worker holds it back; once the code fits the saga has it, and no replay delivers it again."""
+async def test_an_answer_to_a_saga_that_is_stuck_on_its_code_is_kept_and_delivered_once(url: str):
+    """Another code's worker holds it back; once the code fits the saga has it, and no replay delivers it again.
 
-    async def scene(outside: Orchestrator, clock: ManualClock) -> None:
+    Who gave it is told with it: while it is held back, and afterwards.
+    """
+    async with on_stage(url, worker=False) as (outside, clock):
         async with Orchestrator(url, sagas=[asks(first="a")], clock=clock, grace=1) as fits:
-            handle = await fits.start("changing", id="c")
+            await fits.start("changing", id="c")
             await clock.idle()
+        handle = await outside.get("c")
         async with Orchestrator(url, sagas=[asks(first="changed")], clock=clock, grace=1):
-            await outside.complete_callback(saga_id="c", name="approval", value="yes")
-            await outside.complete_callback(saga_id="c", name="approval", value="yes")
+            await outside.complete_callback(saga_id="c", name="approval", value="yes", actor="ann", note="by mail")
+            await outside.complete_callback(saga_id="c", name="approval", value="yes", actor="bob")
+            (held,) = [entry for entry in await handle.history() if entry.kind == "held"]
+            assert (held.actor, held.note) == ("ann", "by mail")
             with pytest.raises(CallbackAlreadyAnswered):
                 await outside.complete_callback(saga_id="c", name="approval", value="no")
         for _ in range(3):
@@ -113,17 +107,16 @@ def test_an_answer_to_a_saga_that_is_stuck_on_its_code_is_kept_and_delivered_onc
                 assert (await handle.info()).status is SagaStatus.WAITING
         async with Orchestrator(url, sagas=[asks(first="a")], clock=clock, grace=1) as fits:
             handle = await fits.get("c")
-            assert (await kinds(handle, "answered"), await kinds(handle, "noted")) == (1, 0)
+            (told,) = [entry for entry in await handle.history() if entry.kind == "answered"]
+            assert (told.actor, told.note) == ("ann", "by mail")
+            assert await kinds(handle, "noted") == 1, "the remark of who gave it"
             await clock.advance(timedelta(days=2))
             assert await handle.result(timeout=20) == "yes"
 
-    play(url, scene, worker=False)
 
-
-def test_an_accepted_answer_that_the_code_can_no_longer_read_makes_the_saga_stuck(url: str):
+async def test_an_accepted_answer_that_the_code_can_no_longer_read_makes_the_saga_stuck(url: str):
     """The message names callback and type; with the type brought back a retry goes on."""
-
-    async def scene(outside: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url, worker=False) as (outside, clock):
         async with Orchestrator(url, sagas=[asks(first="a")], clock=clock, grace=1) as fits:
             await fits.start("changing", id="c")
             await clock.idle()
@@ -137,8 +130,6 @@ def test_an_accepted_answer_that_the_code_can_no_longer_read_makes_the_saga_stuc
             await fits.retry("c")
             assert await handle.result(timeout=20) == "yes"
 
-    play(url, scene, worker=False)
-
 
 @saga("signed", version=1)
 async def signed_by_one(s: Saga, one: int) -> str:
@@ -150,10 +141,9 @@ async def signed_by_two(s: Saga, one: int, two: int) -> str:
     return f"{one}, {two}: {await (await s.callback('approval', str)).result()}"
 
 
-def test_an_answer_to_a_saga_whose_arguments_can_no_longer_be_read_is_kept(url: str):
+async def test_an_answer_to_a_saga_whose_arguments_can_no_longer_be_read_is_kept(url: str):
     """It is stuck, once and not again and again; with the signature brought back it has its answer."""
-
-    async def scene(outside: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url, worker=False) as (outside, clock):
         async with Orchestrator(url, sagas=[signed_by_one], clock=clock, grace=1) as fits:
             await fits.start(signed_by_one, 1, id="g")
             await clock.idle()
@@ -166,8 +156,6 @@ def test_an_answer_to_a_saga_whose_arguments_can_no_longer_be_read_is_kept(url: 
         async with Orchestrator(url, sagas=[signed_by_one], clock=clock, grace=1) as fits:
             await fits.retry("g")
             assert await handle.result(timeout=20) == "1: yes"
-
-    play(url, scene, worker=False)
 
 
 # -- an evicted body is inert ----------------------------------------------------------------------------------------
@@ -246,10 +234,9 @@ INERT = (inert_plain, inert_savepoint, inert_parallel, inert_child)
 
 
 @pytest.mark.parametrize("definition", INERT, ids=lambda one: one.name)
-def test_a_body_evicted_while_it_waits_is_inert(url: str, definition: Any):
+async def test_a_body_evicted_while_it_waits_is_inert(url: str, definition: Any):
     """``finally``, ``except`` and context managers that run steps, sleep or ask have no effect and leave no entry."""
-
-    async def scene(outside: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url, worker=False) as (outside, clock):
         async with Orchestrator(url, sagas=INERT, clock=clock, grace=1) as first:
             handle = await first.start(definition, id="i")
             await clock.idle()
@@ -270,5 +257,3 @@ def test_a_body_evicted_while_it_waits_is_inert(url: str, definition: Any):
             await clock.advance(2)
             assert await handle.result(timeout=20) == "yes"
             assert on.WORLD.log == ["before", "mischief", "left behind"], "answered, the same code has its effects"
-
-    play(url, scene, worker=False)

@@ -31,50 +31,44 @@ async def asks(handle: SagaHandle[int]) -> bool:
     return "more" in [step.name for step in (await handle.info()).steps]
 
 
-def test_on_postgresql_everybody_is_told(server: Server, monkeypatch: pytest.MonkeyPatch):
+async def test_on_postgresql_everybody_is_told(server: Server, monkeypatch: pytest.MonkeyPatch):
     """A start, an answer and a result reach the process that waits for them, though nobody looks by himself."""
     monkeypatch.setattr(polling, "POLL_S", NEVER_S)
     monkeypatch.setattr(callback_delivery, "LOOK_S", NEVER_S)
     monkeypatch.setattr(callback_delivery, "KEPT_AFTER_S", NEVER_S)
 
-    async def main() -> None:
-        url = server.fresh()
-        async with (
-            Orchestrator(url, sagas=[doubling]),
-            Orchestrator(url, worker=False) as starter,
-            Orchestrator(url, worker=False) as observer,
-        ):
-            for number in range(5):
-                handle = await starter.start("doubling", number, id=f"d{number}")
-                waiting = asyncio.create_task((await observer.get(handle.id)).result())
-                await until(partial(asks, handle), starter)
-                await starter.complete_callback(saga_id=handle.id, name="more", value=1)
-                assert await waiting == await handle.result() == 2 * number + 1
-
-    asyncio.run(main())
+    url = server.fresh()
+    async with (
+        Orchestrator(url, sagas=[doubling]),
+        Orchestrator(url, worker=False) as starter,
+        Orchestrator(url, worker=False) as observer,
+    ):
+        for number in range(5):
+            handle = await starter.start("doubling", number, id=f"d{number}")
+            waiting = asyncio.create_task((await observer.get(handle.id)).result())
+            await until(partial(asks, handle), starter)
+            await starter.complete_callback(saga_id=handle.id, name="more", value=1)
+            assert await waiting == await handle.result() == 2 * number + 1
 
 
-def test_on_one_file_others_look_twenty_times_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_on_one_file_others_look_twenty_times_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What another process has committed is seen by the second look after it: within 100 ms on an idle machine."""
     assert 2 * polling.POLL_S <= 0.1
 
-    async def main() -> None:
-        url = f"sqlite:///{tmp_path / 'sagas.db'}"
-        async with Orchestrator(url, sagas=[doubling]) as worker, Orchestrator(url, worker=False) as starter:
-            store = worker.engine.store
-            looks, right = list[bool](), store.changed
+    url = f"sqlite:///{tmp_path / 'sagas.db'}"
+    async with Orchestrator(url, sagas=[doubling]) as worker, Orchestrator(url, worker=False) as starter:
+        store = worker.engine.store
+        looks, right = list[bool](), store.changed
 
-            async def changed() -> bool:
-                looks.append(await right())
-                return looks[-1]
+        async def changed() -> bool:
+            looks.append(await right())
+            return looks[-1]
 
-            monkeypatch.setattr(store, "changed", changed)
-            for number in range(5):
-                handle = await starter.start("doubling", number, id=f"d{number}")
-                since = len(looks)
-                await until(partial(asks, handle), starter)
-                assert any(looks[since : since + 2])
-                await starter.complete_callback(saga_id=handle.id, name="more", value=1)
-                assert await handle.result() == 2 * number + 1
-
-    asyncio.run(main())
+        monkeypatch.setattr(store, "changed", changed)
+        for number in range(5):
+            handle = await starter.start("doubling", number, id=f"d{number}")
+            since = len(looks)
+            await until(partial(asks, handle), starter)
+            assert any(looks[since : since + 2])
+            await starter.complete_callback(saga_id=handle.id, name="more", value=1)
+            assert await handle.result() == 2 * number + 1

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from durable_core import Context, Engine, durable
 from durable_core.layer import JournalEntry, history_of, spans_of
 from sagas import (
     CallbackAlreadyAnswered,
-    CallbackClosed,
     CallbackFailed,
     Orchestrator,
     PayloadError,
@@ -22,7 +20,7 @@ from sagas import (
     saga,
 )
 from sagas.testing import ManualClock
-from tests.behaviour.callbacks.callback_scenes import play, reserve
+from tests.behaviour.callbacks.callback_scenes import on_stage
 from tests.traces import check_trace
 
 DAY_S = 86400
@@ -47,12 +45,6 @@ async def asking(s: Saga) -> str:
 @saga("parent", version=1)
 async def parent(s: Saga) -> str:
     return await s.run(asking)
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A store of each kind, that survives its orchestrator."""
-    return f"memory://{tmp_path.name}" if request.param == "memory" else f"sqlite:///{tmp_path}/w.db"
 
 
 async def journal_of(orchestrator: Orchestrator, id: str = "a") -> list[JournalEntry]:
@@ -89,32 +81,30 @@ def as_told(kind: str) -> str:
 @pytest.mark.parametrize("by", [WHO, {"actor": "ann"}, {"note": "her leave is over"}, NOBODY])
 @pytest.mark.parametrize("kind", ["completed", "failed"])
 @pytest.mark.parametrize("from_outside", [False, True])
-def test_who_gave_an_answer_is_shown_with_it(url: str, kind: str, by: dict[str, str], *, from_outside: bool):
+async def test_who_gave_an_answer_is_shown_with_it(url: str, kind: str, by: dict[str, str], *, from_outside: bool):
     """By the worker's own orchestrator or one that only sends: in the history, and on the span of the wait."""
-
-    async def scene(worker: Orchestrator, clock: ManualClock) -> None:
-        async with Orchestrator(url, worker=False, clock=clock) as outside:
-            handle = await worker.start(asking, id="a")
-            await clock.idle()
-            sender = outside if from_outside else worker
-            await giving(sender, kind)(**by)
-            await giving(sender, kind)(actor="bob", note="he answers the same")
-            await giving(sender, kind)()
-            with pytest.raises(CallbackAlreadyAnswered):
-                await sender.complete_callback(**ONE, value="no", **by)
-            assert await answered(handle) == [(kind, by.get("actor"), by.get("note"))]
-            assert await actor_of_wait(sender) == by.get("actor")
-            await clock.advance(2 * DAY_S)
-            assert await handle.result(timeout=20) == as_told(kind)
-
-    play(url, scene, sagas=[asking])
+    async with (
+        on_stage(url, sagas=[asking]) as (worker, clock),
+        Orchestrator(url, worker=False, clock=clock) as outside,
+    ):
+        handle = await worker.start(asking, id="a")
+        await clock.idle()
+        sender = outside if from_outside else worker
+        await giving(sender, kind)(**by)
+        await giving(sender, kind)(actor="bob", note="he answers the same")
+        await giving(sender, kind)()
+        with pytest.raises(CallbackAlreadyAnswered):
+            await sender.complete_callback(**ONE, value="no", **by)
+        assert await answered(handle) == [(kind, by.get("actor"), by.get("note"))]
+        assert await actor_of_wait(sender) == by.get("actor")
+        await clock.advance(2 * DAY_S)
+        assert await handle.result(timeout=20) == as_told(kind)
 
 
 @pytest.mark.parametrize("by", [WHO, NOBODY])
-def test_an_answer_is_stored_as_ever_with_a_remark_before_it(url: str, by: dict[str, str]):
+async def test_an_answer_is_stored_as_ever_with_a_remark_before_it(url: str, by: dict[str, str]):
     """The answer's own row is the same whoever gave it; without actor and note there is no remark."""
-
-    async def scene(worker: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url, sagas=[asking]) as (worker, clock):
         await worker.start(asking, id="a")
         await clock.idle()
         await worker.complete_callback(**ONE, value="yes", **by)
@@ -128,15 +118,12 @@ def test_an_answer_is_stored_as_ever_with_a_remark_before_it(url: str, by: dict[
         else:
             assert not [entry for entry in entries if entry.kind == "noted"]
 
-    play(url, scene, sagas=[asking])
-
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("kind", ["completed", "failed"])
-def test_who_gave_an_answer_that_is_kept_for_a_worker(url: str, kind: str):
+async def test_who_gave_an_answer_that_is_kept_for_a_worker(url: str, kind: str):
     """The first one kept counts, and so does who gave it; somebody else's same answer is a repetition, also there."""
-
-    async def scene(outside: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url, worker=False) as (outside, clock):
         async with Orchestrator(url, sagas=[asking], clock=clock, grace=1) as first:
             await first.start(asking, id="a")
             await clock.idle()
@@ -156,110 +143,35 @@ def test_who_gave_an_answer_that_is_kept_for_a_worker(url: str, kind: str):
             await clock.advance(2 * DAY_S)
             assert await (await last.get("a")).result(timeout=20) == as_told(kind)
 
-    play(url, scene, worker=False)
-
-
-def changing(*, first: str) -> Any:
-    @saga("changing", version=1)
-    async def changed(s: Saga) -> str:
-        await s.run(reserve, first)
-        return await (await s.callback("approval", str)).result()
-
-    return changed
-
-
-@pytest.mark.usefixtures("impatient")
-def test_who_gave_an_answer_to_a_saga_that_is_stuck_on_its_code(url: str):
-    """It is held back with the answer, and told with it once the code fits."""
-
-    async def scene(outside: Orchestrator, clock: ManualClock) -> None:
-        async with Orchestrator(url, sagas=[changing(first="a")], clock=clock, grace=1) as fits:
-            await fits.start("changing", id="a")
-            await clock.idle()
-        async with Orchestrator(url, sagas=[changing(first="changed")], clock=clock, grace=1) as other:
-            await outside.complete_callback(**ONE, value="yes", **WHO)
-            await outside.complete_callback(**ONE, value="yes", actor="bob")
-            assert (await (await other.get("a")).info()).status is SagaStatus.STUCK
-            (held,) = [entry for entry in await (await other.get("a")).history() if entry.kind == "held"]
-            assert (held.actor, held.note) == ("ann", "her leave is over")
-        async with Orchestrator(url, sagas=[changing(first="a")], clock=clock, grace=1) as fits:
-            await fits.retry("a")
-            handle = await fits.get("a")
-            assert await handle.result(timeout=20) == "yes"
-            (told,) = [entry for entry in await handle.history() if entry.kind == "answered"]
-            assert (told.actor, told.note) == ("ann", "her leave is over")
-
-    play(url, scene, worker=False)
-
-
-@pytest.mark.usefixtures("impatient")
-def test_who_gave_an_answer_that_was_not_accepted(url: str):
-    """A kept answer that turns out to be of another type is refused by the worker, and the remark of that names who."""
-
-    async def scene(outside: Orchestrator, clock: ManualClock) -> None:
-        async with Orchestrator(url, sagas=[asking], clock=clock, grace=1) as first:
-            handle = await first.start(asking, id="a")
-            await clock.idle()
-        record = await outside.engine.find("a")
-        payload = b'{"key":"approval","kind":"completed","value":7,"actor":"ann","note":"her leave is over"}'
-        assert await outside.engine.signal(record, "answer", payload)
-        async with Orchestrator(url, sagas=[asking], clock=clock, grace=1) as next_one:
-            await clock.idle()
-            handle = await next_one.get("a")
-            (told,) = [entry for entry in await handle.history() if entry.kind == "noted"]
-            assert (told.detail, told.actor, told.note) == ("answer misfit", "ann", "her leave is over")
-            await next_one.complete_callback(**ONE, value="yes", actor="bob")
-            assert [entry.actor for entry in await handle.history() if entry.kind == "answered"] == ["bob"]
-
-    play(url, scene, worker=False)
-
 
 @pytest.mark.parametrize("wrong", [{"actor": "\udcff"}, {"note": "half \ud800"}, {"actor": None}, {"note": 7}])
 @pytest.mark.parametrize("from_outside", [False, True])
-def test_what_is_no_text_is_refused(url: str, wrong: dict[str, Any], *, from_outside: bool):
+async def test_what_is_no_text_is_refused(url: str, wrong: dict[str, Any], *, from_outside: bool):
     """The error names the argument, before anything is looked up; the saga keeps waiting, and no answer is kept."""
+    async with (
+        on_stage(url, sagas=[asking]) as (worker, clock),
+        Orchestrator(url, worker=False, clock=clock) as outside,
+    ):
+        handle = await worker.start(asking, id="a")
+        await clock.idle()
+        sender = outside if from_outside else worker
+        for call in (giving(sender, "completed"), giving(sender, "failed")):
+            with pytest.raises(PayloadError, match=f"{next(iter(wrong))}="):
+                await call(**wrong)
+        assert (await handle.info()).status is SagaStatus.WAITING
+        assert await answered(handle) == []
+        await sender.complete_callback(**ONE, value="yes", **WHO)
+        assert await answered(handle) == [("completed", *WHO.values())]
 
-    async def scene(worker: Orchestrator, clock: ManualClock) -> None:
-        async with Orchestrator(url, worker=False, clock=clock) as outside:
-            handle = await worker.start(asking, id="a")
-            await clock.idle()
-            sender = outside if from_outside else worker
-            for call in (giving(sender, "completed"), giving(sender, "failed")):
-                with pytest.raises(PayloadError, match=f"{next(iter(wrong))}="):
-                    await call(**wrong)
-            assert (await handle.info()).status is SagaStatus.WAITING
-            assert await answered(handle) == []
-            await sender.complete_callback(**ONE, value="yes", **WHO)
-            assert await answered(handle) == [("completed", *WHO.values())]
 
-    play(url, scene, sagas=[asking])
-
-
-def test_a_childs_history_tells_who_answered_its_callback(url: str):
+async def test_a_childs_history_tells_who_answered_its_callback(url: str):
     """The child's own history has it, as has the parent's."""
-
-    async def scene(worker: Orchestrator, clock: ManualClock) -> None:
+    async with on_stage(url, sagas=[parent]) as (worker, clock):
         handle = await worker.start(parent, id="a")
         await clock.idle()
         await worker.complete_callback(saga_id="a", name="asking/approval", value="yes", **WHO)
         for each in (handle, await worker.get("a/asking")):
             assert await answered(each) == [("completed", "ann", "her leave is over")]
-
-    play(url, scene, sagas=[parent])
-
-
-def test_an_answer_that_comes_too_late_is_refused_whoever_gives_it(url: str):
-    """Actor and note open nothing: a saga that was cancelled takes no answer, and its journal keeps none."""
-
-    async def scene(worker: Orchestrator, clock: ManualClock) -> None:
-        handle = await worker.start(asking, id="a")
-        await clock.idle()
-        await worker.cancel("a")
-        with pytest.raises(CallbackClosed):
-            await worker.complete_callback(**ONE, value="yes", **WHO)
-        assert await answered(handle) == []
-
-    play(url, scene, sagas=[asking])
 
 
 def test_the_blocking_orchestrator_tells_who_answered(url: str):
@@ -280,27 +192,23 @@ async def asks(ctx: Context) -> str:
 
 
 @pytest.mark.parametrize("kind", ["completed", "failed"])
-def test_the_core_alone_tells_who_answered(url: str, kind: str):
+async def test_the_core_alone_tells_who_answered(url: str, kind: str):
     """``Engine`` has the same two arguments; the span of the wait says ``run.actor``, and bad text is refused."""
-
-    async def main() -> None:
-        clock = ManualClock()
-        async with asyncio.timeout(60), Engine(url, [asks], clock=clock) as engine:
-            handle = await engine.start(asks, id="a")
-            await clock.idle()
-            with pytest.raises(PayloadError, match="note="):
-                await engine.complete_callback(run_id="a", name="approval", value="yes", note="\ud800")
-            for by in (WHO, {"actor": "bob"}):
-                if kind == "completed":
-                    await engine.complete_callback(run_id="a", name="approval", value="yes", **by)
-                else:
-                    await engine.fail_callback(run_id="a", name="approval", message="no", **by)
-            (told,) = [entry for entry in await handle.history() if entry.kind == "answered"]
-            assert (told.detail, told.actor, told.note) == (kind, "ann", "her leave is over")
-            record = await engine.runs.find("a")
-            entries = await engine.runs.journal(record.num)
-            (wait,) = [span for span in spans_of(record, entries) if span.name == "wait approval"]
-            assert wait.attributes["run.actor"] == "ann"
-            assert "ann" not in {line.actor for line in history_of(entries[:-1]) if line.kind != "answered"}
-
-    asyncio.run(main())
+    clock = ManualClock()
+    async with asyncio.timeout(60), Engine(url, [asks], clock=clock) as engine:
+        handle = await engine.start(asks, id="a")
+        await clock.idle()
+        with pytest.raises(PayloadError, match="note="):
+            await engine.complete_callback(run_id="a", name="approval", value="yes", note="\ud800")
+        for by in (WHO, {"actor": "bob"}):
+            if kind == "completed":
+                await engine.complete_callback(run_id="a", name="approval", value="yes", **by)
+            else:
+                await engine.fail_callback(run_id="a", name="approval", message="no", **by)
+        (told,) = [entry for entry in await handle.history() if entry.kind == "answered"]
+        assert (told.detail, told.actor, told.note) == (kind, "ann", "her leave is over")
+        record = await engine.runs.find("a")
+        entries = await engine.runs.journal(record.num)
+        (wait,) = [span for span in spans_of(record, entries) if span.name == "wait approval"]
+        assert wait.attributes["run.actor"] == "ann"
+        assert "ann" not in {line.actor for line in history_of(entries[:-1]) if line.kind != "answered"}

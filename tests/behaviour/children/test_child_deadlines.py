@@ -9,7 +9,7 @@ import pytest
 
 from sagas import Orchestrator, Retry, Saga, SagaCompensated, SagaHandle, SagaStatus, lookup, retriable, saga
 from sagas.testing import ManualClock
-from tests.kit import Place, World, end_of, entered, journalled, party, play, point_of_no_return, until
+from tests.kit import Place, World, end_of, entered, journalled, party, point_of_no_return, until
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -126,40 +126,36 @@ async def waits(handle: SagaHandle[Any], running: Orchestrator) -> None:
 
 
 @pytest.mark.parametrize("how", WAITS)
-def test_a_part_that_takes_too_long_is_undone(place: Place, how: str):
+async def test_a_part_that_takes_too_long_is_undone(place: Place, how: str):
     """Whatever it waits for ends at once, what it did is undone last first, its parent keeps its own and goes on."""
-
-    async def main() -> None:
-        clock = ManualClock()
-        world = World().plan("slow", "broken")
-        async with place.orchestrator(travel, world=world, clock=clock) as running:
-            handle = await running.start(travel, how, id="t")
-            await waits(handle, running)
-            assert (await handle.info()).wake_at == clock.now() + MINUTE
-            await clock.advance(MINUTE - timedelta(seconds=1))
-            assert "undo room" not in world.log
-            await clock.advance(1)
-            undone = UNDONE.get(how, ["stay/room"])
-            cause = "ValueError" if how == "raise" else "NoneType"
-            assert await handle.result(20) == ["t/stay", "deadline", "compensated", undone, cause]
-            child = await running.get("t/stay")
-            info = await child.info()
-            assert (info.status, info.cause, info.saga, info.version) == ("compensated", "deadline", "stay", 2)
-            with pytest.raises(SagaCompensated, match="t/stay") as gone:
-                await child.result(20)
-            assert (gone.value.cause, gone.value.saga_id) == ("deadline", "t/stay")
-            if how == "child":
-                inner = await running.info("t/stay/nap")
-                assert (inner.status, inner.cause) == ("compensated", "deadline")
-            root = await handle.info()
-            assert (root.status, root.cause) == ("completed", None)
-        assert world.kept() == ["meal"]
-        assert clock.now() == ManualClock().now() + MINUTE
-
-    play(main)
+    clock = ManualClock()
+    world = World().plan("slow", "broken")
+    async with place.orchestrator(travel, world=world, clock=clock) as running:
+        handle = await running.start(travel, how, id="t")
+        await waits(handle, running)
+        assert (await handle.info()).wake_at == clock.now() + MINUTE
+        await clock.advance(MINUTE - timedelta(seconds=1))
+        assert "undo room" not in world.log
+        await clock.advance(1)
+        undone = UNDONE.get(how, ["stay/room"])
+        cause = "ValueError" if how == "raise" else "NoneType"
+        assert await handle.result(20) == ["t/stay", "deadline", "compensated", undone, cause]
+        child = await running.get("t/stay")
+        info = await child.info()
+        assert (info.status, info.cause, info.saga, info.version) == ("compensated", "deadline", "stay", 2)
+        with pytest.raises(SagaCompensated, match="t/stay") as gone:
+            await child.result(20)
+        assert (gone.value.cause, gone.value.saga_id) == ("deadline", "t/stay")
+        if how == "child":
+            inner = await running.info("t/stay/nap")
+            assert (inner.status, inner.cause) == ("compensated", "deadline")
+        root = await handle.info()
+        assert (root.status, root.cause) == ("completed", None)
+    assert world.kept() == ["meal"]
+    assert clock.now() == ManualClock().now() + MINUTE
 
 
-def test_a_part_that_is_quick_enough_is_left_alone(place: Place):
+async def test_a_part_that_is_quick_enough_is_left_alone(place: Place):
     """It completes, its deadline is forgotten, and its parent may then take as long as it likes."""
 
     @saga("patient", version=1)
@@ -168,22 +164,19 @@ def test_a_part_that_is_quick_enough_is_left_alone(place: Place):
         await s.sleep(HOUR)
         return result
 
-    async def main() -> None:
-        clock = ManualClock()
-        world = World()
-        async with place.orchestrator(patient, world=world, clock=clock) as running:
-            handle = await running.start(patient, id="t")
-            await waits(handle, running)
-            assert (await handle.info()).wake_at == clock.now() + HOUR
-            await clock.advance(HOUR)
-            assert await handle.result(20) == "quick"
-            assert "fired" not in [entry.kind for entry in await handle.history() if entry.key != "sleep"]
-        assert world.kept() == ["room", "taxi"]
-
-    play(main)
+    clock = ManualClock()
+    world = World()
+    async with place.orchestrator(patient, world=world, clock=clock) as running:
+        handle = await running.start(patient, id="t")
+        await waits(handle, running)
+        assert (await handle.info()).wake_at == clock.now() + HOUR
+        await clock.advance(HOUR)
+        assert await handle.result(20) == "quick"
+        assert "fired" not in [entry.kind for entry in await handle.history() if entry.key != "sleep"]
+    assert world.kept() == ["room", "taxi"]
 
 
-def test_what_nobody_catches_undoes_the_root_too(place: Place):
+async def test_what_nobody_catches_undoes_the_root_too(place: Place):
     """The child's SagaCompensated leaves the root's body: the root is undone, cause failed, caused by the child's."""
 
     @saga("strict", version=1)
@@ -191,26 +184,23 @@ def test_what_nobody_catches_undoes_the_root_too(place: Place):
         await s.run(meal, "first")
         await s.run(stay, "sleep")
 
-    async def main() -> None:
-        clock = ManualClock()
-        world = World()
-        async with place.orchestrator(strict, world=world, clock=clock) as running:
-            handle = await running.start(strict, id="t")
-            await waits(handle, running)
-            await clock.advance(MINUTE)
-            with pytest.raises(SagaCompensated) as gone:
-                await handle.result(20)
-            assert (gone.value.cause, gone.value.compensated) == ("failed", ["stay/room", "meal"])
-            assert isinstance(gone.value.__cause__, SagaCompensated)
-            assert gone.value.__cause__.cause == "deadline"
-            assert (await running.info("t/stay")).cause == "deadline"
-        assert world.kept() == []
-
-    play(main)
+    clock = ManualClock()
+    world = World()
+    async with place.orchestrator(strict, world=world, clock=clock) as running:
+        handle = await running.start(strict, id="t")
+        await waits(handle, running)
+        await clock.advance(MINUTE)
+        with pytest.raises(SagaCompensated) as gone:
+            await handle.result(20)
+        assert (gone.value.cause, gone.value.compensated) == ("failed", ["stay/room", "meal"])
+        assert isinstance(gone.value.__cause__, SagaCompensated)
+        assert gone.value.__cause__.cause == "deadline"
+        assert (await running.info("t/stay")).cause == "deadline"
+    assert world.kept() == []
 
 
 @pytest.mark.parametrize("does", ["ok", "silent", "refused"])
-def test_a_step_in_flight_ends_and_is_recorded_first(place: Place, does: str):
+async def test_a_step_in_flight_ends_and_is_recorded_first(place: Place, does: str):
     """It is allowed to end, is settled where nobody knows, and is undone where it happened."""
 
     @saga("sure", version=1, deadline=MINUTE)
@@ -227,24 +217,21 @@ def test_a_step_in_flight_ends_and_is_recorded_first(place: Place, does: str):
             return [gone.cause, *gone.compensated]
         return []
 
-    async def main() -> None:
-        clock = ManualClock()
-        world = World().plan("doubtful", does)
-        gate = world.gate("doubtful")
-        async with place.orchestrator(parent, world=world, clock=clock) as running:
-            handle = await running.start(parent, id="t")
-            await entered(gate, running)
-            await clock.advance(HOUR)
-            await journalled(handle, running, "fired")
-            assert (await handle.info()).status is SagaStatus.RUNNING
-            assert world.log == ["room"]
-            gate.opened.set()
-            undone = ["sure/room"] if does == "refused" else ["sure/doubtful", "sure/room"]
-            assert await handle.result(20) == ["deadline", *undone]
-        assert world.kept() == []
-        assert world.count("gift") == 0
-
-    play(main)
+    clock = ManualClock()
+    world = World().plan("doubtful", does)
+    gate = world.gate("doubtful")
+    async with place.orchestrator(parent, world=world, clock=clock) as running:
+        handle = await running.start(parent, id="t")
+        await entered(gate, running)
+        await clock.advance(HOUR)
+        await journalled(handle, running, "fired")
+        assert (await handle.info()).status is SagaStatus.RUNNING
+        assert world.log == ["room"]
+        gate.opened.set()
+        undone = ["sure/room"] if does == "refused" else ["sure/doubtful", "sure/room"]
+        assert await handle.result(20) == ["deadline", *undone]
+    assert world.kept() == []
+    assert world.count("gift") == 0
 
 
 @saga("paid", version=1, deadline=MINUTE)
@@ -264,70 +251,58 @@ async def shop(s: Saga, how: str) -> list[Any]:
         return [gone.cause, gone.compensated]
 
 
-def test_past_the_pivot_within_it_is_void(place: Place):
+async def test_past_the_pivot_within_it_is_void(place: Place):
     """Once the pivot has succeeded the child takes as long as it takes: nothing is ever undone."""
-
-    async def main() -> None:
-        clock = ManualClock()
-        world = World()
-        async with place.orchestrator(shop, world=world, clock=clock) as running:
-            handle = await running.start(shop, "cash", id="t")
-            await waits(handle, running)
-            assert (await handle.info()).wake_at == clock.now() + HOUR
-            await clock.advance(HOUR)
-            assert await handle.result(20) == ["cash"]
-            assert [entry.key for entry in await handle.history() if entry.kind == "fired"] == ["paid/sleep"]
-        assert world.kept() == ["meal", "pay", "room"]
-
-    play(main)
+    clock = ManualClock()
+    world = World()
+    async with place.orchestrator(shop, world=world, clock=clock) as running:
+        handle = await running.start(shop, "cash", id="t")
+        await waits(handle, running)
+        assert (await handle.info()).wake_at == clock.now() + HOUR
+        await clock.advance(HOUR)
+        assert await handle.result(20) == ["cash"]
+        assert [entry.key for entry in await handle.history() if entry.kind == "fired"] == ["paid/sleep"]
+    assert world.kept() == ["meal", "pay", "room"]
 
 
 @pytest.mark.parametrize("does", ["ok", "refused"])
-def test_while_the_pivot_is_in_flight_that_decides(place: Place, does: str):
+async def test_while_the_pivot_is_in_flight_that_decides(place: Place, does: str):
     """A pivot that happened makes the deadline too late, and that is journalled; one that did not lets it count."""
-
-    async def main() -> None:
-        clock = ManualClock()
-        world = World().plan("pay", does)
-        gate = world.gate("pay")
-        async with place.orchestrator(shop, world=world, clock=clock) as running:
-            handle = await running.start(shop, "cash", id="t")
-            await entered(gate, running)
-            await clock.advance(MINUTE)
-            await journalled(handle, running, "fired")
-            gate.opened.set()
-            if does == "ok":
-                await waits(handle, running)
-                await clock.advance(HOUR)
-                assert await handle.result(20) == ["cash"]
-                assert "too-late:deadline" in [entry.key for entry in await handle.history()]
-            else:
-                assert await handle.result(20) == ["deadline", ["paid/room"]]
-        assert world.kept() == (["meal", "pay", "room"] if does == "ok" else ["meal"])
-
-    play(main)
+    clock = ManualClock()
+    world = World().plan("pay", does)
+    gate = world.gate("pay")
+    async with place.orchestrator(shop, world=world, clock=clock) as running:
+        handle = await running.start(shop, "cash", id="t")
+        await entered(gate, running)
+        await clock.advance(MINUTE)
+        await journalled(handle, running, "fired")
+        gate.opened.set()
+        if does == "ok":
+            await waits(handle, running)
+            await clock.advance(HOUR)
+            assert await handle.result(20) == ["cash"]
+            assert "too-late:deadline" in [entry.key for entry in await handle.history()]
+        else:
+            assert await handle.result(20) == ["deadline", ["paid/room"]]
+    assert world.kept() == (["meal", "pay", "room"] if does == "ok" else ["meal"])
 
 
-def test_a_pivot_that_waits_for_another_attempt_is_given_up(place: Place):
+async def test_a_pivot_that_waits_for_another_attempt_is_given_up(place: Place):
     """Its retry delay ends at once, and as it did not happen, the part is undone."""
-
-    async def main() -> None:
-        clock = ManualClock()
-        world = World().plan("payment", "refused")
-        world.plans["payment"] = ["broken"]
-        async with place.orchestrator(shop, world=world, clock=clock) as running:
-            handle = await running.start(shop, "retry", id="t")
-            await journalled(handle, running, "failed")
-            await clock.advance(MINUTE)
-            end = await end_of(handle, running)
-            assert end.value == ["deadline", ["paid/room"]]
-        assert world.count("payment") == 1
-        assert world.kept() == ["meal"]
-
-    play(main)
+    clock = ManualClock()
+    world = World().plan("payment", "refused")
+    world.plans["payment"] = ["broken"]
+    async with place.orchestrator(shop, world=world, clock=clock) as running:
+        handle = await running.start(shop, "retry", id="t")
+        await journalled(handle, running, "failed")
+        await clock.advance(MINUTE)
+        end = await end_of(handle, running)
+        assert end.value == ["deadline", ["paid/room"]]
+    assert world.count("payment") == 1
+    assert world.kept() == ["meal"]
 
 
-def test_during_its_rollback_it_is_void(place: Place):
+async def test_during_its_rollback_it_is_void(place: Place):
     """A child that is being undone already is not undone for another reason."""
 
     @saga("failing", version=1, deadline=MINUTE)
@@ -343,48 +318,41 @@ def test_during_its_rollback_it_is_void(place: Place):
             return [gone.cause, *gone.compensated]
         return []
 
-    async def main() -> None:
-        clock = ManualClock()
-        world = World()
-        gate = world.gate("undo room")
-        async with place.orchestrator(parent, world=world, clock=clock) as running:
-            handle = await running.start(parent, id="t")
-            await entered(gate, running)
-            assert (await running.info("t/failing")).status == "compensating"
-            await clock.advance(HOUR)
-            gate.opened.set()
-            assert await handle.result(20) == ["failed", "failing/room"]
-            assert "fired" not in [entry.kind for entry in await handle.history()]
-
-    play(main)
+    clock = ManualClock()
+    world = World()
+    gate = world.gate("undo room")
+    async with place.orchestrator(parent, world=world, clock=clock) as running:
+        handle = await running.start(parent, id="t")
+        await entered(gate, running)
+        assert (await running.info("t/failing")).status == "compensating"
+        await clock.advance(HOUR)
+        gate.opened.set()
+        assert await handle.result(20) == ["failed", "failing/room"]
+        assert "fired" not in [entry.kind for entry in await handle.history()]
 
 
 @pytest.mark.parametrize("how", ["sleep", "callback", "retry", "child"])
 @pytest.mark.parametrize("end", ["leaves", "dies"])
-def test_it_passed_while_no_worker_lived(place: Place, how: str, end: str):
+async def test_it_passed_while_no_worker_lived(place: Place, how: str, end: str):
     """The next worker takes it up before any further step of that part begins, also where the wait is over too."""
-
-    async def main() -> None:
-        clock = ManualClock()
-        world = World().plan("slow", "broken", "ok")
-        before = place.dying if end == "dies" else place.orchestrator
-        async with before(travel, world=world, clock=clock) as running:
-            handle = await running.start(travel, how, id="t")
-            await waits(handle, running)
-        calls = len(world.calls)
-        later = ManualClock(clock.now() + 2 * HOUR)
-        async with place.orchestrator(travel, world=world, clock=later) as running:
-            end_now = await end_of(await running.get("t"), running)
-        assert end_now.value[:2] == ["t/stay", "deadline"]
-        assert {call.what for call in world.calls[calls:]} == (
-            {"undo meal", "undo room"} if how == "child" else {"undo room"}
-        )
-        assert world.kept() == ["meal"]
-
-    play(main)
+    clock = ManualClock()
+    world = World().plan("slow", "broken", "ok")
+    before = place.dying if end == "dies" else place.orchestrator
+    async with before(travel, world=world, clock=clock) as running:
+        handle = await running.start(travel, how, id="t")
+        await waits(handle, running)
+    calls = len(world.calls)
+    later = ManualClock(clock.now() + 2 * HOUR)
+    async with place.orchestrator(travel, world=world, clock=later) as running:
+        end_now = await end_of(await running.get("t"), running)
+    assert end_now.value[:2] == ["t/stay", "deadline"]
+    assert {call.what for call in world.calls[calls:]} == (
+        {"undo meal", "undo room"} if how == "child" else {"undo room"}
+    )
+    assert world.kept() == ["meal"]
 
 
-def test_a_crash_before_the_next_intent(place: Place):
+async def test_a_crash_before_the_next_intent(place: Place):
     """A process died in a step of the part: whatever became of that, no other one begins after the deadline."""
 
     @saga("two", version=1, deadline=MINUTE)
@@ -400,44 +368,37 @@ def test_a_crash_before_the_next_intent(place: Place):
             return gone.cause
         return ""
 
-    async def main() -> None:
-        clock = ManualClock()
-        world = World()
-        gate = world.gate("room")
-        async with place.dying(parent, world=world, clock=clock) as running:
-            await running.start(parent, id="t")
-            await entered(gate, running)
-        world.gates.clear()
-        later = ManualClock(clock.now() + HOUR)
-        async with place.orchestrator(parent, world=world, clock=later) as running:
-            assert (await end_of(await running.get("t"), running)).value == "deadline"
-        assert world.count("gift") == 0
-        assert world.kept() == []
-
-    play(main)
+    clock = ManualClock()
+    world = World()
+    gate = world.gate("room")
+    async with place.dying(parent, world=world, clock=clock) as running:
+        await running.start(parent, id="t")
+        await entered(gate, running)
+    world.gates.clear()
+    later = ManualClock(clock.now() + HOUR)
+    async with place.orchestrator(parent, world=world, clock=later) as running:
+        assert (await end_of(await running.get("t"), running)).value == "deadline"
+    assert world.count("gift") == 0
+    assert world.kept() == []
 
 
 @pytest.mark.parametrize("how", ["sleep", "retry", "quick"])
-def test_it_runs_on_while_the_saga_is_paused(place: Place, how: str):
+async def test_it_runs_on_while_the_saga_is_paused(place: Place, how: str):
     """On `resume` it comes before the next step of the part, also before one that was announced and held back."""
-
-    async def main() -> None:
-        clock = ManualClock()
-        world = World().plan("slow", "broken", "ok")
-        gate = world.gate("room")
-        async with place.orchestrator(travel, world=world, clock=clock) as running:
-            handle = await running.start(travel, how, id="t")
-            await entered(gate, running)
-            await running.pause("t")
-            gate.opened.set()
-            await journalled(handle, running, "succeeded", times=2)
-            await clock.advance(2 * HOUR)
-            await running.resume("t")
-            assert (await handle.result(20))[:2] == ["t/stay", "deadline"]
-        assert world.count("taxi") == world.count("slow") == 0
-        assert world.kept() == ["meal"]
-
-    play(main)
+    clock = ManualClock()
+    world = World().plan("slow", "broken", "ok")
+    gate = world.gate("room")
+    async with place.orchestrator(travel, world=world, clock=clock) as running:
+        handle = await running.start(travel, how, id="t")
+        await entered(gate, running)
+        await running.pause("t")
+        gate.opened.set()
+        await journalled(handle, running, "succeeded", times=2)
+        await clock.advance(2 * HOUR)
+        await running.resume("t")
+        assert (await handle.result(20))[:2] == ["t/stay", "deadline"]
+    assert world.count("taxi") == world.count("slow") == 0
+    assert world.kept() == ["meal"]
 
 
 @saga("outer", version=1, deadline=2 * MINUTE)
@@ -459,26 +420,22 @@ async def root(s: Saga, which: str) -> list[Any]:
         return [gone.saga_id, gone.cause, gone.compensated]
 
 
-def test_nested_children(place: Place):
+async def test_nested_children(place: Place):
     """The inner one's deadline undoes the inner part alone; the outer one's then undoes all that is left of its own."""
-
-    async def main() -> None:
-        clock = ManualClock(auto=True)
-        world = World()
-        async with place.orchestrator(root, world=world, clock=clock) as running:
-            inner = await running.start(root, "inner", id="i")
-            assert await inner.result(20) == ["i/outer/stay", "deadline"]
-            both = await running.start(root, "both", id="b")
-            assert await both.result(20) == ["b/outer", "deadline", ["outer/taxi"]]
-            infos = [await running.info(id) for id in ("i/outer", "i/outer/stay", "b/outer", "b/outer/stay")]
-        told = [(info.status, info.cause) for info in infos]
-        assert told == [("completed", None), *[("compensated", "deadline")] * 3]
-        assert world.kept() == ["taxi"]
-
-    play(main)
+    clock = ManualClock(auto=True)
+    world = World()
+    async with place.orchestrator(root, world=world, clock=clock) as running:
+        inner = await running.start(root, "inner", id="i")
+        assert await inner.result(20) == ["i/outer/stay", "deadline"]
+        both = await running.start(root, "both", id="b")
+        assert await both.result(20) == ["b/outer", "deadline", ["outer/taxi"]]
+        infos = [await running.info(id) for id in ("i/outer", "i/outer/stay", "b/outer", "b/outer/stay")]
+    told = [(info.status, info.cause) for info in infos]
+    assert told == [("completed", None), *[("compensated", "deadline")] * 3]
+    assert world.kept() == ["taxi"]
 
 
-def test_the_outer_deadline_comes_first(place: Place):
+async def test_the_outer_deadline_comes_first(place: Place):
     """It closes the inner part too, which has a deadline to come; all of it is undone by the outer one."""
 
     @saga("long", version=1, deadline=HOUR)
@@ -500,20 +457,17 @@ def test_the_outer_deadline_comes_first(place: Place):
             return [gone.saga_id, gone.cause, gone.compensated]
         return []
 
-    async def main() -> None:
-        world = World()
-        async with place.orchestrator(parent, world=world, clock=ManualClock(auto=True)) as running:
-            handle = await running.start(parent, id="t")
-            assert await handle.result(20) == ["t/short", "deadline", ["short/long/room", "short/meal"]]
-            inner = await running.info("t/short/long")
-            assert (inner.status, inner.cause) == ("compensated", "deadline")
-            fired = [entry.key for entry in await handle.history() if entry.kind == "fired"]
-            assert fired == ["short~deadline", "sleep"]
-
-    play(main)
+    world = World()
+    async with place.orchestrator(parent, world=world, clock=ManualClock(auto=True)) as running:
+        handle = await running.start(parent, id="t")
+        assert await handle.result(20) == ["t/short", "deadline", ["short/long/room", "short/meal"]]
+        inner = await running.info("t/short/long")
+        assert (inner.status, inner.cause) == ("compensated", "deadline")
+        fired = [entry.key for entry in await handle.history() if entry.kind == "fired"]
+        assert fired == ["short~deadline", "sleep"]
 
 
-def test_a_child_in_a_parallel_block(place: Place):
+async def test_a_child_in_a_parallel_block(place: Place):
     """Its deadline is the failure of its branch: what runs beside it ends, and both are undone."""
 
     @saga("both", version=1)
@@ -526,26 +480,23 @@ def test_a_child_in_a_parallel_block(place: Place):
             return [gone.saga_id, gone.cause]
         return []
 
-    async def main() -> None:
-        clock = ManualClock()
-        world = World()
-        async with place.orchestrator(both, world=world, clock=clock) as running:
-            handle = await running.start(both, id="t")
-            await waits(handle, running)
-            await clock.advance(MINUTE)
-            assert await handle.result(20) == ["t/all/stay", "deadline"]
-            infos = [await running.info(f"t/all/{key}") for key in ("stay", "nap")]
-            assert [(info.status, info.cause) for info in infos] == [
-                ("compensated", "deadline"),
-                ("compensated", "failed"),
-            ]
-        assert world.kept() == []
-
-    play(main)
+    clock = ManualClock()
+    world = World()
+    async with place.orchestrator(both, world=world, clock=clock) as running:
+        handle = await running.start(both, id="t")
+        await waits(handle, running)
+        await clock.advance(MINUTE)
+        assert await handle.result(20) == ["t/all/stay", "deadline"]
+        infos = [await running.info(f"t/all/{key}") for key in ("stay", "nap")]
+        assert [(info.status, info.cause) for info in infos] == [
+            ("compensated", "deadline"),
+            ("compensated", "failed"),
+        ]
+    assert world.kept() == []
 
 
 @pytest.mark.parametrize("first", ["cancel", "deadline"])
-def test_a_cancel_of_the_root_at_the_same_time(place: Place, first: str):
+async def test_a_cancel_of_the_root_at_the_same_time(place: Place, first: str):
     """Whichever is told first, with a step in flight: that ends, all is undone once, and the root's cause is its own.
 
     The deadline of a part that a cancel is closing already is void.
@@ -564,33 +515,30 @@ def test_a_cancel_of_the_root_at_the_same_time(place: Place, first: str):
         except SagaCompensated:
             await s.run(taxi, "never")
 
-    async def main() -> None:
-        clock = ManualClock()
-        world = World()
-        gate = world.gate("room")
-        async with place.orchestrator(parent, world=world, clock=clock) as running:
-            handle = await running.start(parent, id="t")
-            await entered(gate, running)
-            if first == "cancel":
-                await handle.cancel()
-                await clock.advance(MINUTE)
-            else:
-                await clock.advance(MINUTE)
-                await journalled(handle, running, "fired")
-                await handle.cancel()
-            gate.opened.set()
-            with pytest.raises(SagaCompensated) as gone:
-                await handle.result(20)
-            assert (gone.value.cause, gone.value.compensated) == ("cancelled", ["sure/room", "meal"])
-            marks = [entry.key for entry in await handle.history() if entry.kind == "marked"]
-            assert ("child-deadline:sure" in marks) == (first == "deadline")
-        assert world.kept() == []
-        assert world.count("taxi") == world.count("gift") == 0
-
-    play(main)
+    clock = ManualClock()
+    world = World()
+    gate = world.gate("room")
+    async with place.orchestrator(parent, world=world, clock=clock) as running:
+        handle = await running.start(parent, id="t")
+        await entered(gate, running)
+        if first == "cancel":
+            await handle.cancel()
+            await clock.advance(MINUTE)
+        else:
+            await clock.advance(MINUTE)
+            await journalled(handle, running, "fired")
+            await handle.cancel()
+        gate.opened.set()
+        with pytest.raises(SagaCompensated) as gone:
+            await handle.result(20)
+        assert (gone.value.cause, gone.value.compensated) == ("cancelled", ["sure/room", "meal"])
+        marks = [entry.key for entry in await handle.history() if entry.kind == "marked"]
+        assert ("child-deadline:sure" in marks) == (first == "deadline")
+    assert world.kept() == []
+    assert world.count("taxi") == world.count("gift") == 0
 
 
-def test_a_deadline_is_what_it_was_when_the_child_began(place: Place):
+async def test_a_deadline_is_what_it_was_when_the_child_began(place: Place):
     """A child that is under way keeps its deadline when its code is loaded with another one, or with none."""
 
     def bodies(deadline: timedelta | None) -> Any:
@@ -609,18 +557,15 @@ def test_a_deadline_is_what_it_was_when_the_child_began(place: Place):
 
         return parent
 
-    async def main() -> None:
-        clock = ManualClock()
-        world = World()
-        for id, before, after in (("a", MINUTE, None), ("b", MINUTE, 2 * HOUR), ("c", None, MINUTE)):
-            async with place.orchestrator(bodies(before), world=world, clock=clock) as running:
-                await waits(await running.start("parent", id=id), running)
-            async with place.orchestrator(bodies(after), world=world, clock=clock) as running:
-                await clock.advance(HOUR)
-                told = await (await running.get(id)).result(20)
-                assert told == ("slept" if before is None else "deadline")
-
-    play(main)
+    clock = ManualClock()
+    world = World()
+    for id, before, after in (("a", MINUTE, None), ("b", MINUTE, 2 * HOUR), ("c", None, MINUTE)):
+        async with place.orchestrator(bodies(before), world=world, clock=clock) as running:
+            await waits(await running.start("parent", id=id), running)
+        async with place.orchestrator(bodies(after), world=world, clock=clock) as running:
+            await clock.advance(HOUR)
+            told = await (await running.get(id)).result(20)
+            assert told == ("slept" if before is None else "deadline")
 
 
 @lookup
@@ -628,7 +573,7 @@ async def glance() -> str:
     return "seen"
 
 
-def test_a_child_that_begins_after_the_pivot_has_none(place: Place):
+async def test_a_child_that_begins_after_the_pivot_has_none(place: Place):
     """Nothing of it could be undone: it takes as long as it takes."""
 
     @saga("after", version=1, deadline=MINUTE)
@@ -641,11 +586,8 @@ def test_a_child_that_begins_after_the_pivot_has_none(place: Place):
         await s.run(pay, "cash")
         return await s.run(after)
 
-    async def main() -> None:
-        world = World()
-        async with place.orchestrator(parent, world=world, clock=ManualClock(auto=True)) as running:
-            handle = await running.start(parent, id="t")
-            assert await handle.result(20) == "seen"
-            assert [entry.key for entry in await handle.history() if entry.kind == "fired"] == ["after/sleep"]
-
-    play(main)
+    world = World()
+    async with place.orchestrator(parent, world=world, clock=ManualClock(auto=True)) as running:
+        handle = await running.start(parent, id="t")
+        assert await handle.result(20) == "seen"
+        assert [entry.key for entry in await handle.history() if entry.kind == "fired"] == ["after/sleep"]

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from durable_core import Context, DefinitionError, Engine, durable
+from durable_core import Context, Engine, durable
 from durable_core.layer import spans_of
 from durable_core.testing import broken_rules
 from durable_core.tracing import exporter as exporting
@@ -77,10 +77,3 @@ def test_an_engine_is_measured(monkeypatch: pytest.MonkeyPatch):
         f"run.{metric.name}": metric.unit_of("run") for metric in METRICS
     }
     assert {metric.unit for metric in found} == {"{run}", "{attempt}", "{span}", "s"}
-
-
-def test_what_is_no_provider_is_refused_by_an_engine():
-    """A tracer_provider must be one; that of the API alone switches tracing off."""
-    with pytest.raises(DefinitionError, match="tracer_provider=7"):
-        Engine("memory://", tracer_provider=7)
-    assert Engine("memory://", tracer_provider=trace.NoOpTracerProvider()).runs.tracing is None

@@ -13,7 +13,7 @@ from durable_core.engine import process
 from durable_core.tracing import delivery
 from sagas import Saga, saga
 from tests.collecting import Collector, collecting, expected, export_directly
-from tests.kit import Place, World, end_of, party, play
+from tests.kit import Place, World, end_of, party
 from tests.otlp import collector
 
 ROOT = Path(__file__).parents[3]
@@ -27,50 +27,46 @@ async def trip(s: Saga, who: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["refuses", "hangs"])
-def test_leaving_gives_up_a_collector_that_takes_nothing(place: Place, how: str, monkeypatch: pytest.MonkeyPatch):
+async def test_leaving_gives_up_a_collector_that_takes_nothing(place: Place, how: str, monkeypatch: pytest.MonkeyPatch):
     """However long it would wait for one that works, leaving ends soon; the next process sends what is owed."""
     monkeypatch.setattr(process, "SPANS_S", HOUR_S)
     monkeypatch.setattr(delivery, "SILENT_S", 0.3)
     monkeypatch.setattr(delivery, "TROUBLED_S", 0.3)
 
-    async def main() -> None:
-        provider, found = collecting()
-        found.refusals = 1_000_000
-        if how == "hangs":
-            found.hanging = threading.Event()
-        async with place.orchestrator(trip, world=World(), tracer_provider=provider) as running:
-            await end_of(await running.start(trip, "ann", id="trip"), running)
-            want = await expected(running, "trip")
-        exporter = running.engine.exporter
-        assert exporter is not None
-        assert exporter.tally.owing
-        if found.hanging is not None:
-            found.hanging.set()
-        up = Collector()
-        export_directly(provider, up)
-        async with place.orchestrator(trip, world=World(), tracer_provider=provider) as running:
-            while set(up.ids()) != {span.span_id for span in want}:  # noqa: ASYNC110 - it is another thread that takes them
-                await asyncio.sleep(0.01)
+    provider, found = collecting()
+    found.refusals = 1_000_000
+    if how == "hangs":
+        found.hanging = threading.Event()
+    async with place.orchestrator(trip, world=World(), tracer_provider=provider) as running:
+        await end_of(await running.start(trip, "ann", id="trip"), running)
+        want = await expected(running, "trip")
+    exporter = running.engine.exporter
+    assert exporter is not None
+    assert exporter.tally.owing
+    if found.hanging is not None:
+        found.hanging.set()
+    up = Collector()
+    export_directly(provider, up)
+    async with place.orchestrator(trip, world=World(), tracer_provider=provider) as running:
+        while set(up.ids()) != {span.span_id for span in want}:  # noqa: ASYNC110 - it is another thread that takes them
+            await asyncio.sleep(0.01)
+    assert len(up.taken) == len(want), "each of them once"
+    assert not found.taken
 
-    play(main)
 
-
-def test_leaving_offers_at_once_what_waits_to_be_offered_again(place: Place, monkeypatch: pytest.MonkeyPatch):
+async def test_leaving_offers_at_once_what_waits_to_be_offered_again(place: Place, monkeypatch: pytest.MonkeyPatch):
     """A collector that is back gets its spans when the process leaves, also where the next offer was an hour away."""
     monkeypatch.setattr(delivery, "FIRST_DELAY_S", HOUR_S)
     monkeypatch.setattr(delivery, "LONGEST_DELAY_S", HOUR_S)
 
-    async def main() -> None:
-        provider, found = collecting()
-        found.refusals = 1
-        async with place.orchestrator(trip, world=World(), tracer_provider=provider) as running:
-            await end_of(await running.start(trip, "ann", id="trip"), running)
-            while not found.offered:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.01)
-            want = await expected(running, "trip")
-        assert set(found.ids()) == {span.span_id for span in want}
-
-    play(main)
+    provider, found = collecting()
+    found.refusals = 1
+    async with place.orchestrator(trip, world=World(), tracer_provider=provider) as running:
+        await end_of(await running.start(trip, "ann", id="trip"), running)
+        while not found.offered:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+        want = await expected(running, "trip")
+    assert set(found.ids()) == {span.span_id for span in want}
 
 
 # -- the end of the interpreter ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from durable_core.layer import SpanRecord
 from durable_core.model.said import MOST_ATTRIBUTES, SAID
 from sagas import Orchestrator, Retry, Saga, SagaHandle, resource, saga, step, tracing
 from tests.collecting import assert_sound, collecting, debts_paid, expected
-from tests.kit import Broken, Place, World, end_of, entered, party, play, until
+from tests.kit import Broken, Place, World, end_of, entered, party, until
 from tests.traces import check_trace
 
 flight = party("flight")
@@ -83,109 +83,89 @@ async def said(handle: SagaHandle[Any]) -> list[str]:
     return [entry.key for entry in await handle.history() if entry.kind == "noted" and entry.detail == SAID]
 
 
-def test_attributes_and_events_are_on_the_attempt(place: Place):
+async def test_attributes_and_events_are_on_the_attempt(place: Place):
     """Each attempt has what its own code set, on the loop and on a thread, also where it failed; so has an undo."""
-
-    async def main() -> None:
-        world = World().plan("loop", "broken", "ok").plan("flight", "broken")
-        async with place.orchestrator(talking, world=world, tracer_provider=provider_of()) as running:
-            end = await end_of(await running.start(talking, id="one"), running)
-            spans = await sent(running)
-        assert end.status == "compensated"
-        assert own(spans["on_the_loop #1"]) == {"who": "loop", "attempt": 1}
-        assert own(spans["on_the_loop #2"]) == {"who": "loop", "attempt": 2}
-        assert own(spans["on_a_thread"]) == {"who": "thread", "attempt": 1, "a": "a", "b": "b"}
-        assert own(spans["undo on_the_loop"]) == {"who": "undo loop", "attempt": 1}
-        assert not own(spans["flight"])
-        failed = spans["on_the_loop #1"]
-        assert [event.name for event in failed.events] == ["said", "exception"]
-        assert failed.events[0].attributes == {"who": "loop"}
-        assert failed.attributes["error.type"] == f"{Broken.__module__}.Broken"
-
-    play(main)
+    world = World().plan("loop", "broken", "ok").plan("flight", "broken")
+    async with place.orchestrator(talking, world=world, tracer_provider=provider_of()) as running:
+        end = await end_of(await running.start(talking, id="one"), running)
+        spans = await sent(running)
+    assert end.status == "compensated"
+    assert own(spans["on_the_loop #1"]) == {"who": "loop", "attempt": 1}
+    assert own(spans["on_the_loop #2"]) == {"who": "loop", "attempt": 2}
+    assert own(spans["on_a_thread"]) == {"who": "thread", "attempt": 1, "a": "a", "b": "b"}
+    assert own(spans["undo on_the_loop"]) == {"who": "undo loop", "attempt": 1}
+    assert not own(spans["flight"])
+    failed = spans["on_the_loop #1"]
+    assert [event.name for event in failed.events] == ["said", "exception"]
+    assert failed.events[0].attributes == {"who": "loop"}
+    assert failed.attributes["error.type"] == f"{Broken.__module__}.Broken"
 
 
-def test_what_is_sent_and_what_is_exported_later_is_the_same(place: Place):
+async def test_what_is_sent_and_what_is_exported_later_is_the_same(place: Place):
     """The spans that leave the process have it, and so has a document that another process makes, which is untraced."""
-
-    async def main() -> None:
-        provider, collector = collecting()
-        async with place.orchestrator(talking, world=World(), tracer_provider=provider) as running:
-            await end_of(await running.start(talking, id="one"), running)
-            want = await expected(running, "one")
-        assert_sound(collector.taken, want)
-        taken = {span.name: dict(span.attributes or {}) for span in collector.taken}
-        assert taken["on_the_loop"]["who"] == "loop"
-        async with place.orchestrator(world=World(), worker=False) as looking:
-            document = await tracing.document(looking, "one")
-        (told,) = [span for span in document["data"][0]["spans"] if span["operationName"] == "on_the_loop"]
-        assert {"key": "who", "type": "string", "value": "loop"} in told["tags"]
-        assert [field["value"] for field in told["logs"][0]["fields"]] == ["said", "loop"]
-
-    play(main)
+    provider, collector = collecting()
+    async with place.orchestrator(talking, world=World(), tracer_provider=provider) as running:
+        await end_of(await running.start(talking, id="one"), running)
+        want = await expected(running, "one")
+    assert_sound(collector.taken, want)
+    taken = {span.name: dict(span.attributes or {}) for span in collector.taken}
+    assert taken["on_the_loop"]["who"] == "loop"
+    async with place.orchestrator(world=World(), worker=False) as looking:
+        document = await tracing.document(looking, "one")
+    (told,) = [span for span in document["data"][0]["spans"] if span["operationName"] == "on_the_loop"]
+    assert {"key": "who", "type": "string", "value": "loop"} in told["tags"]
+    assert [field["value"] for field in told["logs"][0]["fields"]] == ["said", "loop"]
 
 
-def test_a_crash_loses_none_of_it_and_a_replay_says_none_twice(place: Place):
+async def test_a_crash_loses_none_of_it_and_a_replay_says_none_twice(place: Place):
     """A step has ended, its process dies in the next one, and another goes on: what was said is there, once."""
-
-    async def main() -> None:
-        world = World()
-        gate = world.gate("flight")
-        provider, collector = collecting()
-        async with place.dying(talking, world=world, tracer_provider=provider) as first:
-            await first.start(talking, id="one")
-            await entered(gate, first)
-        gate.opened.set()
-        async with place.orchestrator(talking, world=world, tracer_provider=provider) as second:
-            handle = await second.get("one")
-            await end_of(handle, second)
-            spans, keys = await sent(second), await said(handle)
-            want = await expected(second, "one")
-            await debts_paid(second)
-        assert world.count("loop") == 1
-        assert sorted(keys) == ["on_a_thread", "on_the_loop"]
-        assert own(spans["on_the_loop"]) == {"who": "loop", "attempt": 1}
-        assert_sound(collector.taken, want)
-
-    play(main)
+    world = World()
+    gate = world.gate("flight")
+    provider, collector = collecting()
+    async with place.dying(talking, world=world, tracer_provider=provider) as first:
+        await first.start(talking, id="one")
+        await entered(gate, first)
+    gate.opened.set()
+    async with place.orchestrator(talking, world=world, tracer_provider=provider) as second:
+        handle = await second.get("one")
+        await end_of(handle, second)
+        spans, keys = await sent(second), await said(handle)
+        want = await expected(second, "one")
+        await debts_paid(second)
+    assert world.count("loop") == 1
+    assert sorted(keys) == ["on_a_thread", "on_the_loop"]
+    assert own(spans["on_the_loop"]) == {"who": "loop", "attempt": 1}
+    assert_sound(collector.taken, want)
 
 
-def test_of_an_attempt_that_was_cut_nothing_is_kept(place: Place):
+async def test_of_an_attempt_that_was_cut_nothing_is_kept(place: Place):
     """An attempt whose process died has no end to keep it with; the next attempt says its own."""
-
-    async def main() -> None:
-        world = World()
-        gate = world.gate("loop")
-        async with place.dying(talking, world=world, tracer_provider=provider_of()) as first:
-            await first.start(talking, id="one")
-            await entered(gate, first)
-        gate.opened.set()
-        async with place.orchestrator(talking, world=world, tracer_provider=provider_of()) as second:
-            await end_of(await second.get("one"), second)
-            spans = await sent(second)
-        assert not own(spans["on_the_loop #1 cut"])
-        assert own(spans["on_the_loop #2"]) == {"who": "loop", "attempt": 2}
-
-    play(main)
+    world = World()
+    gate = world.gate("loop")
+    async with place.dying(talking, world=world, tracer_provider=provider_of()) as first:
+        await first.start(talking, id="one")
+        await entered(gate, first)
+    gate.opened.set()
+    async with place.orchestrator(talking, world=world, tracer_provider=provider_of()) as second:
+        await end_of(await second.get("one"), second)
+        spans = await sent(second)
+    assert not own(spans["on_the_loop #1 cut"])
+    assert own(spans["on_the_loop #2"]) == {"who": "loop", "attempt": 2}
 
 
-def test_who_says_nothing_writes_nothing(place: Place):
+async def test_who_says_nothing_writes_nothing(place: Place):
     """A step that sets nothing has no entry more than it had; nor has one that runs untraced or unsampled."""
-
-    async def main() -> None:
-        for number, (definition, options) in enumerate(
-            (
-                (silent, {"tracer_provider": provider_of()}),
-                (talking, {}),
-                (talking, {"tracer_provider": provider_of(sampler=ALWAYS_OFF)}),
-            )
-        ):
-            async with place.orchestrator(definition, world=World(), **options) as running:
-                handle = await running.start(definition, id=str(number))
-                await end_of(handle, running)
-                assert await said(handle) == []
-
-    play(main)
+    for number, (definition, options) in enumerate(
+        (
+            (silent, {"tracer_provider": provider_of()}),
+            (talking, {}),
+            (talking, {"tracer_provider": provider_of(sampler=ALWAYS_OFF)}),
+        )
+    ):
+        async with place.orchestrator(definition, world=World(), **options) as running:
+            handle = await running.start(definition, id=str(number))
+            await end_of(handle, running)
+            assert await said(handle) == []
 
 
 @saga("spoiling", version=1)
@@ -203,45 +183,37 @@ async def spoil() -> None:
     raise Broken("no")
 
 
-def test_nobodys_code_can_spoil_a_search(place: Place):
+async def test_nobodys_code_can_spoil_a_search(place: Place):
     """Names of ours are left out, what we say of an attempt counts, and how much was too much is told."""
-
-    async def main() -> None:
-        async with place.orchestrator(spoiling, world=World(), tracer_provider=provider_of()) as running:
-            await end_of(await running.start(spoiling, id="one"), running)
-            span = (await sent(running))["spoil"]
-        assert span.attributes["saga.id"] == "one"
-        assert "saga.status" not in span.attributes
-        assert span.attributes["error.type"] == f"{Broken.__module__}.Broken"
-        assert span.attributes["mine"] is True
-        assert span.attributes["saga.step.left_out"] == 4
-
-    play(main)
+    async with place.orchestrator(spoiling, world=World(), tracer_provider=provider_of()) as running:
+        await end_of(await running.start(spoiling, id="one"), running)
+        span = (await sent(running))["spoil"]
+    assert span.attributes["saga.id"] == "one"
+    assert "saga.status" not in span.attributes
+    assert span.attributes["error.type"] == f"{Broken.__module__}.Broken"
+    assert span.attributes["mine"] is True
+    assert span.attributes["saga.step.left_out"] == 4
 
 
-def test_what_comes_back_after_a_kill_changes_nothing(place: Place):
+async def test_what_comes_back_after_a_kill_changes_nothing(place: Place):
     """An attempt that returns after its saga was killed is evidence of its outcome alone; the journal stays sound."""
+    world = World()
+    gate = world.gate("loop")
+    async with place.orchestrator(talking, world=world, tracer_provider=provider_of()) as running:
+        handle = await running.start(talking, id="one")
+        await entered(gate, running)
+        await running.kill("one")
+        gate.opened.set()
 
-    async def main() -> None:
-        world = World()
-        gate = world.gate("loop")
-        async with place.orchestrator(talking, world=world, tracer_provider=provider_of()) as running:
-            handle = await running.start(talking, id="one")
-            await entered(gate, running)
-            await running.kill("one")
-            gate.opened.set()
+        async def ended_late() -> bool:
+            return "on_the_loop ended late" in await sent(running)
 
-            async def ended_late() -> bool:
-                return "on_the_loop ended late" in await sent(running)
-
-            await until(ended_late, running)
-            assert "on_the_loop" not in await said(handle)
-
-    play(main)
+        await until(ended_late, running)
+        assert "on_the_loop" not in await said(handle)
 
 
 @pytest.mark.parametrize("how", ["attribute", "event"])
-def test_a_token_that_is_said_is_masked(place: Place, how: str):
+async def test_a_token_that_is_said_is_masked(place: Place, how: str):
     """A callback's token that a step sets on its span is in no journal and in no span, as elsewhere."""
     tokens: list[str] = []
 
@@ -260,21 +232,18 @@ def test_a_token_that_is_said_is_masked(place: Place, how: str):
         await s.run(tell, approval.token)
         await approval.result()
 
-    async def main() -> None:
-        async with place.orchestrator(asking, world=World(), tracer_provider=provider_of()) as running:
-            handle = await running.start(asking, id="one")
+    async with place.orchestrator(asking, world=World(), tracer_provider=provider_of()) as running:
+        handle = await running.start(asking, id="one")
 
-            async def told() -> bool:
-                return bool(await said(handle))
+        async def told() -> bool:
+            return bool(await said(handle))
 
-            await until(told, running)
-            spans = await sent(running)
-            record = await running.engine.find("one")
-            stored = await running.engine.store.journal.load([record.num])
-            await running.cancel("one")
-            await end_of(handle, running)
-        assert tokens
-        assert tokens[0] not in str(spans["tell"])
-        assert not [entry for entry in stored[record.num] if tokens[0].encode() in (entry.payload or b"")]
-
-    play(main)
+        await until(told, running)
+        spans = await sent(running)
+        record = await running.engine.find("one")
+        stored = await running.engine.store.journal.load([record.num])
+        await running.cancel("one")
+        await end_of(handle, running)
+    assert tokens
+    assert tokens[0] not in str(spans["tell"])
+    assert not [entry for entry in stored[record.num] if tokens[0].encode() in (entry.payload or b"")]

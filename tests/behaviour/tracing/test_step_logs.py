@@ -9,7 +9,7 @@ import pytest
 from sagas import Retry, Saga, current, saga, step
 from sagas.cli.worker import JsonLines
 from sagas.tracing import StepLogs
-from tests.kit import Place, World, end_of, entered, party, play
+from tests.kit import Place, World, end_of, entered, party
 from tests.traces import spans
 
 shop = logging.getLogger("shop")
@@ -61,38 +61,34 @@ async def logs(s: Saga) -> None:
     s.log.info("body ends")
 
 
-def test_a_record_of_a_step_names_its_span(place: Place, kept: Kept):
+async def test_a_record_of_a_step_names_its_span(place: Place, kept: Kept):
     """Saga, step, attempt, trace and span are on each record of a step, on the loop and on a thread; else empty."""
-
-    async def main() -> None:
-        async with place.orchestrator(logs, world=World()) as running:
-            shop.info("outside")
-            await end_of(await running.start(logs, id="one"), running)
-            (record,) = await running.engine.store.runs.find(["one"])
-            found = {span.name: span for span in spans(record, await running.engine.journal(record.num))}
-        told = [
-            (record.getMessage(), record.saga_id, record.saga_step, record.saga_attempt, record.span_id)
-            for record in kept.records
-            if record.name == "shop"
-        ]
-        assert told == [
-            ("outside", "", "", "", ""),
-            ("on the loop", "one", "on_the_loop", 1, f"{found['on_the_loop #1'].span_id:016x}"),
-            ("on the loop", "one", "on_the_loop", 2, f"{found['on_the_loop #2'].span_id:016x}"),
-            ("on a thread, 100 %", "one", "on_a_thread", 1, f"{found['on_a_thread'].span_id:016x}"),
-        ]
-        root = found["saga logging"]
-        assert {record.trace_id for record in kept.records if record.saga_step} == {f"{root.trace_id:032x}"}
-        lines = [kept.format(record) for record in kept.records if record.name == "shop"]
-        assert lines[0] == "outside"
-        assert lines[1].startswith("on the loop [saga_id=one, saga_step=on_the_loop, saga_attempt=1, trace_id=")
-        objects = [json.loads(JsonLines().format(record)) for record in kept.records if record.name == "shop"]
-        assert objects[0].keys() == {"at", "level", "logger", "message"}
-        assert [(line["saga_id"], line["saga_attempt"], line["span_id"]) for line in objects[1:]] == [
-            (saga_id, attempt, span_id) for _, saga_id, _, attempt, span_id in told[1:]
-        ]
-
-    play(main)
+    async with place.orchestrator(logs, world=World()) as running:
+        shop.info("outside")
+        await end_of(await running.start(logs, id="one"), running)
+        (record,) = await running.engine.store.runs.find(["one"])
+        found = {span.name: span for span in spans(record, await running.engine.journal(record.num))}
+    told = [
+        (record.getMessage(), record.saga_id, record.saga_step, record.saga_attempt, record.span_id)
+        for record in kept.records
+        if record.name == "shop"
+    ]
+    assert told == [
+        ("outside", "", "", "", ""),
+        ("on the loop", "one", "on_the_loop", 1, f"{found['on_the_loop #1'].span_id:016x}"),
+        ("on the loop", "one", "on_the_loop", 2, f"{found['on_the_loop #2'].span_id:016x}"),
+        ("on a thread, 100 %", "one", "on_a_thread", 1, f"{found['on_a_thread'].span_id:016x}"),
+    ]
+    root = found["saga logging"]
+    assert {record.trace_id for record in kept.records if record.saga_step} == {f"{root.trace_id:032x}"}
+    lines = [kept.format(record) for record in kept.records if record.name == "shop"]
+    assert lines[0] == "outside"
+    assert lines[1].startswith("on the loop [saga_id=one, saga_step=on_the_loop, saga_attempt=1, trace_id=")
+    objects = [json.loads(JsonLines().format(record)) for record in kept.records if record.name == "shop"]
+    assert objects[0].keys() == {"at", "level", "logger", "message"}
+    assert [(line["saga_id"], line["saga_attempt"], line["span_id"]) for line in objects[1:]] == [
+        (saga_id, attempt, span_id) for _, saga_id, _, attempt, span_id in told[1:]
+    ]
 
 
 @saga("talking", version=1)
@@ -102,19 +98,15 @@ async def talking(s: Saga) -> None:
     s.log.info("body ends")
 
 
-def test_a_replay_is_silent(place: Place, kept: Kept):
+async def test_a_replay_is_silent(place: Place, kept: Kept):
     """What a body has said before its process died is not said again; what follows is, with its saga."""
-
-    async def main() -> None:
-        world = World()
-        gate = world.gate("car")
-        async with place.dying(talking, world=world) as first:
-            await first.start(talking, id="one")
-            await entered(gate, first)
-        gate.opened.set()
-        async with place.orchestrator(talking, world=world) as second:
-            await end_of(await second.get("one"), second)
-        said = [(record.getMessage(), record.saga_id) for record in kept.records if record.name.endswith("talking")]
-        assert said == [("body begins", "one"), ("body ends", "one")]
-
-    play(main)
+    world = World()
+    gate = world.gate("car")
+    async with place.dying(talking, world=world) as first:
+        await first.start(talking, id="one")
+        await entered(gate, first)
+    gate.opened.set()
+    async with place.orchestrator(talking, world=world) as second:
+        await end_of(await second.get("one"), second)
+    said = [(record.getMessage(), record.saga_id) for record in kept.records if record.name.endswith("talking")]
+    assert said == [("body begins", "one"), ("body ends", "one")]

@@ -42,54 +42,32 @@ def sending(url: str, **options: Any) -> TracerProvider:
 
 
 @pytest.mark.parametrize("answers", [[], [500], [500, 400, 500]])
-def test_a_collector_in_trouble_gets_every_span_in_the_end(
+async def test_a_collector_in_trouble_gets_every_span_in_the_end(
     place: Place, answers: list[int], monkeypatch: pytest.MonkeyPatch
 ):
     """A collector that answers with errors is offered the spans again, until it has each of them once."""
     monkeypatch.setattr(delivery, "FIRST_DELAY_S", 0.01)
 
-    async def main() -> None:
-        with collector() as found:
-            found.answers += answers
-            world = World().plan("hotel", "refused")
-            async with place.orchestrator(trip, world=world, tracer_provider=sending(found.url)) as running:
-                await end_of(await running.start(trip, "ann", id="one"), running)
-                (record,) = await running.engine.store.runs.find(["one"])
-                want = spans(record, await running.engine.journal(record.num))
-            assert [span.span_id for span in found.spans] == [f"{span.span_id:016x}" for span in want]
-
-    play(main)
+    with collector() as found:
+        found.answers += answers
+        world = World().plan("hotel", "refused")
+        async with place.orchestrator(trip, world=world, tracer_provider=sending(found.url)) as running:
+            await end_of(await running.start(trip, "ann", id="one"), running)
+            (record,) = await running.engine.store.runs.find(["one"])
+            want = spans(record, await running.engine.journal(record.num))
+        assert [span.span_id for span in found.spans] == [f"{span.span_id:016x}" for span in want]
 
 
-def test_a_collector_that_does_not_answer_holds_up_no_saga(place: Place):
+async def test_a_collector_that_does_not_answer_holds_up_no_saga(place: Place):
     """While the collector holds its answer sagas start and end; it gets their spans once it answers."""
-
-    async def main() -> None:
-        with collector() as found:
-            found.hold.clear()
-            async with place.orchestrator(trip, world=World(), tracer_provider=sending(found.url)) as running:
-                for number in range(5):
-                    assert (await end_of(await running.start(trip, "ann", id=f"trip-{number}"), running)).status
-                assert not found.spans
-                found.hold.set()
-            assert len({span.attributes["saga.id"] for span in found.spans}) == 5
-
-    play(main)
-
-
-def test_a_collector_that_is_not_there_holds_up_no_saga(place: Place, monkeypatch: pytest.MonkeyPatch):
-    """Where nobody listens sagas run as ever, and leaving gives up soon; the spans stay owed."""
-    monkeypatch.setattr("durable_core.engine.process.SPANS_S", 0.1)
-
-    async def main() -> None:
-        with collector() as found:
-            nobody = found.url
-        async with place.orchestrator(trip, world=World(), tracer_provider=sending(nobody)) as running:
-            assert (await end_of(await running.start(trip, "ann"), running)).status == "completed"
-        assert running.engine.exporter is not None
-        assert running.engine.exporter.tally.owing
-
-    play(main)
+    with collector() as found:
+        found.hold.clear()
+        async with place.orchestrator(trip, world=World(), tracer_provider=sending(found.url)) as running:
+            for number in range(5):
+                assert (await end_of(await running.start(trip, "ann", id=f"trip-{number}"), running)).status
+            assert not found.spans
+            found.hold.set()
+        assert len({span.attributes["saga.id"] for span in found.spans}) == 5
 
 
 def test_one_span_that_is_refused_holds_up_no_other(place: Place, caplog: pytest.LogCaptureFixture):
@@ -135,9 +113,6 @@ def test_what_the_standard_variables_say_is_sent(monkeypatch: pytest.MonkeyPatch
             assert [span.name for span in found.spans] == ["x"]
 
 
-PARTIAL = ExportTraceServiceResponse(partial_success={"rejected_spans": 2, "error_message": "long"})
-
-
 @pytest.mark.parametrize(
     ("body", "answer"),
     [
@@ -178,30 +153,54 @@ def test_a_collector_that_does_not_answer_in_time_is_for_later():
         assert "Timeout" in answer.why
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:hunter2@127.0.0.1:1/v1/traces",
+        "http://hunter2@127.0.0.1:1/v1/traces",
+        "http://user:hunter2@127.0.0.1:port/v1/traces",
+        "user:hunter2@127.0.0.1/v1/traces",
+    ],
+)
+def test_an_address_that_cannot_be_reached_is_told_without_its_password(url: str):
+    """Its host is told, also where the library's own error repeats the whole address."""
+    answer = Collector(url).post(b"")
+    assert isinstance(answer, Later)
+    assert "hunter2" not in answer.why
+    assert "127.0.0.1" in answer.why
+
+
+def test_a_refusal_is_told_without_the_password():
+    """So it is where the collector answers."""
+    with collector() as found:
+        found.answers = [503]
+        answer = Collector(f"{found.url.replace('//', '//user:hunter2@')}/v1/traces").post(b"")
+    assert isinstance(answer, Later)
+    assert "hunter2" not in answer.why
+    assert "answered 503" in answer.why
+
+
 NAMES = ["plain", "ünï cödé 🎈", "quote \" and ' and \\", "<b>&amp;", "n" * 200]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_any_name_that_a_saga_may_have_gets_there(place: Place, name: str):
+async def test_any_name_that_a_saga_may_have_gets_there(place: Place, name: str):
     """Names of sagas, steps and ids arrive as they are, with quotes and of any length that they may have."""
 
     @saga(name, version=1)
     async def named(s: Saga) -> None:
         await s.run(party(name), "ann")
 
-    async def main() -> None:
-        with collector() as found:
-            async with place.orchestrator(named, world=World(), tracer_provider=sending(found.url)) as running:
-                await end_of(await running.start(named, id=name), running)
-            assert [span.name for span in found.spans] == [
-                f"saga {name}",
-                name,
-                "ended completed",
-                "outcome completed",
-            ]
-            assert {span.attributes["saga.id"] for span in found.spans} == {name}
-
-    play(main)
+    with collector() as found:
+        async with place.orchestrator(named, world=World(), tracer_provider=sending(found.url)) as running:
+            await end_of(await running.start(named, id=name), running)
+        assert [span.name for span in found.spans] == [
+            f"saga {name}",
+            name,
+            "ended completed",
+            "outcome completed",
+        ]
+        assert {span.attributes["saga.id"] for span in found.spans} == {name}
 
 
 # -- configure --------------------------------------------------------------------------------------------------------

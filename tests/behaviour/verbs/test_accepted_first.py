@@ -17,7 +17,6 @@ from tests.kit import (
     entered,
     journalled,
     looking_away,
-    play,
     reaches,
     rung,
     until,
@@ -130,100 +129,71 @@ async def tell(orchestrator: Orchestrator, verb: str, saga_id: str = "o") -> Non
 
 
 @pytest.mark.parametrize("verb", STOPS)
-@pytest.mark.parametrize("first", FIRST)
-def test_a_verb_before_any_worker(place: Place, verb: str, first: str):
-    """A cancel, kill or pause that returned before any worker lived: no step of the saga begins, whatever its kind."""
+@pytest.mark.parametrize("first", [*FIRST, "child", "parallel", "savepoint"])
+async def test_a_verb_before_any_worker(place: Place, verb: str, first: str):
+    """A cancel, kill or pause that returned before any worker lived: no step of the saga begins, whatever its kind.
 
-    async def main() -> None:
-        watch = World()
-        async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
-            await desk.start(order, first, id="o")
-            await tell(desk, verb)
-        async with working(place, SAGAS, watch) as (worker, _):
-            await stopped(verb, await worker.get("o"), worker, watch)
-
-    play(main)
-
-
-@pytest.mark.parametrize("verb", STOPS)
-@pytest.mark.parametrize("shape", ["child", "parallel", "savepoint"])
-def test_a_verb_before_any_worker_reaches_into_blocks(place: Place, verb: str, shape: str):
-    """So it is where the first step is a child's, a branch's or within a savepoint."""
-
-    async def main() -> None:
-        watch = World()
-        async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
-            await desk.start(nested, shape, id="o")
-            await tell(desk, verb)
-        async with working(place, SAGAS, watch) as (worker, _):
-            await stopped(verb, await worker.get("o"), worker, watch)
-
-    play(main)
+    So it is where the first step is a child's, a branch's or within a savepoint.
+    """
+    watch = World()
+    async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
+        await desk.start(order if first in FIRST else nested, first, id="o")
+        await tell(desk, verb)
+    async with working(place, SAGAS, watch) as (worker, _):
+        await stopped(verb, await worker.get("o"), worker, watch)
 
 
 @pytest.mark.parametrize("teller", ["itself", "desk"])
 @pytest.mark.parametrize("verb", STOPS)
 @pytest.mark.parametrize("first", ["mail", "charge"])
-def test_a_verb_while_the_saga_waits_for_its_turn(place: Place, verb: str, first: str, teller: str):
+async def test_a_verb_while_the_saga_waits_for_its_turn(place: Place, verb: str, first: str, teller: str):
     """A verb that returned while another saga held the only place: no step of the saga begins, whoever told it."""
-
-    async def main() -> None:
-        watch = World()
-        async with working(place, SAGAS, watch, concurrency=1) as (worker, desk):
-            gate = watch.gate("hold")
-            await worker.start(one_step, id="holder")
-            await entered(gate, worker)
-            handle = await worker.start(order, first, id="o")
-            before = len(watch.calls)
-            await tell(worker if teller == "itself" else desk, verb)
-            gate.open()
-            await within((await worker.get("holder")).result(), worker)
-            await stopped(verb, handle, worker, watch, before=before)
-
-    play(main)
+    watch = World()
+    async with working(place, SAGAS, watch, concurrency=1) as (worker, desk):
+        gate = watch.gate("hold")
+        await worker.start(one_step, id="holder")
+        await entered(gate, worker)
+        handle = await worker.start(order, first, id="o")
+        before = len(watch.calls)
+        await tell(worker if teller == "itself" else desk, verb)
+        gate.open()
+        await within((await worker.get("holder")).result(), worker)
+        await stopped(verb, handle, worker, watch, before=before)
 
 
 @pytest.mark.parametrize("order_of", ["answer, cancel", "cancel, answer"])
-def test_an_answer_and_a_cancel_before_any_worker(place: Place, order_of: str, impatient: None):
+async def test_an_answer_and_a_cancel_before_any_worker(place: Place, order_of: str, impatient: None):
     """Both wait for a worker, in either order: the pivot that would follow the answer does not begin."""
-
-    async def main() -> None:
-        watch = World()
-        async with working(place, SAGAS, watch) as (worker, _):
-            handle = await worker.start(waits, "callback", id="o")
-            await reaches(handle, worker, "waiting")
-        async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
-            for told in order_of.split(", "):
-                if told == "cancel":
-                    await tell(desk, "cancel")
-                else:
-                    await desk.complete_callback(value="yes", saga_id="o", name="approval")
-        async with working(place, SAGAS, watch) as (worker, _):
-            await stopped("cancel", await worker.get("o"), worker, watch, before=1)
-            assert watch.undone == ["hold"]
-
-    play(main)
+    watch = World()
+    async with working(place, SAGAS, watch) as (worker, _):
+        handle = await worker.start(waits, "callback", id="o")
+        await reaches(handle, worker, "waiting")
+    async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
+        for told in order_of.split(", "):
+            if told == "cancel":
+                await tell(desk, "cancel")
+            else:
+                await desk.complete_callback(value="yes", saga_id="o", name="approval")
+    async with working(place, SAGAS, watch) as (worker, _):
+        await stopped("cancel", await worker.get("o"), worker, watch, before=1)
+        assert watch.undone == ["hold"]
 
 
 @pytest.mark.parametrize("verb", STOPS)
-def test_a_verb_between_two_workers(place: Place, verb: str):
+async def test_a_verb_between_two_workers(place: Place, verb: str):
     """A worker left after a step had ended; a verb came; the next worker does not begin the next step."""
-
-    async def main() -> None:
-        watch = World()
-        gate = watch.gate("hold")
-        leaving = place.orchestrator(*SAGAS, world=watch)
-        await leaving.__aenter__()
-        handle = await leaving.start(order, "hold", id="o")
-        await entered(gate, leaving)
-        await left_while(leaving, gate)
-        assert watch.timeline == ["begin hold", "end hold"]
-        async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
-            await tell(desk, verb)
-        async with working(place, SAGAS, watch) as (worker, _):
-            await stopped(verb, await worker.get(handle.id), worker, watch, before=1)
-
-    play(main)
+    watch = World()
+    gate = watch.gate("hold")
+    leaving = place.orchestrator(*SAGAS, world=watch)
+    await leaving.__aenter__()
+    handle = await leaving.start(order, "hold", id="o")
+    await entered(gate, leaving)
+    await left_while(leaving, gate)
+    assert watch.timeline == ["begin hold", "end hold"]
+    async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
+        await tell(desk, verb)
+    async with working(place, SAGAS, watch) as (worker, _):
+        await stopped(verb, await worker.get(handle.id), worker, watch, before=1)
 
 
 async def left_while(leaving: Orchestrator, gate: Any, *, turns: int | None = None) -> None:
@@ -252,126 +222,102 @@ async def timed_out(handle: SagaHandle[Any], worker: Orchestrator, watch: World,
 
 
 @pytest.mark.parametrize("teller", ["itself", "desk"])
-def test_a_deadline_that_passes_while_the_saga_is_paused(place: Place, teller: str):
+async def test_a_deadline_that_passes_while_the_saga_is_paused(place: Place, teller: str):
     """On resume the pivot does not begin: the saga is rolled back."""
-
-    async def main() -> None:
-        watch, clock = World(), ManualClock()
-        gate = watch.gate("hold")
-        async with working(place, SAGAS, watch, clock=clock) as (worker, desk):
-            handle = await worker.start(order, "hold", id="o", deadline=60)
-            await entered(gate, worker)
-            await tell(worker, "pause")
-            gate.open()
-            await journalled(handle, worker, "succeeded")
-            await clock.advance(61)
-            await rung(worker)
-            assert watch.timeline == ["begin hold", "end hold"], "a paused saga undoes nothing either"
-            await tell(worker if teller == "itself" else desk, "resume")
-            await timed_out(handle, worker, watch, ["hold"])
-
-    play(main)
+    watch, clock = World(), ManualClock()
+    gate = watch.gate("hold")
+    async with working(place, SAGAS, watch, clock=clock) as (worker, desk):
+        handle = await worker.start(order, "hold", id="o", deadline=60)
+        await entered(gate, worker)
+        await tell(worker, "pause")
+        gate.open()
+        await journalled(handle, worker, "succeeded")
+        await clock.advance(61)
+        await rung(worker)
+        assert watch.timeline == ["begin hold", "end hold"], "a paused saga undoes nothing either"
+        await tell(worker if teller == "itself" else desk, "resume")
+        await timed_out(handle, worker, watch, ["hold"])
 
 
-def test_a_deadline_that_passes_while_the_saga_is_paused_in_a_wait(place: Place):
+async def test_a_deadline_that_passes_while_the_saga_is_paused_in_a_wait(place: Place):
     """Its sleep and its deadline fall due while it is paused, the sleep first: on resume the pivot does not begin."""
-
-    async def main() -> None:
-        watch, clock = World(), ManualClock()
-        async with working(place, SAGAS, watch, clock=clock) as (worker, _):
-            handle = await worker.start(waits, "sleep", id="o", deadline=90)
-            await reaches(handle, worker, "waiting")
-            await tell(worker, "pause")
-            await clock.advance(91)
-            await tell(worker, "resume")
-            await timed_out(handle, worker, watch, ["hold"])
-
-    play(main)
+    watch, clock = World(), ManualClock()
+    async with working(place, SAGAS, watch, clock=clock) as (worker, _):
+        handle = await worker.start(waits, "sleep", id="o", deadline=90)
+        await reaches(handle, worker, "waiting")
+        await tell(worker, "pause")
+        await clock.advance(91)
+        await tell(worker, "resume")
+        await timed_out(handle, worker, watch, ["hold"])
 
 
 @pytest.mark.parametrize("first", ["mail", "charge", "hold"])
-def test_a_deadline_that_passes_before_any_worker(place: Place, first: str):
+async def test_a_deadline_that_passes_before_any_worker(place: Place, first: str):
     """No step begins: the saga ends compensated by its deadline."""
-
-    async def main() -> None:
-        watch, clock = World(), ManualClock()
-        async with place.orchestrator(*SAGAS, world=watch, worker=False, clock=clock) as desk:
-            await desk.start(order, first, id="o", deadline=60)
-        await clock.advance(61)
-        async with working(place, SAGAS, watch, clock=clock) as (worker, _):
-            await timed_out(await worker.get("o"), worker, watch, [])
-
-    play(main)
+    watch, clock = World(), ManualClock()
+    async with place.orchestrator(*SAGAS, world=watch, worker=False, clock=clock) as desk:
+        await desk.start(order, first, id="o", deadline=60)
+    await clock.advance(61)
+    async with working(place, SAGAS, watch, clock=clock) as (worker, _):
+        await timed_out(await worker.get("o"), worker, watch, [])
 
 
-def test_a_deadline_that_passes_while_the_saga_waits_for_its_turn(place: Place):
+async def test_a_deadline_that_passes_while_the_saga_waits_for_its_turn(place: Place):
     """No step of the saga that is queued begins."""
-
-    async def main() -> None:
-        watch, clock = World(), ManualClock()
-        async with working(place, SAGAS, watch, concurrency=1, clock=clock) as (worker, _):
-            gate = watch.gate("hold")
-            await worker.start(one_step, id="holder")
-            await entered(gate, worker)
-            handle = await worker.start(order, "mail", id="o", deadline=60)
-            await clock.advance(61)
-            gate.open()
-            await within((await worker.get("holder")).result(), worker)
-            info = await reaches(handle, worker, "completed", "compensated", "stuck")
-            assert (info.status, info.cause) == ("compensated", "deadline")
-            assert watch.timeline == ["begin hold", "end hold"]
-
-    play(main)
-
-
-def test_a_deadline_that_passes_between_two_workers(place: Place):
-    """A worker left while a step was in flight, which ended; the deadline passed; the next step does not begin."""
-
-    async def main() -> None:
-        watch, clock = World(), ManualClock()
+    watch, clock = World(), ManualClock()
+    async with working(place, SAGAS, watch, concurrency=1, clock=clock) as (worker, _):
         gate = watch.gate("hold")
-        leaving = place.orchestrator(*SAGAS, world=watch, clock=clock)
-        await leaving.__aenter__()
-        await leaving.start(order, "hold", id="o", deadline=60)
-        await entered(gate, leaving)
-        await left_while(leaving, gate)
+        await worker.start(one_step, id="holder")
+        await entered(gate, worker)
+        handle = await worker.start(order, "mail", id="o", deadline=60)
         await clock.advance(61)
-        async with working(place, SAGAS, watch, clock=clock) as (worker, _):
-            await timed_out(await worker.get("o"), worker, watch, ["hold"])
+        gate.open()
+        await within((await worker.get("holder")).result(), worker)
+        info = await reaches(handle, worker, "completed", "compensated", "stuck")
+        assert (info.status, info.cause) == ("compensated", "deadline")
+        assert watch.timeline == ["begin hold", "end hold"]
 
-    play(main)
+
+async def test_a_deadline_that_passes_between_two_workers(place: Place):
+    """A worker left while a step was in flight, which ended; the deadline passed; the next step does not begin."""
+    watch, clock = World(), ManualClock()
+    gate = watch.gate("hold")
+    leaving = place.orchestrator(*SAGAS, world=watch, clock=clock)
+    await leaving.__aenter__()
+    await leaving.start(order, "hold", id="o", deadline=60)
+    await entered(gate, leaving)
+    await left_while(leaving, gate)
+    await clock.advance(61)
+    async with working(place, SAGAS, watch, clock=clock) as (worker, _):
+        await timed_out(await worker.get("o"), worker, watch, ["hold"])
 
 
 # -- A.3: a kill, and at once a rollback, from another process ------------------------------------------------------
 
 
 @pytest.mark.parametrize("stands", ["running", "waiting", "compensating"])
-def test_a_kill_and_a_rollback_from_another_process(place: Place, stands: str):
+async def test_a_kill_and_a_rollback_from_another_process(place: Place, stands: str):
     """Both are accepted, in that order, whatever the saga did just then; it ends rolled back, with nothing held."""
-
-    async def main() -> None:
-        watch = World()
-        async with working(place, SAGAS, watch) as (worker, desk):
-            if stands == "compensating":
-                watch.plan("fails", "refused")
-            gate = watch.gate({"running": "blind", "waiting": "nobody", "compensating": "undo late"}[stands])
-            handle = await begin(worker, stands)
-            if stands == "waiting":
-                await reaches(handle, worker, "waiting")
-            else:
-                await entered(gate, worker)
-            async with looking_away(worker):
-                await tell(desk, "kill")
-                await tell(desk, "rollback")
-            gate.open()
-            info = await reaches(handle, worker, "completed", "compensated", "resolved", "stuck")
-            assert info.status == "compensated"
-            told = [entry.key for entry in await handle.history() if entry.actor]
-            assert told in (["kill", "rollback"], ["kill", "retry"])
-            assert watch.live == {}
-            assert watch.beside == []
-
-    play(main)
+    watch = World()
+    async with working(place, SAGAS, watch) as (worker, desk):
+        if stands == "compensating":
+            watch.plan("fails", "refused")
+        gate = watch.gate({"running": "blind", "waiting": "nobody", "compensating": "undo late"}[stands])
+        handle = await begin(worker, stands)
+        if stands == "waiting":
+            await reaches(handle, worker, "waiting")
+        else:
+            await entered(gate, worker)
+        async with looking_away(worker):
+            await tell(desk, "kill")
+            await tell(desk, "rollback")
+        gate.open()
+        info = await reaches(handle, worker, "completed", "compensated", "resolved", "stuck")
+        assert info.status == "compensated"
+        told = [entry.key for entry in await handle.history() if entry.actor]
+        assert told in (["kill", "rollback"], ["kill", "retry"])
+        assert watch.live == {}
+        assert watch.beside == []
 
 
 @saga("blind-order", version=1)
@@ -395,22 +341,18 @@ async def begin(worker: Orchestrator, stands: str) -> SagaHandle[Any]:
 
 @pytest.mark.parametrize("verb", STOPS)
 @pytest.mark.parametrize("first", ["hold", "threaded", "mail"])
-def test_no_step_begins_over_a_verb_from_another_process(place: Place, verb: str, first: str):
+async def test_no_step_begins_over_a_verb_from_another_process(place: Place, verb: str, first: str):
     """It returned while a step was in flight; that ends at once, and the pivot does not begin."""
-
-    async def main() -> None:
-        watch = World()
-        async with working(place, SAGAS, watch) as (worker, desk):
-            gate = watch.gate(first)
-            handle = await worker.start(order, first, id="o")
-            await entered(gate, worker)
-            async with looking_away(worker):
-                await tell(desk, verb)
-                gate.open()
-                await journalled(handle, desk, "succeeded") if verb != "kill" else await ended(watch, first)
-            await stopped(verb, handle, worker, watch, before=1)
-
-    play(main)
+    watch = World()
+    async with working(place, SAGAS, watch) as (worker, desk):
+        gate = watch.gate(first)
+        handle = await worker.start(order, first, id="o")
+        await entered(gate, worker)
+        async with looking_away(worker):
+            await tell(desk, verb)
+            gate.open()
+            await journalled(handle, desk, "succeeded") if verb != "kill" else await ended(watch, first)
+        await stopped(verb, handle, worker, watch, before=1)
 
 
 async def ended(watch: World, what: str) -> None:
@@ -420,57 +362,49 @@ async def ended(watch: World, what: str) -> None:
 
 
 @pytest.mark.parametrize("verb", STOPS)
-def test_no_end_comes_over_a_verb_from_another_process(place: Place, verb: str):
+async def test_no_end_comes_over_a_verb_from_another_process(place: Place, verb: str):
     """It returned while the last step was in flight; that ends at once, and the saga does not complete."""
-
-    async def main() -> None:
-        watch = World()
-        async with working(place, SAGAS, watch) as (worker, desk):
-            gate = watch.gate("hold")
-            handle = await worker.start(one_step, id="o")
-            await entered(gate, worker)
-            async with looking_away(worker):
-                await tell(desk, verb)
-                gate.open()
-                await ended(watch, "hold")
-            await stopped(verb, handle, worker, watch, before=1)
-
-    play(main)
+    watch = World()
+    async with working(place, SAGAS, watch) as (worker, desk):
+        gate = watch.gate("hold")
+        handle = await worker.start(one_step, id="o")
+        await entered(gate, worker)
+        async with looking_away(worker):
+            await tell(desk, verb)
+            gate.open()
+            await ended(watch, "hold")
+        await stopped(verb, handle, worker, watch, before=1)
 
 
 @pytest.mark.parametrize("verb", STOPS)
 @pytest.mark.parametrize("what", WAITS)
-def test_no_wait_ends_over_a_verb_from_another_process(place: Place, verb: str, what: str):
+async def test_no_wait_ends_over_a_verb_from_another_process(place: Place, verb: str, what: str):
     """It returned while the saga waited; the wait ends at once, and neither the attempt nor the pivot begins."""
-
-    async def main() -> None:
-        watch, clock = World(), ManualClock()
-        watch.plan("patient", "broken", "ok")
-        watch.plan("hasty", "broken", "ok")
-        async with working(place, SAGAS, watch, clock=clock) as (worker, desk):
-            handle = await worker.start(waits, what, id="o")
-            await waiting(handle, worker, what)
-            before = len(watch.calls)
-            async with looking_away(worker):
-                await tell(desk, verb)
-                if what != "callback":
-                    clock._ring(clock.now_ns() + (4 if "short" in what else 61) * 1_000_000_000)
-                    answered = None
-                else:
-                    answered = asyncio.create_task(worker.complete_callback(value="yes", saga_id="o", name="approval"))
-                for _ in range(20):
-                    await asyncio.sleep(0)
-            if answered is not None:
-                await asyncio.gather(answered, return_exceptions=True)
-            if verb == "pause":
-                await rung(worker)
-                assert watch.calls[before:] == []
-                await worker.resume("o")
-                assert await within(handle.result(), worker) == "done"
+    watch, clock = World(), ManualClock()
+    watch.plan("patient", "broken", "ok")
+    watch.plan("hasty", "broken", "ok")
+    async with working(place, SAGAS, watch, clock=clock) as (worker, desk):
+        handle = await worker.start(waits, what, id="o")
+        await waiting(handle, worker, what)
+        before = len(watch.calls)
+        async with looking_away(worker):
+            await tell(desk, verb)
+            if what != "callback":
+                clock._ring(clock.now_ns() + (4 if "short" in what else 61) * 1_000_000_000)
+                answered = None
             else:
-                await stopped(verb, handle, worker, watch, before=before)
-
-    play(main)
+                answered = asyncio.create_task(worker.complete_callback(value="yes", saga_id="o", name="approval"))
+            for _ in range(20):
+                await asyncio.sleep(0)
+        if answered is not None:
+            await asyncio.gather(answered, return_exceptions=True)
+        if verb == "pause":
+            await rung(worker)
+            assert watch.calls[before:] == []
+            await worker.resume("o")
+            assert await within(handle.result(), worker) == "done"
+        else:
+            await stopped(verb, handle, worker, watch, before=before)
 
 
 async def waiting(handle: SagaHandle[Any], worker: Orchestrator, what: str) -> None:
@@ -480,28 +414,24 @@ async def waiting(handle: SagaHandle[Any], worker: Orchestrator, what: str) -> N
 
 
 @pytest.mark.parametrize("verb", ["kill", "pause"])
-def test_no_compensation_begins_over_a_verb_from_another_process(place: Place, verb: str):
+async def test_no_compensation_begins_over_a_verb_from_another_process(place: Place, verb: str):
     """It returned while a compensation was in flight; that ends at once, and the next one does not begin."""
-
-    async def main() -> None:
-        watch = World()
-        watch.plan("fails", "refused")
-        async with working(place, SAGAS, watch) as (worker, desk):
-            gate = watch.gate("undo late")
-            handle = await worker.start(undoes, id="o")
-            await entered(gate, worker)
-            async with looking_away(worker):
-                await tell(desk, verb)
-                gate.open()
-                await ended(watch, "undo late")
-            await (reaches(handle, worker, "killed") if verb == "kill" else rung(worker))
-            assert watch.count("undo hold") == 0
-            assert (await handle.info()).status == ("killed" if verb == "kill" else "compensating")
-            await worker.rollback("o") if verb == "kill" else await worker.resume("o")
-            assert (await reaches(handle, worker, "compensated", "stuck", "resolved")).status == "compensated"
-            assert watch.live == {}
-
-    play(main)
+    watch = World()
+    watch.plan("fails", "refused")
+    async with working(place, SAGAS, watch) as (worker, desk):
+        gate = watch.gate("undo late")
+        handle = await worker.start(undoes, id="o")
+        await entered(gate, worker)
+        async with looking_away(worker):
+            await tell(desk, verb)
+            gate.open()
+            await ended(watch, "undo late")
+        await (reaches(handle, worker, "killed") if verb == "kill" else rung(worker))
+        assert watch.count("undo hold") == 0
+        assert (await handle.info()).status == ("killed" if verb == "kill" else "compensating")
+        await worker.rollback("o") if verb == "kill" else await worker.resume("o")
+        assert (await reaches(handle, worker, "compensated", "stuck", "resolved")).status == "compensated"
+        assert watch.live == {}
 
 
 # -- random verbs 2: a verb right behind a pause --------------------------------------------------------------------
@@ -512,45 +442,41 @@ def test_no_compensation_begins_over_a_verb_from_another_process(place: Place, v
     "verbs",
     ["pause resume", "pause kill", "pause cancel", "pause resume cancel", "pause resume pause", "pause resume kill"],
 )
-def test_each_verb_behind_a_pause_is_taken_up(place: Place, what: str, verbs: str):
+async def test_each_verb_behind_a_pause_is_taken_up(place: Place, what: str, verbs: str):
     """Verbs from another process that come within one look at the store, while the saga waits: each is journalled."""
-
-    async def main() -> None:
-        watch, clock = World(), ManualClock()
-        watch.plan("patient", "broken", "ok")
-        watch.plan("hasty", "broken", "ok")
-        async with working(place, SAGAS, watch, clock=clock) as (worker, desk):
-            handle = await worker.start(waits, what, id="o")
-            await waiting(handle, worker, what)
-            async with looking_away(worker):
-                for verb in verbs.split():
-                    await tell(desk, verb)
+    watch, clock = World(), ManualClock()
+    watch.plan("patient", "broken", "ok")
+    watch.plan("hasty", "broken", "ok")
+    async with working(place, SAGAS, watch, clock=clock) as (worker, desk):
+        handle = await worker.start(waits, what, id="o")
+        await waiting(handle, worker, what)
+        async with looking_away(worker):
+            for verb in verbs.split():
+                await tell(desk, verb)
+        await rung(desk)
+        info = await handle.info()
+        assert [entry.key for entry in await handle.history() if entry.actor] == verbs.split()
+        assert await desk.engine.store.signals.waiting([(await desk.engine.find("o")).num]) == []
+        last = verbs.rpartition(" ")[2]
+        if last == "kill":
+            assert info.status == "killed"
+            return
+        if last == "cancel" and "resume" in verbs:
+            assert (await reaches(handle, worker, "compensated", "stuck")).status == "compensated"
+            return
+        assert info.paused is (last != "resume")
+        if last != "resume":
+            assert watch.count("charge") == 0
+            await tell(desk, "resume")
+        if last == "cancel":
+            assert (await reaches(handle, worker, "compensated", "stuck", "completed")).status == "compensated"
+            return
+        if what == "callback":
+            await worker.complete_callback(value="yes", saga_id="o", name="approval")
+        else:
             await rung(desk)
-            info = await handle.info()
-            assert [entry.key for entry in await handle.history() if entry.actor] == verbs.split()
-            assert await desk.engine.store.signals.waiting([(await desk.engine.find("o")).num]) == []
-            last = verbs.rpartition(" ")[2]
-            if last == "kill":
-                assert info.status == "killed"
-                return
-            if last == "cancel" and "resume" in verbs:
-                assert (await reaches(handle, worker, "compensated", "stuck")).status == "compensated"
-                return
-            assert info.paused is (last != "resume")
-            if last != "resume":
-                assert watch.count("charge") == 0
-                await tell(desk, "resume")
-            if last == "cancel":
-                assert (await reaches(handle, worker, "compensated", "stuck", "completed")).status == "compensated"
-                return
-            if what == "callback":
-                await worker.complete_callback(value="yes", saga_id="o", name="approval")
-            else:
-                await rung(desk)
-                await clock.advance(61)
-            assert await within(handle.result(), worker) == "done"
-
-    play(main)
+            await clock.advance(61)
+        assert await within(handle.result(), worker) == "done"
 
 
 # -- random verbs 5: a step that was never called is in no doubt ----------------------------------------------------
@@ -564,90 +490,49 @@ async def then_once(s: Saga, second: str) -> str:
 
 
 @pytest.mark.parametrize("turns", range(8))
-def test_leaving_puts_no_uncalled_step_in_doubt(place: Place, turns: int):
+async def test_leaving_puts_no_uncalled_step_in_doubt(place: Place, turns: int):
     """A step ended some turns after leaving had begun; the next, at_most_once, was never called: it is, later, once."""
-
-    async def main() -> None:
-        watch = World()
-        gate = watch.gate("hold")
-        leaving = place.orchestrator(then_once, world=watch)
-        await leaving.__aenter__()
-        await leaving.start(then_once, "once", id="o")
-        await entered(gate, leaving)
-        await left_while(leaving, gate, turns=turns)
-        async with place.orchestrator(then_once, world=watch) as worker:
-            handle = await worker.get("o")
-            info = await reaches(handle, worker, "completed", "compensated", "stuck", "resolved")
-            assert (info.status, info.reason) == ("completed", None)
-        calls = [call for call in watch.calls if call.step == "once"]
-        assert [(call.what, call.attempt) for call in calls] == [("once", 1)]
-
-    play(main)
+    watch = World()
+    gate = watch.gate("hold")
+    leaving = place.orchestrator(then_once, world=watch)
+    await leaving.__aenter__()
+    await leaving.start(then_once, "once", id="o")
+    await entered(gate, leaving)
+    await left_while(leaving, gate, turns=turns)
+    async with place.orchestrator(then_once, world=watch) as worker:
+        handle = await worker.get("o")
+        info = await reaches(handle, worker, "completed", "compensated", "stuck", "resolved")
+        assert (info.status, info.reason) == ("completed", None)
+    calls = [call for call in watch.calls if call.step == "once"]
+    assert [(call.what, call.attempt) for call in calls] == [("once", 1)]
 
 
 @pytest.mark.parametrize("turns", range(8))
-def test_leaving_and_a_cancel_undo_no_uncalled_step(place: Place, turns: int):
+async def test_leaving_and_a_cancel_undo_no_uncalled_step(place: Place, turns: int):
     """So it is where a cancel came next: the compensation of the step that was never called does not run."""
-
-    async def main() -> None:
-        watch = World()
-        gate = watch.gate("hold")
-        leaving = place.orchestrator(then_once, world=watch)
-        await leaving.__aenter__()
-        await leaving.start(then_once, "blind", id="o")
-        await entered(gate, leaving)
-        await left_while(leaving, gate, turns=turns)
-        if watch.count("blind"):
-            return  # the step ended so early that the worker did not know yet that it was leaving
-        async with place.orchestrator(then_once, world=watch, worker=False) as desk:
-            await tell(desk, "cancel")
-        async with place.orchestrator(then_once, world=watch) as worker:
-            info = await reaches(await worker.get("o"), worker, "completed", "compensated", "stuck", "resolved")
-            assert (info.status, info.reason) == ("compensated", None)
-        assert watch.timeline == ["begin hold", "end hold", "begin undo hold", "end undo hold"]
-
-    play(main)
+    watch = World()
+    gate = watch.gate("hold")
+    leaving = place.orchestrator(then_once, world=watch)
+    await leaving.__aenter__()
+    await leaving.start(then_once, "blind", id="o")
+    await entered(gate, leaving)
+    await left_while(leaving, gate, turns=turns)
+    if watch.count("blind"):
+        return  # the step ended so early that the worker did not know yet that it was leaving
+    async with place.orchestrator(then_once, world=watch, worker=False) as desk:
+        await tell(desk, "cancel")
+    async with place.orchestrator(then_once, world=watch) as worker:
+        info = await reaches(await worker.get("o"), worker, "completed", "compensated", "stuck", "resolved")
+        assert (info.status, info.reason) == ("compensated", None)
+    assert watch.timeline == ["begin hold", "end hold", "begin undo hold", "end undo hold"]
 
 
 @pytest.mark.parametrize("second", ["once", "blind", "late"])
-def test_a_kill_between_two_steps_puts_none_in_doubt(place: Place, second: str):
+async def test_a_kill_between_two_steps_puts_none_in_doubt(place: Place, second: str):
     """Killed when the next step's intent was written and it was not yet called, then rolled back: it is in no doubt.
 
     Only the first step is undone, and nobody is asked about the second.
     """
-
-    async def main() -> None:
-        watch = World()
-        gate = watch.gate("hold")
-        async with place.orchestrator(then_once, world=watch) as worker:
-            handle = await worker.start(then_once, second, id="o")
-            await entered(gate, worker)
-            store: Any = worker.engine.store
-            num = (await worker.engine.find("o")).num
-            commit, free = store.journal.commit, asyncio.Event()
-
-            async def held_up(batch: Any) -> Any:
-                told = await commit(batch)
-                if any(entry.key == second for entry in batch.entries):
-                    await free.wait()  # the intent is on disk, and nobody has been told so
-                return told
-
-            store.journal.commit = held_up
-            gate.open()
-            await journalled(handle, worker, "started", times=2)
-            killing = asyncio.create_task(killed(worker, num))
-            for _ in range(5):
-                await asyncio.sleep(0)
-            free.set()
-            await killing
-            called = watch.count(second)
-            await worker.rollback("o")
-            info = await reaches(handle, worker, "compensated", "resolved", "stuck", "completed")
-            assert not called or second != "late" or info.status == "stuck"
-            if not called:
-                assert (info.status, info.reason) == ("compensated", None)
-                assert watch.timeline == ["begin hold", "end hold", "begin undo hold", "end undo hold"]
-            assert watch.live == {}
 
     async def killed(worker: Orchestrator, num: int) -> None:
         """Kill the run as the worker hears it, while its commit is under way."""
@@ -655,29 +540,55 @@ def test_a_kill_between_two_steps_puts_none_in_doubt(place: Place, second: str):
         driven.runs[num].tell("kill", b"{}")
         await worker.engine.flushed()
 
-    play(main)
+    watch = World()
+    gate = watch.gate("hold")
+    async with place.orchestrator(then_once, world=watch) as worker:
+        handle = await worker.start(then_once, second, id="o")
+        await entered(gate, worker)
+        store: Any = worker.engine.store
+        num = (await worker.engine.find("o")).num
+        commit, free = store.journal.commit, asyncio.Event()
+
+        async def held_up(batch: Any) -> Any:
+            told = await commit(batch)
+            if any(entry.key == second for entry in batch.entries):
+                await free.wait()  # the intent is on disk, and nobody has been told so
+            return told
+
+        store.journal.commit = held_up
+        gate.open()
+        await journalled(handle, worker, "started", times=2)
+        killing = asyncio.create_task(killed(worker, num))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        free.set()
+        await killing
+        called = watch.count(second)
+        await worker.rollback("o")
+        info = await reaches(handle, worker, "compensated", "resolved", "stuck", "completed")
+        assert not called or second != "late" or info.status == "stuck"
+        if not called:
+            assert (info.status, info.reason) == ("compensated", None)
+            assert watch.timeline == ["begin hold", "end hold", "begin undo hold", "end undo hold"]
+        assert watch.live == {}
 
 
 # -- random verbs 7: a pause is no attempt --------------------------------------------------------------------------
 
 
-def test_a_pause_before_the_worker_is_no_attempt(place: Place):
+async def test_a_pause_before_the_worker_is_no_attempt(place: Place):
     """Paused before any worker came, resumed later: the first call is attempt 1, and the step shows one attempt."""
-
-    async def main() -> None:
-        watch = World()
-        async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
-            handle = await desk.start(order, "hold", id="o")
-            await tell(desk, "pause")
-        async with working(place, SAGAS, watch) as (worker, _):
-            await rung(worker)
-            await tell(worker, "resume")
-            handle = await worker.get("o")
-            assert await within(handle.result(), worker) == "done"
-            assert [call.attempt for call in watch.calls] == [1, 1]
-            assert [state.attempts for state in (await handle.info()).steps] == [1, 1]
-
-    play(main)
+    watch = World()
+    async with place.orchestrator(*SAGAS, world=watch, worker=False) as desk:
+        handle = await desk.start(order, "hold", id="o")
+        await tell(desk, "pause")
+    async with working(place, SAGAS, watch) as (worker, _):
+        await rung(worker)
+        await tell(worker, "resume")
+        handle = await worker.get("o")
+        assert await within(handle.result(), worker) == "done"
+        assert [call.attempt for call in watch.calls] == [1, 1]
+        assert [state.attempts for state in (await handle.info()).steps] == [1, 1]
 
 
 # -- the fleet's second: a stuck saga with a promised attempt -------------------------------------------------------
@@ -693,43 +604,40 @@ async def doubt_beside_a_delay(s: Saga) -> str:
 
 @pytest.mark.parametrize("answer", ["happened", "did not happen"])
 @pytest.mark.parametrize("when", ["before it is due", "once it is due"])
-def test_a_stuck_saga_whose_sibling_falls_due(place: Place, answer: str, when: str):
+async def test_a_stuck_saga_whose_sibling_falls_due(place: Place, answer: str, when: str):
     """A branch is stuck on an unknown outcome, and its sibling's next attempt falls due: it is made, or the run rests.
 
     The journal does not grow of itself, and the verb that the message names is accepted.
     """
     happened = answer == "happened"
 
-    async def main() -> None:
-        watch, clock = World(), ManualClock()
-        watch.plan("hold", "lost")
-        watch.plan("patient", "broken", "ok")
-        async with (
-            place.orchestrator(doubt_beside_a_delay, bell, world=watch, clock=clock) as worker,
-            place.orchestrator(doubt_beside_a_delay, bell, world=watch, clock=clock, worker=False) as desk,
-        ):
-            handle = await worker.start(doubt_beside_a_delay, id="o")
-            await reaches(handle, worker, "stuck")
-            if when == "once it is due":
-                await clock.advance(61)
-                await rung(desk)
-                lengths = []
-                claims = claims_of(worker, "o")
-                for _ in range(4):
-                    await rung(desk, times=2)
-                    lengths.append(len(await handle.history()))
-                    assert (await handle.info()).status == "stuck"
-                    assert [info.id for info in await desk.list(attention=True)] == ["o"]
-                assert len(set(lengths)) == 1, "its journal grows although nothing happens"
-                assert len(claims) <= 2, "it is claimed again and again"
-            await desk.resolve("o", "hold", happened=happened, result="hold" if happened else None)
-            if when != "once it is due":
-                await clock.advance(61)
-            wanted = "completed" if happened else "resolved"
-            assert (await reaches(handle, worker, "completed", "resolved", "compensated")).status == wanted
-            assert watch.kept() == (["patient"] if happened else [])
-
-    play(main)
+    watch, clock = World(), ManualClock()
+    watch.plan("hold", "lost")
+    watch.plan("patient", "broken", "ok")
+    async with (
+        place.orchestrator(doubt_beside_a_delay, bell, world=watch, clock=clock) as worker,
+        place.orchestrator(doubt_beside_a_delay, bell, world=watch, clock=clock, worker=False) as desk,
+    ):
+        handle = await worker.start(doubt_beside_a_delay, id="o")
+        await reaches(handle, worker, "stuck")
+        if when == "once it is due":
+            await clock.advance(61)
+            await rung(desk)
+            lengths = []
+            claims = claims_of(worker, "o")
+            for _ in range(4):
+                await rung(desk, times=2)
+                lengths.append(len(await handle.history()))
+                assert (await handle.info()).status == "stuck"
+                assert [info.id for info in await desk.list(attention=True)] == ["o"]
+            assert len(set(lengths)) == 1, "its journal grows although nothing happens"
+            assert len(claims) <= 2, "it is claimed again and again"
+        await desk.resolve("o", "hold", happened=happened, result="hold" if happened else None)
+        if when != "once it is due":
+            await clock.advance(61)
+        wanted = "completed" if happened else "resolved"
+        assert (await reaches(handle, worker, "completed", "resolved", "compensated")).status == wanted
+        assert watch.kept() == (["patient"] if happened else [])
 
 
 def claims_of(worker: Orchestrator, saga_id: str) -> list[str]:
@@ -750,27 +658,23 @@ def claims_of(worker: Orchestrator, saga_id: str) -> list[str]:
 
 
 @pytest.mark.parametrize("second", ["blind", "late", "once"])
-def test_a_deadline_between_the_launch_and_the_call(place: Place, second: str):
+async def test_a_deadline_between_the_launch_and_the_call(place: Place, second: str):
     """The deadline falls due when the step's task has been made and has not run yet: it is never called, or undone."""
+    watch, clock = World(), ManualClock()
+    async with place.orchestrator(then_once, world=watch, clock=clock) as worker:
+        gate = watch.gate("hold")
+        handle = await worker.start(then_once, second, id="o", deadline=60)
+        await entered(gate, worker)
+        driven: Any = worker.engine._process.worker
+        attempt = driven.attempt
 
-    async def main() -> None:
-        watch, clock = World(), ManualClock()
-        async with place.orchestrator(then_once, world=watch, clock=clock) as worker:
-            gate = watch.gate("hold")
-            handle = await worker.start(then_once, second, id="o", deadline=60)
-            await entered(gate, worker)
-            driven: Any = worker.engine._process.worker
-            attempt = driven.attempt
+        def launched(run: Any, *args: Any) -> None:
+            attempt(run, *args)
+            clock._ring(clock.now_ns() + 61_000_000_000)
 
-            def launched(run: Any, *args: Any) -> None:
-                attempt(run, *args)
-                clock._ring(clock.now_ns() + 61_000_000_000)
-
-            driven.attempt = launched
-            gate.open()
-            info = await reaches(handle, worker, "completed", "compensated", "resolved", "stuck")
-            assert (info.status, info.cause) == ("compensated", "deadline")
-            assert watch.live == {}
-            assert watch.count(second) == watch.undone.count(second)
-
-    play(main)
+        driven.attempt = launched
+        gate.open()
+        info = await reaches(handle, worker, "completed", "compensated", "resolved", "stuck")
+        assert (info.status, info.cause) == ("compensated", "deadline")
+        assert watch.live == {}
+        assert watch.count(second) == watch.undone.count(second)

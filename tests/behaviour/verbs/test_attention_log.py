@@ -8,7 +8,7 @@ import pytest
 
 from sagas import Retry, Saga, SagaDef, SagaInfo, resource, retriable, saga, step
 from sagas.testing import ManualClock
-from tests.kit import BodyFailed, Place, World, end_of, entered, party, play, point_of_no_return, reaches, until
+from tests.kit import BodyFailed, Place, World, end_of, entered, party, point_of_no_return, reaches, until
 
 AT_ONCE = Retry.forever(first=0, jitter=False)
 seat, hotel, meal = party("seat"), party("hotel"), party("meal", undo_retry=Retry(attempts=12, first=0, jitter=False))
@@ -89,7 +89,7 @@ STUCK = [
 
 @pytest.mark.parametrize("listening", [True, False])
 @pytest.mark.parametrize(("what", "plans", "said"), STUCK)
-def test_what_is_stuck_is_logged_once(
+async def test_what_is_stuck_is_logged_once(
     place: Place,
     caplog: pytest.LogCaptureFixture,
     *,
@@ -99,127 +99,103 @@ def test_what_is_stuck_is_logged_once(
     listening: bool,
 ):
     """One error of the logger `sagas`: the saga, its step, why, and what mends it; also beside `on_attention`."""
+    world = World()
+    for name, does in plans.items():
+        world.plan(name, *does)
+    told: list[str] = []
 
-    async def main() -> None:
-        world = World()
-        for name, does in plans.items():
-            world.plan(name, *does)
-        told: list[str] = []
+    async def listen(info: SagaInfo) -> None:
+        told.append(info.id)
 
-        async def listen(info: SagaInfo) -> None:
-            told.append(info.id)
-
-        more = {"on_attention": listen} if listening else {}
-        async with place.orchestrator(what, world=world, **more) as running:
-            assert (await end_of(await running.start(what, "ann", id="o"), running)).status == "stuck"
-        (line,) = errors(caplog)
-        assert line.startswith(f"saga 'o' ({what.name} v1) is stuck")
-        assert [part for part in said if part not in line] == []
-        assert told == (["o"] if listening else [])
-
-    play(main)
+    more = {"on_attention": listen} if listening else {}
+    async with place.orchestrator(what, world=world, **more) as running:
+        assert (await end_of(await running.start(what, "ann", id="o"), running)).status == "stuck"
+    (line,) = errors(caplog)
+    assert line.startswith(f"saga 'o' ({what.name} v1) is stuck")
+    assert [part for part in said if part not in line] == []
+    assert told == (["o"] if listening else [])
 
 
-def test_code_that_does_not_fit_is_logged(place: Place, caplog: pytest.LogCaptureFixture):
+async def test_code_that_does_not_fit_is_logged(place: Place, caplog: pytest.LogCaptureFixture):
     """A saga that is parked because its code has changed is an error too, in the process that parked it."""
-
-    async def main() -> None:
-        world = World()
-        gate = world.gate("hotel")
-        async with place.dying(trip, world=world) as running:
-            await running.start(trip, "ann", id="o")
-            await entered(gate, running)
-        async with place.orchestrator(changed(), world=World()) as running:
-            handle = await running.get("o")
-            await reaches(handle, running, "stuck")
-        (line,) = [line for line in errors(caplog) if "other_step" in line]
-        assert [record.name for record in caplog.records if "other_step" in record.getMessage()] == ["sagas"]
-        assert "'o' (trip v1) is stuck" in line
-        assert "retry the saga" in line
-
-    play(main)
+    world = World()
+    gate = world.gate("hotel")
+    async with place.dying(trip, world=world) as running:
+        await running.start(trip, "ann", id="o")
+        await entered(gate, running)
+    async with place.orchestrator(changed(), world=World()) as running:
+        handle = await running.get("o")
+        await reaches(handle, running, "stuck")
+    (line,) = [line for line in errors(caplog) if "other_step" in line]
+    assert [record.name for record in caplog.records if "other_step" in record.getMessage()] == ["sagas"]
+    assert "'o' (trip v1) is stuck" in line
+    assert "retry the saga" in line
 
 
 @pytest.mark.parametrize(("what", "name", "step"), [(shipping, "ship", "'ship'"), (dining, "undo meal", "'meal~undo'")])
-def test_what_has_failed_ten_times_is_logged(
+async def test_what_has_failed_ten_times_is_logged(
     place: Place, caplog: pytest.LogCaptureFixture, what: SagaDef[[str], None], name: str, step: str
 ):
     """A retriable or a compensation that has failed ten times, also if it succeeds soon after: once, with its error."""
-
-    async def main() -> None:
-        world = World().plan("hotel", "refused").plan(name, *["broken"] * 11, "ok")
-        async with place.orchestrator(what, world=world) as running:
-            await end_of(await running.start(what, "ann", id="o"), running)
-        (line,) = errors(caplog)
-        head = f"saga 'o' ({what.name} v1) continues and needs a person"
-        assert line.startswith(f"{head}: step {step} has failed 10 times")
-        assert f"Broken: {name}" in line
-        assert "Fix" in line
-
-    play(main)
+    world = World().plan("hotel", "refused").plan(name, *["broken"] * 11, "ok")
+    async with place.orchestrator(what, world=world) as running:
+        await end_of(await running.start(what, "ann", id="o"), running)
+    (line,) = errors(caplog)
+    head = f"saga 'o' ({what.name} v1) continues and needs a person"
+    assert line.startswith(f"{head}: step {step} has failed 10 times")
+    assert f"Broken: {name}" in line
+    assert "Fix" in line
 
 
-def test_a_version_that_nobody_serves_is_logged(place: Place, caplog: pytest.LogCaptureFixture):
+async def test_a_version_that_nobody_serves_is_logged(place: Place, caplog: pytest.LogCaptureFixture):
     """Each worker process says once, after a grace, that a saga waits for a version that none serves."""
+    clock = ManualClock()
+    async with place.orchestrator(trip, world=World(), clock=clock, worker=False) as starting:
+        await starting.start(trip, "ann", id="o")
+    async with place.orchestrator(tour, world=World(), clock=clock) as running:
 
-    async def main() -> None:
-        clock = ManualClock()
-        async with place.orchestrator(trip, world=World(), clock=clock, worker=False) as starting:
-            await starting.start(trip, "ann", id="o")
-        async with place.orchestrator(tour, world=World(), clock=clock) as running:
+        async def there() -> bool:
+            await clock.advance(timedelta(seconds=10))
+            return bool(errors(caplog))
 
-            async def there() -> bool:
-                await clock.advance(timedelta(seconds=10))
-                return bool(errors(caplog))
-
-            await until(there, running)
-            await clock.advance(timedelta(hours=1))
-        (line,) = errors(caplog)
-        assert line.startswith("saga 'o' (trip v1) is pending and needs a person: waits for version 1 of 'trip'")
-        assert "start a worker" in line
-
-    play(main)
+        await until(there, running)
+        await clock.advance(timedelta(hours=1))
+    (line,) = errors(caplog)
+    assert line.startswith("saga 'o' (trip v1) is pending and needs a person: waits for version 1 of 'trip'")
+    assert "start a worker" in line
 
 
-def test_a_process_without_a_worker_logs_nothing(place: Place, caplog: pytest.LogCaptureFixture):
+async def test_a_process_without_a_worker_logs_nothing(place: Place, caplog: pytest.LogCaptureFixture):
     """Who only starts and waits is told by SagaStuck; the log line is the worker's alone."""
-
-    async def main() -> None:
-        world = World().plan("hotel", "lost")
-        async with (
-            place.orchestrator(trip, world=world) as worker,
-            place.orchestrator(trip, world=world, worker=False) as starting,
-        ):
-            assert (await end_of(await starting.start(trip, "ann", id="o"), worker)).status == "stuck"
-        assert len(errors(caplog)) == 1
-
-    play(main)
+    world = World().plan("hotel", "lost")
+    async with (
+        place.orchestrator(trip, world=world) as worker,
+        place.orchestrator(trip, world=world, worker=False) as starting,
+    ):
+        assert (await end_of(await starting.start(trip, "ann", id="o"), worker)).status == "stuck"
+    assert len(errors(caplog)) == 1
 
 
-def test_the_same_step_and_reason_are_not_logged_again(place: Place, caplog: pytest.LogCaptureFixture):
+async def test_the_same_step_and_reason_are_not_logged_again(place: Place, caplog: pytest.LogCaptureFixture):
     """After a retry that fails alike there is no second line; another reason, and another saga, have their own."""
-
-    async def main() -> None:
-        world = World().plan("hotel", "refused").plan("undo seat", "broken", "broken", "refused")
-        async with place.orchestrator(trip, world=world) as running:
-            handle = await running.start(trip, "ann", id="o")
-            for count in (1, 1, 2):
-                assert (await end_of(handle, running)).status == "stuck"
-
-                async def logged(count: int = count) -> bool:
-                    return len(errors(caplog)) == count
-
-                await until(logged, running)
-                await running.retry("o")
+    world = World().plan("hotel", "refused").plan("undo seat", "broken", "broken", "refused")
+    async with place.orchestrator(trip, world=world) as running:
+        handle = await running.start(trip, "ann", id="o")
+        for count in (1, 1, 2):
             assert (await end_of(handle, running)).status == "stuck"
-            other = await running.start(trip, "bob", id="p")
-            assert (await end_of(other, running)).status == "stuck"
-        assert ["'o'" in line for line in errors(caplog)] == [True, True, False]
 
-    play(main)
+            async def logged(count: int = count) -> bool:
+                return len(errors(caplog)) == count
+
+            await until(logged, running)
+            await running.retry("o")
+        assert (await end_of(handle, running)).status == "stuck"
+        other = await running.start(trip, "bob", id="p")
+        assert (await end_of(other, running)).status == "stuck"
+    assert ["'o'" in line for line in errors(caplog)] == [True, True, False]
 
 
-def test_a_log_line_is_one_line(place: Place, caplog: pytest.LogCaptureFixture):
+async def test_a_log_line_is_one_line(place: Place, caplog: pytest.LogCaptureFixture):
     """What an exception's text holds of line ends and control characters is spelled out."""
 
     @saga("rude", version=1)
@@ -227,11 +203,8 @@ def test_a_log_line_is_one_line(place: Place, caplog: pytest.LogCaptureFixture):
         await s.run(pay, "ann")
         raise BodyFailed("first\nsecond\x1b[31m")
 
-    async def main() -> None:
-        async with place.orchestrator(rude, world=World()) as running:
-            assert (await end_of(await running.start(rude, id="o"), running)).status == "stuck"
-        (line,) = errors(caplog)
-        assert line.isprintable()
-        assert r"first\nsecond" in line
-
-    play(main)
+    async with place.orchestrator(rude, world=World()) as running:
+        assert (await end_of(await running.start(rude, id="o"), running)).status == "stuck"
+    (line,) = errors(caplog)
+    assert line.isprintable()
+    assert r"first\nsecond" in line

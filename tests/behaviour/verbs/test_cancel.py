@@ -17,7 +17,6 @@ from tests.kit import (
     end_of,
     entered,
     party,
-    play,
     point_of_no_return,
     reaches,
     until,
@@ -151,52 +150,35 @@ async def cancelled(handle: SagaHandle[object], running: Orchestrator, cause: st
 
 
 @pytest.mark.parametrize(("definition", "gated", "plans"), HELD, ids=[case[0].name for case in HELD])
-@pytest.mark.parametrize("times", [1, 3])
-def test_what_is_in_flight_ends_and_then_all_is_undone(
-    place: Place, definition: SagaDef[[], object], gated: str, plans: dict[str, str], times: int
+@pytest.mark.parametrize("how", ["cancel", "cancel thrice", "deadline"])
+async def test_what_is_in_flight_ends_and_then_all_is_undone(
+    place: Place, definition: SagaDef[[], object], gated: str, plans: dict[str, str], how: str
 ):
-    """The step (or undo) in flight is allowed to end, is recorded and undone with the rest; nothing new begins."""
+    """The step (or undo) in flight is allowed to end, is recorded and undone with the rest; nothing new begins.
 
-    async def main() -> None:
-        world = trouble(plans)
-        gate = world.gate(gated)
-        async with place.orchestrator(definition, world=world) as running:
-            handle = await running.start(definition, id="c")
-            await entered(gate, running)
-            for _ in range(times):
-                await running.cancel("c", reason="no more", actor="mia")
-            assert (await handle.info()).status not in ("compensated", "stuck"), "it waits for what is in flight"
-            gate.opened.set()
-            gone = await cancelled(handle, running)
-            journal = await handle.history()
-        assert world.live == {}
-        assert "after" not in world.log
-        assert gone.compensated[-1] == "before"
-        assert len(set(gone.compensated)) == len(gone.compensated)
-        assert journal[-1].kind == "ended"
-        assert not [entry for entry in journal if "after" in entry.key], "a closed body's commands leave no entry"
-
-    play(main)
-
-
-@pytest.mark.parametrize(("definition", "gated", "plans"), HELD, ids=[case[0].name for case in HELD])
-def test_a_deadline_does_as_a_cancel(place: Place, definition: SagaDef[[], object], gated: str, plans: dict[str, str]):
-    """A deadline that passes while something is in flight lets it end, then undoes everything."""
-
-    async def main() -> None:
-        world = trouble(plans)
-        gate, clock = world.gate(gated), ManualClock()
-        async with place.orchestrator(definition, world=world, clock=clock) as running:
-            handle = await running.start(definition, id="c", deadline=60)
-            await entered(gate, running)
+    A deadline that passes while something is in flight does as a cancel.
+    """
+    world, clock = trouble(plans), ManualClock()
+    gate = world.gate(gated)
+    cause, deadline = ("deadline", 60) if how == "deadline" else ("cancelled", None)
+    async with place.orchestrator(definition, world=world, clock=clock) as running:
+        handle = await running.start(definition, id="c", deadline=deadline)
+        await entered(gate, running)
+        if how == "deadline":
             await clock.advance(60)
             await deadline_journalled(handle, running)
-            gate.opened.set()
-            await cancelled(handle, running, "deadline")
-        assert world.live == {}
-        assert "after" not in world.log
-
-    play(main)
+        for _ in range({"cancel": 1, "cancel thrice": 3}.get(how, 0)):
+            await running.cancel("c", reason="no more", actor="mia")
+        assert (await handle.info()).status not in ("compensated", "stuck"), "it waits for what is in flight"
+        gate.opened.set()
+        gone = await cancelled(handle, running, cause)
+        journal = await handle.history()
+    assert world.live == {}
+    assert "after" not in world.log
+    assert gone.compensated[-1] == "before"
+    assert len(set(gone.compensated)) == len(gone.compensated)
+    assert journal[-1].kind == "ended"
+    assert not [entry for entry in journal if "after" in entry.key], "a closed body's commands leave no entry"
 
 
 async def deadline_journalled(handle: SagaHandle[object], running: Orchestrator) -> None:
@@ -207,52 +189,44 @@ async def deadline_journalled(handle: SagaHandle[object], running: Orchestrator)
 
 
 @pytest.mark.parametrize(("definition", "gated", "plans"), HELD, ids=[case[0].name for case in HELD])
-def test_a_cancel_outlives_the_process(
+async def test_a_cancel_outlives_the_process(
     place: Place, definition: SagaDef[[], object], gated: str, plans: dict[str, str]
 ):
     """A cancel that was accepted before the process died is kept: the next process undoes everything."""
-
-    async def main() -> None:
-        world = trouble(plans)
-        gate = world.gate(gated)
-        async with place.dying(definition, world=world) as running:
-            await running.start(definition, id="c")
-            await entered(gate, running)
-            await running.cancel("c")
-        world.gates.clear()
-        async with place.orchestrator(definition, world=world) as running:
-            await cancelled(await running.get("c"), running)
-        assert world.live == {}
-        assert "after" not in world.log
-
-    play(main)
+    world = trouble(plans)
+    gate = world.gate(gated)
+    async with place.dying(definition, world=world) as running:
+        await running.start(definition, id="c")
+        await entered(gate, running)
+        await running.cancel("c")
+    world.gates.clear()
+    async with place.orchestrator(definition, world=world) as running:
+        await cancelled(await running.get("c"), running)
+    assert world.live == {}
+    assert "after" not in world.log
 
 
 @pytest.mark.parametrize("definition", [in_a_sleep, in_a_retry_delay], ids=lambda definition: definition.name)
 @pytest.mark.parametrize("how", ["cancel", "deadline", "cancel from another process"])
-def test_a_sleep_and_a_retry_delay_end_at_once(place: Place, definition: SagaDef[[], object], how: str):
+async def test_a_sleep_and_a_retry_delay_end_at_once(place: Place, definition: SagaDef[[], object], how: str):
     """A saga that sleeps for an hour, or waits for its next attempt, is undone at once."""
-
-    async def main() -> None:
-        world, clock = World().plan("patient", "broken"), ManualClock()
-        deadline = 60 if how == "deadline" else None
-        async with place.orchestrator(definition, world=world, clock=clock) as running:
-            handle = await running.start(definition, id="c", deadline=deadline)
-            await reaches(handle, running, "waiting")
-            if how == "cancel":
-                await handle.cancel()
-            elif how == "cancel from another process":
-                async with place.orchestrator(world=world, worker=False, clock=clock) as other:
-                    await other.cancel("c")
-            else:
-                await clock.advance(60)
-            await cancelled(handle, running, "deadline" if deadline else "cancelled")
-        assert world.log == ["before", "undo before"]
-
-    play(main)
+    world, clock = World().plan("patient", "broken"), ManualClock()
+    deadline = 60 if how == "deadline" else None
+    async with place.orchestrator(definition, world=world, clock=clock) as running:
+        handle = await running.start(definition, id="c", deadline=deadline)
+        await reaches(handle, running, "waiting")
+        if how == "cancel":
+            await handle.cancel()
+        elif how == "cancel from another process":
+            async with place.orchestrator(world=world, worker=False, clock=clock) as other:
+                await other.cancel("c")
+        else:
+            await clock.advance(60)
+        await cancelled(handle, running, "deadline" if deadline else "cancelled")
+    assert world.log == ["before", "undo before"]
 
 
-def test_a_step_that_ends_unknown_while_cancelled_is_settled_first(place: Place):
+async def test_a_step_that_ends_unknown_while_cancelled_is_settled_first(place: Place):
     """A step in flight that gives no answer is settled by its probe before anything is undone, and undone itself."""
     doubtful = party("held", settled_by="probe")
 
@@ -261,19 +235,16 @@ def test_a_step_that_ends_unknown_while_cancelled_is_settled_first(place: Place)
         await s.run(before, "x")
         await s.run(doubtful, "x")
 
-    async def main() -> None:
-        world = World().plan("held", "silent")
-        gate = world.gate("held")
-        async with place.orchestrator(body, world=world) as running:
-            handle = await running.start(body, id="c")
-            await entered(gate, running)
-            await handle.cancel()
-            gate.opened.set()
-            gone = await cancelled(handle, running)
-        assert list(gone.compensated) == ["held", "before"]
-        assert world.live == {}
-
-    play(main)
+    world = World().plan("held", "silent")
+    gate = world.gate("held")
+    async with place.orchestrator(body, world=world) as running:
+        handle = await running.start(body, id="c")
+        await entered(gate, running)
+        await handle.cancel()
+        gate.opened.set()
+        gone = await cancelled(handle, running)
+    assert list(gone.compensated) == ["held", "before"]
+    assert world.live == {}
 
 
 # -- the pivot --------------------------------------------------------------------------------------------------------
@@ -296,103 +267,87 @@ Pause = Callable[[Orchestrator, SagaHandle[str]], Awaitable[None]]
 
 @pytest.mark.parametrize("does", ["ok", "refused", "broken"])
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
-def test_a_cancel_while_the_pivot_is_in_flight(place: Place, does: str, how: str):
+async def test_a_cancel_while_the_pivot_is_in_flight(place: Place, does: str, how: str):
     """Where the pivot then happens the saga goes forward, and the request was too late; else it is undone."""
-
-    async def main() -> None:
-        world = World().plan("sell", does)
-        gate, clock = world.gate("sell"), ManualClock()
-        definition = order(sell)
-        async with place.orchestrator(definition, world=world, clock=clock) as running:
-            handle = await running.start(definition, id="o", deadline=60 if how == "deadline" else None)
-            await entered(gate, running)
-            if how == "cancel":
-                await handle.cancel()
-            await begun(handle, running, "sell")
-            if how == "deadline":
-                await clock.advance(60)
-                await deadline_journalled(handle, running)
-            gate.opened.set()
-            if does == "ok":
-                await begun(handle, running, "sleep")
-                await clock.advance(1)
-                assert await handle.result() == "sold"
-                assert world.kept() == ["before", "sell"]
-                assert any("too-late" in entry.key for entry in await handle.history())
-            else:
-                await cancelled(handle, running, "cancelled" if how == "cancel" else "deadline")
-                assert world.live == {}
-
-    play(main)
+    world = World().plan("sell", does)
+    gate, clock = world.gate("sell"), ManualClock()
+    definition = order(sell)
+    async with place.orchestrator(definition, world=world, clock=clock) as running:
+        handle = await running.start(definition, id="o", deadline=60 if how == "deadline" else None)
+        await entered(gate, running)
+        if how == "cancel":
+            await handle.cancel()
+        await begun(handle, running, "sell")
+        if how == "deadline":
+            await clock.advance(60)
+            await deadline_journalled(handle, running)
+        gate.opened.set()
+        if does == "ok":
+            await begun(handle, running, "sleep")
+            await clock.advance(1)
+            assert await handle.result() == "sold"
+            assert world.kept() == ["before", "sell"]
+            assert any("too-late" in entry.key for entry in await handle.history())
+        else:
+            await cancelled(handle, running, "cancelled" if how == "cancel" else "deadline")
+            assert world.live == {}
 
 
 @pytest.mark.parametrize("does", ["silent", "lost"])
 @pytest.mark.parametrize("when", ["in flight", "while probed"])
-def test_a_cancel_while_nobody_knows_about_the_pivot(place: Place, does: str, when: str):
+async def test_a_cancel_while_nobody_knows_about_the_pivot(place: Place, does: str, when: str):
     """A pivot whose outcome is found out after the cancel decides: it happened, so forward; it did not, so back."""
-
-    async def main() -> None:
-        world = World().plan("sell", does)
-        gate = world.gate("sell" if when == "in flight" else "probe")
-        definition = order(sell_probed)
-        async with place.orchestrator(definition, world=world) as running:
-            handle = await running.start(definition, id="o")
-            if when == "in flight":
-                await entered(gate, running)
-            else:
-                await begun(handle, running, "sell", "unknown", "succeeded", "failed")
-            try:
-                await handle.cancel()
-            except SagaPastPivot:
-                pass
-            except WrongState:
-                assert when == "while probed"
-            gate.opened.set()
-            end = await end_of(handle, running)
-        assert end.status == ("completed" if does == "silent" else "compensated")
-        assert world.kept() == (["before", "sell"] if does == "silent" else [])
-
-    play(main)
+    world = World().plan("sell", does)
+    gate = world.gate("sell" if when == "in flight" else "probe")
+    definition = order(sell_probed)
+    async with place.orchestrator(definition, world=world) as running:
+        handle = await running.start(definition, id="o")
+        if when == "in flight":
+            await entered(gate, running)
+        else:
+            await begun(handle, running, "sell", "unknown", "succeeded", "failed")
+        try:
+            await handle.cancel()
+        except SagaPastPivot:
+            pass
+        except WrongState:
+            assert when == "while probed"
+        gate.opened.set()
+        end = await end_of(handle, running)
+    assert end.status == ("completed" if does == "silent" else "compensated")
+    assert world.kept() == (["before", "sell"] if does == "silent" else [])
 
 
 @pytest.mark.parametrize("happened", [True, False])
-def test_a_cancel_while_a_person_is_asked_about_the_pivot(place: Place, happened: bool):  # noqa: FBT001
+async def test_a_cancel_while_a_person_is_asked_about_the_pivot(place: Place, happened: bool):  # noqa: FBT001
     """A cancel of a saga that is stuck on its pivot waits for the person's word: forward where it happened."""
-
-    async def main() -> None:
-        world = World().plan("sell", "silent" if happened else "lost")
-        definition = order(sell)
-        async with place.orchestrator(definition, world=world) as running:
-            handle = await running.start(definition, id="o")
-            await reaches(handle, running, "stuck")
-            await handle.cancel()
-            await reaches(handle, running, "stuck")
-            await running.resolve("o", "sell", happened=happened, result="x")
-            end = await end_of(handle, running)
-        assert end.status == ("completed" if happened else "resolved")
-        assert world.kept() == (["before", "sell"] if happened else [])
-
-    play(main)
+    world = World().plan("sell", "silent" if happened else "lost")
+    definition = order(sell)
+    async with place.orchestrator(definition, world=world) as running:
+        handle = await running.start(definition, id="o")
+        await reaches(handle, running, "stuck")
+        await handle.cancel()
+        await reaches(handle, running, "stuck")
+        await running.resolve("o", "sell", happened=happened, result="x")
+        end = await end_of(handle, running)
+    assert end.status == ("completed" if happened else "resolved")
+    assert world.kept() == (["before", "sell"] if happened else [])
 
 
-def test_a_cancel_in_the_pivots_retry_delay(place: Place):
+async def test_a_cancel_in_the_pivots_retry_delay(place: Place):
     """A pivot that surely did not happen and waits for its next attempt is not attempted again: all is undone."""
-
-    async def main() -> None:
-        world = World().plan("sell", "broken", "ok")
-        definition = order(sell_patient)
-        async with place.orchestrator(definition, world=world) as running:
-            handle = await running.start(definition, id="o")
-            await reaches(handle, running, "waiting")
-            await handle.cancel()
-            await cancelled(handle, running)
-        assert world.live == {}
-        assert world.count("sell") == 1
-
-    play(main)
+    world = World().plan("sell", "broken", "ok")
+    definition = order(sell_patient)
+    async with place.orchestrator(definition, world=world) as running:
+        handle = await running.start(definition, id="o")
+        await reaches(handle, running, "waiting")
+        await handle.cancel()
+        await cancelled(handle, running)
+    assert world.live == {}
+    assert world.count("sell") == 1
 
 
-def test_after_the_pivot_a_cancel_is_refused_and_the_deadline_void(place: Place):
+async def test_after_the_pivot_a_cancel_is_refused_and_the_deadline_void(place: Place):
     """Once the pivot has succeeded cancel raises SagaPastPivot, also after the end, and the deadline does nothing."""
 
     @saga("long", version=1)
@@ -402,23 +357,20 @@ def test_after_the_pivot_a_cancel_is_refused_and_the_deadline_void(place: Place)
         await s.sleep(90)
         return "sold"
 
-    async def main() -> None:
-        world, clock = World(), ManualClock()
-        async with place.orchestrator(long, world=world, clock=clock) as running:
-            handle = await running.start(long, id="o", deadline=60)
-            await begun(handle, running, "sleep")
-            for _ in range(2):
-                with pytest.raises(SagaPastPivot):
-                    await handle.cancel()
-            await clock.advance(60)
-            assert (await handle.info()).status == "waiting"
-            await clock.advance(30)
-            assert await handle.result() == "sold"
+    world, clock = World(), ManualClock()
+    async with place.orchestrator(long, world=world, clock=clock) as running:
+        handle = await running.start(long, id="o", deadline=60)
+        await begun(handle, running, "sleep")
+        for _ in range(2):
             with pytest.raises(SagaPastPivot):
                 await handle.cancel()
-        assert world.kept() == ["before", "sell"]
-
-    play(main)
+        await clock.advance(60)
+        assert (await handle.info()).status == "waiting"
+        await clock.advance(30)
+        assert await handle.result() == "sold"
+        with pytest.raises(SagaPastPivot):
+            await handle.cancel()
+    assert world.kept() == ["before", "sell"]
 
 
 # -- once compensation has begun ---------------------------------------------------------------------------------------
@@ -432,70 +384,26 @@ async def failing(s: Saga) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
-def test_once_compensation_has_begun_nothing_is_left_to_cancel(place: Place, how: str):
+async def test_once_compensation_has_begun_nothing_is_left_to_cancel(place: Place, how: str):
     """A cancel or deadline that comes amid a rollback changes nothing: its cause stays the failure."""
-
-    async def main() -> None:
-        world = World().plan("refusing", "refused")
-        gate, clock = world.gate("undo held"), ManualClock()
-        async with place.orchestrator(failing, world=world, clock=clock) as running:
-            handle = await running.start(failing, id="f", deadline=60 if how == "deadline" else None)
-            await entered(gate, running)
-            await reaches(handle, running, "compensating")
-            if how == "cancel":
-                await handle.cancel()
-            else:
-                await clock.advance(60)
-            gate.opened.set()
-            gone = await cancelled(handle, running, "failed")
-            assert isinstance(gone.__cause__, Refused)
+    world = World().plan("refusing", "refused")
+    gate, clock = world.gate("undo held"), ManualClock()
+    async with place.orchestrator(failing, world=world, clock=clock) as running:
+        handle = await running.start(failing, id="f", deadline=60 if how == "deadline" else None)
+        await entered(gate, running)
+        await reaches(handle, running, "compensating")
+        if how == "cancel":
             await handle.cancel()
-        assert world.log == ["before", "held", "undo held", "undo before"]
-
-    play(main)
-
-
-def test_cancel_of_what_has_ended_otherwise_is_refused(place: Place):
-    """A completed or killed saga cannot be cancelled; the message says how it stands."""
-
-    async def main() -> None:
-        world = World()
-        async with place.orchestrator(in_a_step, in_a_sleep, world=world) as running:
-            handle = await running.start(in_a_step, id="done")
-            await end_of(handle, running)
-            other = await running.start(in_a_sleep, id="killed")
-            await reaches(other, running, "waiting")
-            await running.kill("killed")
-            for saga_id, status in (("done", "completed"), ("killed", "killed")):
-                with pytest.raises(WrongState, match=status):
-                    await running.cancel(saga_id)
-
-    play(main)
-
-
-def test_cancel_before_the_first_step_is_done(place: Place):
-    """A saga cancelled while it waits for its turn (concurrency) is compensated without having done anything."""
-
-    async def main() -> None:
-        world = World()
-        gate, clock = world.gate("held"), ManualClock()
-        async with place.orchestrator(in_a_step, in_a_sleep, world=world, concurrency=1, clock=clock) as running:
-            first = await running.start(in_a_step, id="first")
-            second = await running.start(in_a_sleep, id="second")
-            third = await running.start(in_a_sleep, id="third", deadline=60)
-            await entered(gate, running)
-            await second.cancel()
+        else:
             await clock.advance(60)
-            gate.opened.set()
-            assert (await end_of(first, running)).status == "completed"
-            await cancelled(second, running)
-            await cancelled(third, running, "deadline")
-        assert world.kept() == ["after", "before", "held"]
-
-    play(main)
+        gate.opened.set()
+        gone = await cancelled(handle, running, "failed")
+        assert isinstance(gone.__cause__, Refused)
+        await handle.cancel()
+    assert world.log == ["before", "held", "undo held", "undo before"]
 
 
-def test_an_error_from_the_body_does_not_hide_the_cancel(place: Place):
+async def test_an_error_from_the_body_does_not_hide_the_cancel(place: Place):
     """A body that raises its own exception while it is closed is rolled back all the same, with the cancel as cause."""
 
     @saga("angry", version=1)
@@ -506,13 +414,10 @@ def test_an_error_from_the_body_does_not_hide_the_cancel(place: Place):
         finally:
             raise Broken("on the way out")
 
-    async def main() -> None:
-        world = World()
-        async with place.orchestrator(angry, world=world) as running:
-            handle = await running.start(angry, id="a")
-            await reaches(handle, running, "waiting")
-            await handle.cancel()
-            await cancelled(handle, running)
-        assert world.live == {}
-
-    play(main)
+    world = World()
+    async with place.orchestrator(angry, world=world) as running:
+        handle = await running.start(angry, id="a")
+        await reaches(handle, running, "waiting")
+        await handle.cancel()
+        await cancelled(handle, running)
+    assert world.live == {}

@@ -116,34 +116,31 @@ async def give(running: Orchestrator, verb: str, saga_id: str, step: str) -> Non
 
 
 @pytest.mark.parametrize(("verb", "stands"), list(product(VERBS, STANDS)))
-def test_every_verb_in_every_state(place: Place, verb: str, stands: str):
+async def test_every_verb_in_every_state(place: Place, verb: str, stands: str):
     """A verb does what the table says of the saga's status: it is journalled once, changes nothing, or is refused."""
     step = {"skip": "before", "resolve": "held"}.get(verb, "")
 
-    async def main() -> None:
-        world = World()
-        async with standing(place, stands, world) as running:
-            info = await running.info("o")
-            record = await running.engine.find("o")
-            answer = judge(verb, info, record.phase, step or None)
-            length = len(await running.engine.journal(record.num))
-            log = list(world.log)
-            match answer:
-                case Accept():
+    world = World()
+    async with standing(place, stands, world) as running:
+        info = await running.info("o")
+        record = await running.engine.find("o")
+        answer = judge(verb, info, record.phase, step or None)
+        length = len(await running.engine.journal(record.num))
+        log = list(world.log)
+        match answer:
+            case Accept():
+                await give(running, verb, "o", step)
+                await accepted(running, verb, length)
+            case Repeat():
+                await give(running, verb, "o", step)
+                assert len(await running.engine.journal(record.num)) == length, "nothing is journalled"
+            case Refuse(past_pivot=past):
+                with pytest.raises(SagaPastPivot if past else WrongState) as refused:
                     await give(running, verb, "o", step)
-                    await accepted(running, verb, length)
-                case Repeat():
-                    await give(running, verb, "o", step)
-                    assert len(await running.engine.journal(record.num)) == length, "nothing is journalled"
-                case Refuse(past_pivot=past):
-                    with pytest.raises(SagaPastPivot if past else WrongState) as refused:
-                        await give(running, verb, "o", step)
-                    assert "'o'" in str(refused.value)
-                    assert len(await running.engine.journal(record.num)) == length
-                    assert world.log == log
-                    assert (await running.info("o")).status == info.status
-
-    play(main)
+                assert "'o'" in str(refused.value)
+                assert len(await running.engine.journal(record.num)) == length
+                assert world.log == log
+                assert (await running.info("o")).status == info.status
 
 
 async def accepted(running: Orchestrator, verb: str, length: int) -> None:
@@ -179,61 +176,50 @@ ENDS: dict[tuple[str, str], str] = {
 
 
 @pytest.mark.parametrize(("verb", "stands"), list(ENDS))
-def test_a_verb_twice_is_as_once(place: Place, verb: str, stands: str):
+async def test_a_verb_twice_is_as_once(place: Place, verb: str, stands: str):
     """A verb given twice leads to the same end as once, with each effect once; the second is harmless or refused."""
     step = {"skip": "before", "resolve": "held"}.get(verb, "")
 
-    async def main() -> None:
-        world = World()
-        async with standing(place, stands, world) as running:
+    world = World()
+    async with standing(place, stands, world) as running:
+        await give(running, verb, "o", step)
+        with contextlib.suppress(WrongState, SagaPastPivot):  # it may have ended meanwhile
             await give(running, verb, "o", step)
-            with contextlib.suppress(WrongState, SagaPastPivot):  # it may have ended meanwhile
-                await give(running, verb, "o", step)
-            for gate in world.gates.values():
-                gate.opened.set()
-            handle = await running.get("o")
-            wanted = ENDS[verb, stands]
-            info = await reaches(handle, running, wanted)
-            assert info.status == wanted
-        undone = [line for line in world.log if line.startswith("undo")]
-        assert len(undone) == len(set(undone))
-        if wanted == "compensated":
-            assert world.live == {}
-        elif wanted == "killed" and stands != "compensating":  # what was in flight may still happen
-            assert "before" in world.kept()
-
-    play(main)
+        for gate in world.gates.values():
+            gate.opened.set()
+        handle = await running.get("o")
+        wanted = ENDS[verb, stands]
+        info = await reaches(handle, running, wanted)
+        assert info.status == wanted
+    undone = [line for line in world.log if line.startswith("undo")]
+    assert len(undone) == len(set(undone))
+    if wanted == "compensated":
+        assert world.live == {}
+    elif wanted == "killed" and stands != "compensating":  # what was in flight may still happen
+        assert "before" in world.kept()
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_an_unknown_saga(place: Place, verb: str):
+async def test_an_unknown_saga(place: Place, verb: str):
     """A verb on an id that no saga has raises SagaNotFound, naming the id; so does a child that there is not."""
-
-    async def main() -> None:
-        async with place.orchestrator(states, world=World()) as running:
-            with pytest.raises(SagaNotFound, match="nobody"):
-                await give(running, verb, "nobody", "held")
-
-    play(main)
+    async with place.orchestrator(states, world=World()) as running:
+        with pytest.raises(SagaNotFound, match="nobody"):
+            await give(running, verb, "nobody", "held")
 
 
 @pytest.mark.parametrize("verb", ["retry", "skip", "resolve"])
 @pytest.mark.parametrize("stands", ["stuck on an unknown outcome", "stuck on a compensation"])
-def test_a_wrong_step_is_refused_with_those_there_are(place: Place, verb: str, stands: str):
+async def test_a_wrong_step_is_refused_with_those_there_are(place: Place, verb: str, stands: str):
     """A step key that the saga has not is refused, naming the keys it has; one that is not stuck is refused as well."""
-
-    async def main() -> None:
-        world = World()
-        async with standing(place, stands, world) as running:
-            for step in ("hled", "before#2", "held~undo"):
-                with pytest.raises(WrongState, match="before"):
-                    await (running.retry("o", step) if verb == "retry" else give(running, verb, "o", step))
-            if stands == "stuck on an unknown outcome":
-                with pytest.raises(WrongState):
-                    await (running.retry("o", "before") if verb == "retry" else give(running, verb, "o", "before"))
-            assert (await running.info("o")).status == SagaStatus.STUCK
-
-    play(main)
+    world = World()
+    async with standing(place, stands, world) as running:
+        for step in ("hled", "before#2", "held~undo"):
+            with pytest.raises(WrongState, match="before"):
+                await (running.retry("o", step) if verb == "retry" else give(running, verb, "o", step))
+        if stands == "stuck on an unknown outcome":
+            with pytest.raises(WrongState):
+                await (running.retry("o", "before") if verb == "retry" else give(running, verb, "o", "before"))
+        assert (await running.info("o")).status == SagaStatus.STUCK
 
 
 def test_every_state_is_listed_and_counted_as_what_it_is(place: Place):

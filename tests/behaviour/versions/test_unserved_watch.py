@@ -51,19 +51,15 @@ async def ignore(run_id: str) -> None:
 
 
 @pytest.mark.parametrize(("clock", "asked"), [(ManualClock, 3), (SystemClock, 1)])
-def test_a_look_is_put_off_by_the_time_that_the_last_one_took(clock: Any, asked: int):
+async def test_a_look_is_put_off_by_the_time_that_the_last_one_took(clock: Any, asked: int):
     """Under the system clock it spends a small share of the time on it. Where a test moves time none is put off."""
-
-    async def main() -> None:
-        store = MemoryStore()
-        slow = store.versions = Slow(store._session)
-        await store.open(worker="w")
-        watch = UnservedWatch(store, clock(), Attention(ignore), wake=lambda: None)
-        asyncio.get_running_loop().time = lambda: float(slow.asked)  # type: ignore[method-assign]
-        for _ in range(3):
-            watch.notify()
-            await watch.look()
-        assert slow.asked == asked
-        assert watch.busy == (asked == 1)
-
-    asyncio.run(main())
+    store = MemoryStore()
+    slow = store.versions = Slow(store._session)
+    await store.open(worker="w")
+    watch = UnservedWatch(store, clock(), Attention(ignore), wake=lambda: None)
+    asyncio.get_running_loop().time = lambda: float(slow.asked)  # type: ignore[method-assign]
+    for _ in range(3):
+        watch.notify()
+        await watch.look()
+    assert slow.asked == asked
+    assert watch.busy == (asked == 1)

@@ -55,45 +55,42 @@ def ends(batch: Batch, num: int) -> bool:
 
 
 @pytest.mark.parametrize("of", ["the first", "all but the first"])
-def test_a_saga_whose_rows_are_refused_needs_attention_and_goes_on_when_it_is_retried(place: Place, of: str):
+async def test_a_saga_whose_rows_are_refused_needs_attention_and_goes_on_when_it_is_retried(place: Place, of: str):
     """Whether it is alone in a commit or among others: it is not said to have ended, and the others end."""
     told: list[str] = []
 
     async def attention(info: SagaInfo) -> None:
         told.append(info.id)
 
-    async def main() -> None:
-        bad: set[int] = set()
-        async with refusing(place, lambda batch: any(ends(batch, num) for num in bad), on_attention=attention) as (
-            running,
-            _,
-        ):
-            handles = [await running.start(held, number, id=f"s{number}") for number in range(4)]
-            records = [await running.engine.find(handle.id) for handle in handles]
-            chosen = records[:1] if of == "the first" else records[1:]
-            bad |= {record.num for record in chosen}
-            gates[-1].set()  # all of them end in one commit
-            for handle, record in zip(handles, records, strict=True):
-                if record not in chosen:
-                    assert await handle.result(timeout=20) is not None
-                    continue
-                with pytest.raises(SagaStuck) as stuck:
-                    await handle.result(timeout=20)
-                assert BAD in stuck.value.reason
-            assert {info.id for info in await running.list(attention=True)} == {record.id for record in chosen}
+    bad: set[int] = set()
+    async with refusing(place, lambda batch: any(ends(batch, num) for num in bad), on_attention=attention) as (
+        running,
+        _,
+    ):
+        handles = [await running.start(held, number, id=f"s{number}") for number in range(4)]
+        records = [await running.engine.find(handle.id) for handle in handles]
+        chosen = records[:1] if of == "the first" else records[1:]
+        bad |= {record.num for record in chosen}
+        gates[-1].set()  # all of them end in one commit
+        for handle, record in zip(handles, records, strict=True):
+            if record not in chosen:
+                assert await handle.result(timeout=20) is not None
+                continue
+            with pytest.raises(SagaStuck) as stuck:
+                await handle.result(timeout=20)
+            assert BAD in stuck.value.reason
+        assert {info.id for info in await running.list(attention=True)} == {record.id for record in chosen}
 
-            async def all_told() -> bool:
-                return sorted(told) == sorted(record.id for record in chosen)
+        async def all_told() -> bool:
+            return sorted(told) == sorted(record.id for record in chosen)
 
-            await until(all_told, running)
-            for record in chosen:
-                assert (await running.engine.find(record.id)).owner is None
-            bad.clear()
-            for record in chosen:
-                await running.retry(record.id)
-                assert await (await running.get(record.id)).result(timeout=20) is not None
-
-    asyncio.run(main())
+        await until(all_told, running)
+        for record in chosen:
+            assert (await running.engine.find(record.id)).owner is None
+        bad.clear()
+        for record in chosen:
+            await running.retry(record.id)
+            assert await (await running.get(record.id)).result(timeout=20) is not None
 
 
 def test_a_store_that_refuses_everything_costs_no_saga(place: Place):
@@ -124,44 +121,37 @@ def test_a_store_that_refuses_everything_costs_no_saga(place: Place):
 
 
 @pytest.mark.parametrize("verb", ["pause", "cancel", "kill"])
-def test_a_verb_whose_entry_is_refused_is_said_not_to_be_kept(place: Place, verb: str):
+async def test_a_verb_whose_entry_is_refused_is_said_not_to_be_kept(place: Place, verb: str):
     """Whoever gave it hears so, and the saga does not do what it was told without a trace."""
 
-    async def main() -> None:
-        def refuses(batch: Batch) -> bool:
-            return any(entry.kind == EntryKind.SIGNALLED for entry in batch.entries)
+    def refuses(batch: Batch) -> bool:
+        return any(entry.kind == EntryKind.SIGNALLED for entry in batch.entries)
 
-        async with refusing(place, refuses) as (running, _):
-            handle = await running.start(held, 1, id="s")
-            with pytest.raises(PublicStoreError, match="not all of it was kept"):
-                await getattr(running, verb)(handle.id)
-            with pytest.raises(SagaStuck):
-                await handle.result(timeout=20)
-            gates[-1].set()
-
-    asyncio.run(main())
+    async with refusing(place, refuses) as (running, _):
+        handle = await running.start(held, 1, id="s")
+        with pytest.raises(PublicStoreError, match="not all of it was kept"):
+            await getattr(running, verb)(handle.id)
+        with pytest.raises(SagaStuck):
+            await handle.result(timeout=20)
+        gates[-1].set()
 
 
-def test_a_call_waits_for_a_store_in_trouble_no_longer_than_it_is_told(place: Place):
+async def test_a_call_waits_for_a_store_in_trouble_no_longer_than_it_is_told(place: Place):
     """A start behind a commit that is tried again and again, and a verb: each raises in time; no such start begins."""
+    async with refusing(place, lambda _: False, store_timeout=0.3) as (running, store):
+        handle = await running.start(held, 1, id="s")
+        store.fail_commits(10**6)
+        gates[-1].set()  # what it writes now waits
 
-    async def main() -> None:
-        async with refusing(place, lambda _: False, store_timeout=0.3) as (running, store):
-            handle = await running.start(held, 1, id="s")
-            store.fail_commits(10**6)
-            gates[-1].set()  # what it writes now waits
+        async def in_trouble() -> bool:
+            return running.engine.health().trouble is not None
 
-            async def in_trouble() -> bool:
-                return running.engine.health().trouble is not None
-
-            await until(in_trouble, running)
-            for call in (running.start(held, 2, id="late"), running.pause(handle.id)):
-                async with asyncio.timeout(20):
-                    with pytest.raises(PublicStoreError) as caught:
-                        await call
-                assert caught.value.transient
-            store.fail_commits(0)
-            assert await handle.result(timeout=20) == 1
-            assert [info.id for info in await running.list()] == ["s"]
-
-    asyncio.run(main())
+        await until(in_trouble, running)
+        for call in (running.start(held, 2, id="late"), running.pause(handle.id)):
+            async with asyncio.timeout(20):
+                with pytest.raises(PublicStoreError) as caught:
+                    await call
+            assert caught.value.transient
+        store.fail_commits(0)
+        assert await handle.result(timeout=20) == 1
+        assert [info.id for info in await running.list()] == ["s"]
