@@ -118,10 +118,11 @@ class ChildBlock:
         name: str,
         version: int,
         within_ns: int | None = None,
+        key: str | None = None,
     ) -> None:
         self._core = core
         self._shape = shape
-        self._scope = core.scope(name, block=False)
+        self._scope = core.scope(name, block=False, key=key)
         self.key, self.prefix = self._scope.key, self._scope.prefix
         self._what = f"run {core.id}, child {self.key!r}"
         try:

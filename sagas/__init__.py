@@ -48,6 +48,8 @@ from sagas.model.resource import resource
 
 if TYPE_CHECKING:
     from durable_core import Callback, PurgeReport, VersionVerdict
+    from sagas.graph import SagaGraph
+    from sagas.model.graph import Ref
     from sagas.model.versions import VersionInfo
     from sagas.orchestrator import Orchestrator, SagaHandle
     from sagas.runtime.saga import Saga
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
 LATER = {
     "Callback": "durable_core",
     "PurgeReport": "durable_core",
+    "Ref": "sagas.model.graph",
+    "SagaGraph": "sagas.graph",
     "Saga": "sagas.runtime.saga",
     "SagaHandle": "sagas.orchestrator",
     "VersionInfo": "sagas.model.versions",
@@ -79,6 +83,7 @@ __all__ = [
     "PayloadError",
     "Pivot",
     "PurgeReport",
+    "Ref",
     "RemoteError",
     "Retriable",
     "Retry",
@@ -86,6 +91,7 @@ __all__ = [
     "SagaCompensated",
     "SagaDef",
     "SagaExists",
+    "SagaGraph",
     "SagaHandle",
     "SagaInfo",
     "SagaKilled",

@@ -33,7 +33,6 @@ from durable_core.layer import (
     at_home,
     check_timeout,
     name_of,
-    place_of,
     to_ns,
 )
 from sagas.face import SagaFace
@@ -186,7 +185,7 @@ class Orchestrator:
         if known is not None:
             raise DefinitionError(
                 f"two different sagas are named {definition.name!r} version {definition.version}: "
-                f"{place_of(known.body)} and {place_of(definition.body)}",
+                f"{known.place} and {definition.place}",
                 "Give one another name, or a new version",
             )
         if self._serving:

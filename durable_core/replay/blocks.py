@@ -8,7 +8,7 @@ from types import NoneType, TracebackType
 from typing import Any, Self, TypeVar
 
 from durable_core.errors import DefinitionError, Fault
-from durable_core.model.keys import check_name
+from durable_core.model.keys import Scope, check_name
 from durable_core.replay import faults
 from durable_core.replay.run import Run
 from durable_core.replay.scheduler import Branch, Command, Fiber, Group, Interrupted, joined, leave, open_group, shield
@@ -33,9 +33,9 @@ class Branches:
     def spawn(self, body: Coroutine[Any, Any, R], *, name: str | None = None, block: bool = True) -> Branch[R]:
         """Begin ``body`` once the caller next awaits. With ``name`` its steps have a scope of their own.
 
-        ``block`` says whether it counts as nesting.
+        ``block`` says whether it counts as nesting. A branch may begin another one while the block waits for it.
         """
-        if self._group.joined:
+        if self._group.joined and not self._group.alive:
             body.close()
             fault = Fault(
                 f"run {self._run.id}: a branch was begun after its block was left, where nobody would wait for it",
@@ -133,12 +133,12 @@ class ScopeBlock:
 
     __slots__ = ("_depth", "_fiber", "_outer", "key", "prefix")
 
-    def __init__(self, fiber: Fiber, name: str, *, block: bool) -> None:
+    def __init__(self, fiber: Fiber, name: str, *, block: bool, key: str | None = None) -> None:
         self._fiber = fiber
         self._outer = fiber.scope
         self._depth = int(block)
         fiber.nesting += self._depth
-        fiber.scope = fiber.scope.inner(name)
+        fiber.scope = fiber.scope.inner(name) if key is None else Scope(f"{key}/")
         self.prefix = fiber.scope.prefix
         self.key = self.prefix[:-1]
 

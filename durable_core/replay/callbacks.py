@@ -205,7 +205,14 @@ def misfit(run_id: str, key: str, why: Exception | None = None) -> PayloadError:
 
 
 def create(
-    run: Run, fiber: Fiber, name: str, declared: Any, *, due_at_ns: int | None, heartbeat_ns: int = 0
+    run: Run,
+    fiber: Fiber,
+    name: str,
+    declared: Any,
+    *,
+    due_at_ns: int | None,
+    heartbeat_ns: int = 0,
+    key: str | None = None,
 ) -> PendingCallback[Any]:
     """Journal a callback, or find it in the journal. It can be answered once that is durable.
 
@@ -217,7 +224,7 @@ def create(
     except PayloadError as unreadable:
         text = f"run {run.id}: callback {name!r} of type {type_name(declared)}: {unreadable.text}"
         raise PayloadError(text, unreadable.advice) from unreadable
-    key = fiber.scope.key(name)
+    key = fiber.scope.key(name) if key is None else key
     payload = msgspec.json.encode(Declared(_named(declared), heartbeat_ns))
     entry, new = run.output(EntryKind.ARMED, key, 0, "callback", payload, due_at_ns)
     if not new:

@@ -162,8 +162,11 @@ class HostContext:
         """The key of the next occurrence of ``name`` in the caller's scope."""
         return self.caller().scope.key(name)
 
-    def sleep(self, span: timedelta | float) -> Command[None]:
-        """Wait for ``span`` (a timedelta, or seconds). Durable: the time is fixed in the journal."""
+    def sleep(self, span: timedelta | float, *, key: str | None = None) -> Command[None]:
+        """Wait for ``span`` (a timedelta, or seconds). Durable: the time is fixed in the journal.
+
+        ``key`` was claimed before; see ``claim_key``.
+        """
         seconds = seconds_of(span, zero=True)
         if seconds is None:
             self.mistake(
@@ -172,7 +175,7 @@ class HostContext:
                     f"{self.word}.sleep_until(...) waits for a time, and not at all for a past one"
                 )
             )
-        return Sleep(self._run.cursor.last_at_ns + to_ns(seconds))
+        return Sleep(self._run.cursor.last_at_ns + to_ns(seconds), key)
 
     def sleep_until(self, when: datetime) -> Command[None]:
         """Wait until ``when``, an aware datetime; at once where it is past."""
@@ -186,11 +189,14 @@ class HostContext:
             )
         return Sleep(max(until_ns, now_ns))
 
-    def scope(self, name: str, *, block: bool = True) -> "ScopeBlock":
-        """Give the caller's next keys a prefix of their own, until ``leave``; ``block`` counts as nesting."""
+    def scope(self, name: str, *, block: bool = True, key: str | None = None) -> "ScopeBlock":
+        """Give the caller's next keys a prefix of their own, until ``leave``; ``block`` counts as nesting.
+
+        ``key`` was claimed before; see ``claim_key``.
+        """
         caller = self.caller()
         try:
-            return ScopeBlock(caller, check_name(name, what="a savepoint or child"), block=block)
+            return ScopeBlock(caller, check_name(name, what="a savepoint or child"), block=block, key=key)
         except DefinitionError as error:
             self.mistake(error)
 
@@ -220,11 +226,12 @@ class HostContext:
         *,
         timeout: timedelta | float | None = None,
         heartbeat: timedelta | float | None = None,
+        key: str | None = None,
     ) -> PendingCallback[R]:
         """A callback that somebody outside may answer; its ``token`` may be handed out by a later step.
 
         The timeout runs from here. With ``heartbeat``, it also times out where neither an answer nor a heartbeat comes
-        within that span. See ``wait_for`` and ``wait_for_first``.
+        within that span. ``key`` was claimed before; see ``claim_key``. See ``wait_for`` and ``wait_for_first``.
         """
         run, caller = self._run, self.caller()
         try:
@@ -235,6 +242,7 @@ class HostContext:
                 caller,
                 name,
                 type,
+                key=key,
                 due_at_ns=None if timeout_ns is None else run.cursor.last_at_ns + timeout_ns,
                 heartbeat_ns=duration_ns(heartbeat, what=f"{what}: heartbeat") or 0,
             )

@@ -116,7 +116,7 @@ class Group:
         """The first recorded failure: the join raises it."""
         self.stopped = False
         self.joined = False
-        """Its owner waits for its end, or has seen it: nothing more may begin in it."""
+        """Its owner waits for its end, or has seen it: only its own fibers may begin more in it."""
         self.cancelled = False
         """Stopped from outside, and not by a failure within."""
         self.joiner: Fiber | None = None

@@ -16,15 +16,16 @@ from durable_core.replay.scheduler import Command, Fiber
 class Sleep(Command[None]):
     """Wait until a time."""
 
-    __slots__ = ("name", "until_ns")
+    __slots__ = ("key", "until_ns")
 
-    def __init__(self, until_ns: int, name: str = "sleep") -> None:
+    def __init__(self, until_ns: int, key: str | None = None) -> None:
         self.until_ns = until_ns
-        self.name = name
+        self.key = key
+        """Claimed before, or None for the next ``sleep`` of the fiber's scope."""
 
     def issue(self, run: Run, fiber: Fiber) -> None:
         """Arm the timer; on replay it keeps the time that the first run computed."""
-        key = fiber.scope.key(self.name)
+        key = fiber.scope.key("sleep") if self.key is None else self.key
         entry, new = run.output(EntryKind.ARMED, key, 0, "sleep", None, self.until_ns)
         wait = PendingWait(run, key, fiber, entry.due_at_ns or 0)
         run.waits[key] = wait

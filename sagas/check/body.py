@@ -14,9 +14,11 @@ from typing import Any
 import attrs
 
 from durable_core.layer import place_of
+from sagas.check.graph import faults_of
 from sagas.check.impure import instead_of
 from sagas.check.names import MISSING, Function, Names, Role, is_block
 from sagas.model.definition import Declared, Pivot, SagaDef, Step, is_saga, is_step
+from sagas.model.graph import GraphDef, Node, Plan
 
 RUNNERS = frozenset({"run", "map"})
 At = bool | None
@@ -81,6 +83,10 @@ class BodyReader:
         key = (definition, at, in_block, sure)
         if key in self._ends:
             return self._ends[key]
+        if isinstance(definition, GraphDef):
+            self._ends[key] = at
+            self._ends[key] = self._graph(definition, at=at, in_block=in_block, sure=sure)
+            return self._ends[key]
         source = self._source(definition)
         self._ends[key] = at
         if source is not None:
@@ -94,6 +100,31 @@ class BodyReader:
             )
             self._ends[key] = self._function(source.tree.body, frame, at)
         return self._ends[key]
+
+    def _graph(self, definition: GraphDef[...], *, at: At, in_block: bool, sure: bool) -> At:
+        """Collect the steps of a graph, and judge it within the saga that runs it."""
+        frame = Frame(
+            owner=definition,
+            file=definition.place,
+            offset=0,
+            names=Names(world={}, changed=frozenset()),
+            in_block=in_block,
+            sure=sure,
+        )
+        plan = Plan.of(definition.nodes)
+        found: dict[Node, list[Use]] = {}
+        with self._within(frame):
+            for node in definition.nodes:
+                if node.what_runs is not None:
+                    first = len(self.uses)
+                    passed = bool(at) or node in plan.after
+                    # The graph judges its own steps; those of a child, and all of them where it runs in another saga,
+                    # are judged as in a body.
+                    self._use(node.what_runs, node.place, passed, begins=bool(at) or in_block or node.kind == "child")
+                    found[node] = [use for use in self.uses[first:] if isinstance(use.what, Declared)]
+        if sure:
+            self.faults += faults_of(definition, {node: [use.what for use in uses] for node, uses in found.items()})
+        return at or any(node.when is None for node in plan.pivots)
 
     def _source(self, definition: SagaDef[..., Any]) -> "_Source | None":
         if definition not in self._sources:

@@ -8,7 +8,7 @@ import ast
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from durable_core.layer import place_of, to_ns
+from durable_core.layer import to_ns
 from sagas.model.definition import Declared, Retriable, SagaDef
 
 Calls = Mapping[ast.Call, "Declared[..., Any] | SagaDef[..., Any]"]
@@ -33,7 +33,7 @@ def late(definition: SagaDef[..., Any], worst: "Worst") -> Iterator[str]:
     deadline_s, worst_s = to_ns(definition.deadline) / 1e9, worst.saga(definition)
     if worst_s > deadline_s:
         yield (
-            f"{place_of(definition.body)}: the attempts of its steps may take {worst_s:g} s together and keep their "
+            f"{definition.place}: the attempts of its steps may take {worst_s:g} s together and keep their "
             f"timeouts, and its deadline is {deadline_s:g} s: it would be rolled back although nothing has failed. "
             "Give it a later deadline, or the steps shorter timeouts or fewer attempts"
         )

@@ -16,8 +16,10 @@ from hashlib import blake2b
 from types import CodeType
 from typing import Any
 
+from sagas.check.graph import lines_of
 from sagas.check.scan import Scan
 from sagas.model.definition import SagaDef
+from sagas.model.graph import GraphDef
 
 SHORT = 8
 """Characters of a fingerprint that are enough for a person."""
@@ -33,13 +35,17 @@ def fingerprint(definition: SagaDef[..., Any], found: Scan) -> str:
         found: the scan of its body and those of its children.
     """
     bodies = {definition, *found.sagas, *(use.what for use in found.uses if isinstance(use.what, SagaDef))}
-    parts = {f"body {saga.name} {'' if saga is definition else saga.version} {_body(saga.body)}" for saga in bodies}
+    parts = {f"body {saga.name} {'' if saga is definition else saga.version} {_text(saga)}" for saga in bodies}
     parts |= {
         f"step {use.owner.name} {use.what.kind} {use.what.name}"
         for use in found.uses
         if not isinstance(use.what, SagaDef)
     }
     return blake2b("\n".join(sorted(parts)).encode(), digest_size=8).hexdigest()
+
+
+def _text(definition: SagaDef[..., Any]) -> str:
+    return "\n".join(lines_of(definition)) if isinstance(definition, GraphDef) else _body(definition.body)
 
 
 def _body(body: Callable[..., Any]) -> str:

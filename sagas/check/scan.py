@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from durable_core import DefinitionError
-from durable_core.layer import CallShape, Codec, place_of
+from durable_core.layer import CallShape, Codec
 from sagas.check.body import BodyReader, Use
 from sagas.check.deadline import Worst, late
 from sagas.model.definition import Declared, Probed, SagaDef, Step
@@ -50,7 +50,7 @@ def scan(definition: SagaDef[..., Any]) -> Scan:
         reader.saga(definition, at=False, in_block=False, sure=True)
     faults = [*reader.faults, *reader.lacking, *_doubled(reader.uses)]
     warnings = [*reader.warnings, *late(definition, Worst(reader.calls, reader.statements))]
-    faults += [f"{place_of(definition.body)}: {fault}" for fault in _misfits(definition)]
+    faults += [f"{definition.place}: {fault}" for fault in _misfits(definition)]
     for use in _firsts(reader.uses):
         faults += [f"{use.place}: {fault}" for fault in _misfits(use.what)]
         warnings += [f"{use.place}: {warning}" for warning in _doubts(use.what)]
@@ -106,4 +106,4 @@ def _shape(what: Declared[..., Any] | SagaDef[..., Any]) -> CallShape:
 
 
 def _called(what: Declared[..., Any] | SagaDef[..., Any]) -> str:
-    return f"saga {what.name!r} ({place_of(what.body)})" if isinstance(what, SagaDef) else what.what
+    return f"saga {what.name!r} ({what.place})" if isinstance(what, SagaDef) else what.what

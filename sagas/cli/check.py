@@ -7,17 +7,17 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import attrs
 import typer
 
-from durable_core.layer import place_of
 from sagas.check.scan import scan
 from sagas.cli import output
-from sagas.cli.modules import load, sagas_of
+from sagas.cli.modules import is_users, load, sagas_of
 from sagas.cli.options import Json, Modules, wants_json
 from sagas.cli.output import DONE, FAULTY, CommandError, Line, Piece, clean
+from sagas.cli.plan import kept_in, plans_of
 from sagas.errors import SagasError
 from sagas.model.definition import SagaDef
 
@@ -58,12 +58,24 @@ class Findings:
     warnings: Sequence[Finding]
 
 
-def check(ctx: typer.Context, modules: Modules, *, as_json: Json = False) -> None:
+Plans = Annotated[
+    Path | None,
+    typer.Option(
+        "--plans", metavar="DIR", help="Also compare with the plans that `sagas plan --write DIR` has kept there."
+    ),
+]
+
+
+def check(ctx: typer.Context, modules: Modules, *, plans: Plans = None, as_json: Json = False) -> None:
     """Find faults in the sagas of MODULE without running them.
 
-    A worker refuses a saga with a fault: exit code 1. Warnings alone exit with 0.
+    A worker refuses a saga with a fault: exit code 1. So is it if a plan has changed and its version has not. Warnings
+    alone exit with 0.
     """
     found = findings(modules)
+    if plans is not None and not found.faults:
+        changed, unkept = _compared(modules, plans)
+        found = attrs.evolve(found, faults=changed, warnings=[*found.warnings, *unkept])
     if wants_json(ctx, given=as_json):
         output.document(_document(found))
     else:
@@ -94,6 +106,33 @@ def findings(modules: Sequence[str]) -> Findings:
     )
 
 
+def _compared(modules: Sequence[str], folder: Path) -> tuple[list[Finding], list[Finding]]:
+    """The plans that have changed under their version, and the versions that have none."""
+    kept = kept_in(folder, plans_of(modules))
+    changed = [
+        Finding(
+            str(each.path),
+            1,
+            f"the plan of saga {each.plan.saga!r} has changed and its version is still {each.plan.version}: "
+            f"{'; '.join(each.changes)}. Give the saga a new version and keep the old one while sagas of it are "
+            f"open, or keep the new plan with `sagas plan --write {folder}` if none is",
+        )
+        for each in kept
+        if each.state == "changed"
+    ]
+    unkept = [
+        Finding(
+            str(each.path),
+            1,
+            f"saga {each.plan.saga!r} version {each.plan.version} has no plan here; keep it with `sagas plan --write "
+            f"{folder}`",
+        )
+        for each in kept
+        if each.state == "new"
+    ]
+    return changed, unkept
+
+
 def _refused(definitions: Sequence[SagaDef[..., Any]]) -> list[Finding]:
     """The faults that only registering finds, in the words of a worker."""
     from sagas.orchestrator import Orchestrator, log  # noqa: PLC0415 - slow to import, and `--help` needs none of it
@@ -105,17 +144,16 @@ def _refused(definitions: Sequence[SagaDef[..., Any]]) -> list[Finding]:
         try:
             orchestrator.register(definition)
         except SagasError as error:
-            faults.append(Finding.parse(error.message, place_of(definition.body)))
+            faults.append(Finding.parse(error.message, definition.place))
     return faults
 
 
 def _raised(error: BaseException) -> Finding:
     """An error that a module raised, at the line in its own code."""
     last, link = "", error.__traceback__
-    here = str(Path(__file__).parents[1])
     while link is not None:
         file = link.tb_frame.f_code.co_filename
-        if not file.startswith((here, "<")) and "importlib" not in file:
+        if not file.startswith("<") and is_users(file):
             last = f"{file}:{link.tb_lineno}"
         link = link.tb_next
     return Finding.parse(error.message if isinstance(error, SagasError) else str(error), last)

@@ -7,6 +7,7 @@ are found again.
 import contextlib
 import importlib
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,10 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import durable_core
 from sagas.cli.output import CommandError
 from sagas.model.definition import SagaDef
 
 RESOURCES = "resources"
+OURS = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], *durable_core.__path__))
+"""The folders of our packages."""
 
 
 def load(name: str) -> ModuleType:
@@ -65,10 +69,15 @@ def _why(name: str, dotted: str, error: BaseException) -> str:
             f"there is no module {error.name!r} in {Path.cwd()} or among the installed packages; "
             "give the dotted name of a module there, or the path of its .py file"
         )
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    last = frames[-1] if len(frames) > 1 else None
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
+    last = frames[-1] if frames else None
     where = f" at {last.filename}:{last.lineno}" if last is not None else ""
     return f"the module {name} cannot be imported: it raised {type(error).__name__}: {error}{where}"
+
+
+def is_users(file: str) -> bool:
+    """Whether a file of a traceback is the user's, and not one of ours or of the import system."""
+    return not file.startswith(OURS) and "importlib" not in file
 
 
 def sagas_of(modules: Sequence[ModuleType]) -> list[SagaDef[..., Any]]:

@@ -98,6 +98,10 @@ class Declared(DeclaredStep[P, R]):
         self.call = f"s.run({self.name}, ...)"
         self.resources = resources_of(fn)
 
+    def node_result(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ARG002
+        """For type checkers: the arguments and the result of a node of a graph that runs this step."""
+        raise TypeError("for type checkers only")
+
     @property
     def settles(self) -> bool:
         """Whether an unknown outcome can be settled without a person."""
@@ -265,7 +269,7 @@ class SagaDef(Generic[P, R]):
     on_compensation_failure: Literal["continue", "halt"] = "continue"
 
     def __attrs_post_init__(self) -> None:
-        what = f"the saga {self.name!r} ({place_of(self.body)})"
+        what = f"the saga {self.name!r} ({self.place})"
         check_name(self.name, what=what)
         check_version(self.version, what)
         if not is_async(self.body):
@@ -277,6 +281,15 @@ class SagaDef(Generic[P, R]):
                 f"{what}: on_compensation_failure={self.on_compensation_failure!r}", "Use 'continue' or 'halt'"
             )
         check_timeout(self.deadline, f"{what}: deadline")
+
+    @property
+    def place(self) -> str:
+        """``file:line`` of its declaration."""
+        return place_of(self.body)
+
+    def node_result(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ARG002
+        """For type checkers: the arguments and the result of a node of a graph that runs this saga."""
+        raise TypeError("for type checkers only")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ARG002 - typed as the body is
         """Never returns: sagas are started, or run as children, never called."""

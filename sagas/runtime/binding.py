@@ -24,6 +24,7 @@ from sagas.model.definition import (
     StillUnknown,
     takes_arguments,
 )
+from sagas.model.graph import GraphDef
 from sagas.model.resource import fill, lacks
 
 Extra = dict[str, Any]
@@ -144,6 +145,8 @@ class Binder:
     def shape_of(self, definition: SagaDef[..., Any]) -> CallShape:
         """How the arguments and the result of a saga are stored."""
         if definition not in self._shapes:
+            if isinstance(definition, GraphDef):
+                definition.seal()
             self._shapes[definition] = CallShape.of(definition.body, self._codec, skip=1)
         return self._shapes[definition]
 

@@ -306,11 +306,19 @@ class Driver:
             )
 
     async def run_child(
-        self, saga: BodyContext, definition: SagaDef[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        saga: BodyContext,
+        definition: SagaDef[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        key: str | None = None,
     ) -> Any:
-        """Run another saga within this one: its steps belong to this run, so they can be undone until the root ends."""
+        """Run another saga within this one: its steps belong to this run, so they can be undone until the root ends.
+
+        ``key`` was claimed before, or the next one of the child's name is taken.
+        """
         shape = self.binder.shape_of(definition)
-        named: dict[str, Any] = {"name": definition.name, "version": definition.version}
+        named: dict[str, Any] = {"name": definition.name, "version": definition.version, "key": key}
         if definition.deadline is not None and self.phase is not PAST_PIVOT:  # else nothing is undone
             named["within_ns"] = to_ns(definition.deadline)
         child = ChildBlock(self.ctx, shape, args, kwargs, **named)

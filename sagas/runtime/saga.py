@@ -107,6 +107,11 @@ class Saga(BodyContext):
         return Operation(self._driver.ctx, "s.map(...)", _map, given)
 
 
+def driver_of(saga: Saga) -> Driver:
+    """What carries out the operations of ``saga``."""
+    return saga._driver  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - one object for users
+
+
 class Savepoint:
     """An exception that leaves the block first undoes the steps within it, last first."""
 

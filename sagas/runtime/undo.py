@@ -10,10 +10,12 @@ from typing import Any
 from durable_core import DefinitionError
 from durable_core.layer import CallShape, HostContext, StepRecord, StepStatus, in_words, name_of
 from sagas.model.definition import UNKNOWN, SagaDef
+from sagas.model.graph import GraphDef, Node
 from sagas.model.phases import Mark, MarkKind
 from sagas.model.plan import is_undone, to_undo, undo_key
 from sagas.model.verbs import OperatorAction
 from sagas.runtime.binding import RESULT, Binder, Bound
+from sagas.runtime.flow import Release, flow
 
 
 class Undo:
@@ -67,7 +69,13 @@ class Undo:
         await self._wait_for_fix(failed)
 
     async def _in_parallel(self, keys: list[str]) -> None:
-        """Undo in parallel what ran in parallel; what ran one after the other is undone in reverse."""
+        """Undo in parallel what ran in parallel; what ran one after the other is undone in reverse.
+
+        In a graph: what does not depend on each other, and the rest in reverse of the graph's order.
+        """
+        if isinstance(self._definition, GraphDef):
+            await self._against_the_graph(self._definition, keys)
+            return
         failed: dict[str, BaseException] = {}
 
         async def one(key: str) -> None:
@@ -85,6 +93,30 @@ class Undo:
             if failed and self._definition.on_compensation_failure == "halt":
                 await self._wait_for_fix(failed)
         await self._wait_for_fix(failed)
+
+    async def _against_the_graph(self, graph: GraphDef[...], keys: list[str]) -> None:
+        """Undo each step once all that depends on it is undone."""
+        plan, halt = graph.plan, self._definition.on_compensation_failure == "halt"
+        failed: dict[str, BaseException] = {}
+
+        async def one(node: Node, release: Release) -> None:
+            for key in of_node.get(node.key, ()):
+                if failed and halt:
+                    break
+                left.discard(key)
+                error = await self._undo(key)
+                if error is not None:
+                    failed[key] = error
+            release(node)
+
+        left = set(keys)
+        while left:
+            of_node: dict[str, list[str]] = {}
+            for key in keys:
+                if key in left:
+                    of_node.setdefault(key.partition("/")[0], []).append(key)
+            await flow(self._ctx, {node: plan.children[node] for node in reversed(plan.order)}, one)
+            await self._wait_for_fix(failed)
 
     async def _undo(self, key: str) -> BaseException | None:
         """Undo one step; returns the last exception of its compensation, or None if it succeeded."""

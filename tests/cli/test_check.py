@@ -119,6 +119,13 @@ def test_check_in_json(bench: Bench):
         assert [set(found) for found in document["warnings"]] == [{"file", "line", "message"}]
 
 
+def test_a_declaration_that_is_refused_is_told_at_the_users_line(bench: Bench):
+    """A decorator that refuses its options is a fault at the line of the module, not at one of ours."""
+    ended = bench.check(GOOD.replace('"good"', '"a/b"'))
+    assert ended.code == 1
+    assert ended.out.startswith(f"{bench.path.name}:{FIRST}: fault: ")
+
+
 def test_what_registering_refuses_is_a_fault(bench: Bench):
     """Two sagas of one name and version: the second is told with its place."""
     ended = bench.check(GOOD, GOOD.replace("async def good", "async def other"))

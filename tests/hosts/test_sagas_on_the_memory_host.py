@@ -13,7 +13,7 @@ from durable_core.hosts.attempt import attempt
 from durable_core.layer import Codec, DurableFunction
 from durable_core.testing import MemoryHost
 from durable_core.testing.host_contract import assert_derived_alike
-from sagas import DidNotHappen, Happened, Retry, Saga, Unknown, lookup, pivot, retriable, saga, step
+from sagas import DidNotHappen, Happened, Retry, Saga, SagaGraph, Unknown, lookup, pivot, retriable, saga, step
 from sagas.model.definition import SagaDef
 from sagas.model.info import SagaInfo, info_of
 from sagas.runtime.binding import Binder
@@ -157,6 +157,17 @@ async def hurried(s: Saga, who: str) -> None:
     await s.run(hotel, who)
 
 
+def drawn() -> SagaDef[[str], str]:
+    """A graph with all kinds of nodes."""
+    g = SagaGraph("drawn", version=1, input=str, parallel_compensation=True)
+    booked = g.step(car, g.input)
+    asked = g.callback("approval", bool, timeout=60, after=[booked])
+    slept = g.step(hotel, g.input, after=[g.sleep(3600, after=[booked])])
+    whole = g.step(trip, g.input, after=[booked])
+    paid = g.pivot(pay, g.input, after=[g.lookup(price, g.input), slept, whole, asked])
+    return g.returns(g.retriable(ship, g.input, after=[paid]))
+
+
 def on_host(definition: SagaDef[..., Any], **plays: list[Any]) -> MemoryHost:
     """A host with one saga; ``plays`` by the name of the call, blanks as underscores."""
     WORLD.log.clear()
@@ -215,6 +226,32 @@ async def test_a_whole_order() -> MemoryHost:
     assert WORLD.log[:5] == ["price", "patient", "patient", "patient", "car"]
     assert WORLD.log[5:] == ["hotel", "car", "hotel", "flight", "pay", "ship", "ship"]
     assert info(host).result == "shipped to ann"
+    return host
+
+
+@hosted
+async def test_a_graph() -> MemoryHost:
+    """A graph runs on a host as on our engine: sleep, callback, child, pivot, retriable."""
+    host = on_host(drawn())
+    await host.drive(until="callback approval")
+    host.answer("approval", value=True)
+    assert (await host.drive()).end is RunStatus.COMPLETED
+    assert sorted(WORLD.log[:6]) == ["car", "car", "flight", "hotel", "hotel", "price"]
+    assert WORLD.log[6:] == ["pay", "ship"]
+    assert info(host).result == "shipped to ann"
+    return host
+
+
+@hosted
+async def test_a_graph_is_undone() -> MemoryHost:
+    """A graph whose pivot is refused is undone on a host against its order."""
+    host = on_host(drawn(), pay=[Refused("no money")])
+    await host.drive(until="callback approval")
+    host.answer("approval", value=True)
+    assert (await host.drive()).end is RunStatus.FAILED
+    undone = [line for line in WORLD.log if line.startswith("undo")]
+    assert sorted(undone) == ["undo car", "undo car", "undo flight", "undo hotel", "undo hotel"]
+    assert undone[-1] == "undo car"
     return host
 
 

@@ -22,6 +22,7 @@ from sagas import (
     Saga,
     SagaCompensated,
     SagaDef,
+    SagaGraph,
     Step,
     StillUnknown,
     Unknown,
@@ -334,11 +335,36 @@ async def spoken(s: Saga, about: str) -> str:
     return await s.run(talk, "again")
 
 
+@step(compensation=None, because="it only talks")
+async def pass_on(token: str | None, *, world: Participants = resource()) -> None:
+    await world.act("pass_on")
+
+
+@lookup
+async def is_dear(about: str, *, world: Participants = resource()) -> bool:
+    await world.act("is_dear")
+    return about == "champagne"
+
+
+def drawn() -> SagaDef[[str], Any]:
+    """A graph: side by side, a child, a condition, a wait, a callback whose token is handed out, a pivot."""
+    g = SagaGraph("drawn", version=1, input=str, parallel_compensation=True)
+    flown, driven = g.step(flight, g.input), g.step(car, g.input)
+    dear = g.lookup(is_dear, g.input)
+    asked = g.callback("approval", bool, timeout=timedelta(days=1), when=dear)
+    told = g.step(pass_on, asked.token, when=dear)
+    slept = g.step(hotel, g.input, after=[flown, g.sleep(60, after=[driven])])
+    again = g.step(car, "a second one", after=[slept])
+    parted = g.step(part, g.input, after=[driven])
+    paid = g.pivot(pay, 1, after=[again, parted, asked, told])
+    return g.returns(g.retriable(mail, "done", after=[paid]))
+
+
 SAGAS: dict[str, SagaDef[..., Any]] = {
     each.name: each
     for each in (
         trip, undone, doubts, person, part, blocks, answers, heartbeats, waits, mended, forward, loops,
         crashes, overrun,
-        pair, chain, spoken,
+        pair, chain, spoken, drawn(),
     )
 }  # fmt: skip

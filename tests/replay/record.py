@@ -389,10 +389,24 @@ async def said(scene: Scene) -> None:
     await plain(scene, "spoken", talk=["broken", "ok"])
 
 
+async def graph(scene: Scene) -> None:
+    """A graph, with an answer and without a fault: completed."""
+    async with scene.process(SAGAS["drawn"]) as running:
+        await running.start(SAGAS["drawn"], "champagne", id=ID)
+        await scene.clock.advance(1)
+        await running.complete_callback(saga_id=ID, name="approval", value=True)
+        await scene.clock.advance(DAY)
+
+
+async def graph_undone(scene: Scene) -> None:
+    """A graph whose pivot is refused: what does not depend on each other is undone side by side."""
+    await plain(scene, "drawn", DAY, about="tea", pay=["refused"], undo_car=["broken", "ok"])
+
+
 SCENES: tuple[Callable[[Scene], Awaitable[None]], ...] = (
     trip, refused_pivot, savepoint, doubts, blocks, deadline, answers, answered_by, heartbeats, cancelled_delay,
     cancelled_sleep, skipped, resolved, retried_doubt, past_pivot, paused, patched, crashed, left, withheld, overrun,
-    killed, rolled_back, held, said,
+    killed, rolled_back, held, said, graph, graph_undone,
 )  # fmt: skip
 
 

@@ -1,0 +1,42 @@
+"""The page about graphs: its saga runs, and its plan is the one that `sagas plan` prints."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "how-to" / "graphs.md"
+
+
+def block(language: str) -> str:
+    """The first block of the page in this language."""
+    found = re.search(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def run(folder: Path, *command: str) -> str:
+    """What a command in that folder prints."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_the_page_is_true(tmp_path: Path):
+    """The example completes, checkers of plans accept it, and its plan is as the page shows it."""
+    module = tmp_path / "trips.py"
+    module.write_text(block("python"), encoding="utf-8")
+    assert run(tmp_path, "trips.py") == "confirmed: paid 300\n"
+    module.write_text(block("python").replace("asyncio.run(main())", ""), encoding="utf-8")
+    printed = run(tmp_path, "-c", "from sagas.cli import main; main(['plan', 'trips.py'])")
+    assert printed.partition("\n")[2].strip() == block("text").strip()
+    checked = run(tmp_path, "-c", "from sagas.cli import main; main(['check', 'trips.py'])")
+    assert checked == "book-trip v1: 0 faults, 0 warnings\n"

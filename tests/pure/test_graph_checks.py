@@ -1,0 +1,282 @@
+"""What a graph refuses, and when: at the line that declares it, or with all other faults in ``check``."""
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from sagas import DefinitionError, Orchestrator, Ref, Saga, SagaGraph, lookup, pivot, retriable, saga, step
+
+
+@attrs.frozen
+class Trip:
+    """An input."""
+
+    city: str
+
+
+@attrs.frozen
+class Car:
+    """A result."""
+
+    plate: str
+
+
+@step
+async def reserve(trip: Trip) -> Car:
+    """A step with an undo."""
+    return Car(trip.city)
+
+
+@reserve.compensate
+async def release(car: Car) -> None:
+    """Its undo."""
+
+
+@step
+async def bare(trip: Trip) -> str:
+    """A step without an undo."""
+    return trip.city
+
+
+@pivot
+async def pay(trip: Trip) -> str:
+    """The point of no return."""
+    return trip.city
+
+
+@pivot(name="pay too")
+async def pay_too(trip: Trip) -> str:
+    """Another one."""
+    return trip.city
+
+
+@retriable
+async def mail(note: str) -> str:
+    """What comes after it."""
+    return note
+
+
+@lookup
+async def read(trip: Trip) -> str:
+    """A read that is no bool."""
+    return trip.city
+
+
+@lookup
+async def holds(trip: Trip) -> bool:
+    """A read that is one."""
+    return bool(trip.city)
+
+
+class Opaque:
+    """Of no type that the store knows."""
+
+
+@lookup
+async def seats() -> Opaque:
+    """A result of a type that cannot come back."""
+    return Opaque()
+
+
+def graph(**options: Any) -> SagaGraph[[Trip]]:
+    """A graph that takes a trip."""
+    return SagaGraph("trip", version=1, input=Trip, **options)
+
+
+def faults(g: SagaGraph[...]) -> str:
+    """What ``check`` says."""
+    with pytest.raises(DefinitionError) as refused:
+        g.check()
+    return str(refused.value)
+
+
+def test_a_sound_graph_passes():
+    """A graph without a fault is accepted, by check and by an orchestrator."""
+    g = graph()
+    g.returns(g.retriable(mail, g.pivot(pay, g.input, after=[g.step(reserve, g.input)])))
+    g.check()
+    Orchestrator("memory://", sagas=[g], worker=False)
+
+
+def test_all_faults_are_reported_at_once():
+    """One message has every fault, each with file and line; registering refuses the graph in the same words."""
+    g, other = graph(), graph()
+    g.step(reserve, other.input)
+    g.step(bare, g.input)
+    g.lookup(read, g.input)
+    paid = g.pivot(pay, g.input)
+    g.step(reserve, g.input, after=[paid])
+    said = faults(g)
+    for words in (
+        "of another graph",
+        "step 'bare'",
+        "lookup 'read' is unused",
+        "step 'reserve#2' comes after the pivot",
+        "step 'reserve' can be undone, and the pivot does not wait for it",
+        "does not say what it returns",
+    ):
+        assert words in said
+    assert said.count(f"{Path(__file__)}:") >= 6
+    with pytest.raises(DefinitionError, match="does not say what it returns"):
+        Orchestrator("memory://", sagas=[g], worker=False)
+
+
+def test_a_cycle_by_after_is_named():
+    """A list that is changed after it was given as ``after=`` can close a cycle: it is named, with what hangs on it."""
+    g = graph()
+    later: list[Ref[Any]] = []
+    first = g.step(reserve, g.input, after=later)
+    second = g.step(reserve, g.input, after=[first])
+    later.append(second)
+    third = g.lookup(holds, g.input, after=[second])
+    g.returns(third)
+    said = faults(g)
+    assert "reserve waits for reserve#2 waits for reserve" in said
+    assert "lookup 'holds' is never reached" in said
+
+
+def test_an_empty_graph_is_refused():
+    """A graph without a node does nothing."""
+    assert "has no node" in faults(graph())
+
+
+@pytest.mark.parametrize("certain", [True, False])
+def test_two_pivots(*, certain: bool):
+    """Two pivots on a path are refused, and two beside each other unless each has a condition."""
+    g = graph()
+    condition = None if certain else g.lookup(holds, g.input)
+    first = g.pivot(pay, g.input)
+    second = g.pivot(pay_too, g.input, after=[first]) if certain else g.pivot(pay_too, g.input, when=condition)
+    g.returns(g.retriable(mail, second))
+    assert ("on this path" if certain else "is never skipped") in faults(g)
+
+
+def test_a_condition_is_a_bool():
+    """``when`` takes a reference whose declared type is bool."""
+    g = graph()
+    g.returns(g.step(reserve, g.input, when=g.lookup(read, g.input)))
+    assert "which is of type str" in faults(g)
+    with pytest.raises(DefinitionError, match="reference to a bool"):
+        graph().step(reserve, Trip("x"), when=True)
+
+
+def test_arguments_are_compared_with_the_signature():
+    """A missing argument, one too many, and one of another class are faults with the node's place."""
+    g = graph()
+    car = g.step(reserve, g.input)
+    g.step(reserve)
+    g.step(reserve, g.input, car)
+    g.step(reserve, car)
+    g.returns(car)
+    said = faults(g)
+    assert "missing a required argument: 'trip'" in said
+    assert "too many positional arguments" in said
+    assert "takes a Trip for 'trip' and is given step 'reserve', a Car" in said
+
+
+def test_a_value_that_may_be_none_needs_a_parameter_that_admits_it():
+    """The result of a node that may be skipped, and that of a sleep, are refused where None is not admitted."""
+
+    @lookup
+    async def plate(car: Car) -> str:
+        return car.plate
+
+    g = graph()
+    maybe = g.step(reserve, g.input, when=g.lookup(holds, g.input))
+    g.lookup(plate, maybe)
+    g.returns(g.lookup(plate, g.sleep(1)))
+    said = faults(g)
+    assert "takes a Car for 'car' and is given step 'reserve', which is None where it is skipped" in said
+    assert "is given sleep 'sleep', which is always None" in said
+
+
+def test_what_cannot_be_stored_is_refused():
+    """Types that cannot make the round trip through the store are faults."""
+    g = graph()
+    g.lookup(seats)
+    g.returns(g.callback("answer", Opaque))
+    said = faults(g)
+    assert "seats" in said
+    assert "callback 'answer' has answers that cannot be stored" in said
+
+
+def test_a_deadline_that_cannot_be_kept():
+    """Timeouts times attempts along the longest path, and sleeps, are compared with the deadline."""
+
+    @step(timeout=40, retry=2, compensation=None, because="a test")
+    async def slow(trip: Trip) -> str:
+        return trip.city
+
+    g = graph(deadline=100)
+    first = g.step(slow, g.input)
+    g.step(slow, g.input)
+    g.returns(g.sleep(30, after=[first]))
+    assert "may take 110 s together" in faults(g)
+
+
+def test_a_hidden_pivot_is_refused():
+    """A child saga with a pivot is added by ``g.pivot``."""
+
+    @saga("paying", version=1)
+    async def paying(s: Saga, trip: Trip) -> str:
+        return await s.run(pay, trip)
+
+    g = graph()
+    g.returns(g.step(paying, g.input))
+    assert "Add the child by g.pivot" in faults(g)
+    good = graph()
+    good.returns(good.pivot(paying, good.input))
+    good.check()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda g: g.step(pay, g.input), "Add it by g.pivot"),
+        (lambda g: g.lookup(reserve, g.input), "Add it by g.step"),
+        (lambda g: g.step(Trip), "Give it a function decorated"),
+        (lambda g: g.step(g, g.input), "would run itself"),
+        (lambda g: g.sleep(-1), "g.sleep"),
+        (lambda g: g.callback("a/b", bool), "a/b"),
+        (lambda g: g.returns("x"), "g.returns was given"),
+        (lambda g: bool(g.input), "neither true nor false"),
+        (lambda g: list(g.input), "cannot be iterated"),
+        (lambda g: SagaGraph("none", version=1).input, "has no input"),  # type: ignore[misc]
+    ],
+)
+def test_nonsense_is_refused_at_its_line(wrong: Any, words: str):
+    """What cannot be represented is refused by the call that says it."""
+    with pytest.raises(DefinitionError, match=words):
+        wrong(graph())
+
+
+def test_a_reference_has_no_attributes():
+    """Reading from a reference says where to read instead."""
+    with pytest.raises(AttributeError, match="read it in the step"):
+        _ = graph().input.city  # type: ignore[attr-defined]
+
+
+def test_a_graph_in_use_cannot_change():
+    """Once registered, a graph takes no further node."""
+    g = graph()
+    g.returns(g.step(reserve, g.input))
+    orchestrator = Orchestrator("memory://", worker=False)
+    orchestrator.register(g)
+    with pytest.raises(DefinitionError, match="is in use"):
+        g.step(reserve, g.input)
+    orchestrator.register(g)
+
+
+def test_a_reference_in_a_collection_is_refused():
+    """A list of references would be stored as it is; each is an argument of its own."""
+
+    @lookup
+    async def both(cars: list[Car]) -> int:
+        return len(cars)
+
+    g = graph()
+    car = g.step(reserve, g.input)
+    g.returns(g.lookup(both, [car, car]))
+    assert "collection with references" in faults(g)
