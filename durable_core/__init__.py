@@ -9,8 +9,7 @@ step is attempted, and ``current`` what it may know about itself. ``RunHandle``,
 of compensation.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from durable_core.errors import (
     CallbackAlreadyAnswered,
@@ -44,6 +43,7 @@ from durable_core.errors import (
     WrongLoop,
     WrongState,
 )
+from durable_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from durable_core.body import Callback
@@ -64,22 +64,22 @@ if TYPE_CHECKING:
     from durable_core.runs import Engine, RunHandle
 
 LATER = {
-    "body": ("Callback",),
-    "context": ("Context", "Parallel"),
-    "dsl": ("durable", "step"),
-    "engine.retention": ("PurgeReport",),
-    "model.archive": ("read_line",),
-    "model.declared": ("Step",),
-    "model.durable": ("Durable",),
-    "model.info": ("HistoryEntry", "RunInfo", "RunStep"),
-    "model.registered": ("register_type",),
-    "model.retry": ("Retry",),
-    "model.run": ("RunStatus",),
-    "model.versions": ("VersionInfo", "VersionVerdict"),
-    "ports": ("Clock",),
-    "replay.current": ("AttemptInfo", "current"),
-    "replay.scheduler": ("Branch",),
-    "runs": ("Engine", "RunHandle"),
+    "durable_core.body": ("Callback",),
+    "durable_core.context": ("Context", "Parallel"),
+    "durable_core.dsl": ("durable", "step"),
+    "durable_core.engine.retention": ("PurgeReport",),
+    "durable_core.model.archive": ("read_line",),
+    "durable_core.model.declared": ("Step",),
+    "durable_core.model.durable": ("Durable",),
+    "durable_core.model.info": ("HistoryEntry", "RunInfo", "RunStep"),
+    "durable_core.model.registered": ("register_type",),
+    "durable_core.model.retry": ("Retry",),
+    "durable_core.model.run": ("RunStatus",),
+    "durable_core.model.versions": ("VersionInfo", "VersionVerdict"),
+    "durable_core.ports": ("Clock",),
+    "durable_core.replay.current": ("AttemptInfo", "current"),
+    "durable_core.replay.scheduler": ("Branch",),
+    "durable_core.runs": ("Engine", "RunHandle"),
 }
 """The other names, by the module that they are loaded from on first use: few programs need all of them."""
 
@@ -139,13 +139,4 @@ __all__ = [
     "step",
 ]
 
-
-_HOMES = {name: module for module, names in LATER.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
-    return found
+__getattr__ = lazy_names(__name__, LATER)

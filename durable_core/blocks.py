@@ -46,8 +46,8 @@ class ParallelBlock:
             core = self._core
             core.refuse(
                 Fault(
-                    f"run {core.id}: a branch was begun outside of its block, where nobody would wait for it",
-                    f"Write `async with {core.word}.parallel() as p:`, then retry the run",
+                    f"{core.title}: a branch was begun outside of its block, where nobody would wait for it",
+                    f"Write `async with {core.word}.parallel() as p:`, then retry the {core.noun}",
                 )
             )
         return self._branches.spawn(body, name=name)
@@ -63,8 +63,8 @@ async def in_lanes(
     if most is not None and (type(most) is not int or most < 1):
         core.refuse(
             Fault(
-                f"run {core.id}: {core.word}.map(max_concurrency={shown(most)})",
-                "Give a whole number from 1, then retry the run",
+                f"{core.title}: {core.word}.map(max_concurrency={shown(most)})",
+                f"Give a whole number from 1, then retry the {core.noun}",
             )
         )
     results: list[Any] = [None] * count
@@ -124,7 +124,7 @@ class ChildBlock:
         self._shape = shape
         self._scope = core.scope(name, block=False, key=key)
         self.key, self.prefix = self._scope.key, self._scope.prefix
-        self._what = f"run {core.id}, child {self.key!r}"
+        self._what = f"{core.title}, child {self.key!r}"
         try:
             payload = shape.encode(args, kwargs, what=f"{self._what}: the arguments")
         except DefinitionError as wrong:

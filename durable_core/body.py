@@ -108,8 +108,8 @@ class Operation(Coroutine[Any, Any, R_co]):
             return  # awaited, or left because its body has failed or is being closed
         self._core.blame(
             Fault(
-                f"run {self._core.id}: {self._what} was called without await, so it would be left out",
-                "Write `await` before it, then retry the run",
+                f"{self._core.title}: {self._what} was called without await, so it would be left out",
+                f"Write `await` before it, then retry the {self._core.noun}",
             )
         )
 
@@ -240,8 +240,8 @@ class BodyContext:
         if not callbacks:
             core.refuse(
                 Fault(
-                    f"run {core.id}: {core.word}.first() was given no callback, so it would wait for ever",
-                    "Give it one, then retry the run",
+                    f"{core.title}: {core.word}.first() was given no callback, so it would wait for ever",
+                    f"Give it one, then retry the {core.noun}",
                 )
             )
         first: Callback[Any] = callbacks[await core.wait_for_first([callback.pending for callback in callbacks])]

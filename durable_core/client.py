@@ -23,7 +23,7 @@ from durable_core.engine.retention import PurgeReport
 from durable_core.engine.runtime import Runtime
 from durable_core.engine.settings import Settings
 from durable_core.engine.watch import AttentionLog
-from durable_core.errors import CallbackError, DefinitionError, DurableError, PayloadError, RunExists, RunNotFound
+from durable_core.errors import DefinitionError, DurableError, RunExists, RunNotFound
 from durable_core.face import Face, Standing
 from durable_core.model.callback import COMPLETED, FAILED, HEARTBEAT, Answer, Taken
 from durable_core.model.duration import Duration, ns_of, to_ns
@@ -32,7 +32,7 @@ from durable_core.model.retry import duration
 from durable_core.model.run import RunQuery, RunRecord, RunRef, RunStatus
 from durable_core.model.shape import CallShape
 from durable_core.model.texts import is_text
-from durable_core.ports import Clock
+from durable_core.ports import Clock, Store
 from durable_core.tracing.enabled import spans_wanted
 
 if TYPE_CHECKING:
@@ -67,8 +67,9 @@ class Client(Generic[InfoT, StatusT]):
     """The runs of one store, as the users of one layer see them.
 
     Args:
-        url: where the store is.
+        url: the store's address; None if ``store`` is given.
         face: the layer's words, errors and views.
+        store: a store instead of an address.
         settings: see ``Settings``.
         clock: drives waits, retry delays, deadlines and step timeouts.
         on_attention: called, at least once, when a run needs attention.
@@ -80,9 +81,10 @@ class Client(Generic[InfoT, StatusT]):
 
     def __init__(
         self,
-        url: str,
+        url: str | None,
         face: Face[InfoT, StatusT],
         *,
+        store: Store | None,
         settings: Settings,
         clock: Clock | None,
         on_attention: Callable[[InfoT], Awaitable[None]] | None,
@@ -96,6 +98,8 @@ class Client(Generic[InfoT, StatusT]):
         self._attention_log = AttentionLog(log)
         self.runtime = Runtime(
             url,
+            store=store,
+            noun=face.noun,
             settings=settings,
             clock=clock,
             on_attention=self._attend,
@@ -125,10 +129,7 @@ class Client(Generic[InfoT, StatusT]):
             )
         except RunExists as taken:
             raise self.face.exists(
-                self.face.worded(taken.text),
-                self.face.worded(taken.advice),
-                run_id=taken.run_id,
-                purged_at_ns=taken.purged_at_ns,
+                taken.text, taken.advice, run_id=taken.run_id, purged_at_ns=taken.purged_at_ns
             ) from None
 
     async def find(self, id: str) -> tuple[RunRecord, str]:
@@ -338,13 +339,7 @@ class Client(Generic[InfoT, StatusT]):
             by = f"{self.face.noun}_id= and name="
             raise DefinitionError(f"name the callback by its token, or by {by}; nothing was changed")
         answer = msgspec.structs.replace(answer, key=key)
-        try:
-            taken = await deliveries.give(record, answer, closed=self.face.closed)
-        except (CallbackError, PayloadError) as error:
-            text, advice = self.face.worded(error.text), self.face.worded(error.advice)
-            if (text, advice) == (error.text, error.advice):
-                raise
-            raise type(error)(text, advice) from error.__cause__
+        taken = await deliveries.give(record, answer, closed=self.face.closed)
         return AnswerReceipt(record.id, key, taken)
 
 

@@ -268,7 +268,7 @@ class Binder:
 
 
 async def _to_its_end(core: HostContext, body: Coroutine[Any, Any, Any], shape: CallShape) -> End:
-    return End(output=shape.encode_result(await body, what=f"run {core.id}: the result"))
+    return End(output=shape.encode_result(await body, what=f"{core.title}: the result"))
 
 
 def _declared(what: Any) -> Step[..., Any]:

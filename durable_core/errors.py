@@ -40,7 +40,8 @@ its code and the address of the code's page.
 
 import re
 from collections.abc import Callable
-from typing import Any
+from types import BuiltinMethodType
+from typing import Any, TypeVar, cast
 
 PAGES = "https://durable-sagas.readthedocs.io/errors"
 """Where the pages of the codes are published."""
@@ -82,6 +83,19 @@ def _message_of(error: BaseException) -> str:
     return sentences(_text_of(error), _advice_of(error))
 
 
+E = TypeVar("E", bound=BaseException)
+_Values = dict[str, Any] | None
+
+
+def bare(cls: type[E], args: tuple[Any, ...]) -> E:
+    """A new exception with these ``args``; no code of ``cls`` is called, as its constructor may want anything."""
+    news = [vars(base)["__new__"] for base in cls.__mro__ if "__new__" in vars(base)]
+    make: Callable[..., E] = next(new for new in news if isinstance(new, BuiltinMethodType))
+    error = make(cls, *(args if issubclass(cls, BaseExceptionGroup) else ()))  # an OSError would read them
+    vars(BaseException)["args"].__set__(error, args)
+    return error
+
+
 class _Derived:
     """An attribute that is made of the error's arguments; one that a user's subclass sets comes first."""
 
@@ -114,6 +128,17 @@ class _Explained(BaseException):
     def __init__(self, text: str, advice: str = "") -> None:
         # Not `super()`: of two arguments OSError would make an errno and its text.
         BaseException.__init__(self, *((text, advice) if advice else (text,)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled without its constructor, which has arguments that are not in ``args``."""
+        return bare, (type(self), self.args), self.__getstate__()
+
+    def __setstate__(self, state: Any) -> None:
+        parts = cast("tuple[_Values, _Values]", state if isinstance(state, tuple) else (state, None))
+        attributes, slots = parts
+        vars(self).update(attributes or {})
+        for name, value in (slots or {}).items():
+            object.__setattr__(self, name, value)  # a frozen class refuses its own way of setting them
 
     def __str__(self) -> str:
         message = _message_of(self)

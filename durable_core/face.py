@@ -144,7 +144,7 @@ class Face(Protocol[InfoT, StatusT_co]):
             case RunStatus.COMPLETED:
                 return reader(shape, f"{about}: the result")(outcome.output or b"null")
             case RunStatus.STUCK:
-                reason = self.worded(outcome.reason or "no reason recorded")
+                reason = outcome.reason or "no reason recorded"
                 steps = () if standing is None else self.stuck_on(standing)
                 why = self.short(ref.id, reason)
                 raise self.stuck(f"{about} is stuck: {why}", run_id=ref.id, reason=reason, steps=steps)
@@ -156,10 +156,6 @@ class Face(Protocol[InfoT, StatusT_co]):
     def short(self, id: str, reason: str) -> str:
         """A reason for a message that names the run, and has a code, itself."""
         return without_code(reason).removeprefix(f"{self.noun} {id}: ")
-
-    def worded(self, text: str) -> str:
-        """A message of the engine in the layer's words: the engine calls everything a run, also in stored reasons."""
-        return text
 
 
 def reader(shape: CallShape | None, what: str) -> Callable[[bytes], Any]:

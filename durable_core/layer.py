@@ -7,10 +7,10 @@
 Invariant: a name is loaded on first use, so declaring sagas loads no engine and no store.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from durable_core.errors import in_words, sentences, without_code
+from durable_core.lazy import lazy_names
 from durable_core.model.children import COMPLETED as CHILD_COMPLETED
 from durable_core.model.children import OPENED as CHILD_OPENED
 from durable_core.model.entry import Entry as JournalEntry
@@ -84,56 +84,71 @@ if TYPE_CHECKING:
     )
 
 LATER = {
-    "blocks": ("ChildBlock", "ParallelBlock", "all_of", "branch_body", "in_lanes"),
-    "body": ("BodyContext", "Operation", "watched"),
-    "client": ("AnswerReceipt", "CallbackAddress", "Client", "Handle"),
-    "engine.watch": ("AttentionLog",),
-    "engine.callback_delivery": ("CallbackDelivery",),
-    "engine.polling": ("Health",),
-    "engine.home": ("at_home",),
-    "engine.runtime": ("Runtime",),
-    "engine.settings": ("Settings",),
-    "engine.waiting": ("RunOutcome",),
-    "face": ("Face", "Order", "Standing"),
-    "model.callback": ("Answer", "Taken"),
-    "model.calls": ("Done", "StepCall"),
-    "model.checkup": ("Checkup", "Facts", "Finding", "Group", "Level", "WorkerSeen"),
-    "model.codec": ("Codec",),
-    "model.declared": ("DeclaredStep", "check_timeout", "check_version", "place_of", "positional"),
-    "model.duration": ("Duration", "at", "maybe_at", "not_before", "ns_of", "shown", "to_ns"),
-    "model.failure": ("FailureText", "capture", "describe", "rebuild"),
-    "model.info": ("error_text", "history_of", "plain_input", "read_or_plain", "step_of", "stuck_error", "waits_of"),
-    "model.keys": ("check_name", "derived", "idempotency_key", "name_of", "served"),
-    "model.outcome": ("DEFAULT_UNKNOWN", "Outcome"),
-    "model.record": ("ABANDON", "StepRecord", "StepStatus", "fold"),
-    "model.retry": ("duration",),
-    "model.run": ("ENDS", "RunQuery", "RunRecord", "RunRef"),
-    "model.shape": ("CallShape",),
-    "model.spec": ("DurableFunction", "StepSpec", "is_async"),
-    "model.startable": ("StartOptions", "Takes0", "Takes1", "Takes2", "Takes3"),
-    "model.texts": ("check_text", "is_text"),
-    "model.verbs": ("faulted_on",),
-    "model.version": ("Announced", "Offer", "Tally"),
-    "model.versions": ("versions_of",),
-    "ports": ("Ids", "Store"),
-    "replay.blocks": ("Branches",),
-    "replay.callbacks": ("PendingCallback",),
-    "replay.current": ("CURRENT",),
-    "replay.cursor": ("End",),
-    "replay.host_context": ("HostContext",),
-    "replay.run": ("MANY_FAILURES",),
-    "replay.steps": ("OutcomeUnknown", "Perform"),
-    "stores": ("Migrated", "migrate", "open_store"),
-    "tracing.answers": ("Posting",),
-    "tracing.documents": ("jaeger_document", "otlp_document"),
-    "tracing.enabled": ("spans_wanted",),
-    "tracing.ending": ("AtExit",),
-    "tracing.fold": ("RunTrace", "spans_of"),
-    "tracing.metrics": ("METRICS", "Metric"),
-    "tracing.span": ("SpanEvent", "SpanLink", "SpanRecord"),
-    "tracing.vocabulary": ("Closes", "Ending", "Meaning", "Notes", "Opens", "StepWords", "Vocabulary"),
-    "tracing.whole": ("whole_spans",),
-    "tracing.wiring": ("Tracing", "bring_spans", "collector_at", "export_directly", "export_failures", "tracing_with"),
+    "durable_core.blocks": ("ChildBlock", "ParallelBlock", "all_of", "branch_body", "in_lanes"),
+    "durable_core.body": ("BodyContext", "Operation", "watched"),
+    "durable_core.client": ("AnswerReceipt", "CallbackAddress", "Client", "Handle"),
+    "durable_core.engine.watch": ("AttentionLog",),
+    "durable_core.engine.callback_delivery": ("CallbackDelivery",),
+    "durable_core.engine.polling": ("Health",),
+    "durable_core.engine.home": ("at_home",),
+    "durable_core.engine.runtime": ("Runtime",),
+    "durable_core.engine.settings": ("Settings",),
+    "durable_core.engine.waiting": ("RunOutcome",),
+    "durable_core.face": ("Face", "Order", "Standing"),
+    "durable_core.model.callback": ("Answer", "Taken"),
+    "durable_core.model.calls": ("Done", "StepCall"),
+    "durable_core.model.checkup": ("Checkup", "Facts", "Finding", "Group", "Level", "WorkerSeen"),
+    "durable_core.model.codec": ("Codec",),
+    "durable_core.model.declared": ("DeclaredStep", "check_timeout", "check_version", "place_of", "positional"),
+    "durable_core.model.duration": ("Duration", "at", "maybe_at", "not_before", "ns_of", "shown", "to_ns"),
+    "durable_core.model.failure": ("FailureText", "capture", "describe", "rebuild"),
+    "durable_core.model.info": (
+        "error_text",
+        "history_of",
+        "plain_input",
+        "read_or_plain",
+        "step_of",
+        "stuck_error",
+        "waits_of",
+    ),
+    "durable_core.model.keys": ("check_name", "derived", "idempotency_key", "name_of", "served"),
+    "durable_core.model.outcome": ("DEFAULT_UNKNOWN", "Outcome"),
+    "durable_core.model.record": ("ABANDON", "StepRecord", "StepStatus", "fold"),
+    "durable_core.model.retry": ("duration",),
+    "durable_core.model.run": ("ENDS", "RunQuery", "RunRecord", "RunRef"),
+    "durable_core.model.shape": ("CallShape",),
+    "durable_core.model.spec": ("DurableFunction", "StepSpec", "is_async"),
+    "durable_core.model.startable": ("StartOptions", "Takes0", "Takes1", "Takes2", "Takes3"),
+    "durable_core.model.texts": ("check_text", "is_text"),
+    "durable_core.model.verbs": ("faulted_on",),
+    "durable_core.model.version": ("Announced", "Offer", "Tally"),
+    "durable_core.model.versions": ("versions_of",),
+    "durable_core.ports": ("Ids", "Store"),
+    "durable_core.replay.blocks": ("Branches",),
+    "durable_core.replay.callbacks": ("PendingCallback",),
+    "durable_core.replay.current": ("CURRENT",),
+    "durable_core.replay.cursor": ("End",),
+    "durable_core.replay.host_context": ("HostContext",),
+    "durable_core.replay.run": ("MANY_FAILURES",),
+    "durable_core.replay.steps": ("OutcomeUnknown", "Perform"),
+    "durable_core.stores": ("Migrated", "migrate", "open_store"),
+    "durable_core.tracing.answers": ("Posting",),
+    "durable_core.tracing.documents": ("jaeger_document", "otlp_document"),
+    "durable_core.tracing.enabled": ("spans_wanted",),
+    "durable_core.tracing.ending": ("AtExit",),
+    "durable_core.tracing.fold": ("RunTrace", "spans_of"),
+    "durable_core.tracing.metrics": ("METRICS", "Metric"),
+    "durable_core.tracing.span": ("SpanEvent", "SpanLink", "SpanRecord"),
+    "durable_core.tracing.vocabulary": ("Closes", "Ending", "Meaning", "Notes", "Opens", "StepWords", "Vocabulary"),
+    "durable_core.tracing.whole": ("whole_spans",),
+    "durable_core.tracing.wiring": (
+        "Tracing",
+        "bring_spans",
+        "collector_at",
+        "export_directly",
+        "export_failures",
+        "tracing_with",
+    ),
 }
 """The names by the module that they are loaded from."""
 
@@ -247,6 +262,7 @@ __all__ = [
     "is_async",
     "is_text",
     "jaeger_document",
+    "lazy_names",
     "maybe_at",
     "migrate",
     "name_of",
@@ -275,13 +291,4 @@ __all__ = [
     "without_code",
 ]
 
-
-_HOMES = {name: module for module, names in LATER.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f"durable_core.{home}"), name)
-    return found
+__getattr__ = lazy_names(__name__, LATER)

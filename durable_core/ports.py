@@ -373,7 +373,7 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None:
-        """Release everything; the worker is no longer alive. Safe to call twice."""
+        """Release everything; the worker is no longer alive. Does nothing if the store is not open."""
         ...
 
     async def rejoin(self, worker: str) -> None:
@@ -426,11 +426,11 @@ class TraceContext(Protocol):
         """What a run that begins here stores of its trace; see ``NewRun.traceparent``."""
         ...
 
-    def enter(self, told: Callable[[], tuple[int, int, bool]], now_ns: Callable[[], int]) -> Any:
+    def enter(self, identify: Callable[[], tuple[int, int, bool]], now_ns: Callable[[], int]) -> Any:
         """Make a step's span the current one for the code that runs in this context; returns what ``leave`` wants.
 
-        ``told`` says its trace id, its span id and whether it is exported. It is called once the code asks: most steps
-        do not, and the ids cost as much as all else that is done here. ``now_ns`` dates what the code says.
+        ``identify`` returns its trace id, its span id and whether it is exported. It is called once the code asks: most
+        steps do not, and the ids cost as much as all else that is done here. ``now_ns`` dates what the code says.
         """
         ...
 
@@ -447,8 +447,32 @@ class Timer(Protocol):
         ...
 
 
+class Activity(Protocol):
+    """What a clock can ask an engine that uses it."""
+
+    def working(self) -> bool:
+        """Whether it writes, drives a body or claims runs just now."""
+        ...
+
+    def under_way(self) -> int:
+        """Attempts that have been called and have not ended."""
+        ...
+
+    def progress(self) -> int:
+        """A number that rises with every entry that is journalled."""
+        ...
+
+
 class Clock(Protocol):
     """Time, as runs see it: waits, retry delays, deadlines and step timeouts."""
+
+    def attach(self, engine: Activity) -> None:
+        """An engine that uses this clock has been entered. Only a clock that waits for idle engines needs to know."""
+        ...
+
+    def detach(self, engine: Activity) -> None:
+        """An engine that was attached has been left."""
+        ...
 
     def now_ns(self) -> int:
         """Nanoseconds since the epoch, never going backwards within a process."""

@@ -32,7 +32,7 @@ from durable_core.model.run import ENDS, RunRef, RunStatus
 from durable_core.model.startable import StartOptions, Takes0, Takes1, Takes2, Takes3
 from durable_core.model.verbs import Accept, Asked, Refuse, Repeat, faulted_on, judge
 from durable_core.model.versions import VersionInfo, versions_of
-from durable_core.ports import Clock
+from durable_core.ports import Clock, Store
 
 log = logging.getLogger("durable_core")
 
@@ -124,6 +124,9 @@ class Engine:
     Args:
         url: ``sqlite:///file.db`` (a file, no server), ``postgresql://user@host/database``, or ``memory://`` for tests.
         functions: the durable functions that this process serves.
+        store: a store object instead of ``url``, such as ``durable_core.layer.open_store`` returns or one of your own
+            (``durable_core.layer.Store``). One that is open is opened anew on entry; leaving closes it. It serves one
+            engine, and ``lease`` and ``store_timeout`` do not change it.
         worker: whether it executes runs; False only starts and observes.
         clock: drives waits, retry delays and step timeouts.
         concurrency: how many runs may have work in progress at once.
@@ -146,14 +149,16 @@ class Engine:
             else nothing is traced.
 
     Raises:
-        DefinitionError: an argument is invalid; the message names it.
+        DefinitionError: an argument is invalid; the message names it. Also if both ``url`` and ``store`` are given, or
+            neither is.
     """
 
     def __init__(  # noqa: PLR0913 - one option for each thing that a program may decide
         self,
-        url: str,
+        url: str | None = None,
         functions: Sequence[Durable[..., Any]] = (),
         *,
+        store: Store | None = None,
         worker: bool = True,
         clock: Clock | None = None,
         concurrency: int = 1000,
@@ -183,6 +188,7 @@ class Engine:
         self.client: Client[RunInfo, RunStatus] = Client(
             url,
             RunFace(),
+            store=store,
             settings=settings,
             clock=clock,
             on_attention=on_attention,

@@ -1,7 +1,6 @@
 """Sagas in Python that survive anything: steps, compensations, and a durable core under them."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sagas.codec as codec  # noqa: PLR0402 - no module imports the package root, this one no more than others
 from durable_core import (
@@ -21,6 +20,8 @@ from durable_core import (
     WrongLoop,
     WrongState,
 )
+from durable_core import HistoryEntry as Entry
+from durable_core.layer import lazy_names
 from sagas.current import StepInfo, current
 from sagas.dsl import lookup, pivot, retriable, saga, step
 from sagas.errors import (
@@ -43,7 +44,8 @@ from sagas.model.definition import (
     StillUnknown,
     Unknown,
 )
-from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState
+from sagas.model.info import SagaInfo, StepState
+from sagas.model.phases import SagaStatus
 from sagas.model.resource import resource
 
 if TYPE_CHECKING:
@@ -55,17 +57,14 @@ if TYPE_CHECKING:
     from sagas.runtime.saga import Saga
 
 LATER = {
-    "Callback": "durable_core",
-    "PurgeReport": "durable_core",
-    "Ref": "sagas.model.graph",
-    "SagaGraph": "sagas.graph",
-    "Saga": "sagas.runtime.saga",
-    "SagaHandle": "sagas.orchestrator",
-    "VersionInfo": "sagas.model.versions",
-    "VersionVerdict": "durable_core",
-    "Orchestrator": "sagas.orchestrator",
+    "durable_core": ("Callback", "PurgeReport", "VersionVerdict"),
+    "sagas.graph": ("SagaGraph",),
+    "sagas.model.graph": ("Ref",),
+    "sagas.model.versions": ("VersionInfo",),
+    "sagas.orchestrator": ("Orchestrator", "SagaHandle"),
+    "sagas.runtime.saga": ("Saga",),
 }
-"""What runs sagas, by the module that it is loaded from once it is asked for: to declare them costs half of all."""
+"""The names for running sagas, by the module that they are loaded from: declaring sagas takes half of the whole."""
 
 __all__ = [
     "Callback",
@@ -123,9 +122,4 @@ __all__ = [
     "step",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(LATER[name]), name)
-    return found
+__getattr__ = lazy_names(__name__, LATER)

@@ -15,9 +15,11 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 from durable_core import DefinitionError, StoreError
+from durable_core import HistoryEntry as Entry
 from durable_core.layer import Duration, Takes0, Takes1, Takes2, Takes3
 from sagas.model.definition import SagaDef
-from sagas.model.info import Entry, SagaInfo, SagaStatus
+from sagas.model.info import SagaInfo
+from sagas.model.phases import SagaStatus
 from sagas.orchestrator import Orchestrator as Served
 from sagas.orchestrator import SagaHandle as ServedHandle
 from sagas.orchestrator import SagaStartOptions

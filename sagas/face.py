@@ -3,7 +3,6 @@
 Pure functions of a run's row and journal; ``Client`` asks the store.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -37,12 +36,6 @@ from sagas.model.verbs import VERBS, Accept, OperatorAction, Refuse, Repeat, jud
 GOING = frozenset({RunStatus.PENDING, RunStatus.RUNNING, RunStatus.WAITING})
 LASTING = {"kill": SagaStatus.KILLED, "rollback": SagaStatus.COMPENSATING}
 """The status of a saga once it has taken up a verb that decides it by itself."""
-
-RUN = re.compile(
-    r"^run(?= \S)|(?<=retry the )run\b|(?<=get that )run\b|(?<=began this )run\b"
-    r"|(?<=the )run(?=('s history| keeps waiting)\b)"
-)
-"""Where the engine's messages speak of a run."""
 
 
 @attrs.frozen
@@ -94,8 +87,6 @@ class SagaFace(Face[SagaInfo, SagaStatus]):
         """A child is a saga of its own."""
         record, entries = standing.record, standing.entries
         info = info_of(record, entries, read_input=standing.read_input, read_result=standing.result_reader(self.noun))
-        if info.reason is not None:
-            info = attrs.evolve(info, reason=self.worded(info.reason))
         if standing.unserved_at_ns is not None:
             info = attrs.evolve(info, reason=self._unserved(standing, standing.unserved_at_ns), unserved=True)
         if standing.child:
@@ -114,8 +105,7 @@ class SagaFace(Face[SagaInfo, SagaStatus]):
 
     def attention(self, info: SagaInfo, entries: Sequence[JournalEntry], *, worker: str) -> Iterator[str]:
         """The reasons that this worker has journalled, and a version that no worker serves."""
-        for need in needs_of(info, entries, worker=worker):
-            yield line_of(info, attrs.evolve(need, reason=self.worded(need.reason)))
+        return (line_of(info, need) for need in needs_of(info, entries, worker=worker))
 
     # -- its end ---------------------------------------------------------------------------------------------------
 
@@ -143,10 +133,6 @@ class SagaFace(Face[SagaInfo, SagaStatus]):
             undone=told.get("compensated", []),
             skipped=told.get("skipped", []),
         )
-
-    def worded(self, text: str) -> str:
-        """Only the engine's own phrases change, not the texts of exceptions."""
-        return RUN.sub(self.noun, text)
 
     # -- operators -------------------------------------------------------------------------------------------------
 

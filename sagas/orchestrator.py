@@ -26,6 +26,7 @@ from durable_core.layer import (
     Runtime,
     Settings,
     StartOptions,
+    Store,
     Takes0,
     Takes1,
     Takes2,
@@ -37,7 +38,8 @@ from durable_core.layer import (
 )
 from sagas.face import SagaFace
 from sagas.model.definition import SagaDef
-from sagas.model.info import SagaInfo, SagaStatus
+from sagas.model.info import SagaInfo
+from sagas.model.phases import SagaStatus
 from sagas.model.resource import WAY_OUT
 from sagas.model.verbs import OperatorAction
 from sagas.model.versions import VersionInfo, versions_of
@@ -87,6 +89,9 @@ class Orchestrator:
     Args:
         url: ``sqlite:///orders.db`` (a file, no server), ``postgresql://user@host/database`` (a fleet), or
             ``memory://`` for tests.
+        store: a store object instead of ``url``, such as ``durable_core.layer.open_store`` returns or one of your own
+            (``durable_core.layer.Store``). One that is open is opened anew on entry; leaving closes it. It serves one
+            orchestrator, and ``lease`` and ``store_timeout`` do not change it.
         sagas: the sagas that this process serves.
         resources: objects for the ``resource()`` parameters of steps, by type. A worker needs all that its sagas use.
         worker: whether it executes sagas; False only starts and observes.
@@ -108,6 +113,10 @@ class Orchestrator:
         on_attention: called, at least once, when a saga gets stuck, when a step has failed ten times and is still
             retried, or when no worker has served its version for 30 s (by ``clock``). With or without a listener, a
             worker logs each case once, as an error of the logger ``sagas``.
+
+    Raises:
+        DefinitionError: an argument is invalid; the message names it. Also if both ``url`` and ``store`` are given, or
+            neither is.
     """
 
     _serving = False
@@ -115,8 +124,9 @@ class Orchestrator:
 
     def __init__(  # noqa: PLR0913 - one option for each thing that a program may decide
         self,
-        url: str,
+        url: str | None = None,
         *,
+        store: Store | None = None,
         sagas: Sequence[SagaDef[..., Any]] = (),
         resources: Sequence[object] = (),
         worker: bool = True,
@@ -148,6 +158,7 @@ class Orchestrator:
         self.client: Client[SagaInfo, SagaStatus] = Client(
             url,
             SagaFace(self._step_shape),
+            store=store,
             settings=settings,
             clock=clock,
             on_attention=on_attention,

@@ -424,10 +424,8 @@ def never() -> Any:
 
 def orchestrator(store: Store | str, *sagas: SagaDef[..., Any], **options: Any) -> Orchestrator:
     """An orchestrator on a store or an address, whose leaving does not wait long for what hangs."""
-    made = Orchestrator(store if isinstance(store, str) else "memory://", sagas=sagas, **{"grace": 1, **options})
-    if not isinstance(store, str):
-        made.engine.store = store
-    return made
+    kept: dict[str, Any] = {"url": store} if isinstance(store, str) else {"store": store}
+    return Orchestrator(sagas=sagas, **{"grace": 1, **kept, **options})
 
 
 @attrs.frozen

@@ -127,7 +127,7 @@ class CallbackDelivery:
         run = pending.run
         run.settle()
         if not run.dead and pending.shut and not pending.over:
-            raise _closed(record, answer)
+            raise _closed(self._title(record), answer)
         if not run.dead and not pending.over:
             pending.accept(answer)
         await self._engine.flushed()
@@ -158,10 +158,10 @@ class CallbackDelivery:
             return await self._come_second(record, answer)
         since = before[-1].seq if before else 0
         if any(_too_late(entry, answer) for entry in entries if entry.seq > since):
-            raise _closed(record, answer)
+            raise _closed(self._title(record), answer)
         if answer.kind == HEARTBEAT:
             return Taken.ACCEPTED
-        raise misfit(record.id, answer.key)
+        raise misfit(self._engine.noun, record.id, answer.key)
 
     async def _come_second(self, record: RunRecord, answer: Answer) -> Taken | None:
         """Another answer waits for a worker: wait for a while until that one is taken up or withdrawn."""
@@ -175,7 +175,7 @@ class CallbackDelivery:
                 await self._engine.withdraw(
                     [one.num for one in kept if one.answer.repeats(answer) and one.num is not None]
                 )
-                raise _second(record, answer)
+                raise _second(self._title(record), answer)
             await self._engine.changes.next(LOOK_S)
 
     async def _watch(self, record: RunRecord, answer: Answer) -> bool:
@@ -197,6 +197,10 @@ class CallbackDelivery:
         entries = await engine.journal(record.num)
         return list(revealed(engine.secret, record.num, record.uid, entries))
 
+    def _title(self, record: RunRecord) -> str:
+        """What the layer calls the run, and its id, for messages."""
+        return f"{self._engine.noun} {record.id}"
+
     async def _kept(self, record: RunRecord, answer: Answer) -> list[_Kept]:
         """The answers to the same callback that wait for a worker, the first first."""
         stored = await self._stored(record, answer)
@@ -214,15 +218,15 @@ class CallbackDelivery:
         state = state_of(effective(entries), answer.key)
         if state is None:
             raise CallbackNotFound(
-                f"run {record.id} has no callback {answer.key!r}; nothing was changed. Its callbacks "
-                "are in the run's history"
+                f"{self._title(record)} has no callback {answer.key!r}; nothing was changed. Its callbacks are in its "
+                "history"
             )
         if state.ended is not None:
             if same(state.ended, answer):
                 return True
-            _refuse(record, state.ended, answer)
+            _refuse(self._title(record), state.ended, answer)
         if closed or record.status in ENDS:
-            raise _closed(record, answer)
+            raise _closed(self._title(record), answer)
         return False
 
     def _needless(self, entries: list[Entry], answer: Answer) -> bool:
@@ -244,7 +248,7 @@ class CallbackDelivery:
         try:
             self._engine.codec.decoder(declared)(bytes(answer.value))
         except Exception as error:  # a user's model validates itself and may raise anything
-            raise misfit(record.id, answer.key, error) from error
+            raise misfit(self._engine.noun, record.id, answer.key, error) from error
 
 
 def _kept(payload: bytes | None, num: int | None) -> _Kept:
@@ -255,22 +259,22 @@ def _too_late(entry: Entry, answer: Answer) -> bool:
     return entry.kind == EntryKind.NOTED and entry.label == TOO_LATE and entry.key == answer.key
 
 
-def _refuse(record: RunRecord, ended: Entry, answer: Answer) -> NoReturn:
+def _refuse(title: str, ended: Entry, answer: Answer) -> NoReturn:
     if ended.kind == EntryKind.ANSWERED:
-        raise _second(record, answer)
-    raise _closed(record, answer)
+        raise _second(title, answer)
+    raise _closed(title, answer)
 
 
-def _second(record: RunRecord, answer: Answer) -> CallbackAlreadyAnswered:
-    about = f"run {record.id}: callback {answer.key!r}"
+def _second(title: str, answer: Answer) -> CallbackAlreadyAnswered:
+    about = f"{title}: callback {answer.key!r}"
     if answer.kind == HEARTBEAT:
         return CallbackAlreadyAnswered(f"{about} has its answer already; it needs no more heartbeats")
     return CallbackAlreadyAnswered(f"{about} has another answer already; this one was not accepted")
 
 
-def _closed(record: RunRecord, answer: Answer) -> CallbackClosed:
+def _closed(title: str, answer: Answer) -> CallbackClosed:
     what = "heartbeat" if answer.kind == HEARTBEAT else "answer"
-    return CallbackClosed(f"run {record.id}: callback {answer.key!r} was given up; the {what} was not accepted")
+    return CallbackClosed(f"{title}: callback {answer.key!r} was given up; the {what} was not accepted")
 
 
 def _type_of(state: CallbackState, *, own: bool) -> Any:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from durable_core.model.duration import NS
-from durable_core.ports import Clock, Store, Timer
+from durable_core.ports import Activity, Clock, Store, Timer
 
 log = logging.getLogger("durable_core")
 
@@ -49,6 +49,12 @@ class SystemClock:
         self._seen_ns = steady()
         self.ahead_ns = 0
         """How far the clock that this one follows is ahead of this machine's: the database's, if there is one."""
+
+    def attach(self, engine: Activity) -> None:
+        """Time goes by, whatever an engine does."""
+
+    def detach(self, engine: Activity) -> None:
+        """Nothing to release."""
 
     def now_ns(self) -> int:
         """Nanoseconds since the epoch."""

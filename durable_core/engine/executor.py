@@ -182,7 +182,7 @@ class StepExecutor:
             error, doubtful = judged(
                 error,
                 now.spec,
-                about=f"run {now.run.id}, step {now.key!r}, attempt {now.attempt}",
+                about=f"{now.run.title}, step {now.key!r}, attempt {now.attempt}",
                 overrun=now.overrun,
                 cancelled=isinstance(error, asyncio.CancelledError),
             )
@@ -257,8 +257,8 @@ class StepExecutor:
         if not run.dead:
             run.stop(
                 Fault(
-                    f"run {run.id}, step {step.key!r}: what follows its attempt {step.attempt} could not be decided "
-                    f"({type(bug).__name__}: {bug}). Correct the step's retry policy, then retry the run"
+                    f"{run.title}, step {step.key!r}: what follows its attempt {step.attempt} could not be decided "
+                    f"({type(bug).__name__}: {bug}). Correct the step's retry policy, then retry the {run.noun}"
                 )
             )
 

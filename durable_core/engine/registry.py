@@ -17,7 +17,9 @@ log = logging.getLogger("durable_core")
 class Registry:
     """Durable functions by name and version; versions live side by side."""
 
-    def __init__(self) -> None:
+    def __init__(self, noun: str = "run") -> None:
+        self.noun = noun
+        """What the layer calls a run of these functions, for messages."""
         self._functions: dict[tuple[str, int], DurableFunction] = {}
         self._newest: dict[str, DurableFunction] = {}
         self.fresh: list[DurableFunction] = []

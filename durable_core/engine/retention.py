@@ -113,7 +113,7 @@ class ArchiveFile:
             ) from error
         except (OSError, UnicodeEncodeError) as error:
             raise StoreError(
-                f"the archive {self.path} cannot be written ({error}), so the runs that are not in it were not purged",
+                f"the archive {self.path} cannot be written ({error}), so what is not in it was not purged",
                 "Name a file on a disk with free space, in a directory that this user may write to",
             ) from error
 
@@ -299,7 +299,7 @@ class Housekeeper:
             self.working = True
             report = await self._look()
             if report.runs:
-                log.info("purged %d runs whose retention was over", report.runs)
+                log.info("purged %d that ended longer ago than the retention", report.runs)
             if self._retention_ns is None:
                 self.working = False
                 return
@@ -312,9 +312,9 @@ class Housekeeper:
         try:
             return await purge(self._store, self._clock, plan)
         except StoreError as error:
-            log.warning("old runs could not be purged; trying again later: %s", error)
+            log.warning("what ended long ago could not be purged; trying again later: %s", error)
         except Exception:
-            log.exception("internal error while purging old runs; trying again later")
+            log.exception("internal error while purging; trying again later")
         return PurgeReport()
 
     async def _next_ns(self, retention_ns: int) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
+from weakref import WeakValueDictionary
 
 import attrs
 
@@ -39,12 +40,14 @@ from durable_core.model.worker import worker_name
 from durable_core.ports import Clock, Ids, Signal, Store
 from durable_core.replay.cursor import End
 from durable_core.replay.run import Run
-from durable_core.stores import open_store
+from durable_core.stores import store_of
 
 if TYPE_CHECKING:
     from durable_core.tracing.exporter import Exporter
     from durable_core.tracing.wiring import Tracing
 
+_USED: WeakValueDictionary[int, Store] = WeakValueDictionary()
+"""The stores that engines have entered, by identity: one instance serves one engine."""
 FLUSH_S = 1.0
 """How long leaving waits at least for queued rows to be written, however short its grace."""
 
@@ -58,7 +61,8 @@ class Runtime:
         settings: see ``Settings``.
         clock: drives waits, retry delays and step timeouts.
         ids: makes identities and jitter.
-        store: a store instead of ``url``; it may be open.
+        store: a store instead of ``url``. One that is open is opened anew, as this worker's; leaving closes it.
+        noun: what the layer calls a run, for messages; see ``DurableFunction.noun``.
         tracing: where the spans of runs go; None: nowhere.
 
     Use it as an asynchronous context manager. On entry it recovers the runs of a dead process.
@@ -66,13 +70,14 @@ class Runtime:
 
     def __init__(
         self,
-        url: str,
+        url: str | None = None,
         functions: Sequence[DurableFunction] = (),
         *,
         settings: Settings | None = None,
         clock: Clock | None = None,
         ids: Ids | None = None,
         store: Store | None = None,
+        noun: str = "run",
         on_attention: Callable[[str], Awaitable[None]] | None = None,
         on_rewritten: Rewritten = warn,
         tracing: "Tracing | None" = None,
@@ -83,11 +88,11 @@ class Runtime:
         self.clock: Clock = clock or SystemClock()
         self.ids: Ids = ids or SystemIds()
         self.home, self.codec = Home(), Codec()
-        self.registry = Registry()
+        self.registry = Registry(noun)
         for function in functions:
             self.registry.add(function)
-        self.store: Store = store or open_store(
-            url, lease_s=self.settings.lease_s, patience_s=self.settings.store_timeout_s
+        self.store: Store = store_of(
+            url, store, lease_s=self.settings.lease_s, patience_s=self.settings.store_timeout_s
         )
         self.tracing = tracing
         self.context = None if tracing is None else tracing.context
@@ -107,9 +112,15 @@ class Runtime:
 
     async def __aenter__(self) -> Self:
         self.home.check("entering it")
-        await self.store.open(worker=self.name if self.settings.worker else None)
+        store = self.store
+        if _USED.get(id(store)) is store:
+            raise StoreError("this store is open already, in an engine", "Give each engine a store of its own")
         async with contextlib.AsyncExitStack() as leaving:
-            leaving.push_async_callback(self.store.close)
+            await store.close()  # a program may have opened it, but not as this worker's
+            await store.open(worker=self.name if self.settings.worker else None)
+            leaving.push_async_callback(store.close)
+            _USED[id(store)] = store
+            leaving.callback(_USED.pop, id(store), None)
             await self._enter(leaving)
             self._leaving = leaving.pop_all()
         return self
@@ -128,7 +139,9 @@ class Runtime:
         leaving.push_async_callback(self._attention.close)
         leaving.callback(
             waiters.close,
-            StoreError("the engine was left during this call; the run continues, ask another engine on its store"),
+            StoreError(
+                f"the engine was left during this call; the {self.noun} continues, ask another engine on its store"
+            ),
         )
         writer = Writer(self.store, asyncio.get_running_loop(), patience_s=self.settings.store_timeout_s)
         if self.tracing is not None:
@@ -140,10 +153,8 @@ class Runtime:
         leaving.push_async_callback(writer.close, within_s=max(self.settings.grace_s, FLUSH_S))
         leaving.push_async_callback(process.close, grace_s=self.settings.grace_s)
         await process.enter()
-        attach = getattr(self.clock, "attach", None)
-        if attach is not None:  # a clock under a test's control waits for this engine to be idle
-            attach(self)
-            leaving.callback(getattr(self.clock, "detach"), self)  # noqa: B009
+        self.clock.attach(self)
+        leaving.callback(self.clock.detach, self)
         self._poller = Poller(self.store, self.clock, process, writer, waiters)
         leaving.push_async_callback(self._poller.close)
         leaving.callback(process.stop)
@@ -215,6 +226,11 @@ class Runtime:
             waiters.resolve(run.num, RunOutcome(run.row.status, run.row.phase, output, error, run.row.reason))
 
     # -- state -----------------------------------------------------------------------------------------------------
+
+    @property
+    def noun(self) -> str:
+        """What the layer calls a run."""
+        return self.registry.noun
 
     @property
     def secret(self) -> bytes:

@@ -50,7 +50,7 @@ class StartReceipt:
 
 def refused(error: StoreError, what: str) -> StoreError:
     """The store's error in terms of one call."""
-    again = "Start it again under the same id: that gives the run that is there, or a new one" if error.in_doubt else ""
+    again = "Start it again under the same id: that gives the one that is there, or a new one" if error.in_doubt else ""
     failure = type(error)(f"{what}: {error.text}", sentences(error.advice, again), transient=error.transient)
     failure.in_doubt = error.in_doubt
     failure.__cause__ = error
@@ -135,7 +135,7 @@ def _same(row: NewRun, record: RunRecord) -> RunRef:
         other = f"{record.name} v{record.version}" if record.name != row.name else "the same function with other input"
         raise RunExists(
             f"the id {row.id!r} is taken by {other}; nothing was started",
-            "Use another id, or start it with the same input to get that run",
+            "Use another id, or start it with the same input to get the one that is there",
             run_id=row.id,
         )
     return RunRef(record.num, record.id, record.name, record.version)

@@ -74,7 +74,7 @@ class Attention:
         try:
             await listener(run_id)
         except Exception:
-            log.exception("on_attention failed for run %s", run_id)
+            log.exception("on_attention failed for %s", run_id)
 
     async def _report_each(self, run_ids: Sequence[str], listener: Listener) -> None:
         for run_id in run_ids:

@@ -270,9 +270,9 @@ class Worker:
 
     def start(self, row: NewRun, definition: DurableFunction, receipt: StartReceipt) -> None:
         """Drive a new run from its start; its row and its first intent are one commit."""
-        identity = RunIdentity(row.num, row.id, row.uid, definition.name, definition.version, row.traceparent)
+        identity = identity_of(row, definition)
         run = Run(self, definition, identity, Row(deadline_at_ns=row.deadline_at_ns), created_at_ns=row.created_at_ns)
-        args, kwargs = definition.shape.decode(row.input, what=f"run {row.id}: the arguments")
+        args, kwargs = definition.shape.decode(row.input, what=f"{run.title}: the arguments")
         self.runs[row.num] = run
         run.cursor.start_log = []
         receipt.run = run
@@ -371,10 +371,7 @@ class Worker:
             detail=record.detail,
             deadline_at_ns=deadline_of(record, definition),
         )
-        identity = RunIdentity(
-            record.num, record.id, record.uid, definition.name, definition.version, record.traceparent
-        )
-        return Run(self, definition, identity, row, created_at_ns=record.created_at_ns)
+        return Run(self, definition, identity_of(record, definition), row, created_at_ns=record.created_at_ns)
 
     # -- what runs ask for (Effects) -------------------------------------------------------------------------------
 
@@ -404,8 +401,8 @@ class Worker:
             self.lingering.returned(step, None, leaving=self.leaving)
         elif not self.leaving:
             log.warning(
-                "run %s, step %r: attempt %d was cancelled from outside its own code; it counts as cut by a crash",
-                run.id,
+                "%s, step %r: attempt %d was cancelled from outside its own code; it counts as cut by a crash",
+                run.title,
                 step.key,
                 step.attempt,
             )
@@ -530,7 +527,9 @@ class Worker:
         """The store refuses this run's rows for good: drop it, and show that somebody must look before it goes on."""
         run = self.runs.get(num) or self.unannounced.pop(num, None)
         log.error(
-            "run %s: the store refuses its rows, and it is dropped from memory: %s", run.id if run else num, error
+            "%s: the store refuses its rows, and it is dropped from memory: %s",
+            run.title if run else f"number {num}",
+            error,
         )
         if run is not None:
             run.row.void = True
@@ -543,12 +542,13 @@ class Worker:
         self.due.reload(
             num,
             refused=f"the store refused what it was to write ({error.text}), so what it did since its last entry is "
-            "not recorded. Look into what its step returned or raised, then retry the run: it goes on from its journal",
+            "not recorded. Look into what its step returned or raised, then retry it: it goes on from its journal",
         )
 
     def show_refused(self, record: RunRecord, entries: Sequence[Entry], why: str) -> None:
         """Show a run as stuck whose rows the store has refused: as far as its journal goes."""
-        run = self.restored(attrs.evolve(record, status=RunStatus.STUCK, reason=f"run {record.id}: {why}"))
+        run = self.restored(attrs.evolve(record, status=RunStatus.STUCK))
+        run.row.reason = f"{run.title}: {why}"
         run.cursor.seq = entries[-1].seq if entries else 0
         run.save(owner=self.owner_after(run), wake_at_ns=None)
         run.dead = True
@@ -557,3 +557,8 @@ class Worker:
         if lingering is not None:
             lingering.run, lingering.reloading = run, False
             lingering.note(run.cursor.seq)
+
+
+def identity_of(row: NewRun | RunRecord, definition: DurableFunction) -> RunIdentity:
+    """What never changes about the run in this row."""
+    return RunIdentity(row.num, row.id, row.uid, definition.name, definition.version, row.traceparent, definition.noun)

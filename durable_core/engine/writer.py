@@ -90,7 +90,7 @@ class _Work:
             f"worker {lost.worker} was taken for dead before this was written; nothing was started. Start it again"
             if known
             else f"worker {lost.worker} was taken for dead while this was being written, and whether it was started is "
-            "not known. Start it again under the same id: that gives the run that is there, or a new one",
+            "not known. Start it again under the same id: that gives the one that is there, or a new one",
             transient=True,
         )
         for settled in self.starts.values():
@@ -417,7 +417,7 @@ class Writer:
     def _report_refused(self, work: _Work) -> None:
         """Fail the calls that wait for this batch or the next one, if rows were refused."""
         for error in work.refused.values():
-            advice = sentences(error.advice, "Look at the run, and repeat the call")
+            advice = sentences(error.advice, "Check its state, then repeat the call")
             failure = StoreError(f"not all of it was kept: {error.text}", advice)
             failure.__cause__ = error
             _fail_flushes((*work.flushes, *self._queue.flushes), failure)

@@ -37,12 +37,12 @@ async def attempt(function: DurableFunction, call: StepCall, clocked: Clocked) -
     located = None if function.locate is None else function.locate(call)
     if located is None:
         raise DefinitionError(
-            f"run {call.run} of {call.name} v{call.version}: the code loaded here does not say what step "
+            f"{function.noun} {call.run} of {call.name} v{call.version}: the code loaded here does not say what step "
             f"{call.key!r} calls",
-            "Load the code that began the run. Nothing was called",
+            f"Load the code that began this {function.noun}. Nothing was called",
         )
     spec, args, kwargs = located
-    run = RunIdentity(0, call.run, call.uid, call.name, call.version, call.traceparent)
+    run = RunIdentity(0, call.run, call.uid, call.name, call.version, call.traceparent, function.noun)
     return await _attempt(run, call, spec, args, kwargs, clocked)
 
 
@@ -60,7 +60,7 @@ async def _attempt(  # noqa: PLR0917 - the call, piece by piece
     kwargs: Mapping[str, Any],
     clocked: Clocked,
 ) -> Done:
-    about = f"run {run.id}, step {step.key!r}, attempt {step.attempt}"
+    about = f"{run.title}, step {step.key!r}, attempt {step.attempt}"
     began_ns = clocked.now_ns()
     token = CURRENT.set(AttemptInfo(run, step))
     limit = asyncio.timeout(None if spec.timeout_ns is None else spec.timeout_ns / NS)

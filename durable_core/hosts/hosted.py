@@ -127,10 +127,10 @@ class HostedRun:
         """Signals that wait until every attempt in flight has returned."""
         if deadline_at_ns is None and function.deadline_ns is not None:
             deadline_at_ns = at_ns + function.deadline_ns
-        identity = RunIdentity(1, id, uid, function.name, function.version)
+        identity = RunIdentity(1, id, uid, function.name, function.version, noun=function.noun)
         self._record = _begun(identity, input, at_ns=at_ns, deadline_at_ns=deadline_at_ns)
         self._run = Run(self, function, identity, Row(deadline_at_ns=deadline_at_ns), created_at_ns=at_ns)
-        args, kwargs = function.shape.decode(input, what=f"run {id}: the arguments")
+        args, kwargs = function.shape.decode(input, what=f"{identity.title}: the arguments")
         restoring.begin(self._run, args, kwargs)
         self.arm(self._run)
         self._run.scheduler.undriven = True
@@ -199,9 +199,9 @@ class HostedRun:
             return None
         run = self._run.identity
         return NonDeterminismError(
-            f"run {run.id} of {run.name} v{run.version}: the host holds {', '.join(map(repr, foreign))}, and the code "
-            "does not ask for it. Nothing was done. Bring back the code that began this run, then retry the run; start "
-            "new runs under a new version",
+            f"{run.title} of {run.name} v{run.version}: the host holds {', '.join(map(repr, foreign))}, and the code "
+            f"does not ask for it. Nothing was done. Bring back the code that began this {run.noun}, then retry the "
+            f"{run.noun}; start new {run.noun}s under a new version",
             seq=len(self.journal),
             recorded=foreign[0],
             asked="nothing of that name",
@@ -480,7 +480,7 @@ def _result(step: PendingStep, done: Done) -> Result:
     payload = bytes(done.value)
     if step.run.dead:  # it is kept as evidence, and nobody reads it
         return Result(done.began, payload, None, None)
-    value = step.spec.shape.decode_result(payload, what=f"run {step.run.id}, step {step.key!r}")
+    value = step.spec.shape.decode_result(payload, what=f"{step.run.title}, step {step.key!r}")
     return Result(done.began, payload, value, None)
 
 

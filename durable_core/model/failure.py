@@ -9,7 +9,7 @@ import contextlib
 import functools
 import traceback
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final, cast
@@ -18,7 +18,7 @@ from uuid import UUID
 import attrs
 import msgspec
 
-from durable_core.errors import PayloadError, RemoteError
+from durable_core.errors import PayloadError, RemoteError, bare
 from durable_core.model.classes import address_of, find_class, home_of, remember
 from durable_core.model.codec import Codec
 
@@ -287,7 +287,8 @@ def _made(cls: type[Exception], record: _Stored, prefer: Sequence[type[BaseExcep
             members = [_rebuilt(member, prefer) for member in record.group]
             error = cast("Exception", BaseExceptionGroup.__new__(cast("Any", cls), record.message, members))
         else:
-            error = _bare(cls, args)
+            called = _called(cls, args)
+            error = bare(cls, args) if called is None else called
             vars(BaseException)["args"].__set__(error, args)
     except Exception:  # noqa: BLE001 - an extension type may refuse in any way
         return None
@@ -303,18 +304,17 @@ def _made(cls: type[Exception], record: _Stored, prefer: Sequence[type[BaseExcep
     return _speaking(error, record.message)
 
 
-def _bare(cls: type[Exception], args: tuple[Any, ...]) -> Exception:
-    """A new instance of ``cls``, by calling it where all the code in that is a builtin's, else without ``__init__``."""
-    news = [(base, vars(base)["__new__"]) for base in cls.__mro__ if "__new__" in vars(base)]
+def _called(cls: type[Exception], args: tuple[Any, ...]) -> Exception | None:
+    """An instance of ``cls``, made by calling it; None if that would run code of a user."""
+    news = [vars(base)["__new__"] for base in cls.__mro__ if "__new__" in vars(base)]
     init = cls.__init__
     ours = isinstance(init, types.WrapperDescriptorType) and init.__objclass__.__module__ == "builtins"
-    if ours and all(isinstance(new, types.BuiltinMethodType) for _, new in news):
+    if ours and all(isinstance(new, types.BuiltinMethodType) for new in news):
         with contextlib.suppress(Exception):  # arguments that are reprs now, say
             error = cls(*args)
             if type(error) is cls:
                 return error
-    make: Callable[..., Exception] = next(new for _, new in news if isinstance(new, types.BuiltinMethodType))
-    return make(cls)
+    return None
 
 
 def _value(plain: object, tag: str | None) -> object:
@@ -363,7 +363,7 @@ def _remote(record: _Stored) -> RemoteError:
     error = RemoteError(
         f"{name}: {record.message} (raised earlier or elsewhere; this stands for it, because the class cannot be made "
         "again here)",
-        "To catch it by its class, import the module that defines it before the run continues",
+        "To catch it by its class, import the module that defines it first",
         type_name=name,
     )
     notes = record.state.get("__notes__")

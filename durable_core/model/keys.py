@@ -38,7 +38,7 @@ def check_id(run_id: object) -> None:
         )
     if "/" in run_id:
         raise DefinitionError(
-            f"the id {run_id[:60]!r} cannot be used: `/` stands between the id of a run and the key of a child in it",
+            f"the id {run_id[:60]!r} cannot be used: `/` stands between a parent's id and the key of its child",
             "Use another character, such as `-` or `:`; nothing was started",
         )
 

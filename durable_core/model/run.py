@@ -152,7 +152,7 @@ def check_limit(_: object, __: "attrs.Attribute[Any]", value: object) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST:
         raise DefinitionError(
-            f"limit={value!r} is not a number of runs to take: give a whole number from 0, or None for all of them; "
+            f"limit={value!r} cannot be used: give a whole number from 0, or None for all of them; "
             "nothing was read or changed"
         )
 

@@ -63,6 +63,8 @@ class DurableFunction:
     deadline_ns: int | None = None
     operations: str = "ctx"
     """What the body calls its context, for messages."""
+    noun: str = "run"
+    """What the layer calls a run, for messages."""
     fingerprint: str = ""
     """Tells one body from another under the same version; the layer above computes it. Empty: not known."""
     locate: Callable[[StepCall], tuple[StepSpec, tuple[Any, ...], dict[str, Any]] | None] | None = None

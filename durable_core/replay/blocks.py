@@ -38,8 +38,8 @@ class Branches:
         if self._group.joined and not self._group.alive:
             body.close()
             fault = Fault(
-                f"run {self._run.id}: a branch was begun after its block was left, where nobody would wait for it",
-                "Begin it within the block, then retry the run",
+                f"{self._run.title}: a branch was begun after its block was left, where nobody would wait for it",
+                f"Begin it within the block, then retry the {self._run.noun}",
             )
             self._run.fault = self._run.fault or fault
             raise fault
@@ -75,7 +75,7 @@ class Branches:
         group, fiber = self._group, self._fiber
         leave(fiber, group)
         if fiber.interrupt is not None or not isinstance(error, (Exception, Interrupted, NoneType)):
-            return  # closed from outside: whatever was under way in here has ended already
+            return  # closed from outside: everything under way in here has ended already
         if error is not None:
             if group.failure is None and isinstance(error, Exception):
                 group.failure = error

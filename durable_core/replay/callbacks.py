@@ -97,7 +97,7 @@ class PendingCallback(Generic[T]):
         try:
             self.decode(value)
         except Exception as error:  # a user's model validates itself and may raise anything
-            raise misfit(self.run.id, self.key, error) from error
+            raise misfit(self.run.noun, self.run.id, self.key, error) from error
 
     def answer(self, answer: Answer, seq: int) -> bool:
         """Accept an answer that fits, refuse one that does not; False if it can no longer be answered."""
@@ -109,7 +109,7 @@ class PendingCallback(Generic[T]):
                 self.check(bytes(answer.value))
         except PayloadError:  # whose message may quote the answer
             log.warning(
-                "run %s: an answer to callback %r is not of its declared type, and was refused", run.id, self.key
+                "%s: an answer to callback %r is not of its declared type, and was refused", run.title, self.key
             )
             run.cursor.signal_seq = run.input(EntryKind.NOTED, self.key, seq, MISFIT, answer.by).seq
         else:
@@ -146,7 +146,7 @@ class PendingCallback(Generic[T]):
             return
         run.effects.disarm(self)
         self.over = True
-        about = f"run {run.id}: callback {self.key!r}"
+        about = f"{run.title}: callback {self.key!r}"
         if entry.kind == EntryKind.FIRED and entry.label == HEARTBEAT:
             span_s = 0.0 if self.pulse is None else self.pulse.span_ns / NS
             self.error = CallbackTimeout(f"{about} was given up: no heartbeat came for {span_s:g} s")
@@ -168,9 +168,9 @@ class PendingCallback(Generic[T]):
             self.value = self.decode(value)
         except Exception as error:  # noqa: BLE001 - as in ``check``; the answer did fit when it was accepted
             self.run.fault = Fault(
-                f"run {self.run.id}: the answer that was accepted for callback {self.key!r} can no longer be read as "
+                f"{self.run.title}: the answer that was accepted for callback {self.key!r} can no longer be read as "
                 f"its declared type ({in_words(error)})",
-                "Keep the type able to read it, then retry the run",
+                f"Keep the type able to read it, then retry the {self.run.noun}",
             )
 
     def _beat(self, entry: Entry) -> None:
@@ -195,12 +195,12 @@ class PendingCallback(Generic[T]):
             self.run.output(EntryKind.CLOSED, self.key)
 
 
-def misfit(run_id: str, key: str, why: Exception | None = None) -> PayloadError:
+def misfit(noun: str, run_id: str, key: str, why: Exception | None = None) -> PayloadError:
     """The error for an answer that is not of the declared type."""
-    told = "" if why is None else f" ({why})"
+    reason = "" if why is None else f" ({why})"
     return PayloadError(
-        f"run {run_id}: the answer to callback {key!r} is not of its declared type{told}; it was not accepted, and the "
-        "run keeps waiting"
+        f"{noun} {run_id}: the answer to callback {key!r} is not of its declared type{reason}; it was not accepted, "
+        f"and the {noun} keeps waiting"
     )
 
 
@@ -222,7 +222,7 @@ def create(
     try:
         decode = run.effects.decoder(declared)
     except PayloadError as unreadable:
-        text = f"run {run.id}: callback {name!r} of type {type_name(declared)}: {unreadable.text}"
+        text = f"{run.title}: callback {name!r} of type {type_name(declared)}: {unreadable.text}"
         raise PayloadError(text, unreadable.advice) from unreadable
     key = fiber.scope.key(name) if key is None else key
     payload = msgspec.json.encode(Declared(_named(declared), heartbeat_ns))

@@ -32,6 +32,13 @@ class RunIdentity(NamedTuple):
     version: int
     traceparent: str | None = None
     """What the run's row says of its trace."""
+    noun: str = "run"
+    """See ``DurableFunction.noun``."""
+
+    @property
+    def title(self) -> str:
+        """What it is and its id, at the head of messages."""
+        return f"{self.noun} {self.id}"
 
 
 class LateResult(NamedTuple):
@@ -173,9 +180,10 @@ class Cursor:
             holds = f"{holds} with arguments {digest(recorded.payload, key=run.uid)}"
             asked = f"{asked} with arguments {digest(arguments, key=run.uid)}; they differ in {', '.join(places)}"
         return NonDeterminismError(
-            f"run {run.id} of {run.name} v{run.version}, entry #{recorded.seq}: the journal "
-            f"holds {holds}, and the code asks for {asked}. Nothing was done. Bring back the code that began this run, "
-            "or keep the old branch behind patched(...), then retry the run; start new runs under a new version",
+            f"{run.title} of {run.name} v{run.version}, entry #{recorded.seq}: the journal "
+            f"holds {holds}, and the code asks for {asked}. Nothing was done. Bring back the code that began this "
+            f"{run.noun}, or keep the old branch behind patched(...), then retry the {run.noun}; start new {run.noun}s "
+            "under a new version",
             seq=recorded.seq,
             recorded=holds,
             asked=asked,

@@ -11,7 +11,7 @@ from durable_core.replay.cursor import RunIdentity
 
 def internal(run: RunIdentity, bug: Exception) -> Fault:
     """The engine has a bug."""
-    return Fault(f"run {run.id}: internal error of the engine ({bug!r}); please report it, then retry the run")
+    return Fault(f"{run.title}: internal error of the engine ({bug!r}); please report it, then retry the {run.noun}")
 
 
 OURS = tuple(f"{Path(__file__).parents[2] / name}{os.sep}" for name in ("durable_core", "sagas"))
@@ -38,8 +38,8 @@ def of_ours(run: RunIdentity, error: BaseException, *, thrown: Collection[BaseEx
     if traceback is None or not traceback.tb_frame.f_code.co_filename.startswith(OURS):
         return None
     fault = Fault(
-        f"run {run.id}: an operation of the body raised {error!r} out of the engine itself",
-        "Look whether it was called as it is meant to be, else report this; nothing is undone. Then retry the run",
+        f"{run.title}: an operation of the body raised {error!r} out of the engine itself",
+        f"Check that it was called as documented, or report this; nothing is undone. Then retry the {run.noun}",
     )
     fault.__cause__ = error
     return fault
@@ -47,8 +47,8 @@ def of_ours(run: RunIdentity, error: BaseException, *, thrown: Collection[BaseEx
 
 def mistake(run: RunIdentity, error: DurableError) -> Fault:
     """The code gave an operation something that it cannot take: nothing was done, and nothing is undone."""
-    text = error.text.removeprefix(f"run {run.id}: ")
-    fault = Fault(f"run {run.id}: {text}", sentences(error.advice, "Fix the code, then retry the run"))
+    text = error.text.removeprefix(f"{run.title}: ")
+    fault = Fault(f"{run.title}: {text}", sentences(error.advice, f"Fix the code, then retry the {run.noun}"))
     fault.__cause__ = error
     return fault
 
@@ -56,7 +56,8 @@ def mistake(run: RunIdentity, error: DurableError) -> Fault:
 def bad_signal(run: RunIdentity, entry: Entry, bug: Exception) -> Fault:
     """The layer above could not take a signal up."""
     return Fault(
-        f"run {run.id}: the signal {entry.key!r} could not be taken up ({bug!r}); please report it, then retry the run"
+        f"{run.title}: the signal {entry.key!r} could not be taken up ({bug!r}); please report it, then retry the "
+        f"{run.noun}"
     )
 
 
@@ -65,7 +66,7 @@ def no_exception(run: RunIdentity, raised: BaseException) -> Fault:
     if isinstance(raised, Fault):
         return raised
     return Fault(
-        f"run {run.id} of {run.name}: the body raised {type(raised).__name__}, which is no Exception, so it is "
+        f"{run.title} of {run.name}: the body raised {type(raised).__name__}, which is no Exception, so it is "
         "taken neither for a result nor for a failure",
-        "Raise an Exception instead, then retry the run",
+        f"Raise an Exception instead, then retry the {run.noun}",
     )

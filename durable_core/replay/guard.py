@@ -26,19 +26,20 @@ ELSE = "a step for anything that touches the world outside, and `await {s}.sleep
 
 
 class LoopGuard:
-    """Raises ``ForeignAwaitError`` for whatever is asked of it, and keeps the first one."""
+    """Raises ``ForeignAwaitError`` for every use, and keeps the first one."""
 
     def __init__(self, loop: AbstractEventLoop | None) -> None:
         self.caught: ForeignAwaitError | None = None
-        """The first that was caught since the body under way is driven; whoever drives it takes it."""
+        """The first that was caught since the body under way is driven; its driver takes it."""
         self.operations = "ctx"
+        self.noun = "run"
         """What the body under way calls its context."""
         self._loop = loop
         self.entered = False
 
     @classmethod
     def here(cls) -> "LoopGuard":
-        """In the place of whatever loop runs here, or of none."""
+        """In the place of the loop that runs here, or of none."""
         return cls(_get_running_loop())
 
     def enter(self) -> None:
@@ -62,7 +63,7 @@ class LoopGuard:
         error = ForeignAwaitError(
             f"{_line_of_body()}the body used asyncio itself ({asked}); a body may await only its own operations, "
             "because it is run again from its journal after a crash",
-            f"Use {advice}. Then retry the run",
+            f"Use {advice}. Then retry the {self.noun}",
         )
         if self.caught is None:
             self.caught = error
@@ -75,7 +76,7 @@ class LoopGuard:
         error = ForeignAwaitError(
             f"{line}the body awaited {(type(awaited).__name__ if awaited is not None else 'a bare yield')}; a "
             "body may await only its own operations, because it is run again from its journal after a crash",
-            f"Use {ELSE.format(s=self.operations)}. Then retry the run",
+            f"Use {ELSE.format(s=self.operations)}. Then retry the {self.noun}",
         )
         if self.caught is None:
             self.caught = error

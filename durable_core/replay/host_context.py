@@ -1,4 +1,4 @@
-"""What a run offers to whoever writes operations for bodies: the primitives of which ``Context`` and sagas are made.
+"""What a run offers to the layer that writes operations for bodies: the primitives of ``Context`` and of sagas.
 
 Users of durable functions see ``durable_core.Context``; nothing here touches the world by itself.
 """
@@ -40,7 +40,7 @@ class HostContext:
         self._run = run
         self._patches: dict[str, bool] = {}
         self.unheard: list[Any] = []
-        """For the layer above: what it was told amid a catching up for something that is not parked yet."""
+        """For the layer above: verbs that came amid a catching up for something that is not parked yet."""
 
     # -- who and when ----------------------------------------------------------------------------------------------
 
@@ -58,6 +58,16 @@ class HostContext:
     def version(self) -> int:
         """The version that the run is pinned to."""
         return self._run.identity.version
+
+    @property
+    def title(self) -> str:
+        """What the layer calls the run, and its id, at the head of messages."""
+        return self._run.title
+
+    @property
+    def noun(self) -> str:
+        """See ``DurableFunction.noun``."""
+        return self._run.noun
 
     @property
     def word(self) -> str:
@@ -132,7 +142,7 @@ class HostContext:
         fiber = self._run.scheduler.current
         if fiber is None:
             raise DefinitionError(
-                f"run {self._run.id}: an operation of the body was used outside of it, perhaps inside a step; "
+                f"{self._run.title}: an operation of the body was used outside of it, perhaps inside a step; "
                 "a step does its work itself and returns what the body needs"
             )
         return fiber
@@ -348,7 +358,7 @@ class HostContext:
             run.save(owner=run.effects.worker, wake_at_ns=None)
 
     def refuse(self, fault: Fault) -> NoReturn:
-        """Stop this run with ``fault``, whatever the body makes of what is raised here."""
+        """Stop this run with ``fault``, even if the body catches what is raised here."""
         self.blame(fault)
         raise fault
 
@@ -402,7 +412,7 @@ class _ReplayLog(logging.LoggerAdapter[logging.Logger]):
         if unsaid is None:
             super().log(level, msg, *args, stacklevel=stacklevel, **kwargs)
         elif self.isEnabledFor(level):
-            told, kept = self.process(msg, kwargs)
+            text, kept = self.process(msg, kwargs)
             file, line, function, stack = self.logger.findCaller(bool(kept.get("stack_info")), stacklevel)
             error = kept.get("exc_info")
             raised = sys.exc_info() if error is True else error
@@ -410,6 +420,6 @@ class _ReplayLog(logging.LoggerAdapter[logging.Logger]):
                 raised = (type(raised), raised, raised.__traceback__)
             unsaid.append(
                 self.logger.makeRecord(
-                    self.logger.name, level, file, line, told, args, raised or None, function, kept.get("extra"), stack
+                    self.logger.name, level, file, line, text, args, raised or None, function, kept.get("extra"), stack
                 )
             )

@@ -43,10 +43,10 @@ def restore(
         late: how attempts ended that its predecessor in memory had begun, where the journal does not hold that.
     """
     try:
-        args, kwargs = run.definition.shape.decode(input, what=f"run {run.id}: the arguments")
+        args, kwargs = run.definition.shape.decode(input, what=f"{run.title}: the arguments")
     except DurableError as unreadable:
         run.cursor.inbox = (*late, *(Message(signal.verb, signal.payload) for signal in signals))
-        advice = "Bring back the signature that it was started with, then retry the run"
+        advice = f"Bring back the signature that it was started with, then retry the {run.noun}"
         run.stop(Fault(unreadable.text, sentences(unreadable.advice, advice)))
         return
     returned = [] if abandoned_at(entries) is not None else [*map(LateResult.of, evidence(entries).values()), *late]

@@ -123,9 +123,19 @@ class Run:
         return self.identity.uid
 
     @property
+    def title(self) -> str:
+        """What it is and its id, at the head of messages."""
+        return self.identity.title
+
+    @property
+    def noun(self) -> str:
+        """See ``DurableFunction.noun``."""
+        return self.identity.noun
+
+    @property
     def label(self) -> str:
-        """Its id and name, for the log."""
-        return f"run {self.identity.id} of {self.identity.name}"
+        """Its title and name, for the log."""
+        return f"{self.title} of {self.identity.name}"
 
     # -- inputs ----------------------------------------------------------------------------------------------------
 
@@ -223,7 +233,7 @@ class Run:
         """Journal a signal and feed it. A run that still waits for its turn begins now.
 
         What the body has not seen yet it sees after the signal, so nothing begins in between. False if the run has left
-        memory instead: whoever drives it next takes the signal up.
+        memory instead: its next driver takes the signal up.
         """
         scheduler = self.scheduler
         if scheduler.root is None:
@@ -419,7 +429,7 @@ class Run:
         try:
             fiber.coro.throw(error)  # type: ignore[union-attr]
         except BaseException:  # noqa: BLE001 - what the body makes of it does not matter: the fault is recorded
-            log.debug("run %s: the body let go of the foreign await", self.id)
+            log.debug("%s: the body let go of the foreign await", self.title)
 
     def fail(self, raised: BaseException) -> None:
         """Record a fault where ``raised`` is one: an error of the engine's own, or no Exception at all."""
@@ -529,7 +539,7 @@ class Run:
             end = value
         elif error is None:
             try:
-                end = End(output=self.definition.shape.encode_result(value, what=f"run {self.id}: the result"))
+                end = End(output=self.definition.shape.encode_result(value, what=f"{self.title}: the result"))
             except DurableError as refused:
                 end = End(status=RunStatus.FAILED, error=capture(refused))
         else:
@@ -659,7 +669,7 @@ def drive(runs: Sequence[Run], guard: LoopGuard) -> None:
 
 def _send_ready(run: Run, guard: LoopGuard) -> Exception | None:
     """Drive one body, under the guard; returns a bug of the engine."""
-    guard.operations = run.definition.operations
+    guard.operations, guard.noun = run.definition.operations, run.definition.noun
     scheduler, bug = run.scheduler, None
     try:
         scheduler.context.run(scheduler.send_ready, run)

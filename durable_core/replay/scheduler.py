@@ -368,7 +368,7 @@ class Scheduler:
         return found[::-1]
 
     def close(self, fiber: Fiber) -> None:
-        """Close a coroutine for good, without a trace: whatever it asks for is refused."""
+        """Close a coroutine for good, without a trace: everything that it asks for is refused."""
         coro, fiber.coro = fiber.coro, None
         fiber.done = True
         if coro is None:

@@ -90,7 +90,7 @@ class Result(NamedTuple):
     """What it returned, as it is read back from ``payload``."""
     error: BaseException | None
     doubtful: bool = False
-    """Whether its effect is in doubt, whatever the error's type says."""
+    """Whether its effect is in doubt, even if the error's type says otherwise."""
     repeatable: bool = True
     """False where a further attempt cannot help: a result that cannot be stored."""
     said: bytes | None = None
@@ -118,7 +118,7 @@ def measure(
 
 def _unstorable(step: "PendingStep", value: object) -> PayloadError:
     """Why a result cannot be stored. The text is made only here: a step that succeeds needs none."""
-    return unstorable(step.spec, value, what=f"run {step.run.id}, step {step.key!r}: the result")
+    return unstorable(step.spec, value, what=f"{step.run.title}, step {step.key!r}: the result")
 
 
 def unstorable(spec: StepSpec, value: object, *, what: str) -> PayloadError:
@@ -145,7 +145,7 @@ def call_plain(spec: StepSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any])
 def judged(
     error: BaseException, spec: StepSpec, *, about: str, overrun: bool, cancelled: bool
 ) -> tuple[BaseException, bool]:
-    """What an attempt's exception means, and whether that leaves the effect in doubt whatever its type says.
+    """What an attempt's exception means, and whether the effect is in doubt even if its type says otherwise.
 
     Args:
         error: what left the function.
@@ -398,7 +398,7 @@ class PendingStep(Step):
                 effects.failing(run, self)
 
     def overdue(self) -> None:
-        """The attempt under way has passed its timeout; journalled at once, whatever the attempt does about it."""
+        """The attempt under way has passed its timeout; journalled at once, even if the attempt goes on."""
         if self.successor is not None:
             self.latest.overdue()
             return
@@ -425,12 +425,12 @@ class PendingStep(Step):
                 self._leave_out()
         elif self.status is StepStatus.SUCCEEDED:
             try:
-                what = f"run {run.id}, step {self.key!r}"
+                what = f"{run.title}, step {self.key!r}"
                 self._answer(self.spec.shape.decode_result(entry.payload or b"null", what=what), None)
             except PayloadError as refused:
                 run.fault = Fault(
                     refused.text,
-                    sentences(refused.advice, "Bring back the type it was stored with, then retry the run"),
+                    sentences(refused.advice, f"Bring back the type it was stored with, then retry the {run.noun}"),
                 )
         else:
             self._answer(
@@ -453,7 +453,7 @@ class PendingStep(Step):
         """What the body sees for ``error``, which ended this step."""
         if self.status is StepStatus.UNKNOWN and self.spec.surfaces_unknown:
             unknown = OutcomeUnknown(
-                f"run {self.run.id}, step {self.key!r}: whether its effect happened is not known", key=self.key
+                f"{self.run.title}, step {self.key!r}: whether its effect happened is not known", key=self.key
             )
             unknown.__cause__ = error
             return unknown
@@ -490,15 +490,15 @@ class PendingStep(Step):
                 run.effects.isolate(self)
             case Interrupted():
                 error = StepInterrupted(
-                    f"run {run.id}, step {self.key!r}: the process died while it ran; it is declared at_most_once, "
+                    f"{run.title}, step {self.key!r}: the process died while it ran; it is declared at_most_once, "
                     "so it is not called again"
                 )
                 self._failed_attempt(error, self.started_at_ns, doubtful=True, repeatable=False)
                 run.pump()
             case CrashesTooOften(crashes=crashes):
                 crashed = StepCrashed(
-                    f"run {run.id}, step {self.key!r}: the process died {crashes} times while it ran",
-                    "Find out what it does to its process, then retry the run",
+                    f"{run.title}, step {self.key!r}: the process died {crashes} times while it ran",
+                    f"Find out what it does to its process, then retry the {run.noun}",
                 )
                 fault = Fault(crashed.text, crashed.advice)
                 fault.code = crashed.code
@@ -532,7 +532,7 @@ class PendingStep(Step):
         self.apply(entry)
         error = self.stored_error()
         if error is None:
-            error = StepInterrupted(f"run {run.id}, step {self.key!r}: it was given up before it was called")
+            error = StepInterrupted(f"{run.title}, step {self.key!r}: it was given up before it was called")
         self._answer(None, self._shown(error))
         return True
 
@@ -588,7 +588,7 @@ class Perform(Command[R]):
         except DefinitionError as wrong:
             raise faults.mistake(run.identity, wrong) from wrong
         except DurableError:  # once more, with its text
-            payload = spec.shape.encode(self.args, self.kwargs, what=f"run {run.id}, step {key!r}: the arguments")
+            payload = spec.shape.encode(self.args, self.kwargs, what=f"{run.title}, step {key!r}: the arguments")
         self.key = key
         before = run.steps.get(key)  # of a body that was abandoned: its attempts count on
         attempt = 1 if before is None else before.attempt + (not before.withheld)

@@ -3,6 +3,6 @@
 ``open_store`` finds the store for an address; the adapters stay unloaded until it is called for them.
 """
 
-from durable_core.stores.address import Migrated, migrate, open_store
+from durable_core.stores.address import Migrated, migrate, open_store, store_of
 
-__all__ = ["Migrated", "migrate", "open_store"]
+__all__ = ["Migrated", "migrate", "open_store", "store_of"]

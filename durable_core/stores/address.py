@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 import attrs
 
-from durable_core.errors import StoreError
+from durable_core.errors import DefinitionError, StoreError
 from durable_core.ports import Store
 from durable_core.stores.postgres.address import place_of
 
@@ -59,6 +59,32 @@ def open_store(url: str, *, lease_s: float = 15.0, patience_s: float = 30.0, **o
             return _postgres(url, options, lease_s=lease_s, patience_s=patience_s)
         case _:
             raise StoreError(f"a store's address cannot begin with {scheme!r}. {ALLOWED}")
+
+
+def store_of(url: str | None, store: Store | None, *, lease_s: float, patience_s: float) -> Store:
+    """The store that a program gives: the one at ``url``, not opened yet, or ``store`` itself.
+
+    Args:
+        url: the store's address; see ``open_store``.
+        store: a store instead of an address; it may be open.
+        lease_s: see ``open_store``; a given store has its own.
+        patience_s: likewise.
+
+    Raises:
+        DefinitionError: both are given, or neither is, or the address is no text.
+        StoreError: there can be no store at this address.
+    """
+    if store is not None:
+        if url is not None:
+            raise DefinitionError("an address and a store are given", "Give one of them: the address, or store=")
+        return store
+    if url is None:
+        raise DefinitionError("no store is given", f"Give its address, or a store as store=. {ALLOWED}")
+    if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DefinitionError(
+            f"a store's address is a text, not a {type(url).__name__}", f"A store object is given as store=. {ALLOWED}"
+        )
+    return open_store(url, lease_s=lease_s, patience_s=patience_s)
 
 
 async def migrate(url: str) -> Migrated:

@@ -3,9 +3,9 @@
 ``StoreContract`` and ``HostContract`` are suites that any store and any host can run; they are loaded on request.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from durable_core.lazy import lazy_names
 from durable_core.testing.clock import ManualClock
 from durable_core.testing.faulty_store import FaultyStore
 from durable_core.testing.trace_rules import broken_rules
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FaultyStore", "HostContract", "ManualClock", "MemoryHost", "StoreContract", "broken_rules"]
 
-LATER = {"HostContract": "host_contract", "MemoryHost": "memory_host", "StoreContract": "store_contract"}
-"""What needs pytest, or drives runs: by the module that it is loaded from once it is asked for."""
+LATER = {
+    "durable_core.testing.host_contract": ("HostContract",),
+    "durable_core.testing.memory_host": ("MemoryHost",),
+    "durable_core.testing.store_contract": ("StoreContract",),
+}
+"""The names that need pytest, or drive runs, by the module that they are loaded from."""
 
-
-def __getattr__(name: str) -> Any:
-    if name not in LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{LATER[name]}"), name)
+__getattr__ = lazy_names(__name__, LATER)

@@ -9,31 +9,15 @@ import heapq
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Protocol
 
 from durable_core.model.duration import NS
+from durable_core.ports import Activity
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 PATIENCE_S = 0.05
 """How long an attempt may be under way without a sign of life before it counts as waiting for something else."""
 TURNS = 3
 """Turns of the event loop without work that count as idle."""
-
-
-class Activity(Protocol):
-    """What an engine tells of itself, so that a clock knows when everything is idle."""
-
-    def working(self) -> bool:
-        """Whether it writes, drives a body or claims runs just now."""
-        ...
-
-    def under_way(self) -> int:
-        """Attempts that have been called and have not ended."""
-        ...
-
-    def progress(self) -> int:
-        """A number that rises with every entry that is journalled."""
-        ...
 
 
 class _Timer:
@@ -84,13 +68,13 @@ class ManualClock:
         return timer
 
     def attach(self, engine: Activity) -> None:
-        """An engine that uses this clock has been entered."""
+        """See ``Clock.attach``."""
         self._engines.append(engine)
         if self._auto and self._jumping is None:
             self._jumping = asyncio.get_running_loop().create_task(self._jump())
 
     def detach(self, engine: Activity) -> None:
-        """It has been left."""
+        """See ``Clock.detach``."""
         self._engines.remove(engine)
         if not self._engines and self._jumping is not None:
             self._jumping.cancel()

@@ -15,7 +15,7 @@ RETRYABLE = frozenset({429, 502, 503, 504})
 ABOUT_SPANS = frozenset({400, 413, 422})
 """The request cannot be read, or is too long: the same one will never be taken, a part of it may."""
 LONGEST_WAIT_S = 600.0
-"""More than this is not waited for, whatever a collector asks for."""
+"""More than this is not waited for, even if a collector asks for it."""
 
 
 class Accepted(NamedTuple):
@@ -74,11 +74,11 @@ def answer_to(status: int, headers: Mapping[str, str]) -> Later | Refused:
 
 def _pause(headers: Mapping[str, str]) -> float | None:
     """The seconds that ``Retry-After`` asks for: as a number, or as a date measured by the collector's own clock."""
-    told = headers.get("retry-after", "").strip()
+    header = headers.get("retry-after", "").strip()
     try:
-        found = float(told) if told else None
+        found = float(header) if header else None
     except ValueError:
-        found = _until(told, headers.get("date", ""))
+        found = _until(header, headers.get("date", ""))
     if found is None or not math.isfinite(found):
         return None
     return min(max(found, 0.0), LONGEST_WAIT_S)

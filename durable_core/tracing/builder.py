@@ -54,7 +54,7 @@ def names_of(prefix: str) -> Names:
 
 @lru_cache(1_000)
 def written_by(prefix: str, worker: str) -> Mapping[str, Value]:
-    """What is told of a worker: its id, and its machine and process where its name has them."""
+    """What is said of a worker: its id, and its machine and process where its name has them."""
     found: dict[str, Value] = {f"{prefix}.worker.id": worker}
     place = place_of(worker)
     if place is not None:
@@ -152,11 +152,11 @@ class SpanBuilder:
         """A stored failure as the event that OpenTelemetry has for it: the one place where its texts appear."""
         if stored is None:
             return ()
-        told = describe(stored)
+        text = describe(stored)
         texts: dict[str, Value] = {
-            "exception.type": told.type_name,
-            "exception.message": told.message[:LONGEST_TEXT],
+            "exception.type": text.type_name,
+            "exception.message": text.message[:LONGEST_TEXT],
         }
-        if told.traceback:
-            texts["exception.stacktrace"] = told.traceback[:LONGEST_TEXT]
+        if text.traceback:
+            texts["exception.stacktrace"] = text.traceback[:LONGEST_TEXT]
         return (SpanEvent("exception", self.now_ns, texts),)

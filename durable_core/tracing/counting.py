@@ -76,15 +76,15 @@ class Counting:
 
     def _attempt(self, entry: Entry) -> Iterator[Measure]:
         outcome = "succeeded" if entry.kind == EntryKind.SUCCEEDED else str(entry.label)
-        told: dict[str, Attribute] = {
+        attributes: dict[str, Attribute] = {
             "name": self._name,
             "step.name": name_of(entry.key),
             "step.kind": self._kinds.get(entry.key, "step"),
             "step.outcome": outcome,
         }
-        yield Measure("step.attempts", 1, told)
+        yield Measure("step.attempts", 1, attributes)
         if entry.started_at_ns is not None:
-            yield Measure("step.duration", _seconds(entry.started_at_ns, entry.at_ns), told)
+            yield Measure("step.duration", _seconds(entry.started_at_ns, entry.at_ns), attributes)
         if entry.due_at_ns is None:
             yield from self._over(entry, outcome)
         if entry.kind == EntryKind.SUCCEEDED:

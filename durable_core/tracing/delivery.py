@@ -46,7 +46,7 @@ class Tally:
     dropped: int = 0
     """Spans that the collector will not take; ``sagas trace send`` offers a saga's again."""
     broken: int = 0
-    """Runs whose journal could not be told in spans, and that are left out from there on."""
+    """Runs whose journal could not be shown in spans, and that are left out from there on."""
     owing: bool = False
     """Whether the process was left before all spans were taken: the next one that exports sends the rest."""
 
@@ -61,7 +61,7 @@ class Delivery:
         self._fruitless = 0
         """How often something was refused since anything was taken."""
         self._troubled = False
-        """Whether somebody has been told so."""
+        """Whether that was reported."""
         self._leaving = False
         self._sleeping: asyncio.Future[None] | None = None
         """What it waits by until it offers something again."""
@@ -124,17 +124,17 @@ class Delivery:
             await self._request(spans[half:], offers=1)
             return
         for span in spans:
-            told = ", ".join(f"{name}={value}" for name, value in span.attributes.items() if name.endswith(".id"))
-            self._drop(1, f"span {span.name[:100]!r} ({told})", refused.why)
+            ids = ", ".join(f"{name}={value}" for name, value in span.attributes.items() if name.endswith(".id"))
+            self._drop(1, f"span {span.name[:100]!r} ({ids})", refused.why)
         if self._fruitless > IN_A_ROW:
             await self._wait(refused.why)
 
     def _drop(self, count: int, what: str, why: str) -> None:
-        """Count it; told in full the first time only, for a collector that refuses one often refuses many."""
+        """Count it; reported in full the first time only, for a collector that refuses one often refuses many."""
         if not self._tally.dropped:
             log.warning(
-                "%s is refused for good and left out: %s. Further ones are counted, and told at the end; `sagas trace "
-                "send ID` offers a saga's spans again",
+                "%s is refused for good and left out: %s. Further ones are counted, and reported at the end; `sagas "
+                "trace send ID` offers a saga's spans again",
                 what,
                 why or "it does not say why",
             )

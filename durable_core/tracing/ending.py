@@ -1,7 +1,7 @@
 """Shuts something down at the end of the process, and waits for it only so long.
 
-A library's own hook may wait for half a minute for a collector that is down. Invariant: the process ends, whatever is
-shut down does meanwhile. The thread that does it is there from the beginning: Python 3.12 makes none at the end.
+A library's own hook may wait for half a minute for a collector that is down. Invariant: the process ends, even if
+the shutdown hangs. The thread that does it is there from the beginning: Python 3.12 makes none at the end.
 """
 
 import atexit
@@ -29,7 +29,7 @@ class AtExit:
 
     def _wait(self, asked: threading.Event, done: threading.Event) -> None:
         asked.wait()
-        with contextlib.suppress(Exception):  # the process is at its end: nobody is left to be told
+        with contextlib.suppress(Exception):  # the process is at its end: nobody is left to read it
             self._shut_down()
         done.set()
 

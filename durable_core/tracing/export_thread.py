@@ -47,28 +47,28 @@ class ExportThread:
     def do(self, call: Callable[[], T]) -> "asyncio.Future[T]":
         """Have ``call`` made on the thread; its result or exception comes back on the running loop."""
         loop = asyncio.get_running_loop()
-        told: asyncio.Future[T] = loop.create_future()
+        answer: asyncio.Future[T] = loop.create_future()
 
         def settle(value: Any, error: BaseException | None) -> None:
-            if told.done():
+            if answer.done():
                 return
             if error is None:
-                told.set_result(value)
+                answer.set_result(value)
             else:
-                told.set_exception(error)
+                answer.set_exception(error)
 
         def work() -> None:
             value: Any = None
             failure: BaseException | None = None
             try:
                 value = call()
-            except BaseException as error:  # noqa: BLE001 - told to whoever asked
+            except BaseException as error:  # noqa: BLE001 - raised in the caller
                 failure = error
             with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile: nobody waits
                 loop.call_soon_threadsafe(settle, value, failure)
 
         self._work.put(work)
-        return told
+        return answer
 
     def stop(self) -> None:
         """End the thread once what was asked for is done; does not wait for it."""

@@ -188,7 +188,7 @@ class Exporter:
         return entry.kind in TROUBLE or (entry.kind == EntryKind.ENDED and self._vocabulary.ending(entry).failed)
 
     def _spans(self, entries: Sequence[Entry], runs: dict[int, Followed]) -> list[SpanRecord]:
-        """On the thread: the spans of these entries. A run that cannot be told must not keep the others from it."""
+        """On the thread: the spans of these entries. A run that has no spans must not hold up the others."""
         found: list[SpanRecord] = []
         for entry in breathing(entries):
             try:

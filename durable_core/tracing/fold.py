@@ -1,7 +1,7 @@
 """A run's spans as a pure function of its journal: ``spans_of``.
 
 Invariant: a longer journal has the spans of the shorter one first, each the same; and every span comes after its
-parent. So whoever exports them, and however often, exports the same; and no moment shows a broken tree.
+parent. So every exporter, however often it runs, exports the same; and no moment shows a broken tree.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -257,7 +257,7 @@ class RunTrace:
     # -- as it stands ----------------------------------------------------------------------------------------------
 
     def under_way(self) -> set[int]:
-        """The spans of those parts that have not ended, among those whose end is told."""
+        """The spans of those parts that have not ended, among those whose end is shown."""
         steps = {step.group for step in self._steps.values() if step.group is not None and not step.over}
         root = set[int]() if self.over else {self._root.span_id}
         return steps | self._parts.under_way() | root

@@ -1,7 +1,7 @@
-"""The life of whatever follows what one worker writes: it looks while there is something new, and now and then besides.
+"""The life of a reader that follows what one worker writes: it looks while there is something new, and now and then.
 
-Invariant: it ends when it is told to leave and all that was written has been looked at; a store that is away, or a
-mistake of ours, is told and tried again.
+Invariant: it ends when it is asked to leave and all that was written has been looked at; a store that is away, or a
+mistake of ours, is logged and tried again.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class JournalTail:
         Args:
             what: for the log: what is made of the journal.
             progress: another number than before once this process has written.
-            catch_up: looks at what is new; at all of it where it is told True, for then it is the last time.
+            catch_up: looks at what is new; at all of it if it is given True, for then it is the last time.
             besides: what is done now and then; tells in how many seconds again.
         """
         self._what = what

@@ -81,7 +81,7 @@ class Measuring:
         while rows := await self._cursors.read(self._worker, after=self._pos, limit=PAGE):
             entries = [entry for _, entry in rows]
             await self._take_up(lost_track(entries, self._runs))
-            self._pos = rows[-1][0]  # once, whatever comes of it
+            self._pos = rows[-1][0]  # once, also if it fails
             await self._hand.do(partial(self._count, entries))
             for entry in entries:
                 if entry.kind == EntryKind.ENDED:
@@ -120,7 +120,7 @@ class Measuring:
         return GAUGE_S
 
     def _tell_tally(self) -> None:
-        """Count what has become of spans since it was told last."""
+        """Count what has become of spans since the last report."""
         known, self._told = self._told, attrs.evolve(self._tally)
         self._meters.record(Measure("spans.sent", self._told.sent - known.sent, {}))
         self._meters.record(Measure("spans.dropped", self._told.dropped - known.dropped, {}))

@@ -23,8 +23,8 @@ class Meters:
     def record(self, measure: Measure) -> None:
         """Count or record one thing."""
         names = self._names
-        told = {names[name]: value for name, value in measure.attributes.items()}
-        self._record[measure.name](measure.value, told)
+        attributes = {names[name]: value for name, value in measure.attributes.items()}
+        self._record[measure.name](measure.value, attributes)
 
 
 def meters_in_use(vocabulary: Vocabulary) -> Meters | None:

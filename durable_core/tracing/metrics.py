@@ -60,7 +60,7 @@ METRICS = (
     Metric("step.duration", "histogram", "s", STEP, "Of one attempt", SHORT_S),
     Metric("start.lag", "histogram", "s", ("name",), "From start to the first thing that was done for it", SHORT_S),
     Metric("timer.lag", "histogram", "s", ("name",), "By how much a sleep, a timeout or a retry came late", SHORT_S),
-    Metric("commit.duration", "histogram", "s", (), "Of one commit to the store, whatever it holds", SHORT_S),
+    Metric("commit.duration", "histogram", "s", (), "Of one commit to the store", SHORT_S),
     Metric("spans.sent", "counter", "{span}", (), "Spans that the collector has taken"),
     Metric("spans.dropped", "counter", "{span}", (), "Spans that the collector has refused for good"),
     Metric("active", "gauge", THINGS, ("status",), "Those that have not ended, by how they stand; of the whole store"),

@@ -209,10 +209,10 @@ class _AttemptSpan(trace.NonRecordingSpan):
     """
 
     def __init__(
-        self, told: Callable[[], tuple[int, int, bool]], now_ns: Callable[[], int], *, unsampled_too: bool
+        self, identify: Callable[[], tuple[int, int, bool]], now_ns: Callable[[], int], *, unsampled_too: bool
     ) -> None:
         super().__init__(trace.INVALID_SPAN_CONTEXT)
-        self._told: Callable[[], tuple[int, int, bool]] | None = told
+        self._identify: Callable[[], tuple[int, int, bool]] | None = identify
         self._now_ns = now_ns
         self._unsampled_too = unsampled_too
         self._saying: Saying | None = None
@@ -220,9 +220,9 @@ class _AttemptSpan(trace.NonRecordingSpan):
 
     def get_span_context(self) -> trace.SpanContext:
         """Its ids; worked out when they are first asked for."""
-        if self._told is not None:
-            trace_id, span_id, sampled = self._told()
-            self._told = None
+        if self._identify is not None:
+            trace_id, span_id, sampled = self._identify()
+            self._identify = None
             self._context = trace.SpanContext(trace_id, span_id, False, _SAMPLED if sampled else _DROPPED)  # noqa: FBT003
         return self._context
 
@@ -257,8 +257,8 @@ class _AttemptSpan(trace.NonRecordingSpan):
         escaped: bool = False,  # noqa: FBT001, FBT002, ARG002 - the library's signature
     ) -> None:
         """Keep an exception as the event that OpenTelemetry has for it."""
-        told = describe(capture(exception))
-        texts = {"exception.type": told.type_name, "exception.message": told.message, STACK: told.traceback}
+        text = describe(capture(exception))
+        texts = {"exception.type": text.type_name, "exception.message": text.message, STACK: text.traceback}
         self.add_event("exception", {**texts, **(attributes or {})}, timestamp)
 
     def _said(self) -> Saying:
@@ -298,9 +298,9 @@ class OtelContext:
         own: Mode = "self"
         return None if sampled else Origin(own, trace_id, span_id_of(uid, "run"), sampled).stored()
 
-    def enter(self, told: Callable[[], tuple[int, int, bool]], now_ns: Callable[[], int]) -> _Entered:
+    def enter(self, identify: Callable[[], tuple[int, int, bool]], now_ns: Callable[[], int]) -> _Entered:
         """Make an attempt's span the current one: what its code begins is under it."""
-        span = _AttemptSpan(told, now_ns, unsampled_too=self._failures)
+        span = _AttemptSpan(identify, now_ns, unsampled_too=self._failures)
         return otel_context.attach(trace.set_span_in_context(span, _NOWHERE)), span
 
     def leave(self, token: _Entered) -> bytes | None:

@@ -76,8 +76,8 @@ def _span(span: SpanRecord) -> bytes:
 
 
 def _event(event: SpanEvent) -> bytes:
-    told = b"".join(_part(b"\x1a", _pair(key, value)) for key, value in event.attributes.items())
-    return b"\x09" + _FIXED64(event.at_ns) + _text(b"\x12", event.name) + told
+    attributes = b"".join(_part(b"\x1a", _pair(key, value)) for key, value in event.attributes.items())
+    return b"\x09" + _FIXED64(event.at_ns) + _text(b"\x12", event.name) + attributes
 
 
 def _link(link: SpanLink) -> bytes:

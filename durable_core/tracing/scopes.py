@@ -78,8 +78,8 @@ class SpanScopes:
                 key = prefix[:-1]
                 span_id = self._pen.id("inner", prefix, 0, part.seq)
                 known = part.inner[prefix] = holder.holding(span_id)
-                told = self._pen.attributes(step__key=key)
-                found.append(self._pen.span(name.format(child=name_of(key)), span_id, holder, told, holds=True))
+                attributes = self._pen.attributes(step__key=key)
+                found.append(self._pen.span(name.format(child=name_of(key)), span_id, holder, attributes, holds=True))
             holder = known
         return holder, found
 

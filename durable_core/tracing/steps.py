@@ -1,6 +1,6 @@
 """A step's spans: one for each attempt that was made; where there were several, a group around them.
 
-Invariant: an attempt's span has the id that its own code saw while it ran, whatever came of it.
+Invariant: an attempt's span has the id that its own code saw while it ran, however it ended.
 """
 
 from durable_core.model.entry import Entry, EntryKind
@@ -16,6 +16,55 @@ CUT = "cut"
 MS = 1_000_000
 
 
+class _Subject:
+    """The step, as each of its spans describes it."""
+
+    __slots__ = ("_pen", "key", "kind", "name", "step", "words")
+
+    def __init__(self, pen: SpanBuilder, vocabulary: Vocabulary, started: Entry) -> None:
+        self._pen = pen
+        self.key, self.kind = started.key, started.label
+        self.words: StepWords = vocabulary.kinds.get(started.label, PLAIN)
+        self.step = name_of(started.key)
+        """The step's name."""
+        self.name = self.step if self.words is PLAIN else self.words.name.format(step=self.step)
+        """The name of its spans."""
+
+    def attributes(self, attempt: int | None, outcome: str | None, worker: str) -> dict[str, Value]:
+        """The attributes of a span: of one attempt, or of the whole step if ``attempt`` is None."""
+        pen = self._pen
+        names = pen.names
+        found: dict[str, Value] = {
+            **pen.shared,
+            names.step_name: self.step,
+            names.step_key: self.key,
+            names.step_kind: self.kind,
+            **written_by(pen.prefix, worker),
+        }
+        if outcome is not None:
+            found[names.outcome] = outcome
+        if attempt is not None:
+            found[names.attempt] = attempt
+            found[names.idempotency_key] = idempotency_key(pen.uid, self.key)
+        if self.words.serves is not None:
+            found[f"{pen.prefix}.{self.words.serves}"] = served(self.key)
+        return found
+
+
+class _Attempt:
+    """The last attempt that was announced."""
+
+    __slots__ = ("number", "open", "opened_ns", "said", "timeout", "worker")
+
+    def __init__(self, entry: Entry, opened_ns: int) -> None:
+        self.number, self.worker = entry.attempt, entry.worker
+        self.opened_ns = opened_ns
+        self.open = True
+        """Whether it is under way, as far as the journal knows."""
+        self.timeout: tuple[SpanEvent, ...] = ()
+        self.said = NOTHING_SAID
+
+
 class StepTrace:
     """One step, from its intent on."""
 
@@ -24,21 +73,12 @@ class StepTrace:
         "_began_ns",
         "_group",
         "_intent",
-        "_key",
-        "_kind",
         "_links",
-        "_name",
-        "_opened_ns",
         "_parent",
         "_pen",
-        "_plain",
-        "_said",
-        "_timeout",
-        "_words",
-        "_worker",
+        "_subject",
         "failure",
         "latest",
-        "open",
         "over",
     )
 
@@ -46,30 +86,24 @@ class StepTrace:
         self, pen: SpanBuilder, words: Vocabulary, started: Entry, parent: Holder, links: tuple[SpanLink, ...] = ()
     ) -> None:
         self._pen = pen
-        self._key, self._kind, self._intent = started.key, started.label, started.seq
-        self._words: StepWords = words.kinds.get(started.label, PLAIN)
-        self._plain = name_of(started.key)
-        self._name = self._plain if self._words is PLAIN else self._words.name.format(step=self._plain)
+        self._subject = _Subject(pen, words, started)
+        self._intent = started.seq
         self._parent = parent
         self._links = links
         self._began_ns = pen.now_ns
         self._group: Holder | None = None
+        self._attempt = _Attempt(started, pen.now_ns)
         self.latest: int | None = None
         """The span of the last attempt that has ended."""
         self.failure: bytes | None = None
-        """What the last attempt raised, where one has failed since the last success."""
-        self._begin(started)
-
-    def _begin(self, entry: Entry) -> None:
-        self.open = True
-        """Whether an attempt is under way, as far as the journal knows."""
+        """What the last attempt raised, if one has failed since the last success."""
         self.over = False
         """Whether no attempt is under way or promised."""
-        self._attempt = entry.attempt
-        self._opened_ns = self._pen.now_ns
-        self._worker = entry.worker
-        self._timeout: tuple[SpanEvent, ...] = ()
-        self._said = NOTHING_SAID
+
+    @property
+    def open(self) -> bool:
+        """Whether an attempt is under way, as far as the journal knows."""
+        return self._attempt.open
 
     @property
     def group(self) -> int | None:
@@ -81,27 +115,27 @@ class StepTrace:
         found = self.cut()
         if self.latest is not None and self._group is None:
             found += self._grouped()
-        self._begin(entry)
+        self._attempt, self.over = _Attempt(entry, self._pen.now_ns), False
         return found
 
     def withheld(self) -> None:
         """The announced attempt was not made."""
-        self.open = False
+        self._attempt.open = False
 
     def overdue(self, entry: Entry) -> None:
         """The attempt has passed its timeout, and goes on for now."""
-        self._timeout = (SpanEvent("timeout", self._pen.now_ns, {self._pen.names.worker: entry.worker}),)
+        self._attempt.timeout = (SpanEvent("timeout", self._pen.now_ns, {self._pen.names.worker: entry.worker}),)
 
     def said(self, said: Said) -> None:
         """What the code of the attempt under way has set on its span; its end comes next."""
-        self._said = said
+        self._attempt.said = said
 
     def ended(self, entry: Entry) -> list[SpanRecord]:
         """An attempt has ended."""
         outcome = "succeeded" if entry.kind == EntryKind.SUCCEEDED else str(entry.label)
         self.over = final = entry.due_at_ns is None
         # One that was taken for cut has returned after all: its span has left already.
-        found = self._close(entry, outcome, final=final) if self.open else self.late(entry, outcome)
+        found = self._close(entry, outcome, final=final) if self._attempt.open else self.late(entry, outcome)
         if final and self._group is not None:
             found.append(self._whole(entry, outcome))
         return found
@@ -109,7 +143,7 @@ class StepTrace:
     def given_up(self, entry: Entry) -> list[SpanRecord]:
         """The attempt that was due, or announced, will not be made: it was never called."""
         self.over = True
-        self.open = False
+        self._attempt.open = False
         if self.latest is None and self._group is None:
             return []
         found = self._grouped()
@@ -118,41 +152,41 @@ class StepTrace:
 
     def settled(self, entry: Entry) -> list[SpanRecord]:
         """Whether it happened is known now."""
-        span_id = self._pen.id("settled", self._key, 0, entry.seq)
-        attributes = self._attributes(None, str(entry.label), entry.worker)
+        span_id = self._pen.id("settled", self._subject.key, 0, entry.seq)
+        attributes = self._subject.attributes(None, str(entry.label), entry.worker)
         links = self._pen.link(self.latest)
-        return [self._pen.span(f"settle {self._plain}", span_id, self._parent, attributes, links=links)]
+        return [self._pen.span(f"settle {self._subject.step}", span_id, self._parent, attributes, links=links)]
 
     def cut(self) -> list[SpanRecord]:
         """Close an attempt that has no end: it is over by now, and nobody saw how it went."""
-        if not self.open:
+        if not self._attempt.open:
             return []
         self.over = True
         return self._close(None, CUT, final=False)
 
     def running(self, now_ns: int) -> list[SpanRecord]:
         """The attempt under way, as far as the journal knows, up to now."""
-        if not self.open:
+        if not self._attempt.open:
             return []
         name, parent = self._named()
         return [
             self._pen.span(
                 f"{name} (running)",
-                self._pen.id(ATTEMPT, self._key, self._attempt, self._intent),
+                self._pen.id(ATTEMPT, self._subject.key, self._attempt.number, self._intent),
                 parent,
-                self._attributes(self._attempt, "running", self._worker),
-                start_ns=self._opened_ns,
+                self._subject.attributes(self._attempt.number, "running", self._attempt.worker),
+                start_ns=self._attempt.opened_ns,
                 end_ns=now_ns,
                 links=self._links,
-                events=self._timeout,
+                events=self._attempt.timeout,
             )
         ]
 
     def late(self, entry: Entry, outcome: str) -> list[SpanRecord]:
         """How an attempt went that returned when its run was driven no more."""
-        span_id = self._pen.id("late", self._key, entry.attempt, entry.seq)
-        attributes = self._attributes(entry.attempt, outcome, entry.worker)
-        name = f"{self._name} ended late"
+        span_id = self._pen.id("late", self._subject.key, entry.attempt, entry.seq)
+        attributes = self._subject.attributes(entry.attempt, outcome, entry.worker)
+        name = f"{self._subject.name} ended late"
         events = self._pen.exception(entry.error)
         return [
             self._pen.span(name, span_id, self._parent, attributes, links=self._pen.link(self.latest), events=events)
@@ -161,17 +195,19 @@ class StepTrace:
     def _named(self) -> tuple[str, Holder]:
         """The attempt's name and parent: its step's own where no other attempt follows, as far as is known."""
         if self._group is None:
-            return self._name, self._parent
-        return f"{self._name} #{self._attempt}", self._group
+            return self._subject.name, self._parent
+        return f"{self._subject.name} #{self._attempt.number}", self._group
 
     def _close(self, entry: Entry | None, outcome: str, *, final: bool) -> list[SpanRecord]:
         """The attempt's span."""
         pen = self._pen
-        self.open = False
+        self._attempt.open = False
         found = [] if final else self._grouped()
-        self.latest = span_id = pen.id(ATTEMPT, self._key, self._attempt, self._intent)
-        start_ns, events = self._opened_ns, self._timeout
-        attributes = self._attributes(self._attempt, outcome, self._worker if entry is None else entry.worker)
+        self.latest = span_id = pen.id(ATTEMPT, self._subject.key, self._attempt.number, self._intent)
+        start_ns, events = self._attempt.opened_ns, self._attempt.timeout
+        attributes = self._subject.attributes(
+            self._attempt.number, outcome, self._attempt.worker if entry is None else entry.worker
+        )
         name, parent = self._named()
         failed = outcome != "succeeded"
         if entry is None:
@@ -185,7 +221,7 @@ class StepTrace:
                 events += self._failed(entry, attributes, outcome)
             else:
                 self.failure = None
-            if self._said is not NOTHING_SAID:
+            if self._attempt.said is not NOTHING_SAID:
                 attributes, events = self._with_said(attributes, events, start_ns)
         found.append(
             pen.span(
@@ -215,40 +251,46 @@ class StepTrace:
         self, attributes: dict[str, Value], events: tuple[SpanEvent, ...], start_ns: int
     ) -> tuple[dict[str, Value], tuple[SpanEvent, ...]]:
         """What the step's own code has set, and what we say of the attempt, which counts where both say it."""
-        pen = self._pen
+        pen, said = self._pen, self._attempt.said
         mine = f"{pen.prefix}."
-        own: dict[str, Value] = {name: v for name, v in self._said.attributes.items() if not name.startswith(mine)}
-        told = tuple(
-            SpanEvent(name, min(max(at_ns, start_ns), pen.now_ns), about) for name, at_ns, about in self._said.events
+        own: dict[str, Value] = {name: v for name, v in said.attributes.items() if not name.startswith(mine)}
+        theirs = tuple(
+            SpanEvent(name, min(max(at_ns, start_ns), pen.now_ns), about) for name, at_ns, about in said.events
         )
-        if self._said.left_out:
-            attributes[pen.names.left_out] = self._said.left_out
-        return own | attributes, (*told, *events)
+        if said.left_out:
+            attributes[pen.names.left_out] = said.left_out
+        return own | attributes, (*theirs, *events)
 
     def _grouped(self) -> list[SpanRecord]:
         """The short span around several attempts, where it is not there yet."""
         if self._group is not None:
             return []
-        span_id = self._pen.id("group", self._key, 0, self._intent)
+        span_id = self._pen.id("group", self._subject.key, 0, self._intent)
         self._group = self._parent.holding(span_id)
-        attributes = self._attributes(None, None, self._worker)
+        attributes = self._subject.attributes(None, None, self._attempt.worker)
         return [
             self._pen.span(
-                self._name, span_id, self._parent, attributes, start_ns=self._began_ns, links=self._links, holds=True
+                self._subject.name,
+                span_id,
+                self._parent,
+                attributes,
+                start_ns=self._began_ns,
+                links=self._links,
+                holds=True,
             )
         ]
 
     def _whole(self, entry: Entry, outcome: str) -> SpanRecord:
         """The span over all attempts."""
         group = self._group or self._parent
-        attributes = self._attributes(None, outcome, entry.worker)
+        attributes = self._subject.attributes(None, outcome, entry.worker)
         failed = outcome != "succeeded"
-        word = "gave up" if failed and self._words.must_succeed else "done"
+        word = "gave up" if failed and self._subject.words.must_succeed else "done"
         if failed:
             attributes["error.type"] = self._pen.type_of(self.failure) or outcome
         return self._pen.span(
-            f"{self._name} {word}",
-            self._pen.id("done", self._key, entry.attempt, entry.seq),
+            f"{self._subject.name} {word}",
+            self._pen.id("done", self._subject.key, entry.attempt, entry.seq),
             group,
             attributes,
             start_ns=self._began_ns,
@@ -256,22 +298,3 @@ class StepTrace:
             failed=failed,
             tells=(group.span_id,),
         )
-
-    def _attributes(self, attempt: int | None, outcome: str | None, worker: str) -> dict[str, Value]:
-        pen = self._pen
-        names = pen.names
-        found: dict[str, Value] = {
-            **pen.shared,
-            names.step_name: self._plain,
-            names.step_key: self._key,
-            names.step_kind: self._kind,
-            **written_by(pen.prefix, worker),
-        }
-        if outcome is not None:
-            found[names.outcome] = outcome
-        if attempt is not None:
-            found[names.attempt] = attempt
-            found[names.idempotency_key] = idempotency_key(pen.uid, self._key)
-        if self._words.serves is not None:
-            found[f"{pen.prefix}.{self._words.serves}"] = served(self._key)
-        return found

@@ -25,7 +25,7 @@ class Opens:
     scope: str = ""
     """The prefix of the keys of what is in it; empty for all."""
     kinds: frozenset[str] | None = None
-    """Only steps of these kinds are in it; None: whatever is under ``scope``."""
+    """Only steps of these kinds are in it; None: all that is under ``scope``."""
     done: str | None = None
     """The name of the span over the whole of it, where the run's end may end it."""
     inner: str | None = None
@@ -61,7 +61,7 @@ Meaning = Opens | Closes | Notes
 
 @attrs.frozen(kw_only=True)
 class StepWords:
-    """How steps of one kind are told."""
+    """How steps of one kind are shown."""
 
     name: str = "{step}"
     serves: str | None = None
@@ -74,7 +74,7 @@ class StepWords:
 
 @attrs.frozen(kw_only=True)
 class Ending:
-    """How a run's end is told."""
+    """How a run's end is shown."""
 
     status: str
     attributes: Attributes = NOTHING
@@ -106,7 +106,7 @@ class Vocabulary:
     scope: str = "durable_core"
     """The name of the instrumentation, as OpenTelemetry calls it."""
     kinds: Mapping[str, StepWords] = attrs.field(factory=dict[str, StepWords])
-    """By step kind; others are told by the step's name alone."""
+    """By step kind; others are shown by the step's name alone."""
     mark: Callable[[Entry], Sequence[Meaning]] = _no_meaning
     """What a mark means, in the order in which its spans are to come."""
     signal: Callable[[Entry], Attributes] = _no_facts

@@ -1,4 +1,4 @@
-"""A trace as a document, told once all is known: what has ended is one span, with its true times.
+"""A trace as a document, made once all is known: what has ended is one span, with its true times.
 
 Spans that are sent come in order, each after its parent; so what holds others is a short span at its beginning, and a
 further one tells how it ended. A document need not wait for anything: it has both in one.
@@ -37,8 +37,8 @@ def whole_spans(
 def _merged(spans: Sequence[SpanRecord], under_way: set[int]) -> list[SpanRecord]:
     """Leave out what a later span tells too, and give its times, status and attributes to the part that it is about."""
     holders = {span.span_id for span in spans if span.holds}
-    ends = {told: span for span in spans for told in span.tells if told not in under_way}
-    told_whole = {end.span_id for told, end in ends.items() if told in holders}
+    ends = {about: span for span in spans for about in span.tells if about not in under_way}
+    told_whole = {end.span_id for about, end in ends.items() if about in holders}
     found: list[SpanRecord] = []
     for span in spans:
         end = ends.get(span.span_id)

@@ -34,7 +34,7 @@ class Tracing:
     """Where measurements go."""
 
     def commit_timer(self) -> Callable[[float], None] | None:
-        """Who is to be told how many seconds each commit has taken; None where nobody measures."""
+        """What is called with the seconds that each commit has taken; None if nothing is measured."""
         meters = self.meters
         return None if meters is None else lambda took_s: meters.record(Measure("commit.duration", took_s, {}))
 
@@ -49,7 +49,7 @@ def tracing_with(tracer_provider: object = None, *, vocabulary: Vocabulary = COR
         TypeError: what was given is no provider.
     """
     if not spans_wanted(tracer_provider):
-        return None  # whoever has set a global provider has loaded the library
+        return None  # a program that has set a global provider has loaded the library
     from durable_core.tracing import otel  # noqa: PLC0415 - 100 ms that only those pay who want spans
 
     provider = otel.provider_of(tracer_provider)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from sagas.cli.snapshot import Snapshot
-from sagas.model.info import SagaStatus, StepState
+from sagas.model.info import StepState
+from sagas.model.phases import SagaStatus
 from sagas.model.verbs import Accept, judge
 
 

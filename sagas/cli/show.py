@@ -50,7 +50,10 @@ def show(
     saga_id: SagaId,
     *,
     payloads: Annotated[
-        bool, typer.Option("--payloads", help="Include its input and result, and the results of its steps.")
+        bool,
+        typer.Option(
+            "--payloads", help="Show its input and result, and the results of its steps. --json always has them."
+        ),
     ] = False,
 ) -> None:
     """Show a saga's status and steps, and how to fix it.
@@ -58,10 +61,10 @@ def show(
     Exit code 1 if the saga failed: it is compensated, resolved, stuck or killed.
     """
     taken = ask(options.address, lambda orchestrator: snapshot.take(orchestrator, saga_id))
-    option = options.address.option
     if options.json:
-        output.document(views.document_of(taken, payloads=payloads, option=option))
+        output.document(views.document_of(taken))
     else:
+        option = options.address.option
         ascii_only = not output.can_write(views.EVERY_SIGN)
         page = views.Page(snapshot=taken, width=output.width(), ascii=ascii_only, payloads=payloads, option=option)
         output.show(page.lines())

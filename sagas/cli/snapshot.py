@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import attrs
 import msgspec
 
+from durable_core import HistoryEntry as Entry
 from durable_core import RunNotFound
-from durable_core.layer import EntryKind, JournalEntry, RunRecord, served
+from durable_core.layer import EntryKind, JournalEntry, RunRecord, at, error_text, history_of, served
 from sagas.model.children import child_info, children_of
-from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState, at, error_text, history_of, steps_of
+from sagas.model.info import SagaInfo, StepState, steps_of
+from sagas.model.phases import SagaStatus
 from sagas.model.plan import PROBE
 from sagas.model.verbs import OperatorAction
 

@@ -189,7 +189,7 @@ def _outcome(ended: Snapshot, failure: Exception | None, options: Options) -> in
     """Say how it ended; returns the exit code."""
     info = ended.info
     if options.json:
-        output.document(views.document_of(ended, payloads=True, option=options.address.option))
+        output.document(views.document_of(ended))
     elif failure is None:
         output.document(views.plain(info.result))
     if failure is None:

@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 import attrs
 import msgspec
 
+from durable_core import HistoryEntry as Entry
 from durable_core import VersionVerdict
-from durable_core.layer import Codec
+from durable_core.layer import Codec, at
 from sagas.check.fingerprint import SHORT
 from sagas.cli.durations import minute, moment, shown
 from sagas.cli.output import Column, Line, Piece, Table, clean, wrapped
 from sagas.cli.remedies import remedies
 from sagas.cli.snapshot import Snapshot
-from sagas.model.info import Entry, SagaInfo, SagaStatus, StepState, at
+from sagas.model.info import SagaInfo, StepState
+from sagas.model.phases import SagaStatus
 from sagas.model.versions import VersionInfo
 
 
@@ -126,7 +128,6 @@ OF_A_SAGA = (
     "id", "saga", "version", "status", "cause", "paused", "reason", "stuck_on",
     "created_at", "updated_at", "ended_at", "wake_at",
 )  # fmt: skip
-OF_A_STEP = ("key", "name", "kind", "status", "attempts", "error", "started_at", "ended_at")
 
 
 def meaning(info: SagaInfo) -> Meaning:
@@ -346,26 +347,19 @@ def summary(info: SagaInfo) -> dict[str, Any]:
     return {name: getattr(info, name) for name in OF_A_SAGA}
 
 
-def document_of(snapshot: Snapshot, *, payloads: bool, option: str) -> dict[str, Any]:
-    """A saga with its steps, and the commands that help it, each with ``option`` at its end."""
+def document_of(snapshot: Snapshot) -> dict[str, Any]:
+    """A saga whole: the fields of ``SagaInfo``. An exception is its class and message, a value is as it is stored."""
     info = snapshot.info
-    found = summary(info) | {
-        "error": snapshot.error,
-        "status_detail": info.status_detail,
-        "mend": [{"command": remedy.command, "effect": remedy.effect} for remedy in remedies(snapshot, option=option)],
-    }
-    if payloads:
-        found |= {"input": plain(info.input), "result": plain(info.result)}
-    return found | {"steps": [_step_document(each, payloads=payloads) for each in info.steps]}
+    found = {each.name: getattr(info, each.name) for each in attrs.fields(SagaInfo)}
+    found |= {"error": snapshot.error, "steps": [_step_document(each) for each in info.steps]}
+    return found | {name: plain(found[name]) for name in ("input", "result", "status_detail")}
 
 
-def _step_document(state: StepState, *, payloads: bool) -> dict[str, Any]:
+def _step_document(state: StepState) -> dict[str, Any]:
     """A step with its compensation."""
-    found: dict[str, Any] = {name: getattr(state, name) for name in OF_A_STEP}
-    if payloads:
-        found["result"] = state.result
+    found = {each.name: getattr(state, each.name) for each in attrs.fields(StepState)}
     undo = state.compensation
-    return found | {"compensation": None if undo is None else _step_document(undo, payloads=payloads)}
+    return found | {"compensation": None if undo is None else _step_document(undo)}
 
 
 def journal_document(saga_id: str, entries: Sequence[Entry]) -> dict[str, Any]:

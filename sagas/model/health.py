@@ -40,7 +40,7 @@ def _workers(facts: Facts) -> Finding:
     dead = len(facts.workers) - len(alive)
     said = ", ".join(f"{worker.name} (pid {worker.pid} on {worker.host})" for worker in alive) or "none alive"
     if dead:
-        said += f"; {dead} died without signing off; the next worker that looks releases their runs"
+        said += f"; {dead} died without signing off; the next worker that looks releases their sagas"
     if alive or not sum(facts.statuses.values()):
         return Finding("workers", Level.OK, said)
     return Finding("workers", Level.WARN, said, "open sagas wait for one: sagas worker MODULE")

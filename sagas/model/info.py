@@ -11,7 +11,6 @@ from typing import Any
 import attrs
 import msgspec
 
-from durable_core import HistoryEntry as Entry
 from durable_core import RunStatus, RunStep
 from durable_core.layer import (
     ABANDON,
@@ -21,10 +20,8 @@ from durable_core.layer import (
     StepRecord,
     StepStatus,
     at,
-    error_text,
     fold,
     held,
-    history_of,
     maybe_at,
     not_before,
     read_or_plain,
@@ -35,13 +32,10 @@ from durable_core.layer import (
     waits_of,
 )
 from sagas.model.phases import (
-    SAGA_ENDS,
     SagaStatus,
     cause_of,
-    is_saga,
     marks_in,
     payload_of,
-    query_of,
     skipped_in,
     status_of,
 )
@@ -208,24 +202,3 @@ def _after(found: dict[str, tuple[str, ...]], entry: JournalEntry) -> dict[str, 
 def undo_given_up(found: dict[str, tuple[str, ...]]) -> set[str]:
     """The steps whose compensation was given up, of those that are parked."""
     return {step for key, steps in found.items() if key != served(key) for step in steps}
-
-
-__all__ = [
-    "ANSWERING",
-    "SAGA_ENDS",
-    "Entry",
-    "SagaInfo",
-    "SagaStatus",
-    "StepState",
-    "at",
-    "cause_of",
-    "error_text",
-    "history_of",
-    "info_of",
-    "is_saga",
-    "parked",
-    "query_of",
-    "status_of",
-    "steps_of",
-    "undo_given_up",
-]

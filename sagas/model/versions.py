@@ -8,7 +8,7 @@ import attrs
 from durable_core import VersionVerdict
 from durable_core.layer import Announced, Tally
 from durable_core.layer import versions_of as core_versions_of
-from sagas.model.info import SAGA_ENDS, SagaStatus, status_of
+from sagas.model.phases import SAGA_ENDS, SagaStatus, status_of
 
 
 @attrs.frozen(kw_only=True)

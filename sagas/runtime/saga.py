@@ -51,6 +51,7 @@ def function_of(definition: SagaDef[..., Any], binder: Binder) -> DurableFunctio
         shape=shape,
         deadline_ns=None if definition.deadline is None else to_ns(definition.deadline),
         operations="s",
+        noun="saga",
         fingerprint=fingerprint(definition, binder.scan(definition)),
         locate=partial(binder.locate, definition),
     )

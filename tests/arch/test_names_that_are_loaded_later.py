@@ -20,7 +20,7 @@ def told_to_checkers(module: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("package", ["sagas", "durable_core", "durable_core.layer"])
+@pytest.mark.parametrize("package", ["sagas", "durable_core", "durable_core.layer", "durable_core.testing"])
 def test_checkers_and_programs_are_told_the_same(package: str) -> None:
     """A name that is loaded later is the one that a type checker sees, and every public name is there."""
     module = importlib.import_module(package)
@@ -47,7 +47,13 @@ def test_to_declare_sagas_loads_nothing_that_runs_them() -> None:
     assert {"sagas.dsl", "durable_core.model.shape"} <= set(loaded)
     ours = {name for name in loaded if name.startswith(("durable_core.", "sagas.")) and ".model" not in name}
     assert ours <= {
-        *("durable_core.errors", "durable_core.layer", "durable_core.replay", "durable_core.replay.current"),
+        *(
+            "durable_core.errors",
+            "durable_core.layer",
+            "durable_core.lazy",
+            "durable_core.replay",
+            "durable_core.replay.current",
+        ),
         *("sagas.codec", "sagas.current", "sagas.dsl", "sagas.errors"),
     }
     assert not {"asyncio", "sqlite3", "asyncpg", "opentelemetry"} & set(loaded)

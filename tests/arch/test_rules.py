@@ -15,7 +15,6 @@ LONGEST_FILE = 700
 MOST_ATTRIBUTES = 15
 WIDE = {
     "StepRecord": "one field for each fact that a step's entries tell",
-    "StepTrace": "one step's spans; to be taken apart with the tracing",
     "Worker": "half of them are what it hands on as `Effects`, bound once because they are called for every step",
 }
 """Classes with more attributes, and why."""

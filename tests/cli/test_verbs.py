@@ -12,13 +12,15 @@ import pytest
 
 from sagas import Orchestrator
 from sagas.cli.modules import load, sagas_of
-from sagas.model.info import SagaStatus
+from sagas.model.phases import SagaStatus
 from sagas.model.verbs import VERBS
 from tests.cli.line import Line
 from tools.operators_page import ACTS, HARMLESS, cell, render
 
 PAGE = Path(__file__).parents[2] / "docs/reference/operators.md"
 LONGEST_S = 30
+OFFERED = re.compile(r"^\S.{8}(sagas \w.*)$", re.MULTILINE)
+"""A command that `show` offers."""
 
 TRIPS = """
 from datetime import timedelta
@@ -108,7 +110,7 @@ class Desk(Line):
 
     def mends(self, saga_id: str) -> list[list[str]]:
         """The commands that `show` offers."""
-        return [shlex.split(each["command"])[1:] for each in self.shown(saga_id)["mend"]]
+        return [shlex.split(each)[1:] for each in OFFERED.findall(self.run("show", saga_id).out)]
 
     def there(self, name: str) -> Path:
         path = self.directory / name

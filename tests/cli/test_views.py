@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from durable_core import HistoryEntry as Entry
 from sagas.cli.app import program
 from sagas.cli.durations import shown as shown_duration
 from sagas.cli.options import Address
@@ -15,7 +16,8 @@ from sagas.cli.output import Column, Piece, Table, cells, clean, plain, wrapped
 from sagas.cli.remedies import remedies
 from sagas.cli.snapshot import Snapshot
 from sagas.cli.views import MEANINGS, SIGNS, Page, journal_table, sagas_table
-from sagas.model.info import SAGA_ENDS, Entry, SagaInfo, SagaStatus, StepState
+from sagas.model.info import SagaInfo, StepState
+from sagas.model.phases import SAGA_ENDS, SagaStatus
 from sagas.model.verbs import VERBS, Accept, judge
 
 ROOT = Path(__file__).parents[2]

@@ -32,11 +32,10 @@ async def ask(s: Saga) -> str:
 
 def opened(directory: Path, *, commits: int = 0, worker: bool = True) -> Orchestrator:
     """An orchestrator on the store in ``directory``."""
-    url = f"sqlite:///{directory}/sagas.db"
-    running = Orchestrator(url, sagas=[ask] if worker else [], resources=[Outside(directory)], worker=worker, grace=1)
-    if commits:
-        running.engine.store = mortal(SqliteStore(f"{directory}/sagas.db"), commits)
-    return running
+    kept = SqliteStore(f"{directory}/sagas.db")
+    store = mortal(kept, commits) if commits else kept
+    sagas = [ask] if worker else []
+    return Orchestrator(store=store, sagas=sagas, resources=[Outside(directory)], worker=worker, grace=1)
 
 
 async def main(directory: Path, commits: int) -> None:

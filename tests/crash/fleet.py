@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from durable_core.layer import Store
 from sagas import Entry, Orchestrator, Saga, resource, saga, step
 from tests.crash.victim import SAGAS, Outside, charge, ship
 
@@ -65,10 +66,15 @@ async def sleepy(s: Saga, seconds: float) -> str:
     return s.now().isoformat()
 
 
-def opened(url: str, outside: Outside, *, worker: bool = True, lease: float = 60, **options: Any) -> Orchestrator:
-    """An orchestrator of the fleet at ``url``."""
+def opened(
+    store: str | Store, outside: Outside, *, worker: bool = True, lease: float = 60, **options: Any
+) -> Orchestrator:
+    """An orchestrator of the fleet on ``store``, or at that address."""
+    url, given = (store, None) if isinstance(store, str) else (None, store)
     sagas = [*SAGAS, slow, sleepy]
-    return Orchestrator(url, sagas=sagas, resources=[outside], worker=worker, grace=1, lease=lease, **options)
+    return Orchestrator(
+        url, store=given, sagas=sagas, resources=[outside], worker=worker, grace=1, lease=lease, **options
+    )
 
 
 @contextmanager

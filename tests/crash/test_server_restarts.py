@@ -4,11 +4,11 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from durable_core import StoreError
+from durable_core.stores.postgres.address import place_of
 from durable_core.stores.postgres.store import PostgresStore
 from sagas import SagaHandle
 from tests.crash.fleet import audit, check_journal, opened, slow
@@ -137,9 +137,8 @@ def test_a_worker_that_is_taken_for_dead_while_it_enters_takes_another_name(serv
             execute(self.place.dsn, f"DELETE FROM {self._database.check_open().quoted}.workers")
 
     async def main() -> None:
-        running = opened(server.fresh(), Outside(tmp_path))
+        running = opened(Slow(place_of(server.fresh(), {}), lease_s=60), Outside(tmp_path))
         before = running.engine.name
-        running.engine.store = Slow(cast("PostgresStore", running.engine.store).place, lease_s=60)
         async with running:
             assert running.engine.name != before
             assert (await end_of(await running.start(slow, 3, id="a"), running)).value == 3

@@ -177,12 +177,9 @@ def mortal(store: Any, left: int) -> Any:
 
 def opened(outside: Outside, *, commits: int = 0, worker: bool = True) -> Orchestrator:
     """An orchestrator on the store in the directory of ``outside``."""
-    running = Orchestrator(
-        f"sqlite:///{outside.directory}/sagas.db", sagas=SAGAS, resources=[outside], worker=worker, grace=1
-    )
-    if commits:
-        running.engine.store = mortal(SqliteStore(f"{outside.directory}/sagas.db"), commits)
-    return running
+    kept = SqliteStore(f"{outside.directory}/sagas.db")
+    store = mortal(kept, commits) if commits else kept
+    return Orchestrator(store=store, sagas=SAGAS, resources=[outside], worker=worker, grace=1)
 
 
 async def ends(running: Orchestrator) -> dict[str, str]:

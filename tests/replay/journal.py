@@ -84,11 +84,9 @@ class Golden:
         return max(place for place, entry in enumerate(self.entries) if entry.kind == EntryKind.ENDED)
 
 
-def process(data: MemoryData, clock: ManualClock, world: Participants, *sagas: SagaDef[..., Any]) -> Orchestrator:
+def process(store: MemoryStore, clock: ManualClock, world: Participants, *sagas: SagaDef[..., Any]) -> Orchestrator:
     """A process on the store."""
-    made = Orchestrator("memory://", sagas=sagas, resources=[world], clock=clock, grace=5)
-    made.engine.store = MemoryStore(data)
-    return made
+    return Orchestrator(store=store, sagas=sagas, resources=[world], clock=clock, grace=5)
 
 
 def save(path: Path, data: MemoryData, plan: dict[str, list[str]]) -> None:

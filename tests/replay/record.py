@@ -76,11 +76,10 @@ class Scene:
     async def process(self, *sagas: SagaDef[..., Any], dies: bool = False) -> AsyncGenerator[Orchestrator]:
         """A process on these sagas; ``dies`` at the end of the block as if it were killed."""
         before = asyncio.all_tasks()
-        running = process(self.data, self.clock, self.world, *sagas)
+        running = process(HeldStore(self.data), self.clock, self.world, *sagas)
         running.engine.ids = self.ids
         if self.traced:
             running.engine.context = OtelContext(TracerProvider(shutdown_on_exit=False))
-        running.engine.store = HeldStore(self.data)
         self.workers += 1
         running.engine.name = f"w-{self.workers}"
         await running.__aenter__()

@@ -14,6 +14,7 @@ from durable_core.layer import EntryKind, JournalEntry, describe, idempotency_ke
 from durable_core.model.entry import ROLES, Role, effective
 from durable_core.replay.restoring import killed_by
 from durable_core.stores.memory.data import MemoryData
+from durable_core.stores.memory.store import MemoryStore
 from tests.replay.definitions import SAGAS, Participants
 from tests.replay.journal import Golden, load, paths, process
 
@@ -31,7 +32,7 @@ ended_by_itself = pytest.mark.parametrize(
 async def go_on(journal: Golden, cut: int) -> tuple[MemoryData, Participants]:
     """Have today's code go on with the run from ``cut``, until nothing is left to do but for somebody outside."""
     data, world, clock = journal.upto(cut), Participants(plan=journal.plan), journal.clock(cut)
-    async with process(data, clock, world, journal.definition):
+    async with process(MemoryStore(data), clock, world, journal.definition):
         await asyncio.wait_for(clock.advance(LONG), DEADLINE_S)
     return data, world
 
@@ -117,11 +118,11 @@ def test_a_mismatch_while_a_block_is_closed_parks_that_run_alone():
     data, world, clock = altered.upto(journal.length), Participants(plan=journal.plan), altered.clock(journal.length)
 
     async def main() -> None:
-        async with process(data, clock, world, journal.definition, SAGAS["pair"]) as running:
+        async with process(MemoryStore(data), clock, world, journal.definition, SAGAS["pair"]) as running:
             await clock.advance(LONG)
             assert (await running.info("golden")).status == "stuck"
             data.runs[1] = attrs.evolve(data.runs[1], status=RunStatus.PENDING, wake_at_ns=0)  # claimed again, later
-            clients = process(data, clock, world, SAGAS["pair"])
+            clients = process(MemoryStore(data), clock, world, SAGAS["pair"])
             clients.engine.settings = attrs.evolve(clients.engine.settings, worker=False)
             async with clients:
                 handle = await clients.start("pair", "tea")

@@ -126,9 +126,7 @@ STEP, FLAKY, BAD, SLEEP, CHANCE = Node("step"), Node("flaky"), Node("bad"), Node
 
 def engine_on(store: MemoryStore) -> Engine:
     """An engine on a store of the test's own."""
-    engine = Engine("memory://", [outer, inner], grace=0)
-    engine.runs.store = store
-    return engine
+    return Engine(functions=[outer, inner], store=store, grace=0)
 
 
 async def end_of(handle: RunHandle[Any]) -> tuple[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from durable_core.errors import StoreError
 from durable_core.model.entry import EntryKind
 from durable_core.ports import Batch
+from durable_core.stores import open_store
 from durable_core.testing import FaultyStore
 from sagas import Orchestrator, Saga, SagaInfo, SagaStuck, saga, step
 from sagas import StoreError as PublicStoreError
@@ -35,9 +36,8 @@ async def refusing(
     place: Place, refuses: Callable[[Batch], bool], **options: object
 ) -> AsyncGenerator[tuple[Orchestrator, FaultyStore]]:
     """An orchestrator whose store refuses for good the batches that ``refuses`` names."""
-    running = Orchestrator(place.url, sagas=[held], **options)  # type: ignore[arg-type]
-    store = FaultyStore(running.engine.store)
-    running.engine.store = store
+    store = FaultyStore(open_store(place.url))
+    running = Orchestrator(store=store, sagas=[held], **options)  # type: ignore[arg-type]
 
     def look(batch: Batch) -> None:
         if refuses(batch):

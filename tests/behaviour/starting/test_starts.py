@@ -284,6 +284,10 @@ class Later:
 
     now: int = 10**18 * 2
 
+    def attach(self, engine: object) -> None: ...
+
+    def detach(self, engine: object) -> None: ...
+
     def now_ns(self) -> int:
         return self.now
 
