@@ -1,4 +1,4 @@
-"""Section 1 of the contract: what a declaration means, before anything goes wrong."""
+"""What a declaration means, before anything goes wrong."""
 
 # ruff: noqa: FBT001, FBT003
 
@@ -6,6 +6,7 @@ import asyncio
 import functools
 import itertools
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +23,6 @@ from sagas import (
     SagaCompensated,
     SagaStuck,
     StepInfo,
-    Unknown,
     current,
     lookup,
     pivot,
@@ -32,7 +32,7 @@ from sagas import (
     step,
 )
 from sagas.testing import ManualClock
-from tests.kit import act, settled, steps
+from tests.kit import act, settled
 
 
 @attrs.frozen
@@ -255,198 +255,115 @@ async def test_resources_fill_step_compensation_and_probe(url: str, given: Any):
     assert not any("Bank" in line for line in said), "a resource is not part of the journal"
 
 
-@pytest.mark.parametrize(
-    ("positional", "named", "heard"),
-    [
-        ((Order("o"),), {}, "EUR 0"),
-        ((Order("o"), "USD"), {}, "USD 0"),
-        ((), {"order": Order("o"), "currency": "CHF", "tip": 4}, "CHF 4"),
-        ((Order("o"),), {"tip": 1}, "EUR 1"),
-    ],
-)
-async def test_arguments_reach_step_and_compensation(url: str, positional: Any, named: Any, heard: str):
-    """`(result, *the step's own arguments and resources)`.
-
-    As given or by the step's defaults, however they were passed.
-    """
-
-    @saga("arguments", version=1)
-    async def body(s: Saga) -> None:
-        await s.run(charge, *positional, **named)
-        raise Broken
-
-    bank = Bank()
-    async with Orchestrator(url, sagas=[body], resources=[bank]) as orchestrator:
-        with pytest.raises(SagaCompensated):
-            await (await orchestrator.start(body)).result()
-    tip = int(heard.split()[1])
-    assert bank.book == [f"charge o {heard}", f"refund p-o {1 + tip} o {heard}"]
-
-
-async def test_a_probe_is_given_arguments_and_resources(url: str):
-    """`probe(the step's arguments)`; `None` = it did not happen, so the body sees the exception."""
-
-    class Slow(Bank):
-        pass
-
-    @step
-    async def slow(order: Order, tip: int = 3, *, bank: Bank = resource()) -> Payment:
-        bank.book.append("slow")
-        raise TimeoutError
-
-    @slow.compensate
-    async def undo(payment: Payment) -> None:
-        raise AssertionError
-
-    @slow.probe
-    async def find(order: Order, tip: int = 3, *, bank: Bank = resource()) -> Payment | None:
-        bank.book.append(f"probe {order.id} {tip} {current().attempt} {current().compensating}")
-
-    @saga("probes", version=1)
-    async def body(s: Saga) -> str:
-        try:
-            await s.run(slow, order=Order("x"))
-        except TimeoutError:
-            return "seen"
-        return "not seen"
-
-    bank = Slow()
-    async with Orchestrator(url, sagas=[body], resources=[bank]) as orchestrator:
-        assert await (await orchestrator.start(body)).result() == "seen"
-    assert bank.book == ["slow", "probe x 3 1 False"]
-
-
-async def test_a_missing_resource_is_told_before_any_effect(url: str, world: list[str]):
-    """A saga whose step needs a resource that nobody gave starts no effect, and the message names the type."""
-
-    @saga("poor", version=1)
-    async def body(s: Saga) -> None:
-        await s.run(charge, Order("o"))
-
-    with pytest.raises((DefinitionError, SagaStuck), match="Bank"):
-        async with Orchestrator(url, sagas=[body]) as orchestrator:
-            await (await orchestrator.start(body)).result()
+GIVEN: list[tuple[Any, ...]] = []
 
 
 @step
-async def without(order: Order) -> None:
-    raise AssertionError
+async def paid(
+    order: str, currency: str = "EUR", *, memo: str = "none", quick: bool = False, bank: Bank = resource()
+) -> int:
+    return 7
 
 
-@step(name="without")
-async def its_namesake(order: Order) -> None:
-    raise AssertionError
+@paid.compensate
+async def pay_back(done: int, order: str, currency: str, *, memo: str = "other", bank: Bank = resource()) -> None:
+    GIVEN.append(("pay back", done, order, currency, memo, bank))
 
 
-@its_namesake.compensate
-async def undo_namesake(_: None) -> None: ...
+@step
+async def doubt(order: str, currency: str = "EUR", *, memo: str = "none") -> int:
+    GIVEN.append((current().idempotency_key, current().forward_key))
+    raise TimeoutError
 
 
-@step(name="namesake")
-async def namesake_one() -> int:
+@doubt.compensate
+def undo_doubt(done: int, *given: str, **named: str) -> None:
+    GIVEN.append(("undo", done, *given, named))
+
+
+@doubt.probe
+def find(order: str, currency: str = "?", *, bank: Bank = resource(), **named: str) -> int | None:
+    GIVEN.append(("find", order, currency, named, bank))
+    GIVEN.append((current().idempotency_key, current().forward_key, current().attempt, current().compensating))
+    return 8
+
+
+@saga("defaults", version=1)
+async def defaults(s: Saga) -> None:
+    await s.run(paid, "a")
+    await s.run(paid, "b", "USD", memo="given", quick=True)
+    await s.run(paid, order="c", currency="CHF")
+    await s.run(doubt, "d")
+    raise Broken
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_compensation_and_probe_are_given_the_steps_own_arguments(url: str, restart: bool):
+    """`(result, *the step's own arguments and resources)`, and a probe the same without the result.
+
+    As given or by the step's defaults, however they were passed; keywords that the other does not take are left. A
+    probe has a key of its own, and knows its step's as `forward_key`.
+    """
+    GIVEN.clear()
+    bank = Bank()
+    async with Orchestrator(url, sagas=[defaults], resources=[bank], worker=not restart) as starting:
+        handle = await starting.start(defaults, id="one")
+        if not restart:
+            await settled(handle, "compensated")
+    async with Orchestrator(url, sagas=[defaults], resources=[bank]) as orchestrator:
+        await settled(await orchestrator.get("one"), "compensated")
+    step_keys, found, probe_keys, *undone = GIVEN
+    assert found == ("find", "d", "EUR", {"memo": "none"}, bank)
+    assert step_keys[1] is None
+    assert probe_keys[1:] == (step_keys[0], 1, False)
+    assert probe_keys[0] != step_keys[0]
+    assert undone == [
+        ("undo", 8, "d", "EUR", {"memo": "none"}),
+        ("pay back", 7, "c", "CHF", "none", bank),
+        ("pay back", 7, "b", "USD", "given", bank),
+        ("pay back", 7, "a", "EUR", "none", bank),
+    ]
+
+
+async def noted(order: str, *, memo: str = "") -> int:
     return 1
 
 
-@namesake_one.compensate
-async def undo_one(_: int) -> None: ...
+async def needs_currency(done: int, order: str, *, currency: str) -> None: ...
 
 
-@step(name="namesake")
-async def namesake_two() -> int:
-    return 2
+async def needs_memo(done: int, *, memo: str) -> None: ...
 
 
-@namesake_two.compensate
-async def undo_two(_: int) -> None: ...
+async def needs_why(order: str, *, why: str) -> int | None: ...
 
 
-async def test_a_step_without_compensation_is_refused_at_registration(url: str):
-    """A saga that uses a step with neither compensation nor reason is refused at registration."""
-
-    @saga("careless", version=1)
-    async def careless(s: Saga) -> None:
-        await s.run(without, Order("o"))
-
-    with pytest.raises(DefinitionError, match="without"):
-        async with Orchestrator(url, sagas=[careless]):
-            pass
+async def fits(done: int, order: str, *, memo: str, bank: Bank = resource()) -> None: ...
 
 
-async def test_a_hidden_step_without_compensation_is_refused_at_the_call(url: str, world: list[str]):
-    """Where no AST pass can see it, the `s.run` call is refused before that step's effect.
+@pytest.mark.parametrize(
+    ("declares", "told"),
+    [
+        (lambda: step(compensation=None)(noted), "because"),
+        (lambda: step(compensation=None, because="")(noted), "because"),
+        (lambda: step(because="it cannot be undone")(noted), "because= is for compensation=None"),
+        (lambda: retriable(rejects=(Broken,))(noted), "retriable"),
+        (lambda: pivot(noted).compensate(fits), "compensate"),
+        (lambda: retriable(noted).compensate(fits), "compensate"),
+        (lambda: lookup(noted).compensate(fits), "compensate"),
+        (lambda: step(noted).compensate(needs_currency), "needs 'currency', which it is not given"),
+        (lambda: step(noted).compensate(needs_memo), "needs 'memo'"),
+        (lambda: step(noted).probe(needs_why), "needs 'why'"),
+    ],
+)
+def test_what_cannot_be_declared_is_refused_where_it_stands(declares: Callable[[], Any], told: str):
+    """A step needs a compensation, or none and a reason; a pivot, a retriable and a lookup have none.
 
-    And then the saga is stuck.
+    A retriable is simply retried, so it has no `rejects`. A compensation or probe needs no more than it is given.
     """
-    hidden = {"step": without}
-    first = act(world, "first")
-
-    @saga("careless", version=1)
-    async def careless(s: Saga) -> None:
-        await s.run(first)
-        try:
-            await s.run(hidden["step"], Order("o"))
-        except Exception:  # noqa: BLE001 - it must not be seen here
-            world.append("seen")
-
-    async with Orchestrator(url, sagas=[careless]) as orchestrator:
-        handle = await orchestrator.start(careless)
-        with pytest.raises(SagaStuck, match="without"):
-            await handle.result()
-    assert world == ["first"]
-
-
-@pytest.mark.parametrize("options", [{"compensation": None}, {"compensation": None, "because": ""}])
-def test_no_compensation_needs_its_reason(options: Any):
-    """A `@step` needs a compensation, or says `compensation=None` with `because="..."`."""
-    with pytest.raises(DefinitionError):
-
-        @step(**options)
-        async def odd() -> None: ...
-
-
-async def test_step_names_are_unique_within_a_saga(url: str):
-    """Two steps of one name in one saga are refused, at registration or before the second's effect."""
-
-    @saga("twins", version=1)
-    async def twins(s: Saga) -> int:
-        return await s.run(namesake_one) + await s.run(namesake_two)
-
-    with pytest.raises((DefinitionError, SagaStuck), match="namesake"):
-        async with Orchestrator(url, sagas=[twins]) as orchestrator:
-            await (await orchestrator.start(twins)).result()
-
-
-async def test_step_names_need_not_be_unique_in_a_process(url: str):
-    """Step names are unique within a saga, not within a process."""
-
-    @saga("one", version=1)
-    async def one(s: Saga) -> int:
-        return await s.run(namesake_one)
-
-    @saga("two", version=1)
-    async def two(s: Saga) -> int:
-        return await s.run(namesake_two)
-
-    async with Orchestrator(url, sagas=[one, two]) as orchestrator:
-        handles = [await orchestrator.start(one), await orchestrator.start(two)]
-        assert [await handle.result() for handle in handles] == [1, 2]
-
-
-def test_a_second_compensation_or_pivot_compensation_is_refused():
-    """A pivot, a retriable and a lookup have no compensation."""
-    for kind in (pivot, retriable, lookup):
-
-        @kind
-        async def thing() -> None: ...
-
-        with pytest.raises((DefinitionError, AttributeError)):
-            thing.compensate(lambda _: None)
-
-
-def test_a_retriable_has_no_rejects():
-    """A `@retriable` is simply retried: its `rejects` is a `DefinitionError`."""
-    with pytest.raises(DefinitionError):
-        retriable(rejects=(Broken,))(lambda: None)
+    step(noted).compensate(retry=Retry(attempts=2))(fits)
+    with pytest.raises((DefinitionError, AttributeError), match=told):
+        declares()
 
 
 @pytest.mark.parametrize("unit", [lambda seconds: seconds, lambda seconds: timedelta(seconds=seconds)])
@@ -645,34 +562,6 @@ async def test_a_key_is_of_one_step_of_one_run(url: str):
     assert len(keys) == 24
     assert len(set(keys)) == 8, "one key for all attempts of a step"
     assert len({key for _, key in keys}) == 8, "and another for each step, compensation and run"
-
-
-async def test_the_undo_of_an_unknown_takes_the_arguments_too(url: str):
-    """A compensation whose first parameter admits `Unknown` is run with `Unknown`.
-
-    Here with the arguments behind it.
-    """
-    seen: list[Any] = []
-
-    @step
-    async def pay(order: Order, *, bank: Bank = resource()) -> Payment:
-        raise TimeoutError
-
-    @pay.compensate
-    async def unpay(payment: Payment | Unknown, order: Order, *, bank: Bank = resource()) -> None:
-        seen.append((isinstance(payment, Unknown) or payment is Unknown, order, bank.book))
-
-    @saga("unknowns", version=1)
-    async def body(s: Saga) -> None:
-        await s.run(pay, Order("u"))
-
-    async with Orchestrator(url, sagas=[body], resources=[Bank()]) as orchestrator:
-        handle = await orchestrator.start(body)
-        with pytest.raises(SagaCompensated):
-            await handle.result()
-        info = await settled(handle)
-    assert seen == [(True, Order("u"), [])]
-    assert steps(info)["pay"] in {"compensated", "unknown", "failed"}
 
 
 async def test_bodies_that_run_at_once_do_not_mix_their_current(url: str):

@@ -235,7 +235,19 @@ def groups() -> None:
     raise BaseExceptionGroup("several", [GeneratorExit(), ValueError("one")])
 
 
-RAISES: dict[str, Callable[[], None]] = {"SystemExit": exits, "GeneratorExit": stops, "BaseExceptionGroup": groups}
+class Strange(BaseException): ...
+
+
+def strays() -> None:
+    raise Strange
+
+
+RAISES: dict[str, Callable[[], None]] = {
+    "SystemExit": exits,
+    "GeneratorExit": stops,
+    "BaseExceptionGroup": groups,
+    "Strange": strays,
+}
 
 
 @step(name="raises", compensation=None, because="it raises")
@@ -298,14 +310,14 @@ def survived(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run one process, whose steps do not end it."""
     try:
         play(main)
-    except (SystemExit, GeneratorExit, BaseExceptionGroup) as ended:
+    except (SystemExit, GeneratorExit, BaseExceptionGroup, Strange) as ended:
         raise AssertionError(f"a step has ended the whole process: {ended!r}") from ended
 
 
 @pytest.mark.parametrize("what", RAISES)
 @pytest.mark.parametrize("where", RAISING)
 def test_what_a_step_raises_fails_that_step_alone(place: Place, where: str, what: str):
-    """``sys.exit()``, GeneratorExit or a BaseExceptionGroup in a step: its attempt has failed, and its saga is undone.
+    """``sys.exit()``, or what is no Exception, in a step: its attempt has failed, and its saga is undone.
 
     The process and its other sagas go on, and the history tells which step raised what.
     """
@@ -434,14 +446,14 @@ async def small(s: Saga, item: str) -> str:
 
 @pytest.mark.parametrize("catches", [False, True], ids=["lets it out", "catches it"])
 @pytest.mark.parametrize("where", BUGS)
-def test_an_error_of_our_own_in_a_body_is_a_fault(place: Place, where: str, catches: bool):  # noqa: FBT001
+async def test_an_error_of_our_own_in_a_body_is_a_fault(place: Place, where: str, catches: bool):  # noqa: FBT001
     """A bug of the engine met within a body: the saga is stuck and says so, nothing is undone, and no body catches it.
 
     Once the build is mended, a retry goes on.
     """
     build = Build(*BUGS[where])
 
-    async def main() -> None:
+    try:
         watch = World()
         if where == "resolver":
             watch.plan("blind", "silent")
@@ -461,8 +473,5 @@ def test_an_error_of_our_own_in_a_body_is_a_fault(place: Place, where: str, catc
                 assert (await reaches(handle, worker, "completed", "compensated")).status == wanted
             else:
                 assert await within(handle.result(), worker) == "done"
-
-    try:
-        play(main)
     finally:
         build.mended()

@@ -1,4 +1,4 @@
-"""Section 1 of the contract: the body always sees the user's own exception, first time and on every replay."""
+"""The body always sees the user's own exception, first time and on every replay."""
 
 # ruff: noqa: FBT003
 
@@ -269,3 +269,38 @@ async def test_a_body_may_catch_by_type_after_a_restart(file: str, world: list[s
         await orchestrator.complete_callback(saga_id="r", name="go on", value="end")
         await (await orchestrator.get("r")).result()
     assert world == ["charge", "other 7 h", "more end"]
+
+
+@pytest.mark.parametrize("rejects", [False, True])
+async def test_a_local_class_is_itself_where_it_was_raised(file: str, world: list[str], *, rejects: bool):
+    """In the process that raised it, a class that no module holds is that very class, also where a step lists it.
+
+    What was being handled as it was raised is told too.
+    """
+
+    class Local(Exception): ...
+
+    def raises() -> None:
+        try:
+            raise KeyError("inner")  # noqa: TRY301 - the test
+        except KeyError:
+            raise Local("none left", 7)  # noqa: B904 - the test
+
+    charge = act(world, "charge", raises, **({"rejects": (Local,)} if rejects else {}))
+
+    @saga("local", version=1)
+    async def body(s: Saga) -> None:
+        try:
+            await s.run(charge)
+        except Local as error:
+            world.append(repr(error.args))
+            raise
+
+    async with Orchestrator(file, sagas=[body]) as orchestrator:
+        handle = await orchestrator.start(body)
+        for _ in range(2):
+            with pytest.raises(SagaCompensated) as end:
+                await handle.result()
+            assert type(end.value.__cause__) is Local
+            assert repr(end.value.__cause__.__context__) == "KeyError('inner')"
+    assert world == ["charge", "('none left', 7)"]

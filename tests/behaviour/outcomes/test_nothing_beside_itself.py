@@ -20,7 +20,6 @@ from tests.kit import (
     bell,
     entered,
     journalled,
-    play,
     reaches,
     rung,
     until,
@@ -102,72 +101,60 @@ async def settled(handle: SagaHandle[Any], desk: Orchestrator, watch: World) -> 
 
 @pytest.mark.parametrize("teller", ["itself", "desk"])
 @pytest.mark.parametrize("second", SECOND)
-def test_a_rollback_after_a_kill_waits_for_the_step_in_flight(place: Place, second: str, teller: str):
+async def test_a_rollback_after_a_kill_waits_for_the_step_in_flight(place: Place, second: str, teller: str):
     """No compensation begins before the attempt has returned, and what it did then is undone, or the saga is stuck."""
+    watch = World()
+    gate = watch.gate(second)
+    async with working(place, SAGAS, watch) as (worker, desk):
+        handle = await worker.start(two_steps, second, id="o")
+        await entered(gate, worker)
+        told = worker if teller == "itself" else desk
+        await told.kill("o")
+        if teller == "desk":
+            await reaches(handle, desk, "killed")
+        await told.rollback("o")
+        await rung(told)
+        assert watch.timeline == ["begin hold", "end hold", f"begin {second}"]
+        gate.open()
+        info = await settled(handle, desk, watch)
+        assert info.status in ("compensated", "resolved")
+        assert "hold" in watch.undone
 
-    async def main() -> None:
-        watch = World()
-        gate = watch.gate(second)
-        async with working(place, SAGAS, watch) as (worker, desk):
-            handle = await worker.start(two_steps, second, id="o")
-            await entered(gate, worker)
-            told = worker if teller == "itself" else desk
-            await told.kill("o")
-            if teller == "desk":
-                await reaches(handle, desk, "killed")
-            await told.rollback("o")
-            await rung(told)
+
+@pytest.mark.parametrize("second", ["blind", "threaded"])
+async def test_another_worker_is_kept_off_while_the_step_is_in_flight(place: Place, second: str):
+    """So it is where another worker would take the killed saga up: it waits until the step has returned."""
+    watch = World()
+    gate = watch.gate(second)
+    async with working(place, SAGAS, watch) as (worker, desk):
+        handle = await worker.start(two_steps, second, id="o")
+        await entered(gate, worker)
+        await worker.kill("o")
+        async with place.orchestrator(*SAGAS, world=watch) as other:
+            await other.rollback("o")
+            await rung(desk)
+            await rung(other)
             assert watch.timeline == ["begin hold", "end hold", f"begin {second}"]
             gate.open()
             info = await settled(handle, desk, watch)
             assert info.status in ("compensated", "resolved")
-            assert "hold" in watch.undone
-
-    play(main)
 
 
-@pytest.mark.parametrize("second", ["blind", "threaded"])
-def test_another_worker_is_kept_off_while_the_step_is_in_flight(place: Place, second: str):
-    """So it is where another worker would take the killed saga up: it waits until the step has returned."""
-
-    async def main() -> None:
-        watch = World()
-        gate = watch.gate(second)
-        async with working(place, SAGAS, watch) as (worker, desk):
-            handle = await worker.start(two_steps, second, id="o")
-            await entered(gate, worker)
-            await worker.kill("o")
-            async with place.orchestrator(*SAGAS, world=watch) as other:
-                await other.rollback("o")
-                await rung(desk)
-                await rung(other)
-                assert watch.timeline == ["begin hold", "end hold", f"begin {second}"]
-                gate.open()
-                info = await settled(handle, desk, watch)
-                assert info.status in ("compensated", "resolved")
-
-    play(main)
-
-
-def test_a_dead_worker_keeps_nobody_off(place: Place):
+async def test_a_dead_worker_keeps_nobody_off(place: Place):
     """The worker whose attempt was in flight when the saga was killed dies: a rollback elsewhere does not wait."""
-
-    async def main() -> None:
-        watch = World()
-        gate = watch.gate("blind")
-        async with place.dying(*SAGAS, world=watch) as worker:
-            await worker.start(two_steps, "blind", id="o")
-            await entered(gate, worker)
-            await worker.kill("o")
-        watch.under_way.clear()
-        gate.open()
-        async with working(place, SAGAS, watch) as (other, desk):
-            await desk.rollback("o")
-            info = await settled(await other.get("o"), desk, watch)
-            assert info.status in ("compensated", "resolved")
-            assert "hold" in watch.undone
-
-    play(main)
+    watch = World()
+    gate = watch.gate("blind")
+    async with place.dying(*SAGAS, world=watch) as worker:
+        await worker.start(two_steps, "blind", id="o")
+        await entered(gate, worker)
+        await worker.kill("o")
+    watch.under_way.clear()
+    gate.open()
+    async with working(place, SAGAS, watch) as (other, desk):
+        await desk.rollback("o")
+        info = await settled(await other.get("o"), desk, watch)
+        assert info.status in ("compensated", "resolved")
+        assert "hold" in watch.undone
 
 
 # -- B.2: killed and rolled back with an undo in flight -------------------------------------------------------------
@@ -175,92 +162,80 @@ def test_a_dead_worker_keeps_nobody_off(place: Place):
 
 @pytest.mark.parametrize("teller", ["itself", "desk"])
 @pytest.mark.parametrize("again", ["rollback", "rollback rollback", "rollback kill rollback"])
-def test_an_undo_in_flight_is_not_begun_again_beside_itself(
+async def test_an_undo_in_flight_is_not_begun_again_beside_itself(
     place: Place, teller: str, again: str, caplog: pytest.LogCaptureFixture
 ):
     """Killed while an undo ran, then rolled back: it runs once at a time, the rest follows, and no bug is reported."""
-
-    async def main() -> None:
-        watch = World()
-        watch.plan("fails", "refused")
-        gate = watch.gate("undo late")
-        async with working(place, SAGAS, watch) as (worker, desk):
-            handle = await worker.start(undoes, id="o")
-            await entered(gate, worker)
-            told = worker if teller == "itself" else desk
-            await told.kill("o")
-            if teller == "desk":
-                await reaches(handle, desk, "killed")
-            for verb in again.split():
-                await getattr(told, verb)("o")
-            await rung(told)
-            assert gate.times == 1
-            gate.open()
-            info = await settled(handle, desk, watch)
-            assert info.status == "compensated"
-            assert watch.undone == ["late", "hold"]
-            assert await desk.list(attention=True) == []
-        assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
-
-    play(main)
+    watch = World()
+    watch.plan("fails", "refused")
+    gate = watch.gate("undo late")
+    async with working(place, SAGAS, watch) as (worker, desk):
+        handle = await worker.start(undoes, id="o")
+        await entered(gate, worker)
+        told = worker if teller == "itself" else desk
+        await told.kill("o")
+        if teller == "desk":
+            await reaches(handle, desk, "killed")
+        for verb in again.split():
+            await getattr(told, verb)("o")
+        await rung(told)
+        assert gate.times == 1
+        gate.open()
+        info = await settled(handle, desk, watch)
+        assert info.status == "compensated"
+        assert watch.undone == ["late", "hold"]
+        assert await desk.list(attention=True) == []
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-def test_a_late_result_goes_to_the_run_it_belongs_to(place: Place):
+async def test_a_late_result_goes_to_the_run_it_belongs_to(place: Place):
     """An undo that was in flight when its saga was killed returns after the rollback has begun: one saga, one writer.
 
     Its journal goes on without a gap or a double, and another process reads the same end from it.
     """
-
-    async def main() -> None:
-        watch = World()
-        watch.plan("fails", "refused")
-        gate = watch.gate("undo late")
-        async with working(place, SAGAS, watch) as (worker, desk):
-            handle = await worker.start(undoes, id="o")
-            await entered(gate, worker)
-            await worker.kill("o")
-            await worker.rollback("o")
-            gate.open()
-            assert (await settled(handle, desk, watch)).status == "compensated"
-            seqs = [entry.seq for entry in await handle.history()]
-            assert seqs == sorted(set(seqs))
-        async with place.orchestrator(*SAGAS, world=watch) as later:
-            info = await (await later.get("o")).info()
-            assert info.status == "compensated"
-            compensations = {state.key: state.compensation for state in info.steps}
-            assert {key for key, undo in compensations.items() if undo is not None and undo.status == "succeeded"} == {
-                "hold",
-                "late",
-            }
-
-    play(main)
+    watch = World()
+    watch.plan("fails", "refused")
+    gate = watch.gate("undo late")
+    async with working(place, SAGAS, watch) as (worker, desk):
+        handle = await worker.start(undoes, id="o")
+        await entered(gate, worker)
+        await worker.kill("o")
+        await worker.rollback("o")
+        gate.open()
+        assert (await settled(handle, desk, watch)).status == "compensated"
+        seqs = [entry.seq for entry in await handle.history()]
+        assert seqs == sorted(set(seqs))
+    async with place.orchestrator(*SAGAS, world=watch) as later:
+        info = await (await later.get("o")).info()
+        assert info.status == "compensated"
+        compensations = {state.key: state.compensation for state in info.steps}
+        assert {key for key, undo in compensations.items() if undo is not None and undo.status == "succeeded"} == {
+            "hold",
+            "late",
+        }
 
 
-def test_a_run_that_is_dropped_is_loaded_again_or_needs_attention(place: Place):
+async def test_a_run_that_is_dropped_is_loaded_again_or_needs_attention(place: Place):
     """The store refuses a run's rows once, for good: the run does not stay *running* with nobody to drive it."""
+    watch = World()
+    async with working(place, SAGAS, watch) as (worker, desk):
+        store: Any = worker.engine.store
+        commit, refusals = store.journal.commit, [2]  # with whatever else is in the batch, and alone
 
-    async def main() -> None:
-        watch = World()
-        async with working(place, SAGAS, watch) as (worker, desk):
-            store: Any = worker.engine.store
-            commit, refusals = store.journal.commit, [2]  # with whatever else is in the batch, and alone
+        async def refusing(batch: Any) -> Any:
+            if refusals[0] and any(entry.key == "late" for entry in batch.entries):
+                refusals[0] -= 1
+                raise StoreError("these rows are refused because a test asked for it", transient=False)
+            return await commit(batch)
 
-            async def refusing(batch: Any) -> Any:
-                if refusals[0] and any(entry.key == "late" for entry in batch.entries):
-                    refusals[0] -= 1
-                    raise StoreError("these rows are refused because a test asked for it", transient=False)
-                return await commit(batch)
+        store.journal.commit = refusing
+        handle = await worker.start(undoes, id="o")
 
-            store.journal.commit = refusing
-            handle = await worker.start(undoes, id="o")
+        async def ended_or_listed() -> bool:
+            status = (await handle.info()).status
+            return status in ("completed", "compensated") or bool(await desk.list(attention=True))
 
-            async def ended_or_listed() -> bool:
-                status = (await handle.info()).status
-                return status in ("completed", "compensated") or bool(await desk.list(attention=True))
-
-            await until(ended_or_listed, worker)
-
-    play(main)
+        await until(ended_or_listed, worker)
 
 
 # -- B.3: parked with a sibling in flight ---------------------------------------------------------------------------
@@ -269,42 +244,38 @@ def test_a_run_that_is_dropped_is_loaded_again_or_needs_attention(place: Place):
 @pytest.mark.parametrize("teller", ["itself", "desk"])
 @pytest.mark.parametrize("verb", ["rollback", "retry", "cancel", "kill rollback"])
 @pytest.mark.parametrize("second", ["blind", "threaded"])
-def test_a_parked_saga_waits_for_the_sibling_in_flight(place: Place, second: str, verb: str, teller: str):
+async def test_a_parked_saga_waits_for_the_sibling_in_flight(place: Place, second: str, verb: str, teller: str):
     """A branch awaits something foreign, so the saga is parked, and a verb revives it while the sibling's attempt runs.
 
     Nothing begins beside that attempt.
     """
-
-    async def main() -> None:
-        watch = World()
-        gate = watch.gate(second)
-        first = watch.gate("foreign/quick")
-        FOREIGN["awaits"] = True
-        async with working(place, SAGAS, watch) as (worker, desk):
-            handle = await worker.start(parked, second, id="o")
-            await entered(gate, worker)
-            await entered(first, worker)
-            first.open()
-            await reaches(handle, worker, "stuck")
-            FOREIGN["awaits"] = False
-            told = worker if teller == "itself" else desk
-            for each in verb.split():
-                await getattr(told, each)("o")
-                if each == "kill":
-                    await reaches(handle, desk, "killed")
-            await rung(told)
-            assert watch.count(second) == 1
-            assert watch.count(f"undo {second}") == 0
-            gate.open()
-            info = await settled(handle, desk, watch)
-            if verb == "retry":
-                assert info.status == "completed"
-                assert watch.kept() == sorted([second, "foreign/quick"])
-            else:
-                assert info.status in ("compensated", "resolved")
-                assert watch.live == {}
-
-    play(main)
+    watch = World()
+    gate = watch.gate(second)
+    first = watch.gate("foreign/quick")
+    FOREIGN["awaits"] = True
+    async with working(place, SAGAS, watch) as (worker, desk):
+        handle = await worker.start(parked, second, id="o")
+        await entered(gate, worker)
+        await entered(first, worker)
+        first.open()
+        await reaches(handle, worker, "stuck")
+        FOREIGN["awaits"] = False
+        told = worker if teller == "itself" else desk
+        for each in verb.split():
+            await getattr(told, each)("o")
+            if each == "kill":
+                await reaches(handle, desk, "killed")
+        await rung(told)
+        assert watch.count(second) == 1
+        assert watch.count(f"undo {second}") == 0
+        gate.open()
+        info = await settled(handle, desk, watch)
+        if verb == "retry":
+            assert info.status == "completed"
+            assert watch.kept() == sorted([second, "foreign/quick"])
+        else:
+            assert info.status in ("compensated", "resolved")
+            assert watch.live == {}
 
 
 # -- random verbs 3: a promised attempt rings as its block closes ---------------------------------------------------
@@ -347,33 +318,29 @@ async def two_doubts(s: Saga) -> None:
     await s.map(doubt, [0, 1])
 
 
-def test_a_timer_that_rings_as_its_block_closes_begins_nothing_twice(place: Place):
+async def test_a_timer_that_rings_as_its_block_closes_begins_nothing_twice(place: Place):
     """The undo of each of two items has failed once; the first now succeeds and closes the block as the second's rings.
 
     That second undo runs once at a time, and succeeds once.
     """
-
-    async def main() -> None:
-        watch, clock = World(), ManualClock()
-        rings = Rings(clock)
-        running = place.orchestrator(two_doubts, world=watch, resources=[rings], clock=clock)
-        async with running as worker:
-            handle = await worker.start(two_doubts, id="o")
-            await journalled(handle, worker, "failed", times=3)
-            clock._ring(clock.now_ns() + NEXT_NS)
-            rings.second_fails.set()
-            await journalled(handle, worker, "failed", times=4)
-            clock._ring(clock.now_ns() + NEXT_NS)
-            info = await reaches(handle, worker, "compensated", "stuck", "resolved")
-            assert info.status == "compensated"
-            assert watch.beside == []
-            assert rings.calls == [2, 2]
-            assert watch.live == {}
-            again = [(entry.kind, entry.attempt) for entry in await handle.history() if entry.key == "doubt#2~undo"]
-            attempts = [attempt for kind, attempt in again if kind in ("started", "retried", "reopened")]
-            assert attempts == sorted(set(attempts)), f"an attempt was announced twice: {again}"
-
-    play(main)
+    watch, clock = World(), ManualClock()
+    rings = Rings(clock)
+    running = place.orchestrator(two_doubts, world=watch, resources=[rings], clock=clock)
+    async with running as worker:
+        handle = await worker.start(two_doubts, id="o")
+        await journalled(handle, worker, "failed", times=3)
+        clock._ring(clock.now_ns() + NEXT_NS)
+        rings.second_fails.set()
+        await journalled(handle, worker, "failed", times=4)
+        clock._ring(clock.now_ns() + NEXT_NS)
+        info = await reaches(handle, worker, "compensated", "stuck", "resolved")
+        assert info.status == "compensated"
+        assert watch.beside == []
+        assert rings.calls == [2, 2]
+        assert watch.live == {}
+        again = [(entry.kind, entry.attempt) for entry in await handle.history() if entry.key == "doubt#2~undo"]
+        attempts = [attempt for kind, attempt in again if kind in ("started", "retried", "reopened")]
+        assert attempts == sorted(set(attempts)), f"an attempt was announced twice: {again}"
 
 
 # -- random verbs 6: a kill drops no attempt ------------------------------------------------------------------------
@@ -397,39 +364,38 @@ async def drifts(s: Saga) -> None:
 
 
 @pytest.mark.parametrize("teller", ["itself", "desk"])
-def test_a_kill_leaves_the_attempt_in_flight_its_life(place: Place, teller: str, caplog: pytest.LogCaptureFixture):
+async def test_a_kill_leaves_the_attempt_in_flight_its_life(
+    place: Place, teller: str, caplog: pytest.LogCaptureFixture
+):
     """The garbage collector does not take it, and leaving waits for it as for any other."""
-
-    async def main() -> None:
-        watch = World()
-        PROMISED.clear()
-        worker = place.orchestrator(drifts, world=watch)
-        await worker.__aenter__()
-        async with place.orchestrator(drifts, world=watch, worker=False) as desk:
-            handle = await worker.start(drifts, id="o")
-
-            async def called() -> bool:
-                return bool(PROMISED)
-
-            await until(called, worker)
-            await (worker if teller == "itself" else desk).kill("o")
-            await reaches(handle, desk, "killed")
-            gc.collect()
-            assert watch.torn == []
-            leaving = asyncio.create_task(worker.__aexit__(None, None, None))
-            for _ in range(5):
-                await asyncio.sleep(0)
-            assert not leaving.done(), "leaving waits for what is under way"
-            promise = PROMISED[0]()
-            assert promise is not None
-            promise.set_result(None)
-            del promise
-            await within(joined(leaving), desk)
-            assert watch.timeline == ["begin adrift", "end adrift"]
-            assert (await desk.info("o")).status == "killed"
-        assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
     async def joined(task: asyncio.Task[None]) -> None:
         await task
 
-    play(main)
+    watch = World()
+    PROMISED.clear()
+    worker = place.orchestrator(drifts, world=watch)
+    await worker.__aenter__()
+    async with place.orchestrator(drifts, world=watch, worker=False) as desk:
+        handle = await worker.start(drifts, id="o")
+
+        async def called() -> bool:
+            return bool(PROMISED)
+
+        await until(called, worker)
+        await (worker if teller == "itself" else desk).kill("o")
+        await reaches(handle, desk, "killed")
+        gc.collect()
+        assert watch.torn == []
+        leaving = asyncio.create_task(worker.__aexit__(None, None, None))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not leaving.done(), "leaving waits for what is under way"
+        promise = PROMISED[0]()
+        assert promise is not None
+        promise.set_result(None)
+        del promise
+        await within(joined(leaving), desk)
+        assert watch.timeline == ["begin adrift", "end adrift"]
+        assert (await desk.info("o")).status == "killed"
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []

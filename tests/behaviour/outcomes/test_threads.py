@@ -7,7 +7,7 @@ import pytest
 
 from sagas import DefinitionError, Orchestrator, Saga, saga, step
 from sagas.testing import ManualClock
-from tests.kit import Place, play, reaches, until, within
+from tests.kit import Place, reaches, until, within
 
 
 class Shop:
@@ -73,66 +73,54 @@ async def announced(running: Orchestrator, saga_id: str) -> None:
     await until(there, running)
 
 
-def test_waiting_for_a_thread_is_no_part_of_the_timeout(place: Place, shop: Shop):
+async def test_waiting_for_a_thread_is_no_part_of_the_timeout(place: Place, shop: Shop):
     """The timeout runs from when the step's own code runs: one that waits ten seconds for a thread has its second."""
-
-    async def main() -> None:
-        clock = ManualClock()
-        async with Orchestrator("memory://", sagas=[slowly, briskly], threads=1, clock=clock) as running:
-            first = await running.start(slowly, "first", id="first")
-            await called(running, shop, "first")
-            second = await running.start(briskly, "second", id="second")
-            await announced(running, "second")
-            clock._ring(clock.now_ns() + 10_000_000_000)
-            assert "second" not in shop.calls
-            shop.opened.set()
-            assert await within(second.result(), running) == "second"
-            assert await within(first.result(), running) == "first"
-            kinds = [entry.kind for entry in await second.history()]
-            assert "timed_out" not in kinds
-
-    play(main)
+    clock = ManualClock()
+    async with Orchestrator("memory://", sagas=[slowly, briskly], threads=1, clock=clock) as running:
+        first = await running.start(slowly, "first", id="first")
+        await called(running, shop, "first")
+        second = await running.start(briskly, "second", id="second")
+        await announced(running, "second")
+        clock._ring(clock.now_ns() + 10_000_000_000)
+        assert "second" not in shop.calls
+        shop.opened.set()
+        assert await within(second.result(), running) == "second"
+        assert await within(first.result(), running) == "first"
+        kinds = [entry.kind for entry in await second.history()]
+        assert "timed_out" not in kinds
 
 
-def test_what_waits_for_a_thread_can_still_be_cancelled(place: Place, shop: Shop):
+async def test_what_waits_for_a_thread_can_still_be_cancelled(place: Place, shop: Shop):
     """Its function has not been called: a cancel leaves it out, and no thread calls it later."""
-
-    async def main() -> None:
-        async with place.orchestrator(slowly, briskly, world=None, threads=1) as running:
-            first = await running.start(slowly, "first", id="first")
-            await called(running, shop, "first")
-            second = await running.start(briskly, "second", id="second")
-            await announced(running, "second")
-            await second.cancel()
-            assert (await reaches(second, running, "compensated")).cause == "cancelled"
-            shop.opened.set()
-            assert await within(first.result(), running) == "first"
-            third = await running.start(briskly, "third", id="third")
-            assert await within(third.result(), running) == "third"
-            assert shop.calls == ["first", "third"]
-
-    play(main)
+    async with place.orchestrator(slowly, briskly, world=None, threads=1) as running:
+        first = await running.start(slowly, "first", id="first")
+        await called(running, shop, "first")
+        second = await running.start(briskly, "second", id="second")
+        await announced(running, "second")
+        await second.cancel()
+        assert (await reaches(second, running, "compensated")).cause == "cancelled"
+        shop.opened.set()
+        assert await within(first.result(), running) == "first"
+        third = await running.start(briskly, "third", id="third")
+        assert await within(third.result(), running) == "third"
+        assert shop.calls == ["first", "third"]
 
 
-def test_what_waits_for_a_thread_at_leaving_is_no_attempt(place: Place, shop: Shop):
+async def test_what_waits_for_a_thread_at_leaving_is_no_attempt(place: Place, shop: Shop):
     """Leaving does not begin it: the next process calls it, and that is its first attempt."""
-
-    async def main() -> None:
-        leaving = place.orchestrator(slowly, briskly, world=None, threads=1)
-        await leaving.__aenter__()
-        await leaving.start(slowly, "first", id="first")
-        await called(leaving, shop, "first")
-        await leaving.start(briskly, "second", id="second")
-        await announced(leaving, "second")
-        threading.Timer(0.05, shop.opened.set).start()
-        await leaving.__aexit__(None, None, None)
-        assert shop.calls == ["first"]
-        async with place.orchestrator(slowly, briskly, world=None, threads=1) as running:
-            second = await running.get("second")
-            assert await within(second.result(), running) == "second"
-            assert [state.attempts for state in (await second.info()).steps] == [1]
-
-    play(main)
+    leaving = place.orchestrator(slowly, briskly, world=None, threads=1)
+    await leaving.__aenter__()
+    await leaving.start(slowly, "first", id="first")
+    await called(leaving, shop, "first")
+    await leaving.start(briskly, "second", id="second")
+    await announced(leaving, "second")
+    threading.Timer(0.05, shop.opened.set).start()
+    await leaving.__aexit__(None, None, None)
+    assert shop.calls == ["first"]
+    async with place.orchestrator(slowly, briskly, world=None, threads=1) as running:
+        second = await running.get("second")
+        assert await within(second.result(), running) == "second"
+        assert [state.attempts for state in (await second.info()).steps] == [1]
 
 
 @pytest.mark.parametrize("threads", [0, -1, True, 2.5, "many"])
@@ -143,28 +131,24 @@ def test_a_number_of_threads_that_is_none(threads: object):
 
 
 @pytest.mark.parametrize("definition", [slowly, briskly])
-def test_the_lease_is_looked_at_right_before_the_steps_own_code(place: Place, shop: Shop, definition: object):
+async def test_the_lease_is_looked_at_right_before_the_steps_own_code(place: Place, shop: Shop, definition: object):
     """A worker that froze after an attempt was made ready does not begin it: it looks again in the task or thread."""
+    shop.opened.set()
+    running = place.orchestrator(definition, world=None)  # type: ignore[arg-type]
+    safe, asked = [True], list[bool]()
 
-    async def main() -> None:
-        shop.opened.set()
-        running = place.orchestrator(definition, world=None)  # type: ignore[arg-type]
-        safe, asked = [True], list[bool]()
+    def lease_is_safe() -> bool:
+        asked.append(safe[0])
+        if len(asked) == 1:
+            safe[0] = False  # it was safe when the attempt was made ready, and is no more when it would begin
+        elif len(asked) == 4:
+            assert shop.calls == []
+            safe[0] = True
+        return asked[-1]
 
-        def lease_is_safe() -> bool:
-            asked.append(safe[0])
-            if len(asked) == 1:
-                safe[0] = False  # it was safe when the attempt was made ready, and is no more when it would begin
-            elif len(asked) == 4:
-                assert shop.calls == []
-                safe[0] = True
-            return asked[-1]
-
-        running.engine.store.lease_is_safe = lease_is_safe  # type: ignore[method-assign]
-        async with running:
-            handle = await running.start(definition, "first", id="first")  # type: ignore[call-overload]
-            assert await within(handle.result(), running) == "first"
-            assert False in asked
-            assert shop.calls == ["first"]
-
-    play(main)
+    running.engine.store.lease_is_safe = lease_is_safe  # type: ignore[method-assign]
+    async with running:
+        handle = await running.start(definition, "first", id="first")  # type: ignore[call-overload]
+        assert await within(handle.result(), running) == "first"
+        assert False in asked
+        assert shop.calls == ["first"]

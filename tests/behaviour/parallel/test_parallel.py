@@ -7,7 +7,20 @@ import attrs
 import pytest
 
 from sagas import Retry, Saga, SagaStuck, lookup, resource, saga
-from tests.kit import Broken, Place, Refused, World, begun, end_of, entered, party, play, point_of_no_return, reaches
+from tests.kit import (
+    Broken,
+    Place,
+    Refused,
+    World,
+    begun,
+    bell,
+    end_of,
+    entered,
+    party,
+    point_of_no_return,
+    reaches,
+    rung,
+)
 
 left, right, third = party("left"), party("right"), party("third")
 later, item = party("later"), party("item")
@@ -28,48 +41,40 @@ async def three_at_once(s: Saga, who: str) -> list[str]:
     return [task.result() for task in tasks]
 
 
-def test_what_is_given_before_the_next_await_begins(place: Place):
+async def test_what_is_given_before_the_next_await_begins(place: Place):
     """All branches are under way at the same time, and the block gives each one's result."""
-
-    async def main() -> None:
-        world = World()
-        gates = [world.gate(what) for what in ("left", "right", "third")]
-        async with place.orchestrator(three_at_once, world=world) as running:
-            handle = await running.start(three_at_once, "ann")
-            for gate in gates:
-                await entered(gate, running)
-            for gate in gates[::-1]:
-                gate.opened.set()
-            assert await handle.result() == ["ann"] * 3
-        assert world.most == 3
-
-    play(main)
+    world = World()
+    gates = [world.gate(what) for what in ("left", "right", "third")]
+    async with place.orchestrator(three_at_once, world=world) as running:
+        handle = await running.start(three_at_once, "ann")
+        for gate in gates:
+            await entered(gate, running)
+        for gate in gates[::-1]:
+            gate.opened.set()
+        assert await handle.result() == ["ann"] * 3
+    assert world.most == 3
 
 
 @pytest.mark.parametrize("fails", ["left", "right", "third"])
-def test_siblings_in_flight_end_before_anything_is_undone(place: Place, fails: str):
+async def test_siblings_in_flight_end_before_anything_is_undone(place: Place, fails: str):
     """After a failure the siblings in flight are waited for; only then they are undone, the last to end first."""
-
-    async def main() -> None:
-        world = World().plan(fails, "refused")
-        others = [what for what in ("left", "right", "third") if what != fails]
-        gates = {what: world.gate(what) for what in others}
-        async with place.orchestrator(three_at_once, world=world) as running:
-            handle = await running.start(three_at_once, "ann", id="p")
-            await begun(handle, running, fails, "rejected")
-            for what in others:
-                await entered(gates[what], running)
-            assert (await handle.info()).status == "running"
-            assert not [call for call in world.calls if call.what.startswith("undo")]
-            for what in others[::-1]:
-                gates[what].opened.set()
-                await begun(handle, running, what, "succeeded", "compensated")
-            end = await end_of(handle, running)
-        assert (end.status, end.error[:2]) == ("compensated", (Refused, (fails,)))
-        assert end.undone == tuple(others), "the one that ended last is undone first"
-        assert world.live == {}
-
-    play(main)
+    world = World().plan(fails, "refused")
+    others = [what for what in ("left", "right", "third") if what != fails]
+    gates = {what: world.gate(what) for what in others}
+    async with place.orchestrator(three_at_once, world=world) as running:
+        handle = await running.start(three_at_once, "ann", id="p")
+        await begun(handle, running, fails, "rejected")
+        for what in others:
+            await entered(gates[what], running)
+        assert (await handle.info()).status == "running"
+        assert not [call for call in world.calls if call.what.startswith("undo")]
+        for what in others[::-1]:
+            gates[what].opened.set()
+            await begun(handle, running, what, "succeeded", "compensated")
+        end = await end_of(handle, running)
+    assert (end.status, end.error[:2]) == ("compensated", (Refused, (fails,)))
+    assert end.undone == tuple(others), "the one that ended last is undone first"
+    assert world.live == {}
 
 
 @saga("branches", version=1)
@@ -83,26 +88,22 @@ async def branches(s: Saga) -> None:
         p.run(right, "bob")
 
 
-def test_nothing_new_begins_after_the_first_failure(place: Place):
+async def test_nothing_new_begins_after_the_first_failure(place: Place):
     """A branch whose step ends after a sibling has failed does not begin its next step; its command leaves no entry."""
-
-    async def main() -> None:
-        world = World().plan("right", "broken")
-        gate = world.gate("left")
-        async with place.orchestrator(branches, world=world) as running:
-            handle = await running.start(branches)
-            await begun(handle, running, "right", "failed")
-            gate.opened.set()
-            end = await end_of(handle, running)
-            assert not [entry for entry in await handle.history() if "later" in entry.key]
-        assert end.error[0] is Broken
-        assert world.log == ["left", "undo left"]
-
-    play(main)
+    world = World().plan("right", "broken")
+    gate = world.gate("left")
+    async with place.orchestrator(branches, world=world) as running:
+        handle = await running.start(branches)
+        await begun(handle, running, "right", "failed")
+        gate.opened.set()
+        end = await end_of(handle, running)
+        assert not [entry for entry in await handle.history() if "later" in entry.key]
+    assert end.error[0] is Broken
+    assert world.log == ["left", "undo left"]
 
 
-def test_waits_and_retry_delays_of_siblings_end_at_once(place: Place):
-    """A sibling that sleeps for an hour, or waits for its next attempt, does not hold the failure up."""
+async def test_waits_and_retry_delays_of_siblings_end_at_once(place: Place):
+    """A sibling that sleeps, waits for an answer or for its next attempt does not hold the failure up."""
     patient = party("patient", retry=Retry(attempts=9, first=3600, jitter=False))
 
     @saga("waiting-siblings", version=1)
@@ -112,49 +113,48 @@ def test_waits_and_retry_delays_of_siblings_end_at_once(place: Place):
             await t.sleep(3600)
             await t.run(later, "x")
 
+        async def listener(t: Saga) -> None:
+            await (await t.callback("never", str)).result()
+            await t.run(later, "x")
+
         async with s.parallel() as p:
             p.run(sleeper)
+            p.run(listener)
             p.run(patient, "x")
             p.run(right, "x")
 
-    async def main() -> None:
-        world = World().plan("patient", "broken").plan("right", "refused")
-        gate = world.gate("right")
-        async with place.orchestrator(body, world=world) as running:
-            handle = await running.start(body)
-            await begun(handle, running, "sleeper/sleep")
-            await entered(gate, running)
-            gate.opened.set()
-            end = await end_of(handle, running)
-        assert (end.status, end.error[0]) == ("compensated", Refused)
-        assert world.log == ["left", "undo left"]
-        assert world.count("patient") == 1
-
-    play(main)
+    world = World().plan("patient", "broken").plan("right", "refused")
+    gate = world.gate("right")
+    async with place.orchestrator(body, world=world) as running:
+        handle = await running.start(body)
+        await begun(handle, running, "sleeper/sleep")
+        await begun(handle, running, "listener/never")
+        await entered(gate, running)
+        gate.opened.set()
+        end = await end_of(handle, running)
+    assert (end.status, end.error[0]) == ("compensated", Refused)
+    assert world.log == ["left", "undo left"]
+    assert world.count("patient") == 1
 
 
-def test_the_first_recorded_failure_is_raised(place: Place):
+async def test_the_first_recorded_failure_is_raised(place: Place):
     """Of two failures the one that was recorded first leaves the block, on the first run as after a restart."""
-
-    async def main() -> None:
-        world = World().plan("left", "refused").plan("third", "broken")
-        gate = world.gate("left")
-        undo = world.gate("undo right")
-        async with place.dying(three_at_once, world=world) as running:
-            handle = await running.start(three_at_once, "ann", id="p")
-            await begun(handle, running, "third", "failed")
-            gate.opened.set()
-            await entered(undo, running)
-        world.gates.clear()
-        async with place.orchestrator(three_at_once, world=world) as running:
-            end = await end_of(await running.get("p"), running)
-        assert end.error[:2] == (Broken, ("third",))
-        assert world.live == {}
-
-    play(main)
+    world = World().plan("left", "refused").plan("third", "broken")
+    gate = world.gate("left")
+    undo = world.gate("undo right")
+    async with place.dying(three_at_once, world=world) as running:
+        handle = await running.start(three_at_once, "ann", id="p")
+        await begun(handle, running, "third", "failed")
+        gate.opened.set()
+        await entered(undo, running)
+    world.gates.clear()
+    async with place.orchestrator(three_at_once, world=world) as running:
+        end = await end_of(await running.get("p"), running)
+    assert end.error[:2] == (Broken, ("third",))
+    assert world.live == {}
 
 
-def test_the_blocks_own_failure_stops_its_branches(place: Place):
+async def test_the_blocks_own_failure_stops_its_branches(place: Place):
     """An exception of the block's own body lets what is in flight end, then leaves the block."""
 
     @saga("own-failure", version=1)
@@ -164,22 +164,19 @@ def test_the_blocks_own_failure_stops_its_branches(place: Place):
             await s.run(right, "x")
             raise Broken("the body's own")
 
-    async def main() -> None:
-        world = World()
-        gate = world.gate("left")
-        async with place.orchestrator(body, world=world) as running:
-            handle = await running.start(body)
-            await begun(handle, running, "right", "succeeded")
-            assert (await handle.info()).status == "running"
-            gate.opened.set()
-            end = await end_of(handle, running)
-        assert end.error[:2] == (Broken, ("the body's own",))
-        assert world.live == {}
-
-    play(main)
+    world = World()
+    gate = world.gate("left")
+    async with place.orchestrator(body, world=world) as running:
+        handle = await running.start(body)
+        await begun(handle, running, "right", "succeeded")
+        assert (await handle.info()).status == "running"
+        gate.opened.set()
+        end = await end_of(handle, running)
+    assert end.error[:2] == (Broken, ("the body's own",))
+    assert world.live == {}
 
 
-def test_the_body_may_catch_what_a_block_raises(place: Place):
+async def test_the_body_may_catch_what_a_block_raises(place: Place):
     """A failure caught outside of the block leaves what has completed in place; a savepoint around it would undo it."""
 
     @saga("catching", version=1)
@@ -199,19 +196,16 @@ def test_the_body_may_catch_what_a_block_raises(place: Place):
             return await s.run(later, "instead")
         return ""
 
-    async def main() -> None:
-        for guarded in (False, True):
-            world = World().plan("right", "refused")
-            async with place.orchestrator(body, world=world) as running:
-                end = await end_of(await running.start(body, guarded), running)
-            assert (end.status, end.value) == ("completed", "instead")
-            assert world.kept() == (["later"] if guarded else ["later", "left"])
-
-    play(main)
+    for guarded in (False, True):
+        world = World().plan("right", "refused")
+        async with place.orchestrator(body, world=world) as running:
+            end = await end_of(await running.start(body, guarded), running)
+        assert (end.status, end.value) == ("completed", "instead")
+        assert world.kept() == (["later"] if guarded else ["later", "left"])
 
 
 @pytest.mark.parametrize("inner", ["savepoint", "child"])
-def test_a_siblings_failure_does_not_cut_a_rollback_short(place: Place, inner: str):
+async def test_a_siblings_failure_does_not_cut_a_rollback_short(place: Place, inner: str):
     """A savepoint or child that is being undone is undone whole, though a sibling fails meanwhile."""
 
     @saga("undone-child", version=1)
@@ -239,20 +233,17 @@ def test_a_siblings_failure_does_not_cut_a_rollback_short(place: Place, inner: s
             return "went on"
         return ""
 
-    async def main() -> None:
-        world = World().plan("third", "refused").plan("item", "broken")
-        undo, sibling = world.gate("undo right"), world.gate("item")
-        async with place.orchestrator(body, world=world) as running:
-            handle = await running.start(body)
-            await entered(undo, running)
-            sibling.opened.set()
-            await begun(handle, running, "item", "failed")
-            undo.opened.set()
-            end = await end_of(handle, running)
-        assert end.status in ("completed", "compensated")
-        assert world.live == {}
-
-    play(main)
+    world = World().plan("third", "refused").plan("item", "broken")
+    undo, sibling = world.gate("undo right"), world.gate("item")
+    async with place.orchestrator(body, world=world) as running:
+        handle = await running.start(body)
+        await entered(undo, running)
+        sibling.opened.set()
+        await begun(handle, running, "item", "failed")
+        undo.opened.set()
+        end = await end_of(handle, running)
+    assert end.status in ("completed", "compensated")
+    assert world.live == {}
 
 
 # -- nesting ----------------------------------------------------------------------------------------------------------
@@ -281,22 +272,18 @@ async def nested(s: Saga, numbers: list[str], fails: bool) -> list[str]:  # noqa
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_blocks_within_blocks(place: Place, fails: bool):  # noqa: FBT001
+async def test_blocks_within_blocks(place: Place, fails: bool):  # noqa: FBT001
     """A map after a block of branches that are blocks, in a savepoint: all is done once, or all is undone."""
-
-    async def main() -> None:
-        world = World().plan("later", "refused")
-        numbers = ["1", "2", "3"]
-        async with place.orchestrator(nested, world=world) as running:
-            end = await end_of(await running.start(nested, numbers, fails), running)
-        if fails:
-            assert (end.status, world.live) == ("compensated", {})
-            assert len(end.undone) == 12
-        else:
-            assert end.value == ["1", "1", "2", "2", "3", "3"] * 2
-            assert len(world.live) == 12
-
-    play(main)
+    world = World().plan("later", "refused")
+    numbers = ["1", "2", "3"]
+    async with place.orchestrator(nested, world=world) as running:
+        end = await end_of(await running.start(nested, numbers, fails), running)
+    if fails:
+        assert (end.status, world.live) == ("compensated", {})
+        assert len(end.undone) == 12
+    else:
+        assert end.value == ["1", "1", "2", "2", "3", "3"] * 2
+        assert len(world.live) == 12
 
 
 # -- map --------------------------------------------------------------------------------------------------------------
@@ -310,68 +297,50 @@ async def mapping(s: Saga, numbers: list[str], width: int | None) -> list[str]:
 NUMBERS = [str(number) for number in range(12)]
 
 
-@pytest.mark.parametrize("width", [1, 3, 12, 50, None])
-def test_a_map_keeps_the_order_and_the_limit(place: Place, width: int | None):
-    """Results come in the items' order; as many as max_concurrency are under way at once, and never more."""
+@pytest.mark.parametrize(("items", "width"), [*[(NUMBERS, width) for width in (1, 3, 12, 50, None)], ([], 3)])
+async def test_a_map_keeps_the_order_and_the_limit(place: Place, items: list[str], width: int | None):
+    """Results come in the items' order; as many as max_concurrency are under way at once, and never more.
 
-    async def main() -> None:
-        world = World()
-        async with place.orchestrator(mapping, world=world) as running:
-            assert await (await running.start(mapping, NUMBERS, width)).result() == NUMBERS
-        assert world.most == min(width or 12, 12)
-        assert len(world.live) == 12
-
-    play(main)
-
-
-def test_a_map_of_nothing(place: Place):
-    """No items, no steps, an empty list."""
-
-    async def main() -> None:
-        async with place.orchestrator(mapping, world=World()) as running:
-            assert await (await running.start(mapping, [], 3)).result() == []
-
-    play(main)
+    No items, no steps, an empty list.
+    """
+    world = World()
+    async with place.orchestrator(mapping, world=world) as running:
+        assert await (await running.start(mapping, items, width)).result() == items
+    assert world.most == min(width or 12, len(items))
+    assert len(world.live) == len(items)
 
 
-def test_after_the_first_failure_no_new_item_begins(place: Place):
+@pytest.mark.parametrize("width", [1, 2])
+async def test_after_the_first_failure_no_new_item_begins(place: Place, width: int):
     """A map whose fourth item is refused begins none after those under way, and undoes each with its own element."""
-
-    async def main() -> None:
-        world = World().plan("item", "ok", "ok", "ok", "refused", "ok")
-        async with place.orchestrator(mapping, world=world) as running:
-            end = await end_of(await running.start(mapping, NUMBERS, 2), running)
-        assert (end.status, end.error[0]) == ("compensated", Refused)
-        assert world.count("item") <= 5
-        assert world.live == {}
-        assert sorted(world.taken_back) == sorted(world.taken_back, key=NUMBERS.index)
-        assert len(world.taken_back) == world.count("item") - 1
-
-    play(main)
+    world = World().plan("item", "ok", "ok", "ok", "refused", "ok")
+    async with place.orchestrator(mapping, world=world) as running:
+        end = await end_of(await running.start(mapping, NUMBERS, width), running)
+    assert (end.status, end.error[0]) == ("compensated", Refused)
+    assert world.count("item") <= 3 + width
+    assert world.live == {}
+    assert sorted(world.taken_back) == sorted(world.taken_back, key=NUMBERS.index)
+    assert len(world.taken_back) == world.count("item") - 1
 
 
-def test_a_map_outlives_a_crash(place: Place):
+async def test_a_map_outlives_a_crash(place: Place):
     """A process that dies amid a map is gone on with: items that are done are not done again."""
-
-    async def main() -> None:
-        world = World()
-        async with place.dying(mapping, world=world) as running:
-            handle = await running.start(mapping, NUMBERS, 3, id="m")
-            await begun(handle, running, "item#4", "succeeded")
-            done = {state.key for state in (await handle.info()).steps if state.status == "succeeded"}
-        calls = {info.step for info in world.calls}
-        world.calls.clear()
-        async with place.orchestrator(mapping, world=world) as running:
-            end = await end_of(await running.get("m"), running)
-        assert end.value == NUMBERS
-        assert len(world.live) == 12
-        assert not done & {info.step for info in world.calls}
-        assert calls
-
-    play(main)
+    world = World()
+    async with place.dying(mapping, world=world) as running:
+        handle = await running.start(mapping, NUMBERS, 3, id="m")
+        await begun(handle, running, "item#4", "succeeded")
+        done = {state.key for state in (await handle.info()).steps if state.status == "succeeded"}
+    calls = {info.step for info in world.calls}
+    world.calls.clear()
+    async with place.orchestrator(mapping, world=world) as running:
+        end = await end_of(await running.get("m"), running)
+    assert end.value == NUMBERS
+    assert len(world.live) == 12
+    assert not done & {info.step for info in world.calls}
+    assert calls
 
 
-def test_a_map_of_children(place: Place):
+async def test_a_map_of_children(place: Place):
     """A child saga for each item, at most two at a time; one that fails undoes itself and all the others."""
 
     @saga("one-of-many", version=1)
@@ -383,18 +352,15 @@ def test_a_map_of_children(place: Place):
     async def many(s: Saga, numbers: list[str]) -> list[str]:
         return await s.map(one, numbers, max_concurrency=2)  # type: ignore[arg-type]
 
-    async def main() -> None:
-        world = World()
-        async with place.orchestrator(many, world=world) as running:
-            assert await (await running.start(many, NUMBERS)).result() == NUMBERS
-            assert world.most == 2
-            assert len(world.live) == 24
-            world.live.clear()
-            world.plan("right", *["ok"] * 5, "refused", "ok")
-            assert (await end_of(await running.start(many, NUMBERS), running)).status == "compensated"
-        assert world.live == {}
-
-    play(main)
+    world = World()
+    async with place.orchestrator(many, world=world) as running:
+        assert await (await running.start(many, NUMBERS)).result() == NUMBERS
+        assert world.most == 2
+        assert len(world.live) == 24
+        world.live.clear()
+        world.plan("right", *["ok"] * 5, "refused", "ok")
+        assert (await end_of(await running.start(many, NUMBERS), running)).status == "compensated"
+    assert world.live == {}
 
 
 # -- the pivot, and rules ---------------------------------------------------------------------------------------------
@@ -405,7 +371,7 @@ def hidden(declared: Any) -> Any:
 
 
 @pytest.mark.parametrize("where", ["parallel", "map", "savepoint", "child", "branch"])
-def test_a_pivot_in_a_block_is_refused_before_its_effect(place: Place, where: str):
+async def test_a_pivot_in_a_block_is_refused_before_its_effect(place: Place, where: str):
     """A pivot within a block, which registration cannot see, makes the saga stuck before the pivot; rollback undoes."""
 
     @saga("pivotal", version=1)
@@ -430,21 +396,18 @@ def test_a_pivot_in_a_block_is_refused_before_its_effect(place: Place, where: st
     def _args(where: str) -> list[str]:
         return ["x"] if where == "parallel" else []
 
-    async def main() -> None:
-        world = World()
-        async with place.orchestrator(body, world=world) as running:
-            handle = await running.start(body, id="b")
-            with pytest.raises(SagaStuck, match="the pivot runs alone"):
-                await handle.result()
-            assert world.count("pay") == 0
-            await running.rollback("b")
-            assert (await end_of(handle, running)).status == "compensated"
-        assert world.live == {}
-
-    play(main)
+    world = World()
+    async with place.orchestrator(body, world=world) as running:
+        handle = await running.start(body, id="b")
+        with pytest.raises(SagaStuck, match="the pivot runs alone"):
+            await handle.result()
+        assert world.count("pay") == 0
+        await running.rollback("b")
+        assert (await end_of(handle, running)).status == "compensated"
+    assert world.live == {}
 
 
-def test_a_branch_given_after_its_block_is_refused(place: Place):
+async def test_a_branch_given_after_its_block_is_refused(place: Place):
     """p.run after the block was left makes the saga stuck instead of running a step that nobody waits for."""
 
     @saga("late-branch", version=1)
@@ -453,13 +416,10 @@ def test_a_branch_given_after_its_block_is_refused(place: Place):
             p.run(left, "x")
         p.run(right, "x")
 
-    async def main() -> None:
-        world = World()
-        async with place.orchestrator(body, world=world) as running:
-            assert (await end_of(await running.start(body), running)).status == "stuck"
-        assert world.count("right") == 0
-
-    play(main)
+    world = World()
+    async with place.orchestrator(body, world=world) as running:
+        assert (await end_of(await running.start(body), running)).status == "stuck"
+    assert world.count("right") == 0
 
 
 # -- compensation in parallel -----------------------------------------------------------------------------------------
@@ -478,51 +438,43 @@ async def undone_in_parallel(s: Saga) -> None:
     await s.run(later, "x")
 
 
-def test_branches_are_undone_in_parallel_and_each_in_reverse(place: Place):
+async def test_branches_are_undone_in_parallel_and_each_in_reverse(place: Place):
     """With parallel_compensation branches are undone at the same time, each in reverse order, the rest after."""
-
-    async def main() -> None:
-        world = World().plan("later", "refused")
-        hold_third, hold_right = world.gate("undo third"), world.gate("undo right")
-        ran = world.gate("third")
-        async with place.orchestrator(undone_in_parallel, world=world) as running:
-            handle = await running.start(undone_in_parallel)
-            await begun(handle, running, "two/right", "succeeded")
-            ran.opened.set()
-            await entered(hold_third, running)
-            await entered(hold_right, running)
-            assert world.count("undo left") == 0, "left is undone after right, which came after it"
-            hold_right.opened.set()
-            await begun(handle, running, "two/right", "compensated")
-            assert world.count("undo item") == 0, "what came before the block is undone after it"
-            hold_third.opened.set()
-            end = await end_of(handle, running)
-        assert end.status == "compensated"
-        assert end.undone[-1] == "item"
-        assert end.undone.index("two/right") < end.undone.index("two/left")
-        assert world.live == {}
-
-    play(main)
+    world = World().plan("later", "refused")
+    hold_third, hold_right = world.gate("undo third"), world.gate("undo right")
+    ran = world.gate("third")
+    async with place.orchestrator(undone_in_parallel, world=world) as running:
+        handle = await running.start(undone_in_parallel)
+        await begun(handle, running, "two/right", "succeeded")
+        ran.opened.set()
+        await entered(hold_third, running)
+        await entered(hold_right, running)
+        assert world.count("undo left") == 0, "left is undone after right, which came after it"
+        hold_right.opened.set()
+        await begun(handle, running, "two/right", "compensated")
+        assert world.count("undo item") == 0, "what came before the block is undone after it"
+        hold_third.opened.set()
+        end = await end_of(handle, running)
+    assert end.status == "compensated"
+    assert end.undone[-1] == "item"
+    assert end.undone.index("two/right") < end.undone.index("two/left")
+    assert world.live == {}
 
 
-def test_dead_compensations_in_parallel_are_all_named(place: Place):
+async def test_dead_compensations_in_parallel_are_all_named(place: Place):
     """With parallel_compensation two that are given up at once are both named; retry of all mends both."""
-
-    async def main() -> None:
-        world = World().plan("later", "refused").plan("undo left", "broken", "ok").plan("undo third", "broken", "ok")
-        async with place.orchestrator(undone_in_parallel, world=world) as running:
-            handle = await running.start(undone_in_parallel, id="u")
-            with pytest.raises(SagaStuck) as stuck:
-                await handle.result()
-            assert set(stuck.value.steps) == {"two/left", "third"}
-            await running.retry("u")
-            assert (await end_of(handle, running)).status == "compensated"
-        assert world.live == {}
-
-    play(main)
+    world = World().plan("later", "refused").plan("undo left", "broken", "ok").plan("undo third", "broken", "ok")
+    async with place.orchestrator(undone_in_parallel, world=world) as running:
+        handle = await running.start(undone_in_parallel, id="u")
+        with pytest.raises(SagaStuck) as stuck:
+            await handle.result()
+        assert set(stuck.value.steps) == {"two/left", "third"}
+        await running.retry("u")
+        assert (await end_of(handle, running)).status == "compensated"
+    assert world.live == {}
 
 
-def test_halt_holds_in_parallel_too(place: Place):
+async def test_halt_holds_in_parallel_too(place: Place):
     """With halt nothing that came before the dead compensation's block is undone until it is mended."""
 
     @saga("halting", version=1, parallel_compensation=True, on_compensation_failure="halt")
@@ -533,66 +485,55 @@ def test_halt_holds_in_parallel_too(place: Place):
             p.run(right, "2")
         await s.run(later, "x")
 
-    async def main() -> None:
-        world = World().plan("later", "refused").plan("undo right", "broken", "ok")
-        async with place.orchestrator(halting, world=world) as running:
-            handle = await running.start(halting, id="h")
-            assert (await end_of(handle, running)).status == "stuck"
-            assert world.count("undo item") == 0
-            assert {"item", "right"} <= set(world.kept())
-            await running.skip("h", "right")
-            assert (await end_of(handle, running)).status == "resolved"
-        assert world.kept() == ["right"]
-
-    play(main)
+    world = World().plan("later", "refused").plan("undo right", "broken", "ok")
+    async with place.orchestrator(halting, world=world) as running:
+        handle = await running.start(halting, id="h")
+        assert (await end_of(handle, running)).status == "stuck"
+        assert world.count("undo item") == 0
+        assert {"item", "right"} <= set(world.kept())
+        await running.skip("h", "right")
+        assert (await end_of(handle, running)).status == "resolved"
+    assert world.kept() == ["right"]
 
 
 # -- leaving ----------------------------------------------------------------------------------------------------------
 
 
-def test_leaving_while_branches_are_in_flight(place: Place):
+async def test_leaving_while_branches_are_in_flight(place: Place):
     """A clean shutdown lets branches in flight end and be recorded; the next process sees them and calls none again."""
-
-    async def main() -> None:
-        world = World().plan("third", "refused")
-        gates = [world.gate(what) for what in ("left", "right")]
-        async with place.orchestrator(three_at_once, world=world) as running:
-            handle = await running.start(three_at_once, "ann", id="p")
-            for gate in gates:
-                await entered(gate, running)
-            asyncio.get_running_loop().call_later(0.02, lambda: [gate.opened.set() for gate in gates])
-        assert world.kept() == ["left", "right"]
-        async with place.orchestrator(three_at_once, world=world) as running:
-            handle = await running.get("p")
-            end = await end_of(handle, running)
-        assert (end.status, end.error[0]) == ("compensated", Refused)
-        assert world.live == {}
-        assert world.count("left") == world.count("right") == world.count("third") == 1
-
-    play(main)
-
-
-def test_a_paused_saga_lets_its_branches_end(place: Place):
-    """A pause lets what is in flight end and be recorded, starts nothing, and outlives a restart; resume goes on."""
-
-    async def main() -> None:
-        world = World()
-        gate = world.gate("left")
-        async with place.orchestrator(branches, world=world) as running:
-            handle = await running.start(branches, id="p")
+    world = World().plan("third", "refused")
+    gates = [world.gate(what) for what in ("left", "right")]
+    async with place.orchestrator(three_at_once, world=world) as running:
+        handle = await running.start(three_at_once, "ann", id="p")
+        for gate in gates:
             await entered(gate, running)
-            await running.pause("p")
-            gate.opened.set()
-            await begun(handle, running, "two/left", "succeeded")
-            assert world.count("later") == 0
-        async with place.orchestrator(branches, world=world) as running:
-            handle = await running.get("p")
-            assert (await handle.info()).paused
-            await asyncio.sleep(0.1)  # nothing is to happen in it
-            assert world.count("later") == 0
-            await running.resume("p")
-            await reaches(handle, running, "completed")
-        assert world.kept() == ["later", "left", "right"]
-        assert world.count("left") == 1
+        asyncio.get_running_loop().call_later(0.02, lambda: [gate.opened.set() for gate in gates])
+    assert world.kept() == ["left", "right"]
+    async with place.orchestrator(three_at_once, world=world) as running:
+        handle = await running.get("p")
+        end = await end_of(handle, running)
+    assert (end.status, end.error[0]) == ("compensated", Refused)
+    assert world.live == {}
+    assert world.count("left") == world.count("right") == world.count("third") == 1
 
-    play(main)
+
+async def test_a_paused_saga_lets_its_branches_end(place: Place):
+    """A pause lets what is in flight end and be recorded, starts nothing, and outlives a restart; resume goes on."""
+    world = World()
+    gate = world.gate("left")
+    async with place.orchestrator(branches, world=world) as running:
+        handle = await running.start(branches, id="p")
+        await entered(gate, running)
+        await running.pause("p")
+        gate.opened.set()
+        await begun(handle, running, "two/left", "succeeded")
+        assert world.count("later") == 0
+    async with place.orchestrator(branches, bell, world=world) as running:
+        handle = await running.get("p")
+        assert (await handle.info()).paused
+        await rung(running)  # nothing is to happen in it
+        assert world.count("later") == 0
+        await running.resume("p")
+        await reaches(handle, running, "completed")
+    assert world.kept() == ["later", "left", "right"]
+    assert world.count("left") == 1

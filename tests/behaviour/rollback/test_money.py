@@ -3,8 +3,8 @@
 import attrs
 import pytest
 
-from sagas import DidNotHappen, Happened, Retry, Saga, current, resource, saga, step
-from tests.kit import ONCE, PROMPT, Broken, Place, Refused, World, end_of, entered, play, until
+from sagas import DidNotHappen, Happened, Saga, current, resource, saga, step
+from tests.kit import ONCE, PROMPT, Broken, Place, Refused, World, end_of, entered, until
 
 # -- a bank that keeps its promises: one booking for a key ------------------------------------------------------------
 
@@ -117,77 +117,51 @@ MISHAPS = ["ok", "broken", "lost", "silent"]
 @pytest.mark.parametrize("first", MISHAPS)
 @pytest.mark.parametrize("second", MISHAPS)
 @pytest.mark.parametrize("receipt", ["ok", "refused"])
-def test_no_money_is_made_or_lost(place: Place, first: str, second: str, receipt: str):
+async def test_no_money_is_made_or_lost(place: Place, first: str, second: str, receipt: str):
     """Under every pair of mishaps the sum of the balances stays, and the amount has moved whole or not at all."""
-
-    async def main() -> None:
-        mine = bank()
-        mine.world.plan("withdraw", first, "ok").plan("deposit", second, "ok").plan("receipt", receipt)
-        async with place.orchestrator(transfer, world=mine.world, resources=[mine]) as running:
-            end = await end_of(await running.start(transfer, "ann", "bob", 30), running)
-        happens = first in ("ok", "silent") and second in ("ok", "silent") and receipt == "ok"
-        assert end.status == ("completed" if happens else "compensated")
-        assert mine.accounts == ({"ann": 70, "bob": 80} if happens else {"ann": 100, "bob": 50})
-
-    play(main)
+    mine = bank()
+    mine.world.plan("withdraw", first, "ok").plan("deposit", second, "ok").plan("receipt", receipt)
+    async with place.orchestrator(transfer, world=mine.world, resources=[mine]) as running:
+        end = await end_of(await running.start(transfer, "ann", "bob", 30), running)
+    happens = first in ("ok", "silent") and second in ("ok", "silent") and receipt == "ok"
+    assert end.status == ("completed" if happens else "compensated")
+    assert mine.accounts == ({"ann": 70, "bob": 80} if happens else {"ann": 100, "bob": 50})
 
 
 @pytest.mark.parametrize("what", ["withdraw", "deposit"])
 @pytest.mark.parametrize("booked", [False, True])
 @pytest.mark.parametrize("receipt", ["ok", "refused"])
-def test_a_crash_amid_a_booking_books_once(place: Place, what: str, booked: bool, receipt: str):  # noqa: FBT001
+async def test_a_crash_amid_a_booking_books_once(place: Place, what: str, booked: bool, receipt: str):  # noqa: FBT001
     """A process that dies before or after the booking itself leads to one booking, also where it is taken back."""
-
-    async def main() -> None:
-        mine = bank()
-        mine.world.plan("receipt", receipt)
-        gate = mine.world.gate(f"{what} booked" if booked else what)
-        async with place.dying(transfer, world=mine.world, resources=[mine]) as running:
-            await running.start(transfer, "ann", "bob", 30, id="t")
-            await entered(gate, running)
-        assert len(mine.booked) == (what == "deposit") + booked
-        mine.world.gates.clear()
-        async with place.orchestrator(transfer, world=mine.world, resources=[mine]) as running:
-            end = await end_of(await running.get("t"), running)
-        assert end.status == ("completed" if receipt == "ok" else "compensated")
-        assert mine.accounts == ({"ann": 70, "bob": 80} if receipt == "ok" else {"ann": 100, "bob": 50})
-
-    play(main)
+    mine = bank()
+    mine.world.plan("receipt", receipt)
+    gate = mine.world.gate(f"{what} booked" if booked else what)
+    async with place.dying(transfer, world=mine.world, resources=[mine]) as running:
+        await running.start(transfer, "ann", "bob", 30, id="t")
+        await entered(gate, running)
+    assert len(mine.booked) == (what == "deposit") + booked
+    mine.world.gates.clear()
+    async with place.orchestrator(transfer, world=mine.world, resources=[mine]) as running:
+        end = await end_of(await running.get("t"), running)
+    assert end.status == ("completed" if receipt == "ok" else "compensated")
+    assert mine.accounts == ({"ann": 70, "bob": 80} if receipt == "ok" else {"ann": 100, "bob": 50})
 
 
-def test_an_overdraft_is_refused_and_nothing_moves(place: Place):
-    """A withdrawal that the bank refuses ends the transfer as rejected; the bank is not asked again."""
-
-    async def main() -> None:
-        mine = bank()
-        async with place.orchestrator(transfer, world=mine.world, resources=[mine]) as running:
-            end = await end_of(await running.start(transfer, "ann", "bob", 1000), running)
-        assert (end.status, end.error[0]) == ("compensated", Refused)
-        assert mine.accounts == {"ann": 100, "bob": 50}
-        assert mine.world.count("withdraw") == 1
-
-    play(main)
-
-
-def test_many_transfers_conserve_the_sum(place: Place):
+async def test_many_transfers_conserve_the_sum(place: Place):
     """Sixty transfers to and fro, each third one failing somewhere, leave the sum as it was."""
-
-    async def main() -> None:
-        mine = bank()
-        mishaps = ["ok", "ok", "broken", "silent", "lost", "ok"] * 10
-        mine.world.plan("deposit", *mishaps, "ok")
-        async with place.orchestrator(transfer, world=mine.world, resources=[mine]) as running:
-            handles = [
-                await running.start(transfer, *(("ann", "bob") if number % 2 else ("bob", "ann")), 1 + number % 3)
-                for number in range(60)
-            ]
-            ends = [await end_of(handle, running) for handle in handles]
-        assert sum(mine.accounts.values()) == 150
-        assert {end.status for end in ends} == {"completed", "compensated"}
-        moved = sum(amount for account, amount in mine.booked.values() if account == "ann")
-        assert mine.accounts["ann"] == 100 + moved
-
-    play(main)
+    mine = bank()
+    mishaps = ["ok", "ok", "broken", "silent", "lost", "ok"] * 10
+    mine.world.plan("deposit", *mishaps, "ok")
+    async with place.orchestrator(transfer, world=mine.world, resources=[mine]) as running:
+        handles = [
+            await running.start(transfer, *(("ann", "bob") if number % 2 else ("bob", "ann")), 1 + number % 3)
+            for number in range(60)
+        ]
+        ends = [await end_of(handle, running) for handle in handles]
+    assert sum(mine.accounts.values()) == 150
+    assert {end.status for end in ends} == {"completed", "compensated"}
+    moved = sum(amount for account, amount in mine.booked.values() if account == "ann")
+    assert mine.accounts["ann"] == 100 + moved
 
 
 # -- customers and orders: a credit limit ------------------------------------------------------------------------------
@@ -247,23 +221,19 @@ async def create(s: Saga, order: str, total: int) -> str:
     return order
 
 
-def test_orders_beyond_the_credit_limit_are_rejected(place: Place):
+async def test_orders_beyond_the_credit_limit_are_rejected(place: Place):
     """Of ten orders of 30 under a limit of 100 three are approved, all others rejected; the credit is theirs."""
-
-    async def main() -> None:
-        shop = Shop(limit=100)
-        async with place.orchestrator(create, world=World(), resources=[shop]) as running:
-            handles = [await running.start(create, f"o{number}", 30) for number in range(10)]
-            ends = [await end_of(handle, running) for handle in handles]
-        assert sorted(shop.orders.values()) == ["approved"] * 3 + ["rejected"] * 7
-        assert sum(shop.reserved.values()) == 90
-        assert len([end for end in ends if end.status == "completed"]) == 3
-        assert {end.error[:2] for end in ends if end.status == "compensated"} == {(Refused, ("credit limit exceeded",))}
-
-    play(main)
+    shop = Shop(limit=100)
+    async with place.orchestrator(create, world=World(), resources=[shop]) as running:
+        handles = [await running.start(create, f"o{number}", 30) for number in range(10)]
+        ends = [await end_of(handle, running) for handle in handles]
+    assert sorted(shop.orders.values()) == ["approved"] * 3 + ["rejected"] * 7
+    assert sum(shop.reserved.values()) == 90
+    assert len([end for end in ends if end.status == "completed"]) == 3
+    assert {end.error[:2] for end in ends if end.status == "compensated"} == {(Refused, ("credit limit exceeded",))}
 
 
-def test_a_cancelled_order_gives_its_credit_back(place: Place):
+async def test_a_cancelled_order_gives_its_credit_back(place: Place):
     """An order cancelled after its credit was reserved is rejected, and its credit is free for the next one."""
 
     @saga("slow-order", version=1)
@@ -274,49 +244,18 @@ def test_a_cancelled_order_gives_its_credit_back(place: Place):
         await s.run(approve_order, order)
         return order
 
-    async def main() -> None:
-        shop = Shop(limit=100)
-        async with place.orchestrator(slow, create, world=World(), resources=[shop]) as running:
-            handle = await running.start(slow, "big", 90, id="big")
+    shop = Shop(limit=100)
+    async with place.orchestrator(slow, create, world=World(), resources=[shop]) as running:
+        handle = await running.start(slow, "big", 90, id="big")
 
-            async def waits() -> bool:
-                return any(state.kind == "sleep" for state in (await handle.info()).steps)
+        async def waits() -> bool:
+            return any(state.kind == "sleep" for state in (await handle.info()).steps)
 
-            await until(waits, running)
-            refused = await end_of(await running.start(create, "small", 30), running)
-            await handle.cancel("changed my mind")
-            cancelled = await end_of(handle, running)
-            granted = await end_of(await running.start(create, "other", 30), running)
-        assert [refused.status, cancelled.status, granted.status] == ["compensated", "compensated", "completed"]
-        assert shop.orders == {"big": "rejected", "small": "rejected", "other": "approved"}
-        assert sum(shop.reserved.values()) == 30
-
-    play(main)
-
-
-def test_a_retry_spends_the_credit_once(place: Place):
-    """An attempt that timed out after its effect is made again under the same key: the credit is reserved once."""
-
-    @step(retry=Retry(attempts=3, first=0, jitter=False))
-    async def flaky_reserve(total: int, *, shop: Shop = resource()) -> str:
-        key = current().idempotency_key
-        shop.reserved.setdefault(key, total)
-        if current().attempt < 3:
-            raise TimeoutError("no answer")
-        return key
-
-    @flaky_reserve.compensate
-    async def flaky_release(key: str, *, shop: Shop = resource()) -> None:
-        shop.reserved.pop(key, None)
-
-    @saga("flaky-order", version=1)
-    async def flaky(s: Saga) -> str:
-        return await s.run(flaky_reserve, 40)
-
-    async def main() -> None:
-        shop = Shop(limit=100)
-        async with place.orchestrator(flaky, world=World(), resources=[shop]) as running:
-            assert (await end_of(await running.start(flaky), running)).status == "completed"
-        assert list(shop.reserved.values()) == [40]
-
-    play(main)
+        await until(waits, running)
+        refused = await end_of(await running.start(create, "small", 30), running)
+        await handle.cancel("changed my mind")
+        cancelled = await end_of(handle, running)
+        granted = await end_of(await running.start(create, "other", 30), running)
+    assert [refused.status, cancelled.status, granted.status] == ["compensated", "compensated", "completed"]
+    assert shop.orders == {"big": "rejected", "small": "rejected", "other": "approved"}
+    assert sum(shop.reserved.values()) == 30

@@ -341,35 +341,27 @@ def test_children_serve_and_end(tmp_path: Path) -> None:
     assert not [pid for pid in asyncio.run(main()) if alive(pid)]
 
 
-def test_a_held_answer_is_given_up_when_its_caller_is_gone(tmp_path: Path) -> None:
+async def test_a_held_answer_is_given_up_when_its_caller_is_gone(tmp_path: Path) -> None:
     """A participant does not keep a request for a caller that was killed: it can be told apart and is let go."""
-
-    async def main() -> None:
-        async with Launcher(tmp_path) as launcher, asyncio.timeout(60):
-            await start_payments(launcher, tmp_path)
-            url = launcher.children[0].url
-            async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
-                await Admin("payments", http).plan("charge", hold_next=2)
-                async with httpx.AsyncClient(base_url=url, trust_env=False) as caller:
-                    held = asyncio.create_task(PaymentsClient(caller).charge(ORDER, key="c"))
-                    await Admin("payments", http).held("charge")
-                    held.cancel()
-                    await asyncio.wait([held])
-                await Admin("payments", http).unheld("charge")
-                assert await PaymentsClient(http).find_charge(of="c", key="probe") == Payment(id=1, amount=1990)
-
-    asyncio.run(main())
+    async with Launcher(tmp_path) as launcher, asyncio.timeout(60):
+        await start_payments(launcher, tmp_path)
+        url = launcher.children[0].url
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+            await Admin("payments", http).plan("charge", hold_next=2)
+            async with httpx.AsyncClient(base_url=url, trust_env=False) as caller:
+                held = asyncio.create_task(PaymentsClient(caller).charge(ORDER, key="c"))
+                await Admin("payments", http).held("charge")
+                held.cancel()
+                await asyncio.wait([held])
+            await Admin("payments", http).unheld("charge")
+            assert await PaymentsClient(http).find_charge(of="c", key="probe") == Payment(id=1, amount=1990)
 
 
-def test_a_child_that_fails_is_told_of(tmp_path: Path) -> None:
+async def test_a_child_that_fails_is_told_of(tmp_path: Path) -> None:
     """A child that ends before it is ready is an error that names the child and its log."""
-
-    async def main() -> None:
-        async with Launcher(tmp_path) as launcher:
-            with pytest.raises(ChildFailedError, match=r"payments ended with code \d+ .*payments\.log"):
-                await launcher.start("payments", "examples.orders.participants", "no-such-participant")
-
-    asyncio.run(main())
+    async with Launcher(tmp_path) as launcher:
+        with pytest.raises(ChildFailedError, match=r"payments ended with code \d+ .*payments\.log"):
+            await launcher.start("payments", "examples.orders.participants", "no-such-participant")
 
 
 PARENT = """

@@ -1,380 +1,295 @@
-"""The pivot: before it everything can be undone, after it nothing is; what fails there waits for a person."""
+"""The pivot: before it everything can be undone, after it nothing is, and what fails there waits for a person."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from durable_core.stores.memory.data import MemoryData
-from durable_core.stores.memory.store import MemoryStore
-from sagas import (
-    DefinitionError,
-    Retry,
-    Saga,
-    SagaDef,
-    SagaPastPivot,
-    SagaStuck,
-    lookup,
-    pivot,
-    resource,
-    retriable,
-    saga,
-    step,
-)
-from tests.kit import BodyFailed, Broken, End, Rejected, World, alone, end_of, orchestrator, within
+from sagas import Retry, Saga, SagaCompensated, SagaPastPivot, SagaStuck, lookup, pivot, resource, retriable, saga
+from sagas.testing import ManualClock
+from tests.kit import Place, World, act, end_of, entered, orchestrator, party, point_of_no_return, reaches
 
-AT_ONCE = Retry(attempts=3, first=0, jitter=False)
+reserve, charge = party("reserve"), party("charge")
+sell = {probed: point_of_no_return("sell", probed=probed) for probed in (False, True)}
 
 
-@step
-async def reserve(number: int, *, world: World = resource()) -> int:
-    await world.act()
-    return number
-
-
-@reserve.compensate
-async def release(result: int, *, world: World = resource()) -> None:
-    await world.act()
-
-
-@pivot(rejects=(Rejected,))
-async def pay(number: int, *, world: World = resource()) -> int:
-    await world.act()
-    if number < 0:
-        raise Rejected(number, "not with me")
-    return number
-
-
-@lookup
-async def look(number: int, *, world: World = resource()) -> int:
-    await world.act()
-    return number
+class Broken(Exception): ...
 
 
 @retriable(retry=Retry.forever(first=0, jitter=False))
-async def confirm(number: int, *, world: World = resource()) -> int:
-    info = await world.act()
-    if info.attempt < 4:
-        raise Broken("the mail server is down")
-    return number
+async def ship(about: str, *, world: World = resource()) -> str:
+    await world.act("ship", about)
+    return about
 
 
-def plays(body: Any, world: World | None = None) -> tuple[End, World]:
-    world = world or World()
-    return alone(saga("order", version=1)(body), resources=[world])[0], world
+@retriable(retry=Retry(attempts=2, first=0, jitter=False))
+async def mail(about: str, *, world: World = resource()) -> str:
+    await world.act("mail", about)
+    return about
 
 
-def test_a_pivot_that_is_rejected_is_undone_up_to():
-    """It never happened: everything before it is undone."""
-
-    async def body(s: Saga) -> None:
-        await s.run(reserve, 1)
-        await s.run(pay, -1)
-
-    end, world = plays(body)
-    assert (end.status, end.error[0], end.undone, world.undone) == ("compensated", Rejected, ("reserve",), ["reserve"])
+@saga("order", version=1)
+async def order(s: Saga, what: str, *, probed: bool = False) -> list[str]:
+    done = [await s.run(reserve, what), await s.run(charge, what)]
+    done.append(await s.run(sell[probed], what))
+    return [*done, await s.run(ship, what), await s.run(mail, what)]
 
 
-def test_a_rejected_pivot_that_the_body_catches_is_not_passed():
+ALL = ["reserve", "charge", "sell", "ship", "mail"]
+
+# -- an order, forward and back ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("what", "does"), [(what, does) for what in ALL[:3] for does in ("refused", "broken")])
+async def test_what_fails_up_to_the_pivot_leaves_nothing(place: Place, what: str, does: str):
+    """A failure before the pivot, or of the pivot itself, undoes everything: a pivot that failed has not happened."""
+    world = World().plan(what, does)
+    async with place.orchestrator(order, world=world) as running:
+        end = await end_of(await running.start(order, "tea"), running)
+    assert end.status == "compensated"
+    assert world.live == {}
+    assert not {"ship", "mail"} & {call.what for call in world.calls}
+
+
+@pytest.mark.parametrize(("does", "calls"), [("ok", 1), ("broken", 6), ("lost", 6), ("silent", 6)])
+async def test_after_the_pivot_the_order_goes_forward(place: Place, does: str, calls: int):
+    """A retriable is tried until it succeeds; each effect is there once, in order, and nothing is undone."""
+    world = World().plan("ship", *[does] * 5, "ok")
+    async with place.orchestrator(order, world=world) as running:
+        end = await end_of(await running.start(order, "tea"), running)
+    assert (end.status, end.value) == ("completed", ["tea"] * 5)
+    assert world.log == ALL
+    assert world.count("ship") == calls
+
+
+async def test_a_retriable_that_is_given_up_is_stuck_and_retried(place: Place):
+    """A retriable with an end of patience makes the order stuck; retry attempts it again, and cancel is too late."""
+    world = World().plan("mail", "broken", "broken", "ok")
+    async with place.orchestrator(order, world=world) as running:
+        handle = await running.start(order, "tea", id="o")
+        with pytest.raises(SagaStuck) as stuck:
+            await handle.result()
+        assert stuck.value.steps == ("mail",)
+        for verb in (running.cancel, running.rollback):
+            with pytest.raises(SagaPastPivot):
+                await verb("o")
+        await running.retry("o", "mail")
+        assert (await end_of(handle, running)).status == "completed"
+    assert world.log == ALL
+    assert world.count("ship") == 1
+    assert len({info.idempotency_key for info in world.calls if info.what == "mail"}) == 1
+
+
+@pytest.mark.parametrize("by", ["probe", "person"])
+@pytest.mark.parametrize("does", ["lost", "silent"])
+async def test_a_pivot_without_an_answer_is_settled(place: Place, does: str, by: str):
+    """The probe tells, and without a probe a person: forward where the pivot happened, back where it did not."""
+    world = World().plan("sell", does)
+    async with place.orchestrator(order, world=world) as running:
+        handle = await running.start(order, "tea", probed=by == "probe", id="o")
+        if by == "person":
+            await reaches(handle, running, "stuck")
+            await running.resolve("o", "sell", happened=does == "silent", result="tea")
+        end = await end_of(handle, running)
+    back = "compensated" if by == "probe" else "resolved"
+    assert end.status == ("completed" if does == "silent" else back)
+    assert world.kept() == (sorted(ALL) if does == "silent" else [])
+
+
+@pytest.mark.parametrize("what", ALL)
+async def test_an_order_outlives_a_crash_in_each_step(place: Place, what: str):
+    """A process that dies in any step, also in the pivot and after it, is gone on with to the same end."""
+    world = World()
+    gate = world.gate(what)
+    async with place.dying(order, world=world) as running:
+        await running.start(order, "tea", id="o")
+        await entered(gate, running)
+    world.gates.clear()
+    async with place.orchestrator(order, world=world) as running:
+        end = await end_of(await running.get("o"), running)
+    assert (end.status, end.value) == ("completed", ["tea"] * 5)
+    assert world.log == ALL
+
+
+# -- what a body may do about it --------------------------------------------------------------------------------------
+
+
+async def test_a_rejected_pivot_that_the_body_catches_is_not_passed(url: str, world: list[str]):
     """The body may go on, run another step, and be undone as a whole."""
+    point, instead = act(world, "point", Broken(), at=pivot, rejects=(Broken,)), act(world, "instead")
 
+    @saga("before", version=1)
     async def body(s: Saga) -> None:
         try:
-            await s.run(pay, -1)
-        except Rejected:
-            await s.run(reserve, 1)
-        raise BodyFailed("no")
+            await s.run(point)
+        except Broken:
+            await s.run(instead)
+        raise Broken
 
-    assert plays(body)[0].undone == ("reserve",)
-
-
-def test_a_retriable_is_retried_until_it_succeeds():
-    """For ever by default, each attempt under the same key."""
-
-    async def body(s: Saga) -> int:
-        await s.run(reserve, 1)
-        await s.run(pay, 1)
-        await s.run(look, 1)
-        return await s.run(confirm, 7)
-
-    end, world = plays(body)
-    assert (end.status, end.value) == ("completed", 7)
-    assert world.called()["confirm"] == 4
-    assert all(len(keys) == 1 for keys in world.keys().values())
+    async with orchestrator(url, body) as running:
+        assert (await end_of(await running.start(body), running)).undone == ("instead",)
 
 
-@pytest.mark.parametrize("second", [reserve, pay], ids=["step", "pivot"])
-def test_after_the_pivot_nothing_that_could_be_undone_may_begin(second: Any):
-    """A step or a second pivot there is refused before its effect; the saga is stuck, and nothing is undone."""
-    hidden = [second]  # a look at the body's source does not see which step it runs
+@pytest.mark.parametrize("second", ["plain", "other"])
+async def test_after_the_pivot_nothing_that_could_be_undone_may_begin(url: str, world: list[str], second: str):
+    """A step or a second pivot that registration cannot see is refused before its effect: stuck, nothing undone."""
+    point, first = act(world, "point", at=pivot), act(world, "first")
+    hidden = {"plain": act(world, "plain"), "other": act(world, "other", at=pivot)}
 
+    @saga("past", version=1)
     async def body(s: Saga) -> None:
-        await s.run(pay, 1)
-        await s.run(hidden[0], 2)
+        await s.run(first)
+        await s.run(point)
+        await s.run(hidden[second])
 
-    end, world = plays(body)
+    async with orchestrator(url, body) as running:
+        end = await end_of(await running.start(body), running)
     assert end.status == "stuck"
-    assert all(word in end.error[0] for word in (second.name, "pivot", "retriable"))
-    assert (len(world.calls), world.undone) == (1, [])
+    assert all(word in end.error[0] for word in (second, "pivot", "retriable"))
+    assert world == ["first", "point"]
 
 
-@pytest.mark.parametrize("second", [reserve, pay], ids=["step", "pivot"])
-def test_what_may_not_follow_the_pivot_is_refused_at_registration_where_it_can_be_seen(second: Any):
-    """A DefinitionError with file and line, the step and the pivot; nothing is started."""
-
-    @saga("order", version=1)
-    async def order(s: Saga) -> None:
-        await s.run(pay, 1)
-        await s.run(second, 2)
-
-    with pytest.raises(DefinitionError) as refused:
-        orchestrator("memory://", order)
-    assert all(word in str(refused.value) for word in (f"{__file__}:", "order", second.name, "pivot"))
+TROUBLE = ["own exception", "argument that cannot be stored", "too many arguments", "result that cannot be stored"]
 
 
-def test_a_retriable_takes_no_rejects():
-    """A retriable is called until it succeeds, so it cannot be refused."""
-    with pytest.raises(DefinitionError, match="retriable"):
+@pytest.mark.parametrize("trouble", TROUBLE)
+async def test_after_the_pivot_an_exception_is_stuck_and_retry_runs_the_body(url: str, world: list[str], trouble: str):
+    """After the pivot an exception of the body's own makes the saga stuck, and everybody who asks is told so.
 
-        @retriable(rejects=(Rejected,))
-        async def refused() -> None: ...
+    `retry` runs the body with the code loaded now: nothing is done again, nothing undone.
+    """
+    first, point, after = act(world, "first"), act(world, "point", at=pivot), act(world, "after", at=retriable)
+    broken = [True]
 
+    @saga("past", version=1)
+    async def body(s: Saga) -> Any:
+        await s.run(first)
+        await s.run(point)
+        match trouble if broken else "mended":
+            case "own exception":
+                raise Broken("bug")
+            case "argument that cannot be stored":
+                await s.run(after, object())
+            case "too many arguments":
+                await s.run(after, 1, 2)
+            case "result that cannot be stored":
+                return object()
+        return await s.run(after)
 
-def retried(first: SagaDef[..., Any], second: SagaDef[..., Any], world: World) -> tuple[End, list[str]]:
-    """Start a saga that gets stuck with ``first``, retry it with ``second`` loaded: its end, and its history."""
-
-    async def main() -> tuple[End, list[str]]:
-        data = MemoryData()
-        async with orchestrator(MemoryStore(data), first, resources=[world]) as running:
-            handle = await running.start(first, id="one")
-            end = await end_of(handle, running)
-            assert end.status == "stuck"
-            assert "pivot" in end.error[0] or "cannot be called with" in end.error[0]
-            assert (await handle.info()).cause is None
-            assert world.undone == []
+    async with orchestrator(url, body) as running:
+        handle = await running.start(body, id="one")
+        for retries in (True, False):
+            for told in await asyncio.gather(handle.result(), handle.result(), return_exceptions=True):
+                assert isinstance(told, SagaStuck)
+                assert told.run_id == "one"
+                assert "sagas retry one" in told.reason or "retry the saga" in told.reason
+                assert ("bug" in told.reason) == (trouble == "own exception")
             with pytest.raises(SagaPastPivot):
                 await running.cancel("one")
-        async with orchestrator(MemoryStore(data), second, resources=[world]) as running:
-            await running.retry("one")
-            handle = await running.get("one")
-            end = await end_of(handle, running)
-            return end, [entry.kind for entry in await handle.history()]
-
-    return asyncio.run(main())
-
-
-def test_a_step_that_fails_after_the_pivot_is_attempted_again_by_retry():
-    """Stuck, nothing undone; `retry` attempts that very step, under its key, and nothing before it again."""
-    world = World()
-
-    @retriable(retry=AT_ONCE)
-    async def mail(number: int, *, world: World = resource()) -> int:
-        info = await world.act()
-        if info.attempt <= 3:
-            raise Broken("down")
-        return number
-
-    @saga("order", version=1)
-    async def order(s: Saga) -> int:
-        await s.run(reserve, 1)
-        await s.run(pay, 1)
-        await s.run(look, 1)
-        return await s.run(mail, 7)
-
-    end, _ = retried(order, order, world)
-    assert end == End("completed", 7)
-    assert world.called() == {"reserve": 1, "pay": 1, "look": 1, "mail": 4}
-    assert all(len(keys) == 1 for keys in world.keys().values())
+            assert (await handle.info()).cause is None
+            if retries:
+                await running.retry("one")  # with the same code: stuck again
+        broken.clear()
+        await running.retry("one")
+        assert await handle.result() == "after done"
+    assert world == ["first", "point", "after"]
 
 
-def test_a_step_that_fails_again_after_retry_gets_stuck_again_and_can_be_retried_again():
-    """Each retry is a fresh policy; the saga stays past its pivot whatever happens."""
-    world = World()
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("kind", [lookup, retriable])
+async def test_after_the_pivot_retry_runs_the_step_again(url: str, world: list[str], kind: Any, *, wrapped: bool):
+    """`retry` then runs again the step whose exception it was, also where the body has wrapped it.
 
-    @retriable(retry=AT_ONCE)
-    async def mail(*, world: World = resource()) -> int:
-        info = await world.act()
-        if info.attempt <= 7:
-            raise Broken("down")
-        return info.attempt
+    Each retry is a fresh policy, and the saga stays past its pivot whatever happens.
+    """
+    point, after = act(world, "point", at=pivot), act(world, "after", at=retriable)
+    look = act(world, "look", *[Broken("l")] * 7, "seen", at=kind, retry=Retry(attempts=3, first=0, jitter=False))
 
-    @saga("order", version=1)
-    async def order(s: Saga) -> int:
-        await s.run(pay, 1)
-        return await s.run(mail)
-
-    async def main() -> None:
-        async with orchestrator("memory://", order, resources=[world]) as running:
-            handle = await running.start(order, id="one")
-            for attempts in (3, 6):
-                assert (await end_of(handle, running)).status == "stuck"
-                assert world.called()["mail"] == attempts
-                await running.retry("one")
-            assert await within(handle.result(), running) == 8
-
-    asyncio.run(main())
-
-
-def test_a_wrapped_exception_still_names_its_step():
-    """A body that raises its own exception from a step's: `retry` attempts that step."""
-    world = World()
-
-    @retriable(retry=1)
-    async def mail(*, world: World = resource()) -> int:
-        info = await world.act()
-        if info.attempt == 1:
-            raise Broken("down")
-        return 7
-
-    @saga("order", version=1)
-    async def order(s: Saga) -> int:
-        await s.run(pay, 1)
+    @saga("past", version=1)
+    async def body(s: Saga) -> str:
+        await s.run(point)
         try:
-            return await s.run(mail)
+            seen = await s.run(look)
         except Broken as error:
-            raise BodyFailed("no mail") from error
+            if wrapped:
+                raise ValueError("no look") from error
+            raise
+        await s.run(after)
+        return seen
 
-    assert retried(order, order, world)[0] == End("completed", 7)
-    assert world.called()["mail"] == 2
-
-
-def test_the_bodys_own_exception_after_the_pivot_is_retried_with_the_code_loaded_now():
-    """Nothing is done again; the mended body goes on from its journal."""
-    world = World()
-
-    @saga("order", version=1)
-    async def broken(s: Saga) -> int:
-        await s.run(pay, 1)
-        raise BodyFailed("a bug")
-
-    @saga("order", version=1)
-    async def mended(s: Saga) -> int:
-        return await s.run(pay, 1)
-
-    assert retried(broken, mended, world)[0] == End("completed", 1)
-    assert world.called() == {"pay": 1}
-    world = World()
-    end, kinds = retried(broken, broken, world)
-    assert (end.status, world.called(), world.undone) == ("stuck", {"pay": 1}, [])
-    assert "ended" not in kinds
+    async with orchestrator(url, body) as running:
+        handle = await running.start(body)
+        for calls in (3, 6):
+            with pytest.raises(SagaStuck):
+                await handle.result()
+            assert world.count("look") == calls
+            await running.retry(handle.id)
+        assert await handle.result() == "seen"
+    assert world == ["point", *["look"] * 8, "after"]
 
 
-@pytest.mark.parametrize("arguments", [(object(),), (1, 2)], ids=["cannot be stored", "too many"])
-def test_bad_arguments_after_the_pivot_never_end_the_saga_as_compensated(arguments: tuple[Any, ...]):
-    """A step that could not begin leaves the saga stuck; nothing is undone, and mended code completes it."""
-    world = World()
-
-    @saga("order", version=1)
-    async def broken(s: Saga) -> int:
-        await s.run(reserve, 1)
-        await s.run(pay, 1)
-        return await s.run(confirm, *arguments)
-
-    @saga("order", version=1)
-    async def mended(s: Saga) -> int:
-        await s.run(reserve, 1)
-        await s.run(pay, 1)
-        return await s.run(confirm, 7)
-
-    assert retried(broken, mended, world)[0] == End("completed", 7)
-    assert world.undone == []
+# -- cancel and deadline ----------------------------------------------------------------------------------------------
 
 
-def test_a_result_that_cannot_be_stored_after_the_pivot_leaves_the_saga_stuck():
-    """The body's own result, too: what happened happened."""
-    world = World()
+@pytest.mark.parametrize("outcome", ["happened", "failed", "rejected"])
+async def test_a_cancel_during_the_pivot(url: str, world: list[str], outcome: str):
+    """If a pivot was in flight and did happen, the saga goes forward; if it did not, everything is undone."""
+    gate, inside = asyncio.Event(), asyncio.Event()
 
-    async def body(s: Saga) -> Any:
-        await s.run(pay, 1)
-        return object()
+    async def held() -> str:
+        inside.set()
+        await gate.wait()
+        if outcome != "happened":
+            raise {"failed": ValueError, "rejected": Broken}[outcome]
+        return "paid"
 
-    end, world = plays(body)
-    assert (end.status, world.undone) == ("stuck", [])
+    first, after = act(world, "first"), act(world, "after", at=retriable)
+    point = act(world, "point", held, at=pivot, rejects=(Broken,))
 
+    @saga("racing", version=1)
+    async def body(s: Saga) -> str:
+        await s.run(first)
+        paid = await s.run(point)
+        await s.run(after)
+        return paid
 
-def test_the_pivot_in_flight_decides_whether_a_cancel_comes_too_late():
-    """A cancel while the pivot runs: where it happens the saga goes forward, where it is rejected all is undone."""
-    for number, status in ((1, "completed"), (-1, "compensated")):
-        world, called, go_on = World(), asyncio.Event(), asyncio.Event()
-
-        async def hold(info: Any, called: asyncio.Event = called, go_on: asyncio.Event = go_on) -> None:
-            if info.step == "pay":
-                called.set()
-                await go_on.wait()
-
-        world.before = hold
-
-        @saga("order", version=1)
-        async def order(s: Saga, number: int) -> int:
-            await s.run(reserve, 1)
-            await s.run(pay, number)
-            return await s.run(look, 7)
-
-        async def main(
-            order: Any = order, called: Any = called, go_on: Any = go_on, number: int = number, world: World = world
-        ) -> End:
-            async with orchestrator("memory://", order, resources=[world]) as running:
-                handle = await running.start(order, number, id="one")
-                await within(called.wait(), running)
-                await running.cancel("one", reason="changed my mind")
-                go_on.set()
-                end = await end_of(handle, running)
-                assert "signalled" in [entry.kind for entry in await handle.history()]
-                return end
-
-        end = asyncio.run(main())
-        assert end.status == status
-        assert world.undone == ([] if status == "completed" else ["reserve"])
+    async with orchestrator(url, body) as running:
+        handle = await running.start(body)
+        await inside.wait()
+        await handle.cancel("late")
+        gate.set()
+        if outcome == "happened":
+            assert await handle.result() == "paid"
+            assert world == ["first", "point", "after"]
+        else:
+            with pytest.raises(SagaCompensated) as caught:
+                await handle.result()
+            assert caught.value.cause == "cancelled"
+            assert world == ["first", "point", "undo first"]
+        assert any((entry.kind, entry.note) == ("signalled", "late") for entry in await handle.history())
 
 
-def test_past_the_pivot_nothing_can_be_cancelled():
-    """`cancel` raises SagaPastPivot, and the saga goes on."""
+async def test_past_the_pivot_cancel_is_refused_and_the_deadline_void(url: str, world: list[str]):
+    """Once the pivot has succeeded, `cancel` raises `SagaPastPivot` and the deadline is void."""
+    point, after = act(world, "point", at=pivot), act(world, "after", at=retriable)
 
-    async def main() -> None:
-        world, called, go_on = World(), asyncio.Event(), asyncio.Event()
+    @saga("past", version=1, deadline=timedelta(hours=2))
+    async def body(s: Saga) -> str:
+        await s.run(point)
+        await s.sleep(timedelta(hours=5))
+        return await s.run(after)
 
-        async def hold(info: Any) -> None:
-            if info.step == "look":
-                called.set()
-                await go_on.wait()
-
-        world.before = hold
-
-        @saga("order", version=1)
-        async def order(s: Saga) -> int:
-            await s.run(pay, 1)
-            return await s.run(look, 7)
-
-        async with orchestrator("memory://", order, resources=[world]) as running:
-            handle = await running.start(order, id="one")
-            await within(called.wait(), running)
-            with pytest.raises(SagaPastPivot):
-                await handle.cancel()
-            go_on.set()
-            assert await within(handle.result(), running) == 7
-
-    asyncio.run(main())
-
-
-def test_stuck_says_so_at_once_and_to_everybody():
-    """Everybody who waits for a result is told when the saga gets stuck, and who asks later as well."""
-
-    @saga("order", version=1)
-    async def order(s: Saga) -> int:
-        await s.run(pay, 1)
-        raise BodyFailed("a bug")
-
-    async def main() -> None:
-        async with orchestrator("memory://", order, resources=[World()]) as running:
-            handle = await running.start(order, id="one")
-            told = await within(
-                asyncio.wait_for(asyncio.gather(handle.result(), handle.result(), return_exceptions=True), 5), running
-            )
-            assert [type(one) for one in told] == [SagaStuck, SagaStuck]
-            with pytest.raises(SagaStuck) as stuck:
-                await within(handle.result(), running)
-            assert stuck.value.run_id == "one"
-            assert "a bug" in stuck.value.reason
-            assert "sagas retry one" in stuck.value.reason
-
-    asyncio.run(main())
+    clock = ManualClock()
+    async with orchestrator(url, body, clock=clock) as running:
+        handle = await running.start(body)
+        await clock.advance(timedelta(hours=1))
+        with pytest.raises(SagaPastPivot, match=handle.id):
+            await handle.cancel()
+        await clock.advance(timedelta(hours=2))
+        assert (await handle.info()).status == "waiting"
+        with pytest.raises(SagaPastPivot):
+            await running.cancel(handle.id)
+        await clock.advance(timedelta(hours=2))
+        assert await handle.result() == "after done"
+    assert world == ["point", "after"]

@@ -3,16 +3,16 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any, Self
 
 import pytest
 
-import sagas.blocking
 from durable_core import Context, DurableError, Engine, RunHandle, durable
 from durable_core import WrongLoop as CoreWrongLoop
 from durable_core.layer import CallbackAddress
 from sagas import Orchestrator, Saga, SagaHandle, SagasError, SagaStuck, StoreError, WrongLoop, saga
-from tests.kit import Place, World, begun, party, play
+from tests.kit import Place, World, begun, party
 
 booked = party("booked")
 
@@ -55,12 +55,12 @@ def call(owner: object, name: str) -> Callable[[], Coroutine[Any, Any, Any]]:
     return made
 
 
-CALLS = [(cls, name) for cls in (Orchestrator, SagaHandle, Engine, RunHandle) for name in coroutines(cls)]
+CLASSES = (Orchestrator, SagaHandle, Engine, RunHandle)
 
 
 def test_the_walk_finds_what_there_is():
     """The tests below walk over the calls that users know, and not over an empty list."""
-    found = {(cls.__name__, name) for cls, name in CALLS}
+    found = {(cls.__name__, name) for cls in CLASSES for name in coroutines(cls)}
     assert found > {
         ("Orchestrator", "start"),
         ("Orchestrator", "cancel"),
@@ -101,8 +101,8 @@ class Loops:
 
 
 @pytest.mark.parametrize("where", ["thread", "loop"])
-@pytest.mark.parametrize(("cls", "name"), CALLS, ids=lambda each: each if isinstance(each, str) else each.__name__)
-def test_every_public_coroutine_refuses_another_loop(place: Place, cls: type, name: str, where: str):
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda each: each.__name__)
+def test_every_public_coroutine_refuses_another_loop(place: Place, cls: type, where: str):
     """It raises SagasError, which the core calls DurableError, and rows, journal, signals and members are as before."""
     world = World()
     sagas_own = cls in (Orchestrator, SagaHandle)
@@ -128,11 +128,12 @@ def test_every_public_coroutine_refuses_another_loop(place: Place, cls: type, na
     with Loops() as loops:
         handle = loops.home.run_until_complete(enter())
         before = loops.home.run_until_complete(facts())
-        made = call(handle if cls in (SagaHandle, RunHandle) else owner, name)
-        loop, make = (loops.other, made) if where == "loop" else (loops.home, lambda: in_a_thread(made))
-        with pytest.raises(WrongLoop, match=rf"{cls.__name__}\.{name} was called on another event loop"):
-            loop.run_until_complete(make())
-        assert loops.home.run_until_complete(facts()) == before
+        for name in coroutines(cls):
+            made = call(handle if cls in (SagaHandle, RunHandle) else owner, name)
+            loop, make = (loops.other, made) if where == "loop" else (loops.home, partial(in_a_thread, made))
+            with pytest.raises(WrongLoop, match=rf"{cls.__name__}\.{name} was called on another event loop"):
+                loop.run_until_complete(make())
+            assert loops.home.run_until_complete(facts()) == before, name
         loops.home.run_until_complete(owner.complete_callback(value="yes", name="approval", **named(sagas_own)))
         assert loops.home.run_until_complete(handle.result(20)) == "yes"
         loops.home.run_until_complete(owner.__aexit__(None, None, None))
@@ -151,55 +152,33 @@ def test_both_layers_raise_one_class():
     assert issubclass(WrongLoop, DurableError)
 
 
-def test_an_answer_of_the_layer_below_the_calls_is_refused_too():
+async def test_an_answer_of_the_layer_below_the_calls_is_refused_too():
     """What an app in another thread calls, beside the methods: nothing is answered."""
-
-    async def main() -> None:
-        async with Orchestrator("memory://", sagas=[waiting], resources=[World()]) as running:
-            await running.start(waiting, id="w")
-            with pytest.raises(WrongLoop):
-                await asyncio.to_thread(
-                    on_another_thread,
-                    lambda: running.client.complete(CallbackAddress(run_id="w", name="approval"), "yes"),
-                )
-            with pytest.raises(WrongLoop):
-                await asyncio.to_thread(on_another_thread, lambda: running.engine.begin("waiting"))
-            assert await running.count() == 1
-
-    play(main)
+    async with Orchestrator("memory://", sagas=[waiting], resources=[World()]) as running:
+        await running.start(waiting, id="w")
+        with pytest.raises(WrongLoop):
+            await asyncio.to_thread(
+                on_another_thread,
+                lambda: running.client.complete(CallbackAddress(run_id="w", name="approval"), "yes"),
+            )
+        with pytest.raises(WrongLoop):
+            await asyncio.to_thread(on_another_thread, lambda: running.engine.begin("waiting"))
+        assert await running.count() == 1
 
 
-def test_a_call_made_elsewhere_and_awaited_at_home_is_fine():
+async def test_a_call_made_elsewhere_and_awaited_at_home_is_fine():
     """`run_coroutine_threadsafe` from any thread is how a thread calls; and a task of the same loop needs nothing."""
+    async with Orchestrator("memory://", sagas=[waiting], resources=[World()]) as running:
+        loop = asyncio.get_running_loop()
 
-    async def main() -> None:
-        async with Orchestrator("memory://", sagas=[waiting], resources=[World()]) as running:
-            loop = asyncio.get_running_loop()
+        def from_a_thread() -> str:
+            handle = asyncio.run_coroutine_threadsafe(running.start(waiting, id="w"), loop).result(20)
+            answer = running.complete_callback(value="yes", saga_id="w", name="approval")
+            asyncio.run_coroutine_threadsafe(answer, loop).result(20)
+            return asyncio.run_coroutine_threadsafe(handle.result(), loop).result(20)
 
-            def from_a_thread() -> str:
-                handle = asyncio.run_coroutine_threadsafe(running.start(waiting, id="w"), loop).result(20)
-                answer = running.complete_callback(value="yes", saga_id="w", name="approval")
-                asyncio.run_coroutine_threadsafe(answer, loop).result(20)
-                return asyncio.run_coroutine_threadsafe(handle.result(), loop).result(20)
-
-            assert await asyncio.to_thread(from_a_thread) == "yes"
-            assert (await asyncio.create_task(running.info("w"))).status == "completed"
-
-    play(main)
-
-
-def test_the_blocking_orchestrator_is_called_from_any_thread():
-    """Its calls all run on its own loop, whichever thread makes them."""
-    with sagas.blocking.Orchestrator("memory://", sagas=[waiting], resources=[World()]) as running:
-
-        async def main() -> list[Any]:
-            ids = [f"w{number}" for number in range(8)]
-            handles = await asyncio.gather(*(asyncio.to_thread(running.start, waiting, id=each) for each in ids))
-            for each in ids:
-                await asyncio.to_thread(running.complete_callback, value=each, saga_id=each, name="approval")
-            return list(await asyncio.gather(*(asyncio.to_thread(handle.result, 20) for handle in handles)))
-
-        assert asyncio.run(main()) == [f"w{number}" for number in range(8)]
+        assert await asyncio.to_thread(from_a_thread) == "yes"
+        assert (await asyncio.create_task(running.info("w"))).status == "completed"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -218,7 +197,7 @@ def test_outside_of_its_block_it_says_so_as_before(when: str):
     asyncio.run(through())  # and it may be entered again, on another loop
 
 
-def test_a_body_that_calls_its_orchestrator_is_stuck(place: Place):
+async def test_a_body_that_calls_its_orchestrator_is_stuck(place: Place):
     """A call amid a body is refused at that line as all that is foreign: nothing is done, nothing undone."""
     held: list[Orchestrator] = []
 
@@ -233,32 +212,25 @@ def test_a_body_that_calls_its_orchestrator_is_stuck(place: Place):
         except Exception:  # noqa: BLE001 - this is what must not see it
             return
 
-    async def main() -> None:
-        world = World()
-        async with place.orchestrator(nosy, waiting, world=world) as running:
-            held.append(running)
-            handle = await running.start(nosy, id="n")
-            with pytest.raises(SagaStuck, match=r"Orchestrator\.start"):
-                await handle.result(20)
-            assert await running.count() == 1
-            assert world.kept() == ["booked"]
-
-    play(main)
+    world = World()
+    async with place.orchestrator(nosy, waiting, world=world) as running:
+        held.append(running)
+        handle = await running.start(nosy, id="n")
+        with pytest.raises(SagaStuck, match=r"Orchestrator\.start"):
+            await handle.result(20)
+        assert await running.count() == 1
+        assert world.kept() == ["booked"]
 
 
-def test_leaving_after_calls_from_elsewhere(place: Place):
+async def test_leaving_after_calls_from_elsewhere(place: Place):
     """Refused calls leave nothing behind: the waiting saga goes on with the next orchestrator."""
-
-    async def main() -> None:
-        world = World()
-        async with place.orchestrator(waiting, world=world) as running:
-            handle = await running.start(waiting, id="w")
-            await begun(handle, running, "approval")
-            for _ in range(20):
-                with pytest.raises(WrongLoop):
-                    await asyncio.to_thread(on_another_thread, handle.cancel)
-        async with place.orchestrator(waiting, world=world) as running:
-            await running.complete_callback(value="yes", saga_id="w", name="approval")
-            assert await (await running.get("w")).result(20) == "yes"
-
-    play(main)
+    world = World()
+    async with place.orchestrator(waiting, world=world) as running:
+        handle = await running.start(waiting, id="w")
+        await begun(handle, running, "approval")
+        for _ in range(20):
+            with pytest.raises(WrongLoop):
+                await asyncio.to_thread(on_another_thread, handle.cancel)
+    async with place.orchestrator(waiting, world=world) as running:
+        await running.complete_callback(value="yes", saga_id="w", name="approval")
+        assert await (await running.get("w")).result(20) == "yes"

@@ -1,6 +1,5 @@
 """Sagas and durable functions side by side: each layer refuses the other's declarations, and they may share a store."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -56,23 +55,6 @@ async def a_saga_as_step(ctx: Context) -> None:
     await ctx.step(a_saga)
 
 
-@pytest.mark.parametrize(
-    "body", [a_sagas_step, a_sagas_step_beside, a_sagas_step_mapped, a_saga_as_child, a_saga_as_step]
-)
-def test_the_core_refuses_what_is_declared_for_sagas(body: Callable[..., Any]):
-    """A saga's step has a meaning that the core would drop in silence: the run is stuck, and nothing is called."""
-    CALLS.clear()
-
-    async def main() -> None:
-        async with asyncio.timeout(20), Engine("memory://") as engine:
-            handle = await engine.start(durable("wrong", version=1)(body))
-            with pytest.raises(RunStuck):
-                await handle.result()
-
-    asyncio.run(main())
-    assert CALLS == []
-
-
 async def a_cores_step(s: Saga) -> None:
     await s.run(stepped)  # type: ignore[call-overload]
 
@@ -86,36 +68,34 @@ async def a_cores_step_beside(s: Saga) -> None:
         p.run(stepped)  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("body", [a_cores_step, a_cores_function, a_cores_step_beside])
-def test_sagas_refuse_what_is_declared_for_the_core(body: Callable[..., Any]):
-    """A step of the core says nothing of its compensation: the saga is stuck, and nothing is called."""
+CORES = [a_sagas_step, a_sagas_step_beside, a_sagas_step_mapped, a_saga_as_child, a_saga_as_step]
+SAGAS = [a_cores_step, a_cores_function, a_cores_step_beside]
+
+
+@pytest.mark.parametrize("body", [*CORES, *SAGAS])
+async def test_each_layer_refuses_what_is_declared_for_the_other(body: Callable[..., Any]):
+    """A saga's step has a meaning that the core would drop in silence; one of the core tells of no compensation.
+
+    The run, or the saga, is stuck, and nothing is called.
+    """
     CALLS.clear()
-
-    async def main() -> None:
-        async with asyncio.timeout(20), Orchestrator("memory://") as orchestrator:
-            handle = await orchestrator.start(saga("wrong", version=1)(body))
-            with pytest.raises(SagaStuck):
-                await handle.result()
-
-    asyncio.run(main())
+    layer, declare, stuck = (Engine, durable, RunStuck) if body in CORES else (Orchestrator, saga, SagaStuck)
+    async with layer("memory://") as running:
+        handle = await running.start(declare("wrong", version=1)(body))
+        with pytest.raises(stuck):
+            await handle.result()
     assert CALLS == []
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_both_may_share_a_store(kind: str, tmp_path: Any):
+async def test_both_may_share_a_store(url: str):
     """Each is driven by its own; sagas do not take a failed run of the core for a saga, nor fail on it."""
-    url = f"memory://{tmp_path.name}" if kind == "memory" else f"sqlite:///{tmp_path}/both.db"
-
-    async def main() -> None:
-        async with asyncio.timeout(20), Engine(url) as engine, Orchestrator(url) as orchestrator:
-            assert await (await engine.start(function, id="f")).result() == "done"
-            assert await (await orchestrator.start(a_saga, id="s")).result() == "done"
-            with pytest.raises(ValueError, match="of its own accord"):
-                await (await engine.start(function, fails=True, id="failed")).result()
-            assert {info.id: info.status for info in await orchestrator.list()}["s"] is SagaStatus.COMPLETED
-            assert "failed" not in {info.id for info in await orchestrator.list()}
-            with pytest.raises(SagaNotFound):
-                await orchestrator.info("failed")
-            assert {info.id for info in await engine.list()} == {"f", "s", "failed"}
-
-    asyncio.run(main())
+    async with Engine(url) as engine, Orchestrator(url) as orchestrator:
+        assert await (await engine.start(function, id="f")).result() == "done"
+        assert await (await orchestrator.start(a_saga, id="s")).result() == "done"
+        with pytest.raises(ValueError, match="of its own accord"):
+            await (await engine.start(function, fails=True, id="failed")).result()
+        assert {info.id: info.status for info in await orchestrator.list()}["s"] is SagaStatus.COMPLETED
+        assert "failed" not in {info.id for info in await orchestrator.list()}
+        with pytest.raises(SagaNotFound):
+            await orchestrator.info("failed")
+        assert {info.id for info in await engine.list()} == {"f", "s", "failed"}

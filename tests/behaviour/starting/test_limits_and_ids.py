@@ -62,28 +62,20 @@ async def blocked(limit: Any) -> None:
 
 @pytest.mark.parametrize("limit", BAD_LIMITS)
 @pytest.mark.parametrize("call", [listed, purged, counted, listed_by_the_core, purged_by_the_core, blocked])
-def test_a_bad_limit_is_refused(call: Callable[[Any], Awaitable[None]], limit: object):
+async def test_a_bad_limit_is_refused(call: Callable[[Any], Awaitable[None]], limit: object):
     """Negative, a bool, no whole number, or too large for a store: DefinitionError, which names what was given."""
-
-    async def main() -> None:
-        with pytest.raises(DefinitionError, match="limit=") as refused:
-            await call(limit)
-        assert repr(limit) in str(refused.value)
-
-    asyncio.run(main())
+    with pytest.raises(DefinitionError, match="limit=") as refused:
+        await call(limit)
+    assert repr(limit) in str(refused.value)
 
 
-def test_a_limit_of_none_is_all_and_of_zero_none():
+async def test_a_limit_of_none_is_all_and_of_zero_none():
     """What is a number of sagas, or None, is taken as it stands."""
-
-    async def main() -> None:
-        async with Orchestrator("memory://", sagas=[order], worker=False) as running:
-            for number in range(120):
-                await running.start(order, id=str(number))
-            assert [len(await running.list(limit=limit)) for limit in (None, 0, 1, 1_000)] == [120, 0, 1, 120]
-            assert len(await running.list()) == 100
-
-    asyncio.run(main())
+    async with Orchestrator("memory://", sagas=[order], worker=False) as running:
+        for number in range(120):
+            await running.start(order, id=str(number))
+        assert [len(await running.list(limit=limit)) for limit in (None, 0, 1, 1_000)] == [120, 0, 1, 120]
+        assert len(await running.list()) == 100
 
 
 @pytest.mark.parametrize("limit", BAD_LIMITS)
@@ -108,21 +100,17 @@ def test_commands_refuse_a_bad_limit(
 
 @pytest.mark.parametrize("id", BAD_IDS)
 @pytest.mark.parametrize("worker", [True, False])
-def test_an_id_that_could_be_a_childs_address_is_refused(id: str, worker: bool):  # noqa: FBT001
+async def test_an_id_that_could_be_a_childs_address_is_refused(id: str, worker: bool):  # noqa: FBT001
     """`t/kid` is the child `kid` of `t`, so no saga and no run of the core may be started under an id with `/`."""
-
-    async def main() -> None:
-        async with Orchestrator("memory://", sagas=[order], worker=worker) as running:
-            with pytest.raises(DefinitionError, match="/") as refused:
-                await running.start(order, id=id)
-            assert repr(id) in str(refused.value)
-            assert await running.count() == 0
-        async with Engine("memory://", [job], worker=worker) as engine:
-            with pytest.raises(DefinitionError, match="/"):
-                await engine.start(job, id=id)
-            assert await engine.count() == 0
-
-    asyncio.run(main())
+    async with Orchestrator("memory://", sagas=[order], worker=worker) as running:
+        with pytest.raises(DefinitionError, match="/") as refused:
+            await running.start(order, id=id)
+        assert repr(id) in str(refused.value)
+        assert await running.count() == 0
+    async with Engine("memory://", [job], worker=worker) as engine:
+        with pytest.raises(DefinitionError, match="/"):
+            await engine.start(job, id=id)
+        assert await engine.count() == 0
 
 
 def test_the_command_start_refuses_such_an_id(capsys: pytest.CaptureFixture[str], tmp_path: Path):

@@ -23,7 +23,7 @@ from sagas import (
     saga,
     step,
 )
-from tests.kit import Place, World, end_of, party, play
+from tests.kit import Place, World, end_of, party
 
 ROOT = Path(__file__).parents[3]
 
@@ -122,7 +122,7 @@ LACKING = [
 
 @pytest.mark.parametrize("resources", [(), (Bank(), Bank())], ids=["none", "two"])
 @pytest.mark.parametrize(("definition", "who"), LACKING)
-def test_a_worker_that_lacks_a_resource_does_not_open(
+async def test_a_worker_that_lacks_a_resource_does_not_open(
     place: Place, definition: SagaDef[[int], None], who: str, resources: tuple[Bank, ...]
 ):
     """DefinitionError names saga, step, parameter, type and what to do; a saga that waits is not claimed.
@@ -130,24 +130,40 @@ def test_a_worker_that_lacks_a_resource_does_not_open(
     It is the same for steps, compensations and probes, of the saga itself and of its children, and for a type of which
     there are two objects. A process that only starts sagas needs none of them; a worker that has it runs what waits.
     """
+    async with place.orchestrator(definition, world=World(), worker=False) as starting:
+        await starting.start(definition, 1, id="o")
+    with pytest.raises(DefinitionError) as refused:
+        async with place.orchestrator(definition, world=World(), resources=resources):
+            pytest.fail("it has opened")
+    told = str(refused.value)
+    wanted = [f"saga '{definition.name}' v1", who, "'bank'", "Bank", "resources=[...]"]
+    assert [part for part in wanted if part not in told] == []
+    async with place.orchestrator(definition, world=World(), worker=False) as looking:
+        (record,) = await looking.engine.store.runs.find(["o"])
+        assert (record.status, record.owner) == ("pending", None)
+        assert [each for each in await looking.versions() if each.workers] == []
+    async with place.orchestrator(definition, world=World(), resources=[Bank()]) as running:
+        assert (await end_of(await running.get("o"), running)).status == "completed"
 
-    async def main() -> None:
-        async with place.orchestrator(definition, world=World(), worker=False) as starting:
-            await starting.start(definition, 1, id="o")
-        with pytest.raises(DefinitionError) as refused:
-            async with place.orchestrator(definition, world=World(), resources=resources):
-                pytest.fail("it has opened")
-        told = str(refused.value)
-        wanted = [f"saga '{definition.name}' v1", who, "'bank'", "Bank", "resources=[...]"]
-        assert [part for part in wanted if part not in told] == []
-        async with place.orchestrator(definition, world=World(), worker=False) as looking:
-            (record,) = await looking.engine.store.runs.find(["o"])
-            assert (record.status, record.owner) == ("pending", None)
-            assert [each for each in await looking.versions() if each.workers] == []
-        async with place.orchestrator(definition, world=World(), resources=[Bank()]) as running:
-            assert (await end_of(await running.get("o"), running)).status == "completed"
 
-    play(main)
+async def test_a_step_that_no_reading_can_tell_lacks_it_when_it_is_run(place: Place):
+    """A step that is chosen by data: the saga is stuck before its effect, and goes on where the resource is there.
+
+    The message names the step, the parameter, the type and where to give it.
+    """
+    hidden = [looked_up]
+
+    @saga("hidden", version=1)
+    async def choosing(s: Saga) -> int:
+        return await s.run(hidden[0], 1)
+
+    async with place.orchestrator(choosing, world=World()) as running:
+        end = await end_of(await running.start(choosing, id="o"), running)
+        assert end.status == "stuck"
+        assert [part for part in ("looked_up", "bank", "Bank", "resources=") if part not in end.error[0]] == []
+    async with place.orchestrator(choosing, world=World(), resources=[Bank()]) as running:
+        await running.retry("o")
+        assert (await end_of(await running.get("o"), running)).value == 1
 
 
 def test_everything_that_is_missing_is_told_at_once():
@@ -158,19 +174,15 @@ def test_everything_that_is_missing_is_told_at_once():
     assert [told.count(f"saga {name!r} v1") for name in ("kid", "branches", "order")] == [1, 1, 1]
 
 
-def test_a_saga_that_comes_later_is_looked_at_too(place: Place):
+async def test_a_saga_that_comes_later_is_looked_at_too(place: Place):
     """Registered or started while the worker runs, it is refused before anything of it is written."""
-
-    async def main() -> None:
-        async with place.orchestrator(world=World()) as running:
-            with pytest.raises(DefinitionError, match="bank"):
-                running.register(kid)
-            with pytest.raises(DefinitionError, match="bank"):
-                await running.start(kid, 1, id="o")
-            assert await running.count() == 0
-            assert await running.versions() == []
-
-    play(main)
+    async with place.orchestrator(world=World()) as running:
+        with pytest.raises(DefinitionError, match="bank"):
+            running.register(kid)
+        with pytest.raises(DefinitionError, match="bank"):
+            await running.start(kid, 1, id="o")
+        assert await running.count() == 0
+        assert await running.versions() == []
 
 
 def test_the_blocking_orchestrator_refuses_alike():

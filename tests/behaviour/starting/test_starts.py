@@ -1,6 +1,7 @@
 """Starting, waiting for and leaving sagas: what is durable, what is refused, and what many at once do to each other."""
 
 import asyncio
+import logging
 from operator import attrgetter
 from typing import Any
 
@@ -15,15 +16,13 @@ from sagas import (
     PayloadError,
     Saga,
     SagaDef,
-    SagaExists,
-    SagaNotFound,
     StoreError,
-    WrongState,
+    lookup,
     resource,
     saga,
     step,
 )
-from tests.kit import End, World, end_of, orchestrator, reaches, until, within
+from tests.kit import End, Place, World, end_of, orchestrator, reaches, until, within
 
 
 @step
@@ -68,54 +67,29 @@ def held(world: World) -> tuple[asyncio.Event, asyncio.Event]:
 
 
 @pytest.mark.parametrize("worker", [True, False])
-def test_the_same_start_twice_gives_the_saga_that_runs_already(worker: bool):  # noqa: FBT001
+async def test_the_same_start_twice_gives_the_saga_that_runs_already(worker: bool):  # noqa: FBT001
     """Same id, saga and input: one run, one effect, whether it runs, waits for a worker or has ended."""
-
-    async def main() -> None:
-        data, world = MemoryData(), World()
-        async with orchestrator(MemoryStore(data), order, resources=[world], worker=worker) as running:
-            handles = await asyncio.gather(*(running.start(order, 7, id="one") for _ in range(5)))
-            assert {handle.id for handle in handles} == {"one"}
-            assert await running.count() == 1
-            await running.start(order, number=7, id="one")
-            await running.start("order", 7, id="one", version=1)
-        async with orchestrator(MemoryStore(data), order, resources=[world]) as running:
-            assert await within((await running.start(order, 7, id="one")).result(), running) == 7
-            assert await within((await running.start(order, 7, id="one")).result(), running) == 7
-        assert world.called() == {"act": 1}
-
-    asyncio.run(main())
+    data, world = MemoryData(), World()
+    async with orchestrator(MemoryStore(data), order, resources=[world], worker=worker) as running:
+        handles = await asyncio.gather(*(running.start(order, 7, id="one") for _ in range(5)))
+        assert {handle.id for handle in handles} == {"one"}
+        assert await running.count() == 1
+        await running.start(order, number=7, id="one")
+        await running.start("order", 7, id="one", version=1)
+    async with orchestrator(MemoryStore(data), order, resources=[world]) as running:
+        assert await within((await running.start(order, 7, id="one")).result(), running) == 7
+        assert await within((await running.start(order, 7, id="one")).result(), running) == 7
+    assert world.called() == {"act": 1}
 
 
-def test_another_saga_or_input_under_a_taken_id_is_refused():
-    """SagaExists, naming the id; the saga that has it is not disturbed, and nothing of the new one is done."""
-
-    async def main() -> None:
-        world = World()
-        async with orchestrator("memory://", order, other, resources=[world]) as running:
-            handle = await running.start(order, 7, id="one")
-            for saga_, args, kwargs in ((order, (8,), {}), (other, (7,), {}), (order, (7,), {"fast": False})):
-                with pytest.raises(SagaExists, match="one"):
-                    await running.start(saga_, *args, id="one", **kwargs)
-            assert await within(handle.result(), running) == 7
-            assert await running.count() == 1
-        assert world.called() == {"act": 1}
-
-    asyncio.run(main())
-
-
-def test_a_version_is_no_part_of_the_comparison():
+async def test_a_version_is_no_part_of_the_comparison():
     """The same id, saga and input under another version is the same start."""
-
-    async def main() -> None:
-        async with orchestrator("memory://", order, order_2, resources=[World()]) as running:
-            first = await running.start(order, 7, id="one")
-            again = await running.start(order_2, 7, id="one")
-            assert (first.id, await within(again.result(), running)) == ("one", 7)
-            assert await within((await running.start("order", 7)).result(), running) == 14
-            assert await within((await running.start("order", 7, version=1)).result(), running) == 7
-
-    asyncio.run(main())
+    async with orchestrator("memory://", order, order_2, resources=[World()]) as running:
+        first = await running.start(order, 7, id="one")
+        again = await running.start(order_2, 7, id="one")
+        assert (first.id, await within(again.result(), running)) == ("one", 7)
+        assert await within((await running.start("order", 7)).result(), running) == 14
+        assert await within((await running.start("order", 7, version=1)).result(), running) == 7
 
 
 WRONG = [
@@ -131,36 +105,21 @@ WRONG = [
     pytest.param(order, (1,), {"id": "a/b"}, DefinitionError, id="a child's address"),
     pytest.param(order, (1,), {"id": "x" * 501}, DefinitionError, id="endless id"),
     pytest.param(order, (1,), {"trace": "follow"}, DefinitionError, id="trace"),
+    pytest.param(order, ("seven",), {}, PayloadError, id="another type"),
     pytest.param(other, ("x" * 2_000_000,), {}, PayloadError, id="too large"),
 ]
 
 
 @pytest.mark.parametrize(("what", "args", "kwargs", "error"), WRONG)
 @pytest.mark.parametrize("worker", [True, False])
-def test_a_wrong_start_starts_nothing(what: Any, args: Any, kwargs: Any, error: Any, worker: bool):  # noqa: FBT001
+async def test_a_wrong_start_starts_nothing(what: Any, args: Any, kwargs: Any, error: Any, worker: bool):  # noqa: FBT001
     """Wrong arguments, an unknown saga, an unusable id or a value that cannot be stored: no row is written."""
-
-    async def main() -> None:
-        world = World()
-        async with orchestrator("memory://", order, other, resources=[world], worker=worker) as running:
-            with pytest.raises(error):
-                await running.start(what, *args, **kwargs)
-            assert await running.count() == 0
-        assert world.calls == []
-
-    asyncio.run(main())
-
-
-def test_an_argument_of_another_type_is_refused_where_the_saga_would_run():
-    """A worker that knows the body reads its input as declared before it writes anything."""
-
-    async def main() -> None:
-        async with orchestrator("memory://", order, resources=[World()]) as running:
-            with pytest.raises(PayloadError, match="number"):
-                await running.start(order, "seven")  # type: ignore[arg-type]
-            assert await running.count() == 0
-
-    asyncio.run(main())
+    world = World()
+    async with orchestrator("memory://", order, other, resources=[world], worker=worker) as running:
+        with pytest.raises(error):
+            await running.start(what, *args, **kwargs)
+        assert await running.count() == 0
+    assert world.calls == []
 
 
 def test_two_sagas_of_one_name_and_version_are_refused():
@@ -173,87 +132,36 @@ def test_two_sagas_of_one_name_and_version_are_refused():
         orchestrator("memory://", order, impostor)
 
 
-def test_nothing_is_known_of_an_unknown_id():
-    """`get` raises SagaNotFound with the id; so do the verbs."""
-
-    async def main() -> None:
-        async with orchestrator("memory://", order, resources=[World()]) as running:
-            for call in (running.get, running.cancel, running.retry):
-                with pytest.raises(SagaNotFound, match="nobody"):
-                    await call("nobody")
-
-    asyncio.run(main())
-
-
-def test_a_verb_that_makes_no_sense_changes_nothing():
-    """An ended saga is neither cancelled nor retried."""
-
-    async def main() -> None:
-        async with orchestrator("memory://", order, resources=[World()]) as running:
-            handle = await running.start(order, 7, id="one")
-            await within(handle.result(), running)
-            before = await handle.history()
-            for call in (running.cancel, running.retry):
-                with pytest.raises(WrongState):
-                    await call("one")
-            assert await handle.history() == before
-
-    asyncio.run(main())
-
-
-def test_calls_outside_the_block_are_store_errors():
-    """Not entered yet, or left: a StoreError that says so."""
-
-    async def main() -> None:
-        running = orchestrator("memory://", order, resources=[World()])
-        with pytest.raises(StoreError):
-            await running.start(order, 7)
-        async with running:
-            pass
-        with pytest.raises(StoreError):
-            await running.start(order, 7)
-
-    asyncio.run(main())
-
-
 # -- results --------------------------------------------------------------------------------------------------------
 
 
-def test_waiting_for_a_result_may_be_limited_and_the_saga_goes_on():
+async def test_waiting_for_a_result_may_be_limited_and_the_saga_goes_on():
     """After `timeout=` a TimeoutError, in real time; the saga is not touched, and may be waited for again."""
-
-    async def main() -> None:
-        world = World()
-        called, go_on = held(world)
-        async with orchestrator("memory://", order, resources=[world]) as running:
-            handle = await running.start(order, 7)
-            await within(called.wait(), running)
-            with pytest.raises(TimeoutError):
-                await handle.result(timeout=0.01)
-            go_on.set()
-            assert await within(handle.result(), running) == 7
-
-    asyncio.run(main())
+    world = World()
+    called, go_on = held(world)
+    async with orchestrator("memory://", order, resources=[world]) as running:
+        handle = await running.start(order, 7)
+        await within(called.wait(), running)
+        with pytest.raises(TimeoutError):
+            await handle.result(timeout=0.01)
+        go_on.set()
+        assert await within(handle.result(), running) == 7
 
 
-def test_a_pending_result_is_told_that_the_orchestrator_was_left():
+async def test_a_pending_result_is_told_that_the_orchestrator_was_left():
     """Who waits while the block is left is told so by a StoreError; he is not cancelled."""
-
-    async def main() -> None:
-        world = World()
-        called, _ = held(world)
-        async with orchestrator("memory://", order, resources=[world], grace=0.01) as running:
-            handle = await running.start(order, 7)
-            waiting = asyncio.create_task(handle.result())
-            await within(called.wait(), running)
-        with pytest.raises(StoreError):
-            await waiting
-        assert not waiting.cancelled()
-
-    asyncio.run(main())
+    world = World()
+    called, _ = held(world)
+    async with orchestrator("memory://", order, resources=[world], grace=0.01) as running:
+        handle = await running.start(order, 7)
+        waiting = asyncio.create_task(handle.result())
+        await within(called.wait(), running)
+    with pytest.raises(StoreError):
+        await waiting
+    assert not waiting.cancelled()
 
 
-def test_a_result_is_told_wherever_the_saga_ends():
+async def test_a_result_is_told_wherever_the_saga_ends():
     """A handle's result() returns although the saga left this process's memory meanwhile and another one ended it."""
 
     @saga("sleepy", version=1)
@@ -262,20 +170,17 @@ def test_a_result_is_told_wherever_the_saga_ends():
         await s.sleep(3600)
         return 7
 
-    async def main() -> None:
-        data, world = MemoryData(), World()
-        called, go_on = held(world)
-        async with orchestrator(MemoryStore(data), sleepy, resources=[world]) as first:
-            handle = await first.start(sleepy, id="one")
-            waiting = asyncio.create_task(handle.result())
-            await within(called.wait(), first)
-            go_on.set()
-            await reaches(handle, first, "waiting")
-            async with orchestrator(MemoryStore(data), sleepy, resources=[world], clock=Later()) as second:
-                await reaches(await second.get("one"), second, "completed")
-                assert await within(asyncio.wait_for(waiting, 5), first) == 7
-
-    asyncio.run(main())
+    data, world = MemoryData(), World()
+    called, go_on = held(world)
+    async with orchestrator(MemoryStore(data), sleepy, resources=[world]) as first:
+        handle = await first.start(sleepy, id="one")
+        waiting = asyncio.create_task(handle.result())
+        await within(called.wait(), first)
+        go_on.set()
+        await reaches(handle, first, "waiting")
+        async with orchestrator(MemoryStore(data), sleepy, resources=[world], clock=Later()) as second:
+            await reaches(await second.get("one"), second, "completed")
+            assert await within(asyncio.wait_for(waiting, 5), first) == 7
 
 
 @attrs.define
@@ -298,144 +203,106 @@ class Later:
 # -- leaving --------------------------------------------------------------------------------------------------------
 
 
-def test_leaving_waits_for_attempts_in_flight_and_starts_nothing_new():
+async def test_leaving_waits_for_attempts_in_flight_and_starts_nothing_new():
     """The attempt ends and is recorded; the next step begins in the next process, and nothing is called twice."""
 
     @saga("double", version=1)
     async def double(s: Saga) -> int:
         return await s.run(act, 1) + await s.run(act, 2)
 
-    async def main() -> None:
-        data, world = MemoryData(), World()
-        called, go_on = held(world)
-        running = orchestrator(MemoryStore(data), double, resources=[world], grace=30)
+    data, world = MemoryData(), World()
+    called, go_on = held(world)
+    running = orchestrator(MemoryStore(data), double, resources=[world], grace=30)
 
-        async def let_end() -> None:
-            """Let the attempt end once the orchestrator has begun to leave, which it journals."""
+    async def let_end() -> None:
+        """Let the attempt end once the orchestrator has begun to leave, which it journals."""
 
-            async def leaving() -> bool:
-                return any(entry.kind == "suspended" for entry in data.journals[1].values())
+        async def leaving() -> bool:
+            return any(entry.kind == "suspended" for entry in data.journals[1].values())
 
-            await until(leaving, running)
-            go_on.set()
+        await until(leaving, running)
+        go_on.set()
 
-        async with running:
-            await running.start(double, id="one")
-            await within(called.wait(), running)
-            ending = asyncio.create_task(let_end())
-        await ending
-        assert world.called() == {"act": 1}
-        async with orchestrator(MemoryStore(data), double, resources=[world]) as running:
-            assert await within((await running.get("one")).result(), running) == 3
-        assert world.called() == {"act": 1, "act#2": 1}
-
-    asyncio.run(main())
+    async with running:
+        await running.start(double, id="one")
+        await within(called.wait(), running)
+        ending = asyncio.create_task(let_end())
+    await ending
+    assert world.called() == {"act": 1}
+    async with orchestrator(MemoryStore(data), double, resources=[world]) as running:
+        assert await within((await running.get("one")).result(), running) == 3
+    assert world.called() == {"act": 1, "act#2": 1}
 
 
-def test_an_attempt_that_outlives_the_grace_is_cut_and_run_again_under_its_key():
-    """Cut counts as cut: the next process calls the step again, with the same key."""
-
-    async def main() -> None:
-        data, world = MemoryData(), World()
-        called, _ = held(world)
-        async with orchestrator(MemoryStore(data), order, resources=[world], grace=0.01) as running:
-            await running.start(order, 7, id="one")
-            await within(called.wait(), running)
-        assert world.live == {}
-        world.before = None
-        async with orchestrator(MemoryStore(data), order, resources=[world]) as running:
-            assert await within((await running.get("one")).result(), running) == 7
-        assert [info.attempt for info in world.calls] == [1, 2]
-        assert len({info.idempotency_key for info in world.calls}) == 1
-
-    asyncio.run(main())
-
-
-def test_what_was_admitted_but_not_begun_is_begun_by_the_next_process():
+async def test_what_was_admitted_but_not_begun_is_begun_by_the_next_process():
     """Sagas beyond `concurrency=` wait; leaving before their turn loses none of them."""
-
-    async def main() -> None:
-        data, world = MemoryData(), World()
-        called, _ = held(world)
-        async with orchestrator(MemoryStore(data), order, resources=[world], concurrency=2, grace=0.01) as running:
-            for number in range(5):
-                await running.start(order, number, id=str(number))
-            await within(called.wait(), running)
-            assert len(world.calls) == 2
-        world.before = None
-        async with orchestrator(MemoryStore(data), order, resources=[world]) as running:
-            for number in range(5):
-                assert await within((await running.get(str(number))).result(), running) == number
-        assert len(world.live) == 5
-
-    asyncio.run(main())
+    data, world = MemoryData(), World()
+    called, _ = held(world)
+    async with orchestrator(MemoryStore(data), order, resources=[world], concurrency=2, grace=0.01) as running:
+        for number in range(5):
+            await running.start(order, number, id=str(number))
+        await within(called.wait(), running)
+        assert len(world.calls) == 2
+    world.before = None
+    async with orchestrator(MemoryStore(data), order, resources=[world]) as running:
+        for number in range(5):
+            assert await within((await running.get(str(number))).result(), running) == number
+    assert len(world.live) == 5
 
 
-def test_a_saga_that_was_started_without_a_worker_runs_where_there_is_one():
+async def test_a_saga_that_was_started_without_a_worker_runs_where_there_is_one():
     """`worker=False` only starts; a worker on the same store, there already or coming later, runs it once."""
-
-    async def main() -> None:
-        data, world = MemoryData(), World()
-        async with (
-            orchestrator(MemoryStore(data), order, worker=False) as starter,
-            orchestrator(MemoryStore(data), order, resources=[world]) as worker,
-        ):
-            handle = await starter.start(order, 7, id="one")
-            assert await within(handle.result(), worker) == 7
-        assert world.called() == {"act": 1}
-        assert [info.attempt for info in world.calls] == [1]
-
-    asyncio.run(main())
+    data, world = MemoryData(), World()
+    async with (
+        orchestrator(MemoryStore(data), order, worker=False) as starter,
+        orchestrator(MemoryStore(data), order, resources=[world]) as worker,
+    ):
+        handle = await starter.start(order, 7, id="one")
+        assert await within(handle.result(), worker) == 7
+    assert world.called() == {"act": 1}
+    assert [info.attempt for info in world.calls] == [1]
 
 
 # -- many -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 7])
-def test_more_sagas_than_may_run_at_once_all_end(concurrency: int):
+async def test_more_sagas_than_may_run_at_once_all_end(concurrency: int):
     """Those beyond `concurrency=` wait their turn; never more are under way, and each ends as it should."""
+    world, active, most = World(), [0], [0]
 
-    async def main() -> None:
-        world, active, most = World(), [0], [0]
+    async def enter(info: Any) -> None:
+        active[0] += 1
+        most[0] = max(most[0], active[0])
+        await asyncio.sleep(0)
 
-        async def enter(info: Any) -> None:
-            active[0] += 1
-            most[0] = max(most[0], active[0])
-            await asyncio.sleep(0)
+    async def leave(info: Any) -> None:
+        active[0] -= 1
 
-        async def leave(info: Any) -> None:
-            active[0] -= 1
-
-        world.before, world.after = enter, leave
-        async with orchestrator("memory://", order, resources=[world], concurrency=concurrency) as running:
-            handles = [await running.start(order, number) for number in range(20)]
-            assert [await end_of(handle, running) for handle in handles] == [
-                End("completed", number) for number in range(20)
-            ]
-        assert most[0] <= concurrency
-
-    asyncio.run(main())
+    world.before, world.after = enter, leave
+    async with orchestrator("memory://", order, resources=[world], concurrency=concurrency) as running:
+        handles = [await running.start(order, number) for number in range(20)]
+        assert [await end_of(handle, running) for handle in handles] == [
+            End("completed", number) for number in range(20)
+        ]
+    assert most[0] <= concurrency
 
 
-def test_two_thousand_sagas_at_once_all_complete():
+async def test_two_thousand_sagas_at_once_all_complete():
     """Started in one breath, beyond the default concurrency: each completes once, with its own result."""
-
-    async def main() -> None:
-        world = World()
-        async with orchestrator("memory://", order, resources=[world]) as running:
-            handles = await within(
-                asyncio.wait_for(asyncio.gather(*(running.start(order, number) for number in range(2_000))), 30),
-                running,
-                deadline_s=31,
-            )
-            results = await within(
-                asyncio.wait_for(asyncio.gather(*(handle.result() for handle in handles)), 30), running, deadline_s=31
-            )
-            assert results == list(range(2_000))
-            assert await running.count(status="completed") == 2_000
-        assert len(world.calls) == len(world.live) == 2_000
-
-    asyncio.run(main())
+    world = World()
+    async with orchestrator("memory://", order, resources=[world]) as running:
+        handles = await within(
+            asyncio.wait_for(asyncio.gather(*(running.start(order, number) for number in range(2_000))), 30),
+            running,
+            deadline_s=31,
+        )
+        results = await within(
+            asyncio.wait_for(asyncio.gather(*(handle.result() for handle in handles)), 30), running, deadline_s=31
+        )
+        assert results == list(range(2_000))
+        assert await running.count(status="completed") == 2_000
+    assert len(world.calls) == len(world.live) == 2_000
 
 
 # -- a store in trouble, and neighbours ------------------------------------------------------------------------------
@@ -459,27 +326,23 @@ def troubled(data: MemoryData, failing: str) -> tuple[MemoryStore, list[str]]:
 
 
 @pytest.mark.parametrize("failing", ["claims.claim", "journal.load", "signals.waiting", "runs.next_wake_ns", "changed"])
-def test_a_moments_trouble_while_claiming_loses_no_saga(failing: str):
+async def test_a_moments_trouble_while_claiming_loses_no_saga(failing: str):
     """Whatever question to the store fails once, a saga that waits to be claimed is claimed and ends."""
+    data, world = MemoryData(), World()
+    async with orchestrator(MemoryStore(data), order, worker=False) as starter:
+        await starter.start(order, 7, id="one")
+    store, failed = troubled(data, failing)
+    async with orchestrator(store, order, resources=[world]) as running:
 
-    async def main() -> None:
-        data, world = MemoryData(), World()
-        async with orchestrator(MemoryStore(data), order, worker=False) as starter:
-            await starter.start(order, 7, id="one")
-        store, failed = troubled(data, failing)
-        async with orchestrator(store, order, resources=[world]) as running:
+        async def completed() -> bool:
+            return data.runs[1].status == "completed"
 
-            async def completed() -> bool:
-                return data.runs[1].status == "completed"
-
-            await until(completed, running)
-            assert failed == [failing]
-        assert world.called() == {"act": 1}
-
-    asyncio.run(main())
+        await until(completed, running)
+        assert failed == [failing]
+    assert world.called() == {"act": 1}
 
 
-def test_a_due_saga_that_nobody_serves_hides_no_other():
+async def test_a_due_saga_that_nobody_serves_hides_no_other():
     """A worker wakes its own sagas on time although one of another definition lies in the store unserved."""
 
     @saga("sleepy", version=1)
@@ -487,23 +350,20 @@ def test_a_due_saga_that_nobody_serves_hides_no_other():
         await s.sleep(6)
         return 7
 
-    async def main() -> None:
-        data = MemoryData()
-        clock = Later()
-        async with orchestrator(MemoryStore(data), sleepy, clock=clock) as running:
-            await reaches(await running.start(sleepy, id="one"), running, "waiting")
-        async with orchestrator(MemoryStore(data), other, worker=False, clock=clock) as running:
-            await running.start(other, 1, id="unserved")
-        data.runs[1] = attrs.evolve(data.runs[1], wake_at_ns=clock.now + 10_000_000)
-        async with orchestrator(MemoryStore(data), sleepy, clock=clock) as running:
-            asyncio.get_running_loop().call_later(0.005, lambda: setattr(clock, "now", clock.now + 7_000_000_000))
+    data = MemoryData()
+    clock = Later()
+    async with orchestrator(MemoryStore(data), sleepy, clock=clock) as running:
+        await reaches(await running.start(sleepy, id="one"), running, "waiting")
+    async with orchestrator(MemoryStore(data), other, worker=False, clock=clock) as running:
+        await running.start(other, 1, id="unserved")
+    data.runs[1] = attrs.evolve(data.runs[1], wake_at_ns=clock.now + 10_000_000)
+    async with orchestrator(MemoryStore(data), sleepy, clock=clock) as running:
+        asyncio.get_running_loop().call_later(0.005, lambda: setattr(clock, "now", clock.now + 7_000_000_000))
 
-            async def woken() -> bool:
-                return data.runs[1].status == "completed"
+        async def woken() -> bool:
+            return data.runs[1].status == "completed"
 
-            await until(woken, running)
-
-    asyncio.run(main())
+        await until(woken, running)
 
 
 def definition_of(name: str) -> SagaDef[..., Any]:
@@ -514,24 +374,59 @@ def definition_of(name: str) -> SagaDef[..., Any]:
     return body
 
 
-def test_workers_take_only_what_they_serve():
+async def test_workers_take_only_what_they_serve():
     """Two workers on one store with different sagas: each saga runs where it is known."""
+    data, worlds = MemoryData(), {name: World() for name in ("a", "b")}
+    definitions = {name: definition_of(name) for name in worlds}
 
-    async def main() -> None:
-        data, worlds = MemoryData(), {name: World() for name in ("a", "b")}
-        definitions = {name: definition_of(name) for name in worlds}
+    def worker(name: str) -> Orchestrator:
+        return orchestrator(MemoryStore(data), definitions[name], resources=[worlds[name]])
 
-        def worker(name: str) -> Orchestrator:
-            return orchestrator(MemoryStore(data), definitions[name], resources=[worlds[name]])
-
-        async with orchestrator(MemoryStore(data), *definitions.values(), worker=False) as starter:
-            for name in worlds:
+    async with orchestrator(MemoryStore(data), *definitions.values(), worker=False) as starter:
+        for name in worlds:
+            for number in range(3):
+                await starter.start(definitions[name], number, id=f"{name}-{number}")
+        async with worker("a") as first, worker("b") as second:
+            for name, running in (("a", first), ("b", second)):
                 for number in range(3):
-                    await starter.start(definitions[name], number, id=f"{name}-{number}")
-            async with worker("a") as first, worker("b") as second:
-                for name, running in (("a", first), ("b", second)):
-                    for number in range(3):
-                        assert await within((await running.get(f"{name}-{number}")).result(), running) == number
-        assert all({info.saga for info in world.calls} == {name} for name, world in worlds.items())
+                    assert await within((await running.get(f"{name}-{number}")).result(), running) == number
+    assert all({info.saga for info in world.calls} == {name} for name, world in worlds.items())
 
-    asyncio.run(main())
+
+# -- what a start logs -----------------------------------------------------------------------------------------------
+
+
+@lookup
+async def look() -> int:
+    return 1
+
+
+@saga("talker", version=1)
+async def talker(s: Saga, about: str) -> int:
+    s.log.warning("begins with %s", about)
+    try:
+        int(about)
+    except ValueError:
+        s.log.exception("caught")
+    found = await s.run(look)
+    s.log.warning("found %s", found)
+    return found
+
+
+async def test_a_start_that_finds_its_run_logs_nothing(place: Place, caplog: pytest.LogCaptureFixture):
+    """Each line is logged once, with its place and its exception, however often the same saga is started."""
+    with caplog.at_level(logging.WARNING):
+        async with place.orchestrator(talker, world=None) as running:
+            first = await running.start(talker, "tea", id="one")
+            assert await first.result(timeout=20) == 1
+            for _ in range(3):
+                again = await running.start(talker, "tea", id="one")
+                assert await again.result(timeout=20) == 1
+    said = [record for record in caplog.records if record.name.startswith("durable_core.run")]
+    assert [record.getMessage() for record in said] == ["begins with tea", "caught", "found 1"]
+    assert {record.filename for record in said} == {"test_starts.py"}
+    assert {record.funcName for record in said} == {"talker"}
+    assert said[1].exc_info is not None
+    assert said[1].exc_info[0] is ValueError
+    first = talker.body.__code__.co_firstlineno
+    assert [record.lineno - first for record in said] == [2, 6, 8]

@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -27,11 +26,6 @@ class Place:
 
 def place() -> Run:
     return cast("Run", Place())
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path / 'many.db'}"
 
 
 def test_new_and_due_runs_take_turns():
@@ -115,26 +109,22 @@ async def newcomer(s: Saga) -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
-def test_due_sagas_and_new_ones_do_not_keep_each_other_out(url: str, concurrency: int):
+async def test_due_sagas_and_new_ones_do_not_keep_each_other_out(url: str, concurrency: int):
     """Twenty are started while forty fall due, with one place or two: all of them come to their turn."""
-
-    async def main() -> None:
-        ORDER.clear()
-        clock = ManualClock()
-        async with orchestrator(url, sleeper, newcomer, clock=clock, concurrency=concurrency) as running:
-            for _ in range(40):
-                await running.start(sleeper, 60)
-            await clock.idle()
-            assert ORDER == []
-            new = [asyncio.create_task(running.start(newcomer)) for _ in range(20)]
-            advancing = asyncio.create_task(clock.advance(61))
-            for started in new:
-                handle = await started
-                await within(handle.result(), running)
-            await advancing
-            assert sorted(ORDER) == ["due"] * 40 + ["new"] * 20
-
-    asyncio.run(main())
+    ORDER.clear()
+    clock = ManualClock()
+    async with orchestrator(url, sleeper, newcomer, clock=clock, concurrency=concurrency) as running:
+        for _ in range(40):
+            await running.start(sleeper, 60)
+        await clock.idle()
+        assert ORDER == []
+        new = [asyncio.create_task(running.start(newcomer)) for _ in range(20)]
+        advancing = asyncio.create_task(clock.advance(61))
+        for started in new:
+            handle = await started
+            await within(handle.result(), running)
+        await advancing
+        assert sorted(ORDER) == ["due"] * 40 + ["new"] * 20
 
 
 def in_memory(running: Orchestrator) -> int:
@@ -144,41 +134,33 @@ def in_memory(running: Orchestrator) -> int:
     return len(held.runs)
 
 
-def test_only_few_sagas_that_wait_briefly_stay_in_memory(url: str, monkeypatch: pytest.MonkeyPatch):
+async def test_only_few_sagas_that_wait_briefly_stay_in_memory(url: str, monkeypatch: pytest.MonkeyPatch):
     """Beyond a bound a short wait costs a row too, and all of them go on when it is over."""
-
-    async def main() -> None:
-        ORDER.clear()
-        clock = ManualClock()
-        async with orchestrator(url, sleeper, clock=clock) as running:
-            handles = [await running.start(sleeper, 3) for _ in range(12)]
-            await clock.idle()
-            assert in_memory(running) == 5
-            assert await running.count(status="waiting") == 7
-            await clock.advance(4)
-            for handle in handles:
-                await within(handle.result(), running)
-        assert ORDER == ["due"] * 12
-
     monkeypatch.setattr(slots, "MOST_LINGERING", 5)
-    asyncio.run(main())
-
-
-def test_a_saga_that_waits_longer_is_not_kept_in_memory(url: str):
-    """A wait beyond the lingering time costs a row: nothing of it is in memory, and it goes on when it is over."""
-
-    async def main() -> Any:
-        async with orchestrator(url, sleeper, clock=(clock := ManualClock())) as running:
-            handle = await running.start(sleeper, 3600)
-            await clock.idle()
-            assert in_memory(running) == 0
-            await clock.advance(3601)
+    ORDER.clear()
+    clock = ManualClock()
+    async with orchestrator(url, sleeper, clock=clock) as running:
+        handles = [await running.start(sleeper, 3) for _ in range(12)]
+        await clock.idle()
+        assert in_memory(running) == 5
+        assert await running.count(status="waiting") == 7
+        await clock.advance(4)
+        for handle in handles:
             await within(handle.result(), running)
+    assert ORDER == ["due"] * 12
 
-    asyncio.run(main())
+
+async def test_a_saga_that_waits_longer_is_not_kept_in_memory(url: str):
+    """A wait beyond the lingering time costs a row: nothing of it is in memory, and it goes on when it is over."""
+    async with orchestrator(url, sleeper, clock=(clock := ManualClock())) as running:
+        handle = await running.start(sleeper, 3600)
+        await clock.idle()
+        assert in_memory(running) == 0
+        await clock.advance(3601)
+        await within(handle.result(), running)
 
 
-def test_a_saga_that_falls_due_while_others_are_claimed_is_not_forgotten():
+async def test_a_saga_that_falls_due_while_others_are_claimed_is_not_forgotten():
     """Time passes while the store is asked: what falls due between the last claim and the next wake goes on too."""
     clock = ManualClock()
 
@@ -191,17 +173,14 @@ def test_a_saga_that_falls_due_while_others_are_claimed_is_not_forgotten():
                 clock._now_ns += 1_000_000_000
             return found
 
-    async def main() -> None:
-        ORDER.clear()
-        store = MemoryStore()
-        claims = store.claims = Slow(store._session)
-        async with orchestrator(store, sleeper, clock=clock) as running:
-            handles = [await running.start(sleeper, span_s) for span_s in (60, 60.5)]
-            await clock.idle()
-            claims.slow = True
-            await clock.advance(60)
-            for handle in handles:
-                await within(handle.result(), running)
-        assert ORDER == ["due", "due"]
-
-    asyncio.run(main())
+    ORDER.clear()
+    store = MemoryStore()
+    claims = store.claims = Slow(store._session)
+    async with orchestrator(store, sleeper, clock=clock) as running:
+        handles = [await running.start(sleeper, span_s) for span_s in (60, 60.5)]
+        await clock.idle()
+        claims.slow = True
+        await clock.advance(60)
+        for handle in handles:
+            await within(handle.result(), running)
+    assert ORDER == ["due", "due"]

@@ -11,7 +11,7 @@ import pytest
 from durable_core import Context, Engine, RunStuck, durable
 from sagas import Saga, SagaStuck, saga, step
 from sagas.testing import ManualClock
-from tests.kit import Place, World, party, play
+from tests.kit import Place, World, party
 
 Use = Callable[[Any], Awaitable[Any]]
 
@@ -107,7 +107,8 @@ def of_sagas() -> dict[str, Use]:
     found["step without its argument"] = lambda s: s.run(look)
     found["step with a keyword too many"] = lambda s: s.run(look, 1, loud=True)
     found["child without its argument"] = lambda s: s.run(small)
-    found["no step"] = lambda s: s.run(7)
+    for what in (print, "look", None, 7):
+        found[f"no step {kind(what)}"] = lambda s, what=what: s.run(what)
     found["branch without its argument"] = lambda s: _branch(s, odd)
     found["branch with a keyword too many"] = lambda s: _branch(s, odd, 1, loud=True)
     found["no branch"] = lambda s: _branch(s, 7)
@@ -122,16 +123,23 @@ def kind(value: object) -> str:
 
 
 USES = {**uses(), **of_sagas()}
+SAID = {"step without its argument": "look(number: int) -> int cannot be called with ()", "no step int 7": "@step"}
 
 
-@pytest.mark.parametrize("use", USES)
-def test_a_wrong_argument_leaves_the_saga_stuck(place: Place, use: str):
+def groups(found: dict[str, Use]) -> list[str]:
+    """The operations that are used wrongly."""
+    return sorted({use.partition(" ")[0] for use in found})
+
+
+@pytest.mark.parametrize("operation", groups(USES))
+async def test_a_wrong_argument_leaves_the_saga_stuck(place: Place, operation: str):
     """No ``except`` of the body sees it, nothing is journalled and nothing undone; with mended code `retry` ends it."""
-    mended = False
+    world, mended = World(), False
+    wrong_uses = [use for use in USES if use.partition(" ")[0] == operation]
 
     @saga("wrong", version=1)
-    async def wrong(s: Saga) -> str:
-        kept = await s.run(booked, "ann")
+    async def wrong(s: Saga, use: str) -> str:
+        kept = await s.run(booked, use)
         try:
             if not mended:
                 await USES[use](s)
@@ -139,45 +147,42 @@ def test_a_wrong_argument_leaves_the_saga_stuck(place: Place, use: str):
             return "caught"
         return kept
 
-    async def main() -> None:
-        nonlocal mended
-        world = World()
-        async with place.orchestrator(wrong, world=world) as running:
-            handle = await running.start(wrong, id="w")
-            with pytest.raises(SagaStuck) as stuck:
-                await handle.result(20)
-            assert "then retry the saga" in stuck.value.reason or "then retry the run" in stuck.value.reason
-            assert len(stuck.value.reason) < 700
-            assert world.kept() == ["booked"]
-            assert [entry.kind for entry in await handle.history()] == ["started", "succeeded", "faulted"]
-            mended = True
-            await running.retry("w")
-            assert await handle.result(20) == "ann"
-            assert world.count("booked") == 1
-
-    play(main)
+    async with place.orchestrator(wrong, world=world) as running:
+        handles = {use: await running.start(wrong, use) for use in wrong_uses}
+        for use, handle in handles.items():
+            (stuck,) = await asyncio.gather(handle.result(20), return_exceptions=True)
+            assert isinstance(stuck, SagaStuck), use
+            assert "then retry the saga" in stuck.reason or "then retry the run" in stuck.reason, use
+            assert len(stuck.reason) < 700, use
+            assert SAID.get(use, "") in stuck.reason, use
+            assert [entry.kind for entry in await handle.history()] == ["started", "succeeded", "faulted"], use
+        assert world.kept() == ["booked"] * len(wrong_uses)
+        mended = True
+        for use, handle in handles.items():
+            await running.retry(handle.id)
+            assert await handle.result(20) == use
+        assert world.count("booked") == len(wrong_uses)
 
 
-@pytest.mark.parametrize("use", uses())
-def test_a_wrong_argument_leaves_a_run_of_the_core_stuck(use: str):
+@pytest.mark.parametrize("operation", groups(uses()))
+async def test_a_wrong_argument_leaves_a_run_of_the_core_stuck(operation: str):
     """The same for a durable function."""
 
     @durable("wrong", version=1)
-    async def wrong(ctx: Context) -> str:
+    async def wrong(ctx: Context, use: str) -> str:
         try:
             await USES[use](Translated(ctx))
         except Exception:  # noqa: BLE001 - this is what must not see it
             return "caught"
         return "done"
 
-    async def main() -> None:
-        async with asyncio.timeout(30), Engine("memory://", [wrong]) as engine:
-            handle = await engine.start(wrong, id="w")
-            with pytest.raises(RunStuck, match="then retry the run"):
-                await handle.result(20)
-            assert [entry.kind for entry in await handle.history()] == ["faulted"]
-
-    asyncio.run(main())
+    async with Engine("memory://", [wrong]) as engine:
+        for use in [use for use in uses() if use.partition(" ")[0] == operation]:
+            handle = await engine.start(wrong, use)
+            (stuck,) = await asyncio.gather(handle.result(20), return_exceptions=True)
+            assert isinstance(stuck, RunStuck), use
+            assert "then retry the run" in stuck.reason, use
+            assert [entry.kind for entry in await handle.history()] == ["faulted"], use
 
 
 class Translated:
@@ -206,7 +211,7 @@ PAST = (
 
 
 @pytest.mark.parametrize("wait", ["zero", "zero span", *PAST], ids=str)
-def test_no_time_and_a_past_time_are_no_mistakes(place: Place, wait: Any):
+async def test_no_time_and_a_past_time_are_no_mistakes(place: Place, wait: Any):
     """``sleep(0)`` and ``sleep_until`` of a past time go on at once."""
 
     @saga("short", version=1)
@@ -217,11 +222,8 @@ def test_no_time_and_a_past_time_are_no_mistakes(place: Place, wait: Any):
             await s.sleep(0 if wait == "zero" else timedelta(0))
         return "done"
 
-    async def main() -> None:
-        clock = ManualClock()
-        async with place.orchestrator(short, world=World(), clock=clock) as running:
-            began = clock.now()
-            assert await (await running.start(short)).result(20) == "done"
-            assert clock.now() == began
-
-    play(main)
+    clock = ManualClock()
+    async with place.orchestrator(short, world=World(), clock=clock) as running:
+        began = clock.now()
+        assert await (await running.start(short)).result(20) == "done"
+        assert clock.now() == began

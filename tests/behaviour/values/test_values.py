@@ -31,8 +31,6 @@ from sagas import (
 if TYPE_CHECKING:
     from decimal import Decimal as Amount
 
-pytestmark = pytest.mark.anyio
-
 WORLD: list[Any] = []
 
 
@@ -132,10 +130,8 @@ async def everything(s: Saga, by: Card | Iban, pet: Pet, grid: Grid) -> None:
     raise ValueError("undo all")
 
 
-@pytest.mark.parametrize("url", ["memory://", "sqlite"])
-async def test_step_and_undo_get_the_same_values(url: str, tmp_path: Path) -> None:
+async def test_step_and_undo_get_the_same_values(url: str) -> None:
     """Unions, discriminated ones, enums of any value, binary models and registered types, in a step and in its undo."""
-    url = f"sqlite:///{tmp_path}/values.db" if url == "sqlite" else url
     async with Orchestrator(url, sagas=[everything]) as orchestrator:
         handle = await orchestrator.start(everything, Iban("2"), Dog(), FineGrid([1, 2]))
         with pytest.raises(SagaCompensated) as end:
@@ -334,37 +330,7 @@ async def test_a_result_given_by_an_operator() -> None:
     assert ["doubtful", Iban("2")] == WORLD
 
 
-# -- exceptions --------------------------------------------------------------------------------------------------------
-
-
-@saga("local-error", version=1)
-async def local_error(s: Saga) -> str:
-    await s.run(raises_local)
-    return "done"
-
-
-@lookup
-async def raises_local() -> None:
-    class OutOfStock(Exception): ...
-
-    WORLD.append(OutOfStock)
-    try:
-        raise KeyError("inner")  # noqa: TRY301 - the test
-    except KeyError:
-        raise OutOfStock("none left")  # noqa: B904 - the test
-
-
-async def test_a_local_exception_class_and_its_context() -> None:
-    """In the process that raised it, it is that very class, and what was being handled is told too."""
-    async with Orchestrator("memory://", sagas=[local_error]) as orchestrator:
-        handle = await orchestrator.start(local_error)
-        for _ in range(2):
-            with pytest.raises(SagaCompensated) as end:
-                await handle.result()
-            cause = end.value.__cause__
-            assert type(cause) is WORLD[0]
-            assert cause is not None
-            assert repr(cause.__context__) == "KeyError('inner')"
+# -- modules -----------------------------------------------------------------------------------------------------------
 
 
 SHOP = """\

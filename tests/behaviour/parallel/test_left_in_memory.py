@@ -1,4 +1,4 @@
-"""What a saga leaves in memory: nothing that only the garbage collector could find."""
+"""What a run that has ended leaves in its worker: no timer, no attempt, nothing that only a collection could find."""
 
 import asyncio
 import gc
@@ -6,11 +6,15 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+import durable_core
+from durable_core import Context, Engine, PayloadError, durable
 from sagas import Orchestrator, Saga, SagaCompensated, lookup, saga, step
+from tests.kit import within
 
 
 class Refused(Exception):
@@ -109,3 +113,80 @@ def test_a_worker_settles_its_collector_and_leaves_what_a_user_has_set() -> None
 
     assert settled("") == ["10000", "True"]
     assert settled("gc.set_threshold(5000, 10, 10); ") == ["5000", "True"]
+
+
+# -- timers and attempts ----------------------------------------------------------------------------------------------
+
+MONTH = timedelta(days=30)
+
+
+@durable_core.step
+async def nothing() -> int:
+    return 1
+
+
+class Contrary(float):
+    """A number that refuses to be compared."""
+
+    __hash__ = float.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("not comparable")
+
+
+@durable_core.step
+async def contrary() -> float:
+    return Contrary(5)
+
+
+@durable("approved", version=1)
+async def approved(ctx: Context) -> int:
+    asked = await ctx.callback("ok", int, timeout=MONTH)
+    answer = await asked.result()
+    await ctx.step(nothing)
+    return answer
+
+
+@durable("forgets", version=1)
+async def forgets(ctx: Context) -> int:
+    await ctx.callback("ok", int, timeout=MONTH)
+    return 1
+
+
+@durable("contradicts", version=1)
+async def contradicts(ctx: Context) -> float:
+    return await ctx.step(contrary)
+
+
+def armed(engine: Engine) -> list[Any]:
+    """What the worker has a timer for."""
+    process: Any = engine.runs._process
+    return list(process.worker._timers._timers)
+
+
+async def test_no_timer_of_a_callback_that_was_answered() -> None:
+    """Also where the run had left memory while it waited, and was loaded again with the answer."""
+    async with Engine("memory://", [approved]) as engine:
+        handle = await engine.start(approved, id="a")
+        while (await handle.info()).status != "waiting":  # noqa: ASYNC110 - a row can only be looked at
+            await asyncio.sleep(0)
+        await engine.complete_callback(value=7, run_id="a", name="ok")
+        assert await within(handle.result(), engine) == 7
+        assert armed(engine) == []
+
+
+async def test_no_timer_of_a_callback_that_nobody_waited_for() -> None:
+    """The run has ended in the very drive in which it asked."""
+    async with Engine("memory://", [forgets]) as engine:
+        handle = await engine.start(forgets, id="a")
+        assert await within(handle.result(), engine) == 1
+        assert armed(engine) == []
+
+
+async def test_no_attempt_whose_result_raised_as_it_was_stored() -> None:
+    """A result of a type that raises as it is compared is one that cannot be stored, and nothing stays in flight."""
+    async with Engine("memory://", [contradicts]) as engine:
+        handle = await engine.start(contradicts, id="a")
+        with pytest.raises(PayloadError, match="not comparable"):
+            await within(handle.result(), engine)
+        assert engine.runs.under_way() == 0
