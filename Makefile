@@ -16,6 +16,8 @@ CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 # notices of newer versions and of other tools
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export NO_MKDOCS_2_WARNING := 1
+# the tests are compiled once, not by each of the processes that run them
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -49,9 +51,9 @@ types: $(VENV)/.ready-test $(VENV)/.ready-types ## mypy --strict and pyright str
 test-jaeger: $(VENV)/.ready-test ## what a real Jaeger says of our traces; builds it once, where Go is (GO=/path/to/go)
 	@$(JAEGER) $(PY) -m pytest -rs tests/real_jaeger $(PYTEST_ARGS)
 
-soak: $(VENV)/.ready-test ## a fleet, PgBouncer, random verbs; acceptance on PostgreSQL; Jaeger; long
+soak: $(VENV)/.ready-test ## a fleet, PgBouncer, random sagas and verbs; behaviour on PostgreSQL; Jaeger; long
 	@$(JAEGER) SAGAS_SOAK=2000 $(PY) -m pytest -rs --timeout 900 tests/crash/test_fleet.py tests/crash/test_pooler.py \
-		tests/replay/test_verbs_at_random.py \
+		tests/crash/test_cut_answers.py tests/replay \
 		tests/behaviour tests/real_jaeger $(PYTEST_ARGS)
 
 bench: $(VENV)/.ready-demo $(VENV)/.ready-postgres ## measure both databases and a fleet (BENCH_ARGS="--help" lists choices)

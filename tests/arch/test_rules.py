@@ -3,10 +3,9 @@
 import ast
 import graphlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*ROOT.glob("sagas/**/*.py"), *ROOT.glob("durable_core/**/*.py")])
@@ -27,7 +26,15 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-source = pytest.mark.parametrize("path", SOURCES, ids=name)
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Its syntax tree."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def assert_none(found: Mapping[Path, object]) -> None:
+    """Each file obeys: what is found against it is nothing."""
+    assert {name(path): wrong for path, wrong in found.items() if wrong} == {}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -45,21 +52,20 @@ def is_within(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
 
-@source
-def test_packages_meet_at_their_public_faces(path: Path):
+def test_packages_meet_at_their_public_faces():
     """Of the core, sagas imports its public names, its layer and its tests alone; the core never imports sagas."""
-    found = set(imports(ast.parse(path.read_text(encoding="utf-8"))))
-    if name(path).startswith("sagas/"):
-        core = {module for module in found if is_within(module, "durable_core")}
-        assert core <= {"durable_core", "durable_core.layer", "durable_core.testing"}
-    else:
-        assert not any(is_within(module, "sagas") for module in found)
+    faces = {"durable_core", "durable_core.layer", "durable_core.testing"}
+    found: dict[Path, set[str]] = {}
+    for path in SOURCES:
+        other = "durable_core" if name(path).startswith("sagas/") else "sagas"
+        foreign = {module for module in imports(parsed(path)) if is_within(module, other)}
+        found[path] = foreign - (faces if other == "durable_core" else set())
+    assert_none(found)
 
 
-@source
-def test_no_module_imports_its_own_package_root(path: Path):
+def test_no_module_imports_its_own_package_root():
     """A package's `__init__` is its face for others; its own modules import each other by name."""
-    assert path.relative_to(ROOT).parts[0] not in set(imports(ast.parse(path.read_text(encoding="utf-8"))))
+    assert_none({path: path.relative_to(ROOT).parts[0] in imports(parsed(path)) for path in SOURCES})
 
 
 def test_modules_import_each_other_in_no_circle():
@@ -67,7 +73,7 @@ def test_modules_import_each_other_in_no_circle():
     files = {name(path).removesuffix(".py").replace("/", "."): path for path in SOURCES if path.stem != "__init__"}
     found: dict[str, set[str]] = {}
     for module, path in files.items():
-        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        nodes = ast.walk(parsed(path))
         named = [
             (node.module, alias.name) for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
         ]
@@ -92,21 +98,24 @@ def attributes(owner: ast.ClassDef) -> set[str]:
     return found - {"__weakref__"}
 
 
-@source
-def test_objects_hold_few_things(path: Path):
+def test_objects_hold_few_things():
     """A class has at most 15 attributes, or says why not."""
-    classes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ClassDef)]
-    wide = {each.name for each in classes if len(attributes(each)) > MOST_ATTRIBUTES}
-    assert wide <= WIDE.keys()
+    classes = {path: [node for node in ast.walk(parsed(path)) if isinstance(node, ast.ClassDef)] for path in SOURCES}
+    assert_none(
+        {
+            path: {each.name for each in found if len(attributes(each)) > MOST_ATTRIBUTES} - WIDE.keys()
+            for path, found in classes.items()
+        }
+    )
 
 
-@source
-def test_only_stores_speak_sql(path: Path):
+def test_only_stores_speak_sql():
     """sqlite3, SQLAlchemy and SQLModel are imported under `durable_core/stores` alone."""
-    if name(path).startswith("durable_core/stores/"):
-        return
-    found = set(imports(ast.parse(path.read_text(encoding="utf-8"))))
-    assert not any(is_within(module, sql) for module in found for sql in ("sqlite3", "sqlalchemy", "sqlmodel"))
+    sql = ("sqlite3", "sqlalchemy", "sqlmodel")
+    others = [path for path in SOURCES if not name(path).startswith("durable_core/stores/")]
+    assert_none(
+        {path: [each for each in imports(parsed(path)) if any(is_within(each, one) for one in sql)] for path in others}
+    )
 
 
 STORED = re.compile(
@@ -116,14 +125,17 @@ STORED = re.compile(
 """Phases and marks as they are stored."""
 
 
-@source
-def test_phases_and_marks_are_written_in_one_place(path: Path):
+def texts(path: Path) -> Iterator[str]:
+    """The texts that a file holds as constants."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_phases_and_marks_are_written_in_one_place():
     """Of the sagas' modules only `phases.py` holds the stored texts of phases and marks."""
-    if not name(path).startswith("sagas/") or name(path) == "sagas/model/phases.py":
-        return
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    assert [text for text in texts if STORED.match(text)] == []
+    others = [path for path in SOURCES if name(path).startswith("sagas/") and name(path) != "sagas/model/phases.py"]
+    assert_none({path: [text for text in texts(path) if STORED.match(text)] for path in others})
 
 
 def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -134,39 +146,46 @@ def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return function.end_lineno - function.lineno + 1 - spoken
 
 
-@source
-def test_files_and_functions_are_short(path: Path):
+def test_files_and_functions_are_short():
     """A file has at most 700 lines and one idea, a function at most 40 besides its docstring."""
-    text = path.read_text(encoding="utf-8")
-    lines = text.count("\n")
-    assert lines <= LONGEST_FILE
-    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    long = {node.name: length(node) for node in functions if length(node) > LONGEST_FUNCTION}
-    long.pop("__init__", None)  # which lists what its object has
-    assert long == {}
+    lines = {path: path.read_text(encoding="utf-8").count("\n") for path in SOURCES}
+    assert_none({path: number * (number > LONGEST_FILE) for path, number in lines.items()})
+    assert_none(
+        {
+            path: {
+                node.name: length(node)
+                for node in ast.walk(parsed(path))
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                and length(node) > LONGEST_FUNCTION
+                and node.name != "__init__"  # which lists what its object has
+            }
+            for path in SOURCES
+        }
+    )
 
 
-@source
-def test_files_are_named_for_their_noun(path: Path):
+def test_files_are_named_for_their_noun():
     """No file is named for being a drawer of things."""
-    assert path.stem not in VAGUE
+    assert_none({path: path.stem in VAGUE for path in SOURCES})
 
 
-@source
-def test_ignores_name_their_rule(path: Path):
+def test_ignores_name_their_rule():
     """An ignored finding of a checker names the rule."""
-    bare = re.findall(r"#\s*(?:type:\s*ignore|pyright:\s*ignore|noqa)(?![\[:])", path.read_text(encoding="utf-8"))
-    assert bare == []
+    bare = re.compile(r"#\s*(?:type:\s*ignore|pyright:\s*ignore|noqa)(?![\[:])")
+    assert_none({path: bare.findall(path.read_text(encoding="utf-8")) for path in SOURCES})
 
 
-@pytest.mark.parametrize("path", TESTS, ids=name)
-def test_every_test_states_its_claim(path: Path):
+def test_every_test_states_its_claim():
     """The docstring of a test is the claim that it proves."""
-    silent = [
-        node.name
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.name.startswith("test_")
-        and not ast.get_docstring(node)
-    ]
-    assert silent == []
+    assert_none(
+        {
+            path: [
+                node.name
+                for node in ast.walk(parsed(path))
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                and node.name.startswith("test_")
+                and not ast.get_docstring(node)
+            ]
+            for path in TESTS
+        }
+    )

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from durable_core.stores.memory.data import MemoryData
+from tests.compiled import read_once
 from tests.kit import Place
 from tests.postgres_server import Server
 from tests.traces import sound
 
 sound_traces = sound()
+__all__ = ["read_once", "sound_traces"]
 
 NUMBERS = itertools.count(1)
 PATIENCE = 100

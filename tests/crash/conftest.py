@@ -1,5 +1,7 @@
 """Whatever has been killed, every saga that a test leaves behind has a sound trace."""
 
+from tests.compiled import read_once
 from tests.traces import sound
 
 sound_traces = sound()
+__all__ = ["read_once", "sound_traces"]

@@ -133,7 +133,7 @@ def test_each_call_gives_up_on_a_server_that_is_down_after_its_time(mortal: Serv
     async def run() -> None:
         async with opened(addresses(mortal)[place]) as store:
             await asyncio.to_thread(mortal.stop, how)
-            store._database.patience_s = 0.15
+            store._database.patience_s = 0.05
             for name, call in CALLS.items():
                 if name == "start":
                     store.journal._numbers.add(range(10**6, 10**6 + 1000))
@@ -141,7 +141,7 @@ def test_each_call_gives_up_on_a_server_that_is_down_after_its_time(mortal: Serv
                 with pytest.raises(StoreError) as caught:
                     await call(store)
                 assert caught.value.transient, (name, caught.value)
-                assert asyncio.get_running_loop().time() - began_s >= 0.15, name
+                assert asyncio.get_running_loop().time() - began_s >= 0.05, name
             await asyncio.to_thread(mortal.start)
             store._database.patience_s = 20
             await all_work(store)
@@ -262,7 +262,7 @@ def test_a_socket_that_is_gone_is_waited_for(mortal: Server):
         async with opened(addresses(mortal)[1]) as store:
             await asyncio.to_thread(execute, mortal.url(), END_ALL)
             mortal.socket.unlink()
-            store._database.patience_s = 0.15
+            store._database.patience_s = 0.05
             for name, call in CALLS.items():
                 with pytest.raises(StoreError, match="cannot be reached") as caught:
                     await call(store)

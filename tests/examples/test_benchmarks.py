@@ -16,6 +16,7 @@ from durable_core.model.entry import Entry
 from durable_core.model.run import RunRecord
 
 
+@pytest.mark.slow
 def test_waiting_sagas_at_a_small_scale(tmp_path: Path):
     """W6 with 300 sagas: those that fall due or are answered end, the rest wait on, and every figure is listed."""
     figures = asyncio.run(w6(store_in(tmp_path), waiting=300, due=30))

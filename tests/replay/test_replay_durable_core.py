@@ -15,6 +15,7 @@ from durable_core.layer import EntryKind, JournalEntry
 from durable_core.model.run import NewRun, RunRecord
 from durable_core.ports import Batch
 from durable_core.stores.memory.store import MemoryStore
+from tests.replay.searching import covering, some
 
 DEADLINE_S = 30.0
 
@@ -123,6 +124,25 @@ NODES: st.SearchStrategy[Node] = st.recursive(
 )
 STEP, FLAKY, BAD, SLEEP, CHANCE = Node("step"), Node("flaky"), Node("bad"), Node("sleep"), Node("chance")
 
+NESTED = [
+    [
+        Node(
+            outer,  # type: ignore[arg-type]
+            (
+                Node("parallel", (STEP, FLAKY)),
+                Node("map", (STEP, FLAKY)),
+                Node("child", (STEP, SLEEP)),
+                Node("caught", (STEP, BAD)),
+                Node("child", (CHANCE,)),
+            ),
+        ),
+        CHANCE,
+        last,
+    ]
+    for outer, last in (("parallel", BAD), ("child", STEP), ("caught", BAD))
+]
+"""Each block within each that can hold it, around each kind of step: some come to their end, the others fail."""
+
 
 def engine_on(store: MemoryStore) -> Engine:
     """An engine on a store of the test's own."""
@@ -175,6 +195,8 @@ def can_fail(node: Node) -> bool:
     return node.kind == "bad" or (node.kind != "caught" and any(map(can_fail, node.inner)))
 
 
+@some
+@covering(*({"nodes": nodes, "seed": seed} for seed, nodes in enumerate(NESTED)))
 @given(nodes=st.lists(NODES, min_size=1, max_size=4), seed=st.integers(0, 1_000))
 @example(nodes=[Node("parallel", (STEP, FLAKY, Node("child", (STEP, SLEEP, STEP)))), CHANCE, STEP], seed=1)
 @example(nodes=[Node("caught", (Node("parallel", (STEP, BAD, Node("map", (STEP, FLAKY), 1))),)), STEP], seed=2)

@@ -16,6 +16,7 @@ from durable_core.ports import Batch
 from durable_core.stores.memory.store import MemoryStore
 from sagas import Retry, Saga, SagaDef, Unknown, current, lookup, pivot, resource, retriable, saga, step
 from tests.kit import BodyFailed, Broken, End, Rejected, World, end_of, orchestrator
+from tests.replay.searching import covering, some
 
 pytestmark = pytest.mark.timeout(400)  # a machine with other work to do takes its time for so many sagas
 
@@ -248,6 +249,16 @@ ops = st.lists(
 )
 
 
+OPS = [
+    [Op(kind, script=script, failures=failures, caught=True, undo_failures=undo_failures), Op("lookup"), Op("blind")]
+    for kind, undo_failures in (("step", 1), ("blind", 2), ("lookup", 0))
+    for script, failures in (("ok", 0), ("reject", 0), ("fail", 1), ("fail", ATTEMPTS))
+]
+"""Each kind of step with each answer of its participant."""
+
+
+@some
+@covering(*({"ops": ops, "fails": place % 3 == 0} for place, ops in enumerate(OPS)))
 @given(ops=ops, fails=st.booleans())
 @example(ops=[Op(), Op("lookup"), Op("blind"), Op()], fails=False)
 @example(ops=[Op(), Op(undo_failures=2), Op(script="reject")], fails=False)

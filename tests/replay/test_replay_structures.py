@@ -30,6 +30,7 @@ from sagas import (
     step,
 )
 from tests.kit import Broken, End, Rejected, World, end_of, orchestrator
+from tests.replay.searching import covering, some
 
 pytestmark = pytest.mark.timeout(400)  # a machine with other work to do takes its time for so many sagas
 AT_ONCE = Retry(attempts=2, first=0, jitter=False)
@@ -171,6 +172,23 @@ STEP, REJECT, SLEEP, FLAKY, LOOK = Node("step"), Node("reject"), Node("sleep"), 
 
 def block(kind: Any, *inner: Node, width: int = 2) -> Node:
     return Node(kind, inner, width)
+
+
+NESTED = [
+    [
+        block(
+            outer,  # type: ignore[arg-type]
+            block("parallel", STEP, FLAKY),
+            block("map", STEP, FLAKY),
+            block("savepoint", STEP, LOOK),
+            block("child", STEP, SLEEP),
+            block("caught", STEP, REJECT),
+        ),
+        last,
+    ]
+    for outer, last in (("parallel", REJECT), ("savepoint", STEP), ("child", REJECT), ("caught", STEP))
+]
+"""Each block within each that can hold it, around each kind of step: some come to their end, the others are undone."""
 
 
 # -- lives ----------------------------------------------------------------------------------------------------------
@@ -316,6 +334,8 @@ async def check_prefixes(life: Life, seed: int) -> None:
         check_world(again, about)
 
 
+@some
+@covering(*({"nodes": nodes, "seed": seed} for seed, nodes in enumerate(NESTED)))
 @given(nodes=st.lists(NODES, min_size=1, max_size=4), seed=st.integers(0, 999))
 @example(nodes=[block("parallel", STEP, block("child", STEP, FLAKY), SLEEP), REJECT], seed=1)
 @example(nodes=[block("parallel", STEP, REJECT, block("map", STEP, STEP, FLAKY, width=1))], seed=2)
@@ -331,10 +351,20 @@ def test_blocks_come_to_the_same_end_from_every_prefix(nodes: list[Node], seed: 
     asyncio.run(main())
 
 
+SIGNALS = [("cancel",), ("cancel", "cancel"), ("pause", "resume"), ("pause", "cancel", "resume")]
+
+
+@some
+@covering(
+    *(
+        {"nodes": nodes, "seed": after, "signals": signals, "after": after}
+        for nodes, signals, after in zip(NESTED, SIGNALS, (5, 2, 3, 4), strict=True)
+    )
+)
 @given(
     nodes=st.lists(NODES, min_size=1, max_size=4),
     seed=st.integers(0, 999),
-    signals=st.sampled_from([("cancel",), ("cancel", "cancel"), ("pause", "resume"), ("pause", "cancel", "resume")]),
+    signals=st.sampled_from(SIGNALS),
     after=st.integers(0, 5),
 )
 @example(nodes=[block("parallel", STEP, STEP, block("child", STEP, SLEEP)), STEP], seed=1, signals=("cancel",), after=1)
@@ -352,6 +382,8 @@ def test_a_cancel_or_a_pause_is_replayed_at_its_place(
     asyncio.run(main())
 
 
+@some
+@covering(*({"nodes": nodes, "seed": after, "after": after} for nodes, after in zip(NESTED, (0, 1, 4, 5), strict=True)))
 @given(nodes=st.lists(NODES, min_size=1, max_size=4), seed=st.integers(0, 999), after=st.integers(0, 5))
 @example(nodes=[block("parallel", STEP, block("child", STEP, STEP), SLEEP), STEP], seed=1, after=2)
 @example(nodes=[block("caught", STEP, STEP, REJECT), STEP], seed=2, after=3)
@@ -376,6 +408,8 @@ def test_a_killed_saga_is_rolled_back_from_every_prefix(nodes: list[Node], seed:
     asyncio.run(main())
 
 
+@some
+@covering(*({"nodes": nodes, "seed": after, "after": after} for nodes, after in zip(NESTED, (0, 1, 4, 6), strict=True)))
 @given(nodes=st.lists(NODES, min_size=1, max_size=4), seed=st.integers(0, 999), after=st.integers(0, 6))
 @example(nodes=[block("parallel", STEP, STEP, STEP), REJECT], seed=1, after=2)
 @example(nodes=[block("parallel", STEP, block("parallel", STEP, STEP), FLAKY), REJECT], seed=2, after=3)

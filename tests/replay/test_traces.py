@@ -6,18 +6,27 @@ from collections.abc import Sequence
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.replay.test_replay_structures import FLAKY, NODES, REJECT, SLEEP, STEP, Node, block, live
+from tests.replay.searching import covering, some
+from tests.replay.test_replay_structures import FLAKY, NESTED, NODES, REJECT, SLEEP, STEP, Node, block, live
 from tests.traces import check_trace, spans
 
 EVERY = 1_000
 
 
+SIGNALS = [(), ("cancel",), ("pause", "resume"), ("kill", "rollback"), ("pause", "cancel", "resume")]
+
+
+@some
+@covering(
+    *(
+        {"nodes": nodes, "seed": after, "signals": signals, "after": after}
+        for nodes, signals, after in zip([*NESTED, NESTED[0]], SIGNALS, (0, 2, 3, 5, 6), strict=True)
+    )
+)
 @given(
     nodes=st.lists(NODES, min_size=1, max_size=4),
     seed=st.integers(0, 999),
-    signals=st.sampled_from(
-        [(), ("cancel",), ("pause", "resume"), ("kill", "rollback"), ("pause", "cancel", "resume")]
-    ),
+    signals=st.sampled_from(SIGNALS),
     after=st.integers(0, 6),
 )
 @example(nodes=[block("parallel", STEP, block("child", STEP, FLAKY), SLEEP), REJECT], seed=1, signals=(), after=0)
@@ -43,6 +52,7 @@ def test_spans_at_every_prefix_are_those_of_the_whole(nodes: list[Node], seed: i
     asyncio.run(main())
 
 
+@some
 @given(jumps=st.lists(st.integers(-(10**12), 10**12), min_size=1, max_size=8), seed=st.integers(0, 99))
 def test_no_clock_spoils_a_trace(jumps: list[int], seed: int):
     """However the clocks of its workers differ, no span of a saga is older than its parent or ends before it starts."""

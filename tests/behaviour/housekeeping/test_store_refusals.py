@@ -93,8 +93,11 @@ async def test_a_saga_whose_rows_are_refused_needs_attention_and_goes_on_when_it
             assert await (await running.get(record.id)).result(timeout=20) is not None
 
 
-def test_a_store_that_refuses_everything_costs_no_saga(place: Place):
+def test_a_store_that_refuses_everything_costs_no_saga(place: Place, monkeypatch: pytest.MonkeyPatch):
     """As long as it takes nothing, nothing is said to have ended; once it does, every saga ends, and none is stuck."""
+    monkeypatch.setattr(
+        "durable_core.engine.writer.LONGEST_PAUSE_S", 0.05
+    )  # between its attempts, of which there are many
     closed = False
 
     async def main() -> None:
