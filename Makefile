@@ -5,6 +5,7 @@ PYTHON ?=
 VENV ?= .venv
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+DEMO_ARGS ?=
 
 PY := $(VENV)/bin/python
 PINS := constraints.txt
@@ -22,13 +23,17 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test coverage lint types test-jaeger soak bench docs wheel test-wheel format generated pins clean
+.PHONY: help demo demo-booking test coverage lint types test-jaeger soak bench docs wheel test-wheel format generated pins clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.ready-demo ## run the order saga of examples/orders and show what it does
 	@$(PY) -m examples.orders.demo
+	@echo "Next: make demo-booking, trips of three suppliers, by one saga as a graph and as code"
+
+demo-booking: $(VENV)/.ready-demo ## run the trips of examples/booking, by a saga as a graph and as code
+	@$(PY) -m examples.booking.demo $(DEMO_ARGS)
 
 test: $(VENV)/.ready-test ## run the tests on all cores (PYTEST_ARGS="-k words" picks some, "-n0" keeps to one)
 	@$(PY) -m pytest $(AT_ONCE) $(PYTEST_ARGS)

@@ -4,13 +4,12 @@ Invariant: an order is either kept whole (sold, paid once, one parcel on its way
 reserved, every charge refunded, no parcel). There is no third verdict that passes.
 """
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import attrs
+
+from examples.participants.books import rows
 
 
 @attrs.frozen(kw_only=True)
@@ -159,7 +158,7 @@ def _read(books: Books) -> dict[str, Traces]:
         (books.shipping, "SELECT order_id, state, count(*) FROM shipment GROUP BY order_id, state"),
     ]
     for file, question in sources:
-        for order_id, what, count in _rows(file, question):
+        for order_id, what, count in rows(file, question):
             counted.setdefault(order_id, {})[what] = count
     return {order_id: _traces(order_id, counts) for order_id, counts in counted.items()}
 
@@ -175,10 +174,5 @@ def _shelves(inventory: Path) -> Iterable[Shelf]:
                (SELECT coalesce(sum(quantity), 0) FROM reservation r WHERE r.sku = s.sku AND r.state = 'sold')
         FROM stock s ORDER BY sku
     """
-    for sku, delivered, on_hand, reserved, sold in _rows(inventory, question):
+    for sku, delivered, on_hand, reserved, sold in rows(inventory, question):
         yield Shelf(sku=sku, delivered=delivered, on_hand=on_hand, reserved=reserved, sold=sold)
-
-
-def _rows(file: Path, question: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
-        return connection.execute(question).fetchall()

@@ -4,30 +4,27 @@ Exit code 0 only if the participants' own books show every order whole or gone. 
 """
 
 import asyncio
-import signal
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from shutil import rmtree
 from typing import Annotated
 
 import attrs
 import msgspec
 import typer
 
-from examples.orders import traces
-from examples.orders.admin import NotHeldError
 from examples.orders.audit import Audit, Expected, audit
 from examples.orders.domain import Order
-from examples.orders.launcher import ChildFailedError
 from examples.orders.manager import NotAskedError
 from examples.orders.scenes import SCENES
 from examples.orders.screen import Outcome, Screen
-from examples.orders.shop import DemoFailedError, Shop, open_shop
+from examples.orders.shop import Shop, open_shop
+from examples.participants import traces
+from examples.participants.admin import NotHeldError
+from examples.participants.launcher import ChildFailedError
+from examples.participants.running import FAILED, run_demo
+from examples.participants.stage import DemoFailedError
 from sagas import SagaInfo
 
-FAILED = 1
-TERMINATED = 143
 TRACES = "traces"
 HOW = "docs/how-to/traces.md"
 
@@ -40,41 +37,17 @@ def main(
     json: Annotated[Path | None, typer.Option(help="Write the audit to this file as JSON.")] = None,
 ) -> None:
     """Play all scenes and audit them."""
-    if keep is not None and keep.exists() and any(keep.iterdir()):
-        raise typer.BadParameter(f"{keep} is not empty; name a new directory, so that the audit sees this demo alone")
-    directory = (keep or Path(tempfile.mkdtemp(prefix="orders-demo-"))).resolve()
-    directory.mkdir(parents=True, exist_ok=True)
-    code = FAILED
-    try:
-        code = asyncio.run(_demo(directory, store, json, workers))
-    except asyncio.CancelledError:
-        code = TERMINATED
-    finally:
-        if keep is None and code == 0:
-            _tidy(directory)
-        else:
-            typer.echo(f"databases and logs: {directory}")
-        if (directory / TRACES).exists():
-            typer.echo(f"a trace of each order: {directory / TRACES}; drop one on Jaeger's page ({HOW})")
-    raise typer.Exit(code)
 
+    async def play(directory: Path) -> int:
+        return await _demo(directory, store, json, workers)
 
-def _tidy(directory: Path) -> None:
-    """Leave nothing but the traces."""
-    for left in directory.iterdir():
-        if left.is_dir():
-            if left.name != TRACES:
-                rmtree(left)
-        else:
-            left.unlink()
+    said = f"a trace of each order: {{}}; drop one on Jaeger's page ({HOW})"
+    raise typer.Exit(run_demo(play, keep=keep, prefix="orders-demo-", leave={TRACES: said}))
 
 
 async def _demo(directory: Path, store: str | None, json: Path | None, workers: int) -> int:
     """Play and audit; returns the exit code."""
     loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    if task is not None:
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)  # as Ctrl-C does: end the children, then go
     began = loop.time()
     # A store that is not ours alone may hold the orders of an earlier demo: give ours ids that none of them has.
     mark = "" if store is None else f"-{int(began * 1000):x}"

@@ -5,6 +5,8 @@ Amounts are integers in cents. Everything here is plain data, so that it can be 
 
 import attrs
 
+from examples.participants.clients import Refused
+
 
 @attrs.frozen
 class Order:
@@ -25,15 +27,6 @@ class Reservation:
     id: int
     sku: str
     quantity: int
-
-
-@attrs.frozen
-class Payment:
-    """Money taken for an order."""
-
-    id: int
-    amount: int
-    """In cents."""
 
 
 @attrs.frozen
@@ -73,25 +66,9 @@ class Receipt:
     shipment_id: int
 
 
-class Refused(Exception):
-    """A participant understood the request and said no; nothing happened there."""
-
-
 class OutOfStock(Refused):
     """The warehouse has fewer pieces than the order asks for."""
 
 
-class CardDeclined(Refused):
-    """The bank declined the charge."""
-
-
 class NoCourier(Refused):
     """No courier drives to the order's address."""
-
-
-class ClosedKey(Refused):
-    """The call came too late: before it arrived, it was undone or settled as not having happened."""
-
-
-class ServiceFailed(Exception):
-    """A participant answered neither yes nor no: the participant or the request is broken."""

@@ -13,21 +13,21 @@ A large order waits, for days if necessary, for a manager's answer: version 2 of
 
 from datetime import timedelta
 
-from examples.orders.clients import DeskClient, InventoryClient, PaymentsClient, ShippingClient
+from examples.orders.clients import DeskClient, InventoryClient, ShippingClient
 from examples.orders.domain import (
     Approval,
-    CardDeclined,
     NoCourier,
     Order,
     OutOfStock,
-    Payment,
     Receipt,
     Request,
     Reservation,
     Sale,
     Shipment,
 )
-from sagas import Retry, Saga, Unknown, current, pivot, resource, retriable, saga, step
+from examples.participants.clients import CardDeclined, Payment, PaymentsClient
+from examples.participants.keys import own_key, undone_key
+from sagas import Retry, Saga, Unknown, pivot, resource, retriable, saga, step
 
 QUICK = Retry(attempts=5, first=0.2, longest=2)
 """Short delays, for a demo: a service out of order is asked again after 0.2 s, 0.4 s, ..."""
@@ -39,73 +39,73 @@ LARGE = 10_000
 @step(retry=QUICK, timeout=60, rejects=(OutOfStock,))
 async def reserve_stock(order: Order, *, inventory: InventoryClient = resource()) -> Reservation:
     """Set the goods aside."""
-    return await inventory.reserve(order, key=current().idempotency_key)
+    return await inventory.reserve(order, key=own_key())
 
 
 @reserve_stock.compensate(retry=QUICK)
 async def release_stock(_reserved: Reservation | Unknown, *, inventory: InventoryClient = resource()) -> None:
     """Put the goods back on the shelf. Works even if it is unknown whether they were set aside."""
-    await inventory.release(of=_undone_key(), key=current().idempotency_key)
+    await inventory.release(of=undone_key(), key=own_key())
 
 
 @step(retry=QUICK, timeout=60)
 async def ask_manager(order: Order, token: str, *, desk: DeskClient = resource()) -> Request:
     """Put the order into the manager's inbox, with the token by which the manager answers."""
-    return await desk.ask(order, token, key=current().idempotency_key)
+    return await desk.ask(order, token, key=own_key())
 
 
 @ask_manager.compensate(retry=QUICK)
 async def withdraw_request(_asked: Request | Unknown, *, desk: DeskClient = resource()) -> None:
     """The order is being undone: withdraw the question."""
-    await desk.withdraw(of=_undone_key(), key=current().idempotency_key)
+    await desk.withdraw(of=undone_key(), key=own_key())
 
 
 @step(timeout=60, rejects=(CardDeclined,))
 async def charge_card(order: Order, *, payments: PaymentsClient = resource()) -> Payment:
     """Take the money. Not retried: if the bank does not answer, ``find_charge`` asks what became of it."""
-    return await payments.charge(order, key=current().idempotency_key)
+    return await payments.charge(order, key=own_key())
 
 
 @charge_card.probe
 async def find_charge(order: Order, *, payments: PaymentsClient = resource()) -> Payment | None:
     """Whether the money was taken. If it was not, the bank guarantees that it never will be."""
-    return await payments.find_charge(of=_undone_key(), key=current().idempotency_key)
+    return await payments.find_charge(of=undone_key(), key=own_key())
 
 
 @charge_card.compensate(retry=Retry(attempts=3, first=0.2))
 async def refund(_payment: Payment, *, payments: PaymentsClient = resource()) -> None:
     """Give the money back."""
-    await payments.refund(of=_undone_key(), key=current().idempotency_key)
+    await payments.refund(of=undone_key(), key=own_key())
 
 
 @step(retry=QUICK, timeout=60, rejects=(NoCourier,))
 async def book_courier(order: Order, *, shipping: ShippingClient = resource()) -> Shipment:
     """Book a courier; retried, because the courier's service fails at times."""
-    return await shipping.book(order, key=current().idempotency_key)
+    return await shipping.book(order, key=own_key())
 
 
 @book_courier.compensate(retry=QUICK)
 async def cancel_courier(_booked: Shipment | Unknown, *, shipping: ShippingClient = resource()) -> None:
     """Call the courier off. Works even if it is unknown whether one was booked."""
-    await shipping.cancel(of=_undone_key(), key=current().idempotency_key)
+    await shipping.cancel(of=undone_key(), key=own_key())
 
 
 @pivot(retry=QUICK, timeout=60)
 async def sell(reserved: Reservation, *, inventory: InventoryClient = resource()) -> Sale:
     """The point of no return: the goods are the customer's."""
-    return await inventory.sell(reserved, key=current().idempotency_key)
+    return await inventory.sell(reserved, key=own_key())
 
 
 @sell.probe
 async def find_sale(reserved: Reservation, *, inventory: InventoryClient = resource()) -> Sale | None:
     """Whether the goods were sold. If not, they never will be under this key."""
-    return await inventory.find_sale(of=_undone_key(), key=current().idempotency_key)
+    return await inventory.find_sale(of=undone_key(), key=own_key())
 
 
 @retriable(retry=Retry.forever(first=0.2, longest=2), timeout=60)
 async def dispatch(shipment: Shipment, *, shipping: ShippingClient = resource()) -> None:
     """Send the parcel, retrying until it succeeds."""
-    await shipping.dispatch(shipment, key=current().idempotency_key)
+    await shipping.dispatch(shipment, key=own_key())
 
 
 @saga("place-order", version=2)
@@ -121,10 +121,3 @@ async def place_order(s: Saga, order: Order) -> Receipt:
     await s.run(sell, reserved)
     await s.run(dispatch, shipment)
     return Receipt(order_id=order.id, payment_id=payment.id, shipment_id=shipment.id)
-
-
-def _undone_key() -> str:
-    """The idempotency key of the call that this compensation or probe is about."""
-    key = current().forward_key
-    assert key is not None, "only a compensation or a probe is about another call"  # noqa: S101 - so the contract says
-    return key

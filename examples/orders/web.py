@@ -3,17 +3,15 @@
 It runs no sagas: it stores the manager's answers, and the worker takes them up when it runs.
 """
 
-import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
 import typer
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from examples.orders.child import report_ready
+from examples.participants.serving import serve as serve_app
 from sagas import Orchestrator
 from sagas.asgi import callbacks
 
@@ -33,10 +31,7 @@ def serve(
             yield
 
     app = Starlette(lifespan=lifespan, routes=[Mount("/callbacks", callbacks(orchestrator))])
-    listener = socket.create_server(("127.0.0.1", port))
-    # Whoever connects from here on waits in the socket's backlog until the server accepts: ready enough to tell.
-    report_ready(parent_fd, port=listener.getsockname()[1])
-    uvicorn.Server(uvicorn.Config(app, log_level="info", timeout_graceful_shutdown=1)).run(sockets=[listener])
+    serve_app(app, port=port, parent_fd=parent_fd, what="the callbacks", log_level="info")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
 """``python -m examples.orders.worker``: runs the orders' sagas until SIGTERM, including those of an earlier worker."""
 
 import asyncio
-import signal
 from contextlib import AsyncExitStack
 from typing import Annotated
 
-import httpx
 import typer
 
-from examples.orders import traces
-from examples.orders.child import report_ready
-from examples.orders.clients import DeskClient, InventoryClient, PaymentsClient, ShippingClient
+from examples.orders.clients import DeskClient, InventoryClient, ShippingClient
 from examples.orders.place_order import place_order
+from examples.participants import traces
+from examples.participants.clients import PaymentsClient
+from examples.participants.working import connection, work
 from sagas import Orchestrator
 
 
@@ -31,13 +30,10 @@ def main(
 
 
 async def _work(store: str, urls: tuple[str, str, str, str], *, patience: float, parent_fd: int | None) -> None:
-    stop = asyncio.Event()
-    for asked in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(asked, stop.set)
     async with AsyncExitStack() as stack:
-        # No proxy of the environment's has a place between the services of one shop: trust_env=False.
-        clients = [httpx.AsyncClient(base_url=url, timeout=patience, trust_env=False) for url in urls]
-        inventory, payments, shipping, desk = [await stack.enter_async_context(client) for client in clients]
+        inventory, payments, shipping, desk = [
+            await stack.enter_async_context(connection(url, patience)) for url in urls
+        ]
         resources = [
             InventoryClient(inventory),
             PaymentsClient(payments),
@@ -45,10 +41,7 @@ async def _work(store: str, urls: tuple[str, str, str, str], *, patience: float,
             DeskClient(desk),
         ]
         # On PostgreSQL a lease tells who has died; on a file nobody waits for one.
-        running = Orchestrator(store, sagas=[place_order], resources=resources, lease=3)
-        await stack.enter_async_context(running)
-        report_ready(parent_fd, worker=running.engine.name)
-        await stop.wait()
+        await work(Orchestrator(store, sagas=[place_order], resources=resources, lease=3), parent_fd)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.orders.launcher import ROOT
+from examples.participants.launcher import ROOT
 from tests.otlp import Collector, collector
 from tests.postgres_server import Server
 
@@ -87,12 +87,12 @@ def check_traces(found: Collector, files: Path) -> None:
         (trace,) = json.loads(file.read_text())["data"]
         assert {span["spanID"] for span in trace["spans"]} <= sent.keys(), file.name
     assert len(list(files.iterdir())) == len(ENDS)
-    served = [request for request in found.of("examples.orders.participants") if request.parent_id]
+    served = [request for request in found.of("examples.participants") if request.parent_id]
     joined = [(request, sent[request.parent_id]) for request in served if request.parent_id in sent]
     alone = sorted(request.name for request in served if request.parent_id not in sent)
     assert alone == ["POST /charge", "POST /refund"], "a worker that is killed takes the call under way, and no other"
     for request, call in joined:
-        assert (call.name, call.scope, call.trace_id) == (request.name, "examples.orders.shop", request.trace_id)
+        assert (call.name, call.scope, call.trace_id) == (request.name, "examples.participants.calls", request.trace_id)
         assert sent[call.parent_id].scope == "sagas"
 
 

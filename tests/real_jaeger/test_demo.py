@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from examples.orders.launcher import ROOT
+from examples.participants.launcher import ROOT
 from tests.real_jaeger.relay import relay
 from tests.real_jaeger.server import Jaeger, Span
 from tests.real_jaeger.verbs import in_lines, roots, warned
@@ -18,7 +18,7 @@ CUT_CALLS = {"order-4": ["POST /charge"], "order-5": ["POST /refund"]}
 
 The ninth order's worker is killed while the order waits: with no call under way.
 """
-SERVICES, SHOP = "examples.orders.participants", "examples.orders.shop"
+SERVICES, SHOP = "examples.participants", "examples.participants.calls"
 ANSWER = "http.response.status_code"
 
 

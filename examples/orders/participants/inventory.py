@@ -6,8 +6,8 @@ Invariant: for each article, delivered = on hand + reserved + sold.
 from pydantic import BaseModel
 from sqlmodel import Field, Session, SQLModel, select
 
-from examples.orders.participants.ledger import Reply, close_key
-from examples.orders.participants.operation import Of, Operation, Participant
+from examples.participants.ledger import Reply, close_key
+from examples.participants.operation import Of, Operation, Participant
 
 DELIVERED = {"coffee": 40, "teapot": 3}
 """The stock of a new warehouse."""

@@ -3,8 +3,8 @@
 from pydantic import BaseModel
 from sqlmodel import Field, Session, SQLModel, select
 
-from examples.orders.participants.ledger import Reply, close_key
-from examples.orders.participants.operation import Of, Operation, Participant
+from examples.participants.ledger import Reply, close_key
+from examples.participants.operation import Of, Operation, Participant
 
 
 class Shipment(SQLModel, table=True):

@@ -14,18 +14,19 @@ import attrs
 import httpx
 import pytest
 
-from examples.orders.admin import Admin
 from examples.orders.audit import Audit, Books, Expected, audit
-from examples.orders.clients import DeskClient, InventoryClient, PaymentsClient, ShippingClient
-from examples.orders.domain import CardDeclined, ClosedKey, NoCourier, Order, OutOfStock, Payment, ServiceFailed
-from examples.orders.launcher import ROOT, ChildFailedError, Launcher
+from examples.orders.clients import DeskClient, InventoryClient, ShippingClient
+from examples.orders.domain import NoCourier, Order, OutOfStock
 from examples.orders.participants.desk import DESK
 from examples.orders.participants.inventory import INVENTORY
-from examples.orders.participants.operation import Participant
-from examples.orders.participants.payments import PAYMENTS
-from examples.orders.participants.service import open_service
 from examples.orders.participants.shipping import SHIPPING
 from examples.orders.shop import books as books_in
+from examples.participants.admin import Admin
+from examples.participants.clients import CardDeclined, ClosedKey, Payment, PaymentsClient, ServiceFailed
+from examples.participants.launcher import ROOT, ChildFailedError, Launcher
+from examples.participants.operation import Participant
+from examples.participants.payments import PAYMENTS
+from examples.participants.service import open_service
 
 ORDER = Order(id="order-1", sku="coffee", quantity=2, amount=1990, address="1 Main Street")
 
@@ -367,7 +368,7 @@ async def test_a_child_that_fails_is_told_of(tmp_path: Path) -> None:
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from examples.orders.launcher import Launcher
+from examples.participants.launcher import Launcher
 async def main(directory):
     async with Launcher(directory) as launcher:
         database = str(directory / "shipping.db")

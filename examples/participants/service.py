@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from examples.orders.participants.faults import Fault, FaultPlan, Faults
-from examples.orders.participants.ledger import Effect, Ledger, Reply
-from examples.orders.participants.operation import Participant
+from examples.participants.faults import Fault, FaultPlan, Faults
+from examples.participants.ledger import Effect, Ledger, Reply
+from examples.participants.operation import Participant
 
 UNAVAILABLE = Reply.refusal(503, "unavailable", "the service is out of order; nothing was done")
 
@@ -70,13 +70,16 @@ class Service:
         return _json(Reply(200, plan.model_dump()))
 
     async def held(self, request: Request) -> JSONResponse:
-        """``GET /admin/held/<operation>``: responds when an answer of that operation is being held."""
-        await self.faults.held(request.path_params["operation"])
+        """``GET /admin/held/<operation>``: responds when an answer is being held, or as many as ``?count=`` says."""
+        count = request.query_params.get("count", "1")
+        if not count.isdecimal():
+            return _json(Reply.refusal(400, "bad-count", f"{count!r} is no number of answers"))
+        await self.faults.held(request.path_params["operation"], count=max(1, int(count)))
         return _json(Reply(200, {"held": True}))
 
     async def unheld(self, request: Request) -> JSONResponse:
         """``GET /admin/unheld/<operation>``: responds when no answer of that operation is being held."""
-        await self.faults.held(request.path_params["operation"], some=False)
+        await self.faults.held(request.path_params["operation"], count=0)
         return _json(Reply(200, {"held": False}))
 
     async def release(self, _request: Request) -> JSONResponse:

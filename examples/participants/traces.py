@@ -39,7 +39,7 @@ async def calling(operation: str) -> AsyncGenerator[dict[str, str]]:
     Its span has been sent when the block is left, so before the journal has the outcome of the step that makes it:
     kill -9 takes the spans of calls under way, and no others.
     """
-    tracer = trace.get_tracer("examples.orders.shop")
+    tracer = trace.get_tracer("examples.participants.calls")
     try:
         with tracer.start_as_current_span(f"POST /{operation}", kind=trace.SpanKind.CLIENT):
             headers: dict[str, str] = {}
@@ -66,7 +66,7 @@ class Traced:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._tracer = trace.get_tracer("examples.orders.participants")
+        self._tracer = trace.get_tracer("examples.participants")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

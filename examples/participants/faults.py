@@ -89,10 +89,14 @@ class Faults:
                 self._held[operation].discard(released)
                 self._changed.notify_all()
 
-    async def held(self, operation: str, *, some: bool = True) -> None:
-        """Return once an answer of ``operation`` is being held; with ``some=False``, once none is."""
+    async def held(self, operation: str, *, count: int = 1) -> None:
+        """Return once ``count`` answers of ``operation`` are being held; with ``count=0``, once none is."""
         async with self._changed:
-            await self._changed.wait_for(lambda: bool(self._held.get(operation)) is some)
+            await self._changed.wait_for(lambda: self._enough(len(self._held.get(operation, ())), count))
+
+    @staticmethod
+    def _enough(held: int, count: int) -> bool:
+        return held >= count if count else held == 0
 
     def release(self) -> int:
         """Release all held answers; returns how many there were."""

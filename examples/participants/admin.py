@@ -26,9 +26,9 @@ class Admin:
         response = await self.http.post("/admin/faults", json={"operation": operation, **faults})
         response.raise_for_status()
 
-    async def held(self, operation: str) -> None:
-        """Return once a request of ``operation`` has taken effect and its answer is being held."""
-        await self._wait(f"/admin/held/{operation}", f"no {operation!r} came to be held")
+    async def held(self, operation: str, *, count: int = 1) -> None:
+        """Return once ``count`` requests of ``operation`` have taken effect and their answers are being held."""
+        await self._wait(f"/admin/held/{operation}?count={count}", f"{count} of {operation!r} did not come to be held")
 
     async def unheld(self, operation: str) -> None:
         """Return once no answer of ``operation`` is being held: it was released, or its caller is gone."""

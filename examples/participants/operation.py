@@ -7,7 +7,7 @@ import attrs
 from pydantic import BaseModel
 from sqlmodel import Session
 
-from examples.orders.participants.ledger import Effect, Reply, close_key
+from examples.participants.ledger import Effect, Reply, close_key
 
 A = TypeVar("A", bound=BaseModel)
 

@@ -76,10 +76,16 @@ class Launcher:
 
     async def start(self, name: str, *arguments: str) -> Child:
         """Run ``python -m`` with ``arguments`` as child ``name``, and return once it has reported that it is ready."""
+        child = self.spawn(name, *arguments)
+        await self.ready(child)
+        return child
+
+    def spawn(self, name: str, *arguments: str) -> Child:
+        """Run ``python -m`` with ``arguments`` as child ``name``, without waiting: several may start at a time."""
         log = self.directory / f"{name}.log"
         ours, theirs = socket.socketpair()
         with theirs, log.open("ab") as output:
-            process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own modules; starting takes a millisecond
+            process = subprocess.Popen(  # noqa: S603 - our own modules
                 [sys.executable, "-m", *arguments, "--parent-fd", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -90,8 +96,11 @@ class Launcher:
             )
         child = Child(name, process, log, {}, ours)
         self.children.append(child)
-        child.facts = await _ready(child)
         return child
+
+    async def ready(self, child: Child) -> None:
+        """Return once the child has reported that it is ready."""
+        child.facts = await _ready(child)
 
     async def __aenter__(self) -> Self:
         """Begin with no children."""
