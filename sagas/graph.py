@@ -5,7 +5,7 @@ Invariant: a fault of a graph is found before it runs, and all of them at once.
 
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from durable_core import DefinitionError
@@ -139,11 +139,6 @@ class SagaGraph(GraphDef[P]):
     ) -> Ref[Any]:
         """Add a node that runs ``what``; see ``AddNode``."""
         found = kind_of(what)
-        if when is not None and not is_ref(when):
-            raise DefinitionError(
-                f"the graph {self.name!r}: g.{kind} was given when={shown(when)}",
-                "Give `when=` a reference to a bool, such as the result of a @lookup",
-            )
         if found is None:
             raise DefinitionError(
                 f"the graph {self.name!r}: g.{kind} was given {shown(what)}",
@@ -161,6 +156,8 @@ class SagaGraph(GraphDef[P]):
             )
         fields = {"what_runs": what, "args": args, "kwargs": kwargs, "declared_pivot": kind == "pivot"}
         node = self._node(what.name, found, after=after, when=when, **fields)
+        if isinstance(what, GraphDef):
+            self.draft.children[what] = None
         return Ref(self.draft, node)
 
     def sleep(
@@ -169,7 +166,7 @@ class SagaGraph(GraphDef[P]):
         /,
         *,
         after: Sequence[Ref[Any]] = (),
-        when: Ref[bool] | None = None,
+        when: Ref[bool | None] | None = None,
         name: str = "sleep",
     ) -> Ref[None]:
         """Add a durable wait of ``span``, a timedelta or seconds.
@@ -184,17 +181,41 @@ class SagaGraph(GraphDef[P]):
         check_name(name, what=f"the graph {self.name!r}: g.sleep")
         return Ref(self.draft, self._node(name, "sleep", after=after, when=when, span=span))
 
+    @overload
     def callback(
         self,
         name: str,
         type: type[T],
         /,
         *,
+        timeout: Duration | None = ...,
+        heartbeat: Duration | None = ...,
+        after: Sequence[Ref[Any]] = ...,
+        when: None = ...,
+    ) -> CallbackRef[T]: ...
+    @overload
+    def callback(
+        self,
+        name: str,
+        type: type[T],
+        /,
+        *,
+        timeout: Duration | None = ...,
+        heartbeat: Duration | None = ...,
+        after: Sequence[Ref[Any]] = ...,
+        when: Ref[bool | None],
+    ) -> CallbackRef[T | None]: ...
+    def callback(
+        self,
+        name: str,
+        type: Any,
+        /,
+        *,
         timeout: Duration | None = None,
         heartbeat: Duration | None = None,
         after: Sequence[Ref[Any]] = (),
-        when: Ref[bool] | None = None,
-    ) -> CallbackRef[T]:
+        when: Ref[bool | None] | None = None,
+    ) -> CallbackRef[Any]:
         """Add a question that a person or a system outside answers with a value of ``type``.
 
         Its ``token`` is a reference too: give it to the node that hands it out. Without an answer in time the saga is
@@ -240,11 +261,22 @@ class SagaGraph(GraphDef[P]):
         if faults := scan(self).faults:
             raise DefinitionError(f"graph {self.name!r} cannot work: " + "; ".join(faults))
 
-    def _node(self, name: str, kind: NodeKind, **fields: Any) -> Node:
+    def _node(self, name: str, kind: NodeKind, *, after: Any, when: Any, **fields: Any) -> Node:
         self._check_open(kind)
+        if when is not None and not is_ref(when):
+            raise DefinitionError(
+                f"the graph {self.name!r}: {kind} {name!r} was given when={shown(when)}",
+                "Give `when=` a reference to a bool, such as the result of a @lookup",
+            )
+        if is_ref(after) or not isinstance(after, Iterable):
+            raise DefinitionError(
+                f"the graph {self.name!r}: {kind} {name!r} was given after={after!r}",
+                "Give `after=` a list of references",
+            )
+        fields["after"] = after if isinstance(after, list) else (*after,)  # pyright: ignore[reportUnknownVariableType]
         count = self.draft.names[name] = self.draft.names.get(name, 0) + 1
         key = name if count == 1 else f"{name}#{count}"
-        node = Node(key=key, name=name, kind=kind, place=_caller(), **fields)
+        node = Node(key=key, name=name, kind=kind, place=_caller(), when=when, **fields)
         self.draft.nodes.append(node)
         return node
 

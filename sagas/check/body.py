@@ -72,6 +72,8 @@ class BodyReader:
         self.warnings: list[str] = []
         self.calls: dict[ast.Call, Declared[..., Any] | SagaDef[..., Any]] = {}
         """The step or saga that each ``run`` and ``map`` certainly runs."""
+        self._collected: dict[object, list[Use]] = {}
+        """What each step and child of a graph runs."""
         self._sources: dict[SagaDef[..., Any], _Source | None] = {}
         self._ends: dict[tuple[object, ...], At] = {}
         """What holds at the end of each function that was followed; at its beginning, while it is being followed."""
@@ -121,7 +123,8 @@ class BodyReader:
                     # The graph judges its own steps; those of a child, and all of them where it runs in another saga,
                     # are judged as in a body.
                     self._use(node.what_runs, node.place, passed, begins=bool(at) or in_block or node.kind == "child")
-                    found[node] = [use for use in self.uses[first:] if isinstance(use.what, Declared)]
+                    new = [use for use in self.uses[first:] if isinstance(use.what, Declared)]
+                    found[node] = self._collected.setdefault(node.what_runs, new)  # it is read once, and may come again
         if sure:
             self.faults += faults_of(definition, {node: [use.what for use in uses] for node, uses in found.items()})
         return at or any(node.when is None for node in plan.pivots)

@@ -4,10 +4,11 @@ Invariant: unlike a body that is written as code, a graph is known exactly, so w
 """
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
-from types import NoneType
-from typing import Any, get_args
+from datetime import timedelta
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import attrs
 
@@ -15,10 +16,13 @@ from durable_core import PayloadError
 from durable_core.layer import Codec, shown, to_ns
 from sagas.check.deadline import patience_s
 from sagas.model.definition import Declared, Pivot, SagaDef, Step
-from sagas.model.graph import PURE, GraphDef, Node, Plan, Ref, is_pivot, is_ref, type_of
+from sagas.model.graph import PURE, GraphDef, Node, Plan, is_pivot, is_ref, type_of
 
 _CODEC = Codec()
-PLAIN = (str, int, float, bool, bytes)
+PLAIN = (str, int, float, bool)
+WIDENED: Mapping[Any, Sequence[Any]] = {float: (int, bool), int: (bool,)}
+"""Plain types that are read where another one is wanted."""
+COLLECTIONS = (list, tuple, dict, set, frozenset)
 WORDS = 60
 """Names shown of a long list."""
 
@@ -42,6 +46,7 @@ def faults_of(definition: GraphDef[...], runs: Runs) -> Iterator[str]:
         yield from (f"{node.place}: {node.described}{fault}" for fault in _of_node(definition, node))
     yield from _cycle(plan)
     yield from _around_pivots(plan, runs)
+    yield from _waits(plan)
     yield from _idle(definition, plan)
     yield from _output(definition)
     yield from _late(definition, plan)
@@ -71,25 +76,46 @@ def _foreign(definition: GraphDef[...], node: Node) -> Iterator[str]:
                 "a value of another saga comes as the result of g.step(other_saga, ...)"
             )
     for given in (*node.args, *node.kwargs.values()):
-        if isinstance(given, list | tuple | dict | set | frozenset) and any(
-            isinstance(each, Ref)
-            for each in (given.values() if isinstance(given, dict) else given)  # pyright: ignore[reportUnknownVariableType]
-        ):
-            yield " is given a collection with references in it. Give each reference as an argument of its own"
+        if not is_ref(given) and _holds_ref(given):
+            kind = type(given).__name__
+            yield f" is given a {kind} with a reference in it. Give each reference as an argument of its own"
     for each in node.after:
-        if not isinstance(each, Ref):
+        if not is_ref(each):
             yield f" has after={shown(each)}. Give `after=` a list of references"
+
+
+def _holds_ref(given: Any, depth: int = 5) -> bool:
+    """Whether there is a reference within a plain value, as deep as one is likely to be written."""
+    if is_ref(given):
+        return True
+    parts: Iterable[Any] = ()
+    whole: Any = given
+    if isinstance(given, Mapping):
+        parts = given.values()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    elif isinstance(given, COLLECTIONS):
+        parts = given  # pyright: ignore[reportUnknownVariableType]
+    elif attrs.has(whole.__class__) or is_dataclass(whole.__class__):
+        parts = [getattr(whole, name, None) for name in whole.__annotations__]
+    return depth > 0 and any(_holds_ref(part, depth - 1) for part in parts)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
 def _condition(node: Node) -> Iterator[str]:
     if node.when is None:
         return
     declared = type_of(node.when)
-    if declared not in (bool, bool | None, Any):
+    kinds = get_args(declared) if get_origin(declared) in (Union, UnionType) else (declared,)
+    if any(_bare(kind) not in (bool, NoneType, Any) for kind in kinds):
         yield (
             f" has when= {node.when.described}, which is of type {_called(declared)}. Give `when=` a reference to a "
             "bool, such as the result of a @lookup"
         )
+
+
+def _bare(kind: Any) -> Any:
+    """A type without its ``Annotated`` and ``NewType``."""
+    while get_origin(kind) is Annotated or hasattr(kind, "__supertype__"):
+        kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind.__supertype__
+    return kind
 
 
 def _misfit(node: Node, what: "Declared[..., Any] | SagaDef[..., Any]") -> Iterator[str]:
@@ -101,12 +127,34 @@ def _misfit(node: Node, what: "Declared[..., Any] | SagaDef[..., Any]") -> Itera
         yield f" cannot be called so: {error}. It takes {signature}"
         return
     for name, given in bound.arguments.items():
-        parameter = signature.parameters[name]
-        several = given if parameter.kind is parameter.VAR_POSITIONAL else [given]
         wanted = _parameter_type(what, name)
-        for ref in several if parameter.kind is not parameter.VAR_KEYWORD else given.values():
-            if is_ref(ref) and (why := _differ(wanted, type_of(ref))):
-                yield f" takes a {_called(wanted)} for {name!r} and is given {ref.described}, {why}"
+        for each in _each(given, signature.parameters[name].kind):
+            if is_ref(each):
+                why = _differ(wanted, type_of(each, when=node.when))
+                if why:
+                    yield f" takes a {_called(wanted)} for {name!r} and is given {each.described}, {why}"
+            elif not _holds_ref(each) and (why := _unusable(wanted, each, name)):
+                yield f": {why}"
+
+
+def _each(given: Any, kind: Any) -> list[Any]:
+    """The arguments that go to one parameter."""
+    if kind is inspect.Parameter.VAR_KEYWORD:
+        return list(given.values())
+    return list(given) if kind is inspect.Parameter.VAR_POSITIONAL else [given]
+
+
+def _unusable(wanted: Any, value: Any, name: str) -> str:
+    """Why a plain value cannot be an argument; empty if it can."""
+    try:
+        typed = _CODEC.typed(Any if wanted is inspect.Parameter.empty else wanted)
+    except PayloadError:
+        return ""  # the type itself is a fault of its own
+    try:
+        _CODEC.exchange(value, typed, what=f"the plain value for {name!r}")
+    except PayloadError as error:
+        return error.message
+    return ""
 
 
 def _signature(what: "Declared[..., Any] | SagaDef[..., Any]") -> inspect.Signature:
@@ -132,33 +180,34 @@ def _parameter_type(what: "Declared[..., Any] | SagaDef[..., Any]", name: str) -
 
 
 def _differ(wanted: Any, brought: Any) -> str:
-    """Why two types certainly do not fit; empty if they may.
-
-    Between plain values the codec decides, which reads a text as a UUID and an int as a float.
-    """
-    if not _is_plain(wanted) and not _has_fields(wanted):
-        return ""
+    """Why two types certainly do not fit; empty if they may."""
+    wanted, brought = _bare(wanted), _bare(brought)
     if brought in (None, NoneType):
-        return "which is always None. Put it in `after=`"
-    if NoneType in get_args(brought):
+        return "" if _admits_none(wanted) else "which is always None. Put it in `after=`"
+    if NoneType in get_args(brought) and not _admits_none(wanted):
         return "which is None where it is skipped. Let the parameter admit None"
-    if not (_has_fields(wanted) or _has_fields(brought)) or not (_is_plain(brought) or _has_fields(brought)):
+    if not (_is_known(wanted) and _is_known(brought)) or brought in WIDENED.get(wanted, ()):
         return ""
     if issubclass(brought, wanted) or issubclass(wanted, brought):
         return ""
     return f"a {_called(brought)}. Give it another reference, or correct the types"
 
 
-def _is_plain(declared: Any) -> bool:
-    return declared in PLAIN
+def _admits_none(wanted: Any) -> bool:
+    """Whether None may be given where this type is wanted; yes where that is not known."""
+    if wanted in (Any, object, None, NoneType, inspect.Parameter.empty):
+        return True
+    if get_origin(wanted) in (Union, UnionType):
+        return any(map(_admits_none, get_args(wanted)))
+    return not (_is_known(wanted) or get_origin(wanted) in COLLECTIONS or wanted in COLLECTIONS)
 
 
-def _has_fields(declared: Any) -> bool:
-    """Whether it is a class of the user's whose values have named fields."""
+def _is_known(declared: Any) -> bool:
+    """Whether values of this type are of no other: a plain type, or a class of the user's with fields."""
     if not isinstance(declared, type):
         return False
     kind: type = declared
-    return hasattr(kind, "model_fields") or attrs.has(kind) or is_dataclass(kind)
+    return kind in PLAIN or attrs.has(kind) or is_dataclass(kind)
 
 
 def _called(declared: Any) -> str:
@@ -172,6 +221,12 @@ def _cycle(plan: Plan) -> Iterator[str]:
     if len(plan.order) == len(plan.parents):
         return
     cycle = plan.cycle()
+    if len(cycle) == 1:
+        yield (
+            f"{cycle[0].place}: {cycle[0].described} waits for itself: its own reference was added to the list that it "
+            "was given as `after=`. Give it a copy: `after=[*refs]`"
+        )
+        return
     names = " waits for ".join(node.key for node in (*cycle[:WORDS], cycle[0]))
     yield f"{cycle[0].place}: nodes wait for each other, so none of them can begin: {names}. Leave out one reference"
     free = {*plan.order, *cycle}
@@ -202,8 +257,13 @@ def _around_pivots(plan: Plan, runs: Runs) -> Iterator[str]:
 
 def _hidden_pivots(plan: Plan, runs: Runs) -> Iterator[str]:
     for node in plan.order:
-        if node.kind == "child" and not is_pivot(node) and any(isinstance(step, Pivot) for step in runs.get(node, ())):
+        if node.kind != "child":
+            continue
+        has_pivot = any(isinstance(step, Pivot) for step in runs.get(node, ()))
+        if has_pivot and not is_pivot(node):
             yield f"{node.place}: {node.described} has a pivot, which is then the graph's own. Add the child by g.pivot"
+        if isinstance(node.what_runs, GraphDef) and is_pivot(node) and not has_pivot:
+            yield f"{node.place}: {node.described} has no pivot. Add the child by g.step"
 
 
 def _not_before_pivot(plan: Plan, node: Node) -> Iterator[str]:
@@ -221,6 +281,27 @@ def _not_before_pivot(plan: Plan, node: Node) -> Iterator[str]:
 
 def _can_be_undone(step: object) -> bool:
     return isinstance(step, Step)
+
+
+def _waits(plan: Plan) -> Iterator[str]:
+    """Callbacks that could never be answered, or whose end nobody could do anything about."""
+    late = {*plan.pivots, *plan.after}
+    for node in plan.order:
+        if node.kind != "callback":
+            continue
+        users = [child for child in plan.children[node] if (node, True) in child.waits_for()]
+        if node not in late and users and all(user in late for user in users):
+            yield (
+                f"{node.place}: {node.described} waits for ever: the pivot begins once it is answered, and its token "
+                f"is handed out by {users[0].described}, which comes later. Hand the token out before the pivot, or "
+                "open the callback `after=` the pivot"
+            )
+        if node in plan.after and (node.timeout is not None or node.heartbeat is not None):
+            yield (
+                f"{node.place}: {node.described} comes after the pivot, where nothing is undone any more: once its "
+                "time is over the saga could go neither on nor back. Leave out its timeout and heartbeat, or move it "
+                "before the pivot"
+            )
 
 
 def _idle(definition: GraphDef[...], plan: Plan) -> Iterator[str]:
@@ -252,7 +333,7 @@ def _late(definition: GraphDef[...], plan: Plan) -> Iterator[str]:
     """A deadline that passes although every attempt keeps its own timeout."""
     if definition.deadline is None:
         return
-    worst_s = longest_s(plan)
+    worst_s = longest_s(plan, {})
     deadline_s = to_ns(definition.deadline) / 1e9
     if worst_s > deadline_s:
         yield (
@@ -262,22 +343,28 @@ def _late(definition: GraphDef[...], plan: Plan) -> Iterator[str]:
         )
 
 
-def longest_s(plan: Plan) -> float:
-    """The seconds of the longest path up to the pivot; after it a deadline no longer counts."""
+def longest_s(plan: Plan, known: dict[GraphDef[...], float]) -> float:
+    """The seconds of the longest path up to the pivot that no condition can shorten; after it no deadline counts.
+
+    ``known`` keeps those of child graphs, because one may be used often.
+    """
     ends: dict[Node, float] = {}
     for node in plan.order:
         if node in plan.after and plan.pivots:
             continue
-        ends[node] = max((ends.get(each, 0.0) for each in plan.parents[node]), default=0.0) + _seconds(node)
+        own = 0.0 if node.when is not None else _seconds(node, known)
+        ends[node] = max((ends.get(each, 0.0) for each in plan.parents[node]), default=0.0) + own
     return max(ends.values(), default=0.0)
 
 
-def _seconds(node: Node) -> float:
+def _seconds(node: Node, known: dict[GraphDef[...], float]) -> float:
     match node.what_runs:
         case Declared() as declared:
             return patience_s(declared)
         case GraphDef() as graph:
-            return longest_s(Plan.of(graph.nodes))
+            if graph not in known:
+                known[graph] = longest_s(Plan.of(graph.nodes), known)
+            return known[graph]
         case None if node.span is not None:
             return to_ns(node.span) / 1e9
         case _:
@@ -301,11 +388,13 @@ def _line(node: Node) -> str:
     if node.kind == "callback":
         words.append(f"of {_called(node.answer)}")
     if node.span is not None:
-        words.append(f"for {to_ns(node.span) / 1e9:g} s")
+        words.append(f"for {timedelta(microseconds=to_ns(node.span) // 1000)}")
     if node.after:
         words.append(f"after {', '.join(map(_said, node.after))}")
     if node.when is not None:
         words.append(f"when {_said(node.when)}")
+    if node.declared_pivot and node.kind == "child":
+        words.append("as the pivot")
     return " ".join([*words, *traits(node.what_runs)])
 
 
@@ -325,7 +414,9 @@ def _said(given: Any) -> str:
         return "nothing" if given is None else _plain(given)
     if given.node is None:
         return "input"
-    return f"{given.node.key}.token" if given.is_token else given.node.key
+    key = given.node.key
+    plain = key.replace("#", "_").replace("-", "_").isidentifier() and key not in ("input", "nothing")
+    return f"{key if plain else f'<{key}>'}{'.token' if given.is_token else ''}"
 
 
 def _plain(value: object) -> str:

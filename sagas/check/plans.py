@@ -13,7 +13,7 @@ import attrs
 
 from sagas.check.fingerprint import fingerprint
 from sagas.check.graph import lines_of, traits
-from sagas.check.scan import Scan
+from sagas.check.scan import Scan, scan
 from sagas.model.definition import SagaDef
 from sagas.model.graph import GraphDef
 
@@ -46,9 +46,18 @@ def plan_of(definition: SagaDef[..., Any], found: Scan) -> SagaPlan:
         definition: the saga.
         found: what its scan has found.
     """
-    body = lines_of(definition) if isinstance(definition, GraphDef) else _coded(definition, found)
+    if isinstance(definition, GraphDef):
+        body = [*lines_of(definition), *sorted(_children(definition, found))]
+    else:
+        body = list(_coded(definition, found))
     lines = [f"saga {definition.name}", f"version {definition.version}", *body]
     return SagaPlan(definition.name, definition.version, HEAD + "".join(f"{line}\n" for line in lines))
+
+
+def _children(graph: GraphDef[...], found: Scan) -> Iterator[str]:
+    """The bodies that a graph runs, near and far; the fingerprint of a coded saga has them in it."""
+    for child in {use.what for use in found.uses if isinstance(use.what, SagaDef)} - {graph}:
+        yield f"where {child.name} version {child.version} is {fingerprint(child, scan(child))}"
 
 
 def _coded(definition: SagaDef[..., Any], found: Scan) -> Iterator[str]:

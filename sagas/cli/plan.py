@@ -50,10 +50,22 @@ def plan(ctx: typer.Context, modules: Modules, *, write: Write = None, as_json: 
 
 
 def plans_of(modules: Sequence[str]) -> list[SagaPlan]:
-    """The plans of all sagas of these modules, by name and version."""
-    sagas = sagas_of([load(name) for name in modules])
-    plans = [plan_of(definition, scan(definition)) for definition in sagas]
-    return sorted(plans, key=lambda each: (each.saga, each.version))
+    """The plans of all sagas of these modules, by name and version.
+
+    Raises:
+        CommandError: a saga has faults, or two have one name and version.
+    """
+    plans: dict[tuple[str, int], SagaPlan] = {}
+    for definition in sagas_of([load(name) for name in modules]):
+        found, key = scan(definition), (definition.name, definition.version)
+        if found.faults:
+            raise CommandError(f"saga {definition.name!r} has faults; see them with `sagas check {' '.join(modules)}`")
+        if key in plans:
+            raise CommandError(
+                f"two sagas are named {definition.name!r} version {definition.version}; give one of them another name"
+            )
+        plans[key] = plan_of(definition, found)
+    return [plans[key] for key in sorted(plans)]
 
 
 def kept_in(folder: Path, plans: Sequence[SagaPlan]) -> list[Kept]:

@@ -55,6 +55,26 @@ class Ref(Generic[T_co]):
             "Give the reference to `when=` of another node",
         )
 
+    def __str__(self) -> NoReturn:
+        raise DefinitionError(
+            f"{self.described} has no value while the graph is being declared, so it cannot be part of a text",
+            "Make the text in the step that is given the reference",
+        )
+
+    def __format__(self, how: str) -> NoReturn:
+        str(self)
+        raise AssertionError(how)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Ref):
+            raise DefinitionError(
+                f"{self.described} has no value while the graph is being declared, so it cannot be compared",
+                "Compare in a @lookup that is given the reference",
+            )
+        return self is other
+
+    __hash__ = object.__hash__
+
     def __iter__(self) -> NoReturn:
         raise DefinitionError(
             f"{self.described} has no value while the graph is being declared, so it cannot be iterated over",
@@ -75,7 +95,10 @@ class CallbackRef(Ref[T_co]):
 
     @property
     def token(self) -> Ref[str]:
-        """Stands for the callback's token, which is there before the answer; give it to the node that hands it out."""
+        """Stands for the callback's token, which is there before the answer; give it to the node that hands it out.
+
+        Where the callback has a ``when=``, that node needs the same one: the token of a skipped callback is None.
+        """
         return Ref(self.graph, self.node, is_token=True)
 
 
@@ -97,7 +120,7 @@ class Node:
     """References and plain values, as they were given."""
     kwargs: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
     after: Sequence[Any] = ()
-    """References whose nodes must have ended first: the list that was given, which may still change."""
+    """References whose nodes must have ended first: the list that was given, until the graph is in use."""
     when: Ref[Any] | None = None
     """The node is skipped, and its value is None, where this reference is not true."""
     span: Duration | None = None
@@ -136,6 +159,8 @@ class Draft:
     nodes: list[Node] = attrs.field(factory=list[Node])
     outputs: list[Ref[Any] | None] = attrs.field(factory=list["Ref[Any] | None"])
     """What ``returns`` was given: one, where the graph is complete."""
+    children: dict["GraphDef[...]", None] = attrs.field(factory=dict["GraphDef[...]", None])
+    """The graphs that it runs."""
     names: dict[str, int] = attrs.field(factory=dict[str, int])
     """How many nodes have each name."""
     input_type: Any = None
@@ -180,18 +205,19 @@ class GraphDef(SagaDef[P, Any]):
             graph = todo.pop()
             if graph not in found:
                 found.add(graph)
-                todo += [node.what_runs for node in graph.nodes if isinstance(node.what_runs, GraphDef)]
+                todo += graph.draft.children
         return found
 
     def seal(self) -> "Plan":
         """Let nothing be added any more, to this graph and to those that it runs; it is in use."""
         draft = self.draft
         if draft.plan is None:
+            for node in draft.nodes:
+                object.__setattr__(node, "after", tuple(node.after))  # the list is the user's and may change
             draft.plan = Plan.of(draft.nodes)
             self.body.__annotations__["return"] = None if self.output is None else type_of(self.output)
-            for node in draft.nodes:
-                if isinstance(node.what_runs, GraphDef):
-                    node.what_runs.seal()
+            for graph in draft.children:
+                graph.seal()
         return draft.plan
 
 
@@ -212,6 +238,7 @@ class Plan:
     """What a pivot depends on."""
     after: frozenset[Node]
     """What depends on a pivot, other pivots included."""
+    keys: frozenset[str]
 
     @classmethod
     def of(cls, nodes: Sequence[Node]) -> "Plan":
@@ -230,6 +257,7 @@ class Plan:
             pivots=pivots,
             before=frozenset(_reached(pivots, parents)),
             after=frozenset(_reached(pivots, children)),
+            keys=frozenset(node.key for node in nodes),
         )
 
     @property
@@ -252,7 +280,7 @@ class Plan:
 
 def is_pivot(node: Node) -> bool:
     """Whether the saga cannot be undone after it: a pivot, or a child saga that has one."""
-    return node.declared_pivot or (isinstance(node.what_runs, GraphDef) and any(map(is_pivot, node.what_runs.nodes)))
+    return node.declared_pivot
 
 
 def is_ref(given: object) -> TypeGuard[Ref[Any]]:
@@ -297,18 +325,22 @@ def _reached(starts: Iterable[Node], edges: Mapping[Node, Sequence[Node]]) -> se
     return found
 
 
-def type_of(ref: Ref[Any]) -> Any:
-    """The declared type of the value that a reference stands for; ``Any`` where it is not known."""
+def type_of(ref: Ref[Any], *, when: Ref[Any] | None = None) -> Any:
+    """The declared type of the value that a reference stands for; ``Any`` where it is not known.
+
+    It admits None where the node may be skipped, unless its condition is the one under which the value is used.
+    """
     node = ref.node
+    certain = node is None or node.when is None or node.when is when
     if ref.is_token:
-        return str
+        return str if certain else str | None
     if node is None:
         return Any if ref.graph is None else getattr(ref.graph, "input_type", Any)
     try:
         found = _result_of(node)
     except DefinitionError:  # a type that cannot be read is a fault of its own
         return Any
-    return found if node.when is None else found | None
+    return found if certain or found is None else found | None
 
 
 def _result_of(node: Node) -> Any:

@@ -226,7 +226,7 @@ class AddNode:
         /,
         *,
         after: Sequence[Ref[Any]] = ...,
-        when: Ref[bool],
+        when: Ref[bool | None],
     ) -> Ref[R | None]: ...
     @overload
     def __call__(
@@ -236,7 +236,7 @@ class AddNode:
         /,
         *,
         after: Sequence[Ref[Any]] = ...,
-        when: Ref[bool],
+        when: Ref[bool | None],
     ) -> Ref[R | None]: ...
     @overload
     def __call__(
@@ -247,7 +247,7 @@ class AddNode:
         /,
         *,
         after: Sequence[Ref[Any]] = ...,
-        when: Ref[bool],
+        when: Ref[bool | None],
     ) -> Ref[R | None]: ...
     @overload
     def __call__(
@@ -259,7 +259,7 @@ class AddNode:
         /,
         *,
         after: Sequence[Ref[Any]] = ...,
-        when: Ref[bool],
+        when: Ref[bool | None],
     ) -> Ref[R | None]: ...
     @overload
     def __call__(
@@ -272,7 +272,7 @@ class AddNode:
         /,
         *,
         after: Sequence[Ref[Any]] = ...,
-        when: Ref[bool],
+        when: Ref[bool | None],
     ) -> Ref[R | None]: ...
     @overload
     def __call__(
@@ -286,7 +286,7 @@ class AddNode:
         /,
         *,
         after: Sequence[Ref[Any]] = ...,
-        when: Ref[bool],
+        when: Ref[bool | None],
     ) -> Ref[R | None]: ...
     @overload
     def __call__(
@@ -301,7 +301,7 @@ class AddNode:
         /,
         *,
         after: Sequence[Ref[Any]] = ...,
-        when: Ref[bool],
+        when: Ref[bool | None],
     ) -> Ref[R | None]: ...
     @overload
     def __call__(
@@ -356,7 +356,7 @@ class AddNode:
         /,
         *,
         after: Sequence[Ref[Any]] = ...,
-        when: Ref[bool],
+        when: Ref[bool | None],
         **named: object,
     ) -> Ref[R | None]: ...
     @overload
@@ -367,7 +367,7 @@ class AddNode:
         /,
         *,
         after: Sequence[Ref[Any]] = ...,
-        when: Ref[bool],
+        when: Ref[bool | None],
         **named: object,
     ) -> Ref[R | None]: ...
     @overload
@@ -379,7 +379,7 @@ class AddNode:
         /,
         *,
         after: Sequence[Ref[Any]] = ...,
-        when: Ref[bool],
+        when: Ref[bool | None],
         **named: object,
     ) -> Ref[R | None]: ...
     @overload
@@ -392,7 +392,7 @@ class AddNode:
         /,
         *,
         after: Sequence[Ref[Any]] = ...,
-        when: Ref[bool],
+        when: Ref[bool | None],
         **named: object,
     ) -> Ref[R | None]: ...
 

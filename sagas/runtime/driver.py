@@ -38,6 +38,8 @@ from sagas.runtime.binding import Binder, Bound
 from sagas.runtime.resolver import OutcomeResolver
 from sagas.runtime.undo import Undo
 
+DEEPEST = 100
+"""Levels of children; what is nested deeper runs itself."""
 PAST_PIVOT = Phase.PAST_PIVOT  # looked up once: on Python 3.11 a member of an enum costs more than the comparison
 
 
@@ -321,6 +323,7 @@ class Driver:
         named: dict[str, Any] = {"name": definition.name, "version": definition.version, "key": key}
         if definition.deadline is not None and self.phase is not PAST_PIVOT:  # else nothing is undone
             named["within_ns"] = to_ns(definition.deadline)
+        self._refuse_endless(definition)
         child = ChildBlock(self.ctx, shape, args, kwargs, **named)
         body = definition.body(saga, *child.args, **child.kwargs)
         try:
@@ -341,6 +344,17 @@ class Driver:
             raise await self._child_undone(child.key, child.prefix, error) from error
         child.leave()
         return child.completed(stored)
+
+    def _refuse_endless(self, definition: SagaDef[..., Any]) -> None:
+        """A saga that runs itself, directly or through others, would take all memory before it did anything."""
+        if self.ctx.caller().scope.prefix.count("/") >= DEEPEST:
+            self.ctx.refuse(
+                Fault(
+                    f"saga {self.ctx.id}: {definition.name!r} is a child {DEEPEST} levels deep, so a saga seems to run "
+                    "itself without end",
+                    "Correct the condition under which it does, then retry the saga",
+                )
+            )
 
     async def _child_undone(
         self, key: str, prefix: str, error: BaseException, *, cause: Cause = Cause.FAILED

@@ -37,3 +37,5 @@ async def flow(
         for item, count in missing.items():
             if not count:
                 group.spawn(do(item, release))
+    if any(missing.values()):
+        raise RuntimeError("items wait for each other, or for what nobody releases")

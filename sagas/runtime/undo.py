@@ -4,7 +4,7 @@ Invariant: a compensation is a checkpoint under its step's key, so it completes 
 has the same idempotency key.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from durable_core import DefinitionError
@@ -96,25 +96,29 @@ class Undo:
 
     async def _against_the_graph(self, graph: GraphDef[...], keys: list[str]) -> None:
         """Undo each step once all that depends on it is undone."""
-        plan, halt = graph.plan, self._definition.on_compensation_failure == "halt"
+        plan = graph.plan
+        halt = self._definition.on_compensation_failure == "halt"
         failed: dict[str, BaseException] = {}
+        left = set(keys)
+        of_node: dict[str, list[str]] = {}
+        for key in keys:
+            of_node.setdefault(_node_key(key), []).append(key)
 
-        async def one(node: Node, release: Release) -> None:
-            for key in of_node.get(node.key, ()):
-                if failed and halt:
-                    break
+        async def all_of(found: Iterable[str]) -> None:
+            for key in found:
+                if key not in left or (failed and halt):
+                    continue
                 left.discard(key)
                 error = await self._undo(key)
                 if error is not None:
                     failed[key] = error
+
+        async def one(node: Node, release: Release) -> None:
+            await all_of(of_node.get(node.key, ()))
             release(node)
 
-        left = set(keys)
         while left:
-            of_node: dict[str, list[str]] = {}
-            for key in keys:
-                if key in left:
-                    of_node.setdefault(key.partition("/")[0], []).append(key)
+            await all_of(key for key in keys if _node_key(key) not in plan.keys)  # the graph was another one then
             await flow(self._ctx, {node: plan.children[node] for node in reversed(plan.order)}, one)
             await self._wait_for_fix(failed)
 
@@ -178,6 +182,11 @@ class Undo:
         self.resolved = True
         self.skipped.append(key)
         self._ctx.mark(Mark(MarkKind.SKIPPED, key).text)
+
+
+def _node_key(key: str) -> str:
+    """The key of the node of a graph that the step at ``key`` belongs to."""
+    return key.partition("/")[0]
 
 
 def next_to_undo(remaining: list[StepRecord]) -> list[StepRecord]:

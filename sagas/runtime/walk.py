@@ -33,11 +33,25 @@ class Walk:
         plan = self._definition.plan
         first, pivots, last = plan.stages
         await self._stage(first)
+        self._refuse_two([node for node in pivots if node.when is None or self._holds(node, node.when)])
         for node in pivots:
             await self._node(node, _nobody)  # alone: what would run beside it could neither be undone nor go forward
         await self._stage([node for node in last if node not in pivots])
         output = self._definition.output
         return None if output is None else self._value(output)
+
+    def _refuse_two(self, chosen: Collection[Node]) -> None:
+        """Two pivots whose conditions are both true: the first one would happen, and the second one never could."""
+        if len(chosen) > 1:
+            names = " and ".join(repr(node.key) for node in chosen)
+            self._ctx.refuse(
+                Fault(
+                    f"saga {self._ctx.id}: the conditions of the pivots {names} are all true; a saga has one point "
+                    "of no return. None of them has begun",
+                    f"Run `sagas rollback {self._ctx.id}`, and give the graph a new version whose conditions exclude "
+                    "each other",
+                )
+            )
 
     async def _stage(self, nodes: Collection[Node]) -> None:
         """Run these nodes, those that do not depend on each other side by side."""
@@ -62,7 +76,8 @@ class Walk:
             Fault(
                 f"saga {self._ctx.id}: the condition of {node.described} is {when.described}, whose result is a "
                 f"{type(value).__name__} and no bool",
-                "Give `when=` a step that returns a bool, then retry the saga",
+                f"Give `when=` a step that returns a bool, in a new version. Run `sagas rollback {self._ctx.id}` where "
+                "nothing stands against it",
             )
         )
 

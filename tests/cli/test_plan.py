@@ -38,7 +38,7 @@ graph of str
 step look(input) not undone
 lookup holds(input)
 step look#2(what="x") after look when holds not undone
-sleep sleep() for 60 s after look
+sleep sleep() for 0:01:00 after look
 callback ok() of bool after look
 retriable mail(look) after look#2, sleep, ok
 returns mail
@@ -122,7 +122,7 @@ def test_a_changed_plan_is_kept_and_said(bench: Bench):
     bench.write(GRAPH.replace("g.sleep(60", "g.sleep(90"), CODED)
     _, out, _ = bench.run("plan", "--write", "plans")
     assert "graph saga v2: changed under its version plans/graph saga.v2.plan" in out
-    assert "+sleep sleep() for 90 s after look" in out
+    assert "+sleep sleep() for 0:01:30 after look" in out
     assert bench.run("check", "--plans", "plans")[0] == 0
 
 

@@ -242,6 +242,9 @@ def test_a_hidden_pivot_is_refused():
         (lambda g: g.callback("a/b", bool), "a/b"),
         (lambda g: g.returns("x"), "g.returns was given"),
         (lambda g: bool(g.input), "neither true nor false"),
+        (lambda g: f"hello {g.input}", "cannot be part of a text"),
+        (lambda g: g.input == "Rome", "cannot be compared"),
+        (lambda g: g.callback("ask", bool, when=True), "reference to a bool"),
         (lambda g: list(g.input), "cannot be iterated"),
         (lambda g: SagaGraph("none", version=1).input, "has no input"),  # type: ignore[misc]
     ],
@@ -269,6 +272,84 @@ def test_a_graph_in_use_cannot_change():
     orchestrator.register(g)
 
 
+def test_callbacks_that_nobody_could_end():
+    """A token handed out only from the pivot on, and a timeout after it, would leave the saga waiting or stuck."""
+
+    @pivot(name="tell")
+    async def tell(trip: Trip, token: str) -> str:
+        return token
+
+    g = graph()
+    g.returns(g.pivot(tell, g.input, g.callback("never", bool).token))
+    assert "callback 'never' waits for ever" in faults(g)
+    late = graph()
+    late.returns(late.callback("late", bool, timeout=60, after=[late.pivot(pay, late.input)]))
+    assert "callback 'late' comes after the pivot" in faults(late)
+
+
+def test_conditions_make_values_of_any_kind_optional():
+    """A conditional sleep, and the token of a conditional callback under the same condition, are no faults."""
+
+    @step(compensation=None, because="a test")
+    async def ask(token: str) -> None:
+        """Hand out a token."""
+
+    g = graph()
+    where = g.lookup(holds, g.input)
+    asked = g.callback("approval", bool, when=where)
+    g.step(ask, asked.token, when=where)
+    g.returns(g.sleep(1, when=where, after=[asked]))
+    g.check()
+    wrong = graph()
+    wrong.step(ask, wrong.callback("approval", bool, when=wrong.lookup(holds, wrong.input)).token)
+    wrong.returns()
+    assert "is given the token of callback 'approval', which is None where it is skipped" in faults(wrong)
+
+
+def test_plain_values_are_checked():
+    """A plain value of another type, or of one that cannot be stored, is a fault."""
+    g = graph()
+    g.step(reserve, "Rome")
+    g.lookup(holds, Opaque())
+    g.returns()
+    said = faults(g)
+    assert said.count("the plain value for 'trip'") == 2
+
+
+def test_a_list_of_references_is_kept_until_the_graph_is_in_use():
+    """A list that is changed after registering has no effect; one that gets the node's own reference is explained."""
+    g = graph()
+    after: list[Ref[Any]] = []
+    first = g.step(reserve, g.input, after=after)
+    second = g.step(reserve, g.input, after=[first])
+    g.returns(second)
+    Orchestrator("memory://", sagas=[g], worker=False)
+    after.append(second)
+    assert [node.key for node in g.plan.order] == ["reserve", "reserve#2"]
+    assert not dict(g.nodes[0].waits_for())
+    own = graph()
+    refs: list[Ref[Any]] = []
+    refs.append(own.step(reserve, own.input, after=refs))
+    own.returns()
+    assert "waits for itself" in faults(own)
+    with pytest.raises(DefinitionError, match="a list of references"):
+        own.step(reserve, own.input, after=first)  # type: ignore[call-overload]
+
+
+def test_a_child_that_is_used_twice_is_judged_twice():
+    """Each use of a child that can be undone must be before the pivot."""
+
+    @saga("kid", version=1)
+    async def kid(s: Saga, trip: Trip) -> Car:
+        return await s.run(reserve, trip)
+
+    g = graph()
+    first = g.step(kid, g.input)
+    g.step(kid, g.input)
+    g.returns(g.retriable(mail, g.pivot(pay, g.input, after=[first])))
+    assert "child 'kid#2' can be undone, and the pivot does not wait for it" in faults(g)
+
+
 def test_a_reference_in_a_collection_is_refused():
     """A list of references would be stored as it is; each is an argument of its own."""
 
@@ -279,4 +360,4 @@ def test_a_reference_in_a_collection_is_refused():
     g = graph()
     car = g.step(reserve, g.input)
     g.returns(g.lookup(both, [car, car]))
-    assert "collection with references" in faults(g)
+    assert "is given a list with a reference in it" in faults(g)

@@ -206,7 +206,7 @@ async def test_past_the_pivot_nothing_is_undone_and_retry_goes_on(url: str, worl
 
 
 async def test_exclusive_pivots(url: str, world: list[str]):
-    """Two pivots may stand beside each other where each has a condition; both true is stuck, before the second one."""
+    """Two pivots may stand beside each other where each has a condition; both true is stuck, before either."""
 
     @lookup
     async def says(order: Order) -> bool:
@@ -225,9 +225,11 @@ async def test_exclusive_pivots(url: str, world: list[str]):
         assert await (await orchestrator.start(g, Order("tea", 0), id="cash")).result() == "done"
         assert [line for line in world if line in {"card", "cash"}] == ["card", "cash"]
         handle = await orchestrator.start(g, Order("tea", 2), id="both")
-        with pytest.raises(SagaStuck, match="comes after the pivot"):
+        with pytest.raises(SagaStuck, match="are all true"):
             await handle.result()
-        assert world[-1] == "card"
+        await orchestrator.rollback("both", actor="ann")
+        assert (await settled(handle)).status == SagaStatus.COMPENSATED
+        assert [line for line in world if line in {"card", "cash"}] == ["card", "cash"]
 
 
 async def test_the_token_is_there_before_the_answer(url: str, world: list[str]):
@@ -362,6 +364,44 @@ async def test_a_step_may_be_used_again(url: str, world: list[str]):
         await handle.result()
         assert list(steps(await handle.info())) == ["sleep", "hold#2", "hold", "both"]
     assert world[0] == "hold(early)"
+
+
+async def test_a_rollback_under_other_code_says_what_is_missing(file: str, world: list[str]):
+    """Steps that the loaded graph does not have leave the saga stuck on them; the others are undone."""
+
+    def made(*names: str) -> SagaGraph[[]]:
+        g = SagaGraph("changed", version=1, parallel_compensation=True)
+        refs = [g.step(noted(world, name)) for name in names]
+        g.returns(g.sleep(timedelta(days=1), after=refs))
+        return g
+
+    async with Orchestrator(file, sagas=[made("old", "kept")]) as orchestrator:
+        handle = await orchestrator.start("changed", id="one")
+        await sleeping(handle)
+        await orchestrator.kill("one", actor="ann")
+    async with Orchestrator(file, sagas=[made("new", "kept")]) as orchestrator:
+        await orchestrator.rollback("one", actor="ann")
+        with pytest.raises(SagaStuck, match="does not say how to undo step 'old'"):
+            await (await orchestrator.get("one")).result()
+        await orchestrator.skip("one", "old", actor="ann")
+        info = await settled(await orchestrator.get("one"))
+    assert info.status == SagaStatus.RESOLVED
+    assert [line for line in world if line.startswith("undo")] == ["undo kept"]
+
+
+async def test_a_saga_that_runs_itself_is_stuck(url: str):
+    """Children without end are refused at a depth, instead of taking all memory."""
+    g = SagaGraph("endless", version=1)
+
+    @saga("between", version=1)
+    async def between(s: Saga) -> None:
+        await s.run(g)
+
+    g.step(between)
+    g.returns()
+    async with Orchestrator(url, sagas=[g]) as orchestrator:
+        with pytest.raises(SagaStuck, match="levels deep"):
+            await (await orchestrator.start(g, id="one")).result()
 
 
 @pytest.mark.slow
