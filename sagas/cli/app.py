@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from sagas.cli import check, operate, plan, show, start, store, traces, worker
+from sagas.cli import check, diagram, operate, plan, show, start, store, traces, worker
 from sagas.cli.options import BeforeCommand, Json, Store
 from sagas.cli.output import INTERRUPTED, REFUSED, CommandError, tell
 from sagas.errors import SagasError
@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, Callable[..., Any]] = {
     "start": start.start,
     "check": check.check,
     "plan": plan.plan,
+    "diagram": diagram.diagram,
     "list": show.list_sagas,
     "show": show.show,
     "history": show.history,

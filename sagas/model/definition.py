@@ -3,6 +3,7 @@
 import inspect
 import types
 from collections.abc import Callable, Coroutine
+from importlib import import_module
 from typing import (
     Any,
     Concatenate,
@@ -290,6 +291,20 @@ class SagaDef(Generic[P, R]):
     def node_result(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ARG002
         """For type checkers: the arguments and the result of a node of a graph that runs this saga."""
         raise TypeError("for type checkers only")
+
+    def diagram(self, format: Literal["mermaid", "dot", "svg", "bpmn"] = "mermaid") -> str:  # noqa: A002 - the contract's
+        """Draw the saga: a graph exactly, a body as far as its source shows it. Nothing is run.
+
+        Args:
+            format: ``mermaid`` (a flowchart), ``dot`` (Graphviz), ``svg`` or ``bpmn`` (BPMN 2.0 with a layout).
+
+        Raises:
+            ValueError: there is no such format.
+        """
+        # The drawing reads definitions, so this module must not know it before it is asked for.
+        formats = import_module("sagas.diagram.formats")
+        text: str = formats.diagram_of(self, format)
+        return text
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ARG002 - typed as the body is
         """Never returns: sagas are started, or run as children, never called."""
