@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from durable_core.body import BodyContext, Operation, watched
     from durable_core.client import AnswerReceipt, CallbackAddress, Client, Handle
     from durable_core.engine.callback_delivery import CallbackDelivery
+    from durable_core.engine.clock import SystemClock
     from durable_core.engine.home import at_home
     from durable_core.engine.polling import Health
     from durable_core.engine.runtime import Runtime
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
     from durable_core.engine.waiting import RunOutcome
     from durable_core.engine.watch import AttentionLog
     from durable_core.face import Face, Order, Standing
+    from durable_core.hosts.attempt import Clocked, attempt
     from durable_core.model.callback import Answer, Taken
     from durable_core.model.calls import Done, StepCall
     from durable_core.model.checkup import Checkup, Facts, Finding, Group, Level, WorkerSeen
     from durable_core.model.codec import Codec
+    from durable_core.model.decide import Final, after_failure
     from durable_core.model.declared import DeclaredStep, check_timeout, check_version, place_of, positional
     from durable_core.model.duration import Duration, at, maybe_at, not_before, ns_of, shown, to_ns
     from durable_core.model.failure import FailureText, capture, describe, rebuild
@@ -89,16 +92,19 @@ LATER = {
     "durable_core.client": ("AnswerReceipt", "CallbackAddress", "Client", "Handle"),
     "durable_core.engine.watch": ("AttentionLog",),
     "durable_core.engine.callback_delivery": ("CallbackDelivery",),
+    "durable_core.engine.clock": ("SystemClock",),
     "durable_core.engine.polling": ("Health",),
     "durable_core.engine.home": ("at_home",),
     "durable_core.engine.runtime": ("Runtime",),
     "durable_core.engine.settings": ("Settings",),
     "durable_core.engine.waiting": ("RunOutcome",),
+    "durable_core.hosts.attempt": ("Clocked", "attempt"),
     "durable_core.face": ("Face", "Order", "Standing"),
     "durable_core.model.callback": ("Answer", "Taken"),
     "durable_core.model.calls": ("Done", "StepCall"),
     "durable_core.model.checkup": ("Checkup", "Facts", "Finding", "Group", "Level", "WorkerSeen"),
     "durable_core.model.codec": ("Codec",),
+    "durable_core.model.decide": ("Final", "after_failure"),
     "durable_core.model.declared": ("DeclaredStep", "check_timeout", "check_version", "place_of", "positional"),
     "durable_core.model.duration": ("Duration", "at", "maybe_at", "not_before", "ns_of", "shown", "to_ns"),
     "durable_core.model.failure": ("FailureText", "capture", "describe", "rebuild"),
@@ -174,6 +180,7 @@ __all__ = [
     "Checkup",
     "ChildBlock",
     "Client",
+    "Clocked",
     "Closes",
     "Codec",
     "DeclaredStep",
@@ -186,6 +193,7 @@ __all__ = [
     "Face",
     "Facts",
     "FailureText",
+    "Final",
     "Finding",
     "Group",
     "Handle",
@@ -226,6 +234,7 @@ __all__ = [
     "StepStatus",
     "StepWords",
     "Store",
+    "SystemClock",
     "Taken",
     "Takes0",
     "Takes1",
@@ -235,9 +244,11 @@ __all__ = [
     "Tracing",
     "Vocabulary",
     "WorkerSeen",
+    "after_failure",
     "all_of",
     "at",
     "at_home",
+    "attempt",
     "branch_body",
     "bring_spans",
     "capture",

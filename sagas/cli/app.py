@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from sagas.cli import check, diagram, operate, plan, show, start, store, traces, worker
+from sagas.cli import check, diagram, export, operate, plan, show, start, store, traces, worker
 from sagas.cli.options import BeforeCommand, Json, Store
 from sagas.cli.output import INTERRUPTED, REFUSED, CommandError, tell
 from sagas.errors import SagasError
@@ -48,6 +48,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., Any]]]] = {
         "Answer a callback that a saga waits for.",
         {"complete": operate.complete_callback, "fail": operate.fail_callback, "heartbeat": operate.heartbeat},
     ),
+    "export": ("Write a saga for another engine.", {"asl": export.asl}),
     "trace": ("Write a saga's trace to a file, or send it again.", {"export": traces.export, "send": traces.resend}),
 }
 

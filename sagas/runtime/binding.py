@@ -128,8 +128,11 @@ class Binder:
     ) -> tuple[StepSpec, tuple[Any, ...], dict[str, Any]] | None:
         """What an attempt that came as bytes calls, and with which arguments; None where the code does not say."""
         bound = self.named(name_of(call.key), definition)
-        if bound is None:
-            return None
+        return None if bound is None else self.called(bound, call)
+
+    @staticmethod
+    def called(bound: Bound, call: StepCall) -> tuple[StepSpec, tuple[Any, ...], dict[str, Any]]:
+        """What an attempt of this step, its compensation or its probe calls, and with which arguments."""
         what = f"saga {call.run}, step {call.key!r}"
         spec, extra = bound.spec, bound.extra or {}
         if call.kind == "compensation" and bound.undo is not None:

@@ -1,0 +1,1 @@
+"""Sagas on engines that a team runs already."""
