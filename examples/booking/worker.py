@@ -34,6 +34,12 @@ class AheadClock:
         """Call ``call`` at that time."""
         return asyncio.get_running_loop().call_later((at_ns - self.now_ns()) / NS, self._ring, at_ns, call)
 
+    def attach(self, engine: object) -> None:
+        """The machine's time passes by itself, whatever the worker does."""
+
+    def detach(self, engine: object) -> None:
+        """As ``attach``."""
+
     def _ring(self, at_ns: int, call: Callable[[], None]) -> None:
         if self.now_ns() < at_ns:
             self.call_at(at_ns, call)  # the loop's clock was a little early

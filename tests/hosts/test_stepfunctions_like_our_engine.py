@@ -187,7 +187,7 @@ def turns_like(spots: Mapping[str, Spot], order: Sequence[str], called: set[str]
             break
         done.append(name)
     rest = [name for name in order if name in called and name not in {failing, *done}]
-    return [*done, failing, *rest] if called <= reached(spots, done) else None
+    return [*done, failing, *rest] if called == reached(spots, done) else None
 
 
 def on_the_service(service: Machines, graph: SagaGraph[[int]]) -> Ended:
