@@ -17,6 +17,7 @@ import pytest
 from examples.booking.domain import Approval, Trip
 from examples.booking.forms import SAGAS, Form
 from examples.booking.front import Front
+from examples.booking.graph import g
 from examples.booking.steps import EXPENSIVE
 from examples.booking.suppliers import SEAT_S, Supplier
 from examples.participants.launcher import ROOT
@@ -277,3 +278,9 @@ def test_the_demo_holds(tmp_path: Path):
         assert (trip["payments"], trip["paid"]) == ((1, trip["amount"]) if booked else (0, 0))
         assert trip["expired"] == (["airline"] if trip["scene"] == "the hold expires" else [])
     assert processes_of(kept) == []
+
+
+def test_the_picture_is_that_of_the_graph():
+    """The picture in the README is the one that ``sagas diagram`` draws of the graph today."""
+    kept = Path(ROOT, "examples", "booking", "book-trip.svg").read_text(encoding="utf-8")
+    assert kept == g.diagram("svg")
