@@ -5,13 +5,12 @@ Invariant: nothing runs and nothing is changed; the same definition, or the same
 
 from enum import StrEnum
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sagas.cli import output
-from sagas.cli.modules import load, sagas_of
+from sagas.cli.modules import saga_at, versions_at
 from sagas.cli.options import Json, Store, address_of, ask, wants_json
 from sagas.cli.output import CommandError
 from sagas.model.definition import SagaDef
@@ -80,12 +79,12 @@ def diagram(
     if saga_id is not None:
         picture = _of_run(ctx, store, saga_id, target)
     elif target is not None and observed:
-        picture = _of_many(ctx, store, _definition(target), limit)
+        picture = _of_many(ctx, store, saga_at(target), limit)
     else:
-        picture = picture_of(_definition(target or ""))
+        picture = picture_of(saga_at(target or ""))
     text = drawn(picture, form.value)
     if file is not None:
-        _save(text, file)
+        output.save(text, file)
     if wants_json(ctx, given=as_json):
         output.document({"format": form.value, "file": None if file is None else str(file), "diagram": text})
     elif file is None:
@@ -98,7 +97,7 @@ def _of_run(ctx: typer.Context, store: str | None, saga_id: str, target: str | N
     from sagas.diagram.formats import picture_of  # noqa: PLC0415 - as above
     from sagas.diagram.runs import run_picture  # noqa: PLC0415 - as above
 
-    known = None if target is None else _candidates(target)
+    known = None if target is None else versions_at(target)
     info = ask(address_of(ctx, store), lambda orchestrator: orchestrator.info(saga_id))
     if known is None:
         return run_picture(info)
@@ -126,38 +125,3 @@ def _of_many(ctx: typer.Context, store: str | None, definition: SagaDef[..., Any
             "the saga itself"
         )
     return observed_picture(picture_of(definition), infos)
-
-
-# -- the saga that is meant --------------------------------------------------------------------------------------------
-
-
-def _definition(target: str) -> SagaDef[..., Any]:
-    """The saga that ``MODULE:NAME`` means; of several versions the newest."""
-    return max(_candidates(target), key=lambda each: each.version)
-
-
-def _candidates(target: str) -> list[SagaDef[..., Any]]:
-    """The variable of that name, or all versions of the saga of that name."""
-    module_name, colon, name = target.rpartition(":")
-    if not colon or not module_name or not name:
-        raise CommandError(f"{target!r} names no saga; give MODULE:NAME, such as shop.orders:place-order")
-    module = load(module_name)
-    held: object = vars(module).get(name)
-    if isinstance(held, SagaDef):
-        return [held]
-    found = [each for each in sagas_of([module]) if each.name == name]
-    if not found:
-        raise CommandError(_missing(module, name))
-    return found
-
-
-def _missing(module: ModuleType, name: str) -> str:
-    known = ", ".join(sorted({each.name for each in sagas_of([module])}))
-    return f"{module.__name__} has no saga {name!r}; it has {known}"
-
-
-def _save(text: str, file: Path) -> None:
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CommandError(f"{file} cannot be written: {error.strerror or error}; choose another --output") from error

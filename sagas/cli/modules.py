@@ -97,6 +97,36 @@ def sagas_of(modules: Sequence[ModuleType]) -> list[SagaDef[..., Any]]:
     return list(found.values())
 
 
+def saga_at(target: str, form: str = "MODULE:NAME") -> SagaDef[..., Any]:
+    """The saga that ``MODULE:NAME`` means; of several versions the newest. See ``versions_at``."""
+    return max(versions_at(target, form), key=lambda each: each.version)
+
+
+def versions_at(target: str, form: str = "MODULE:NAME") -> list[SagaDef[..., Any]]:
+    """The variable that ``MODULE:NAME`` names, else all versions of the saga of that name.
+
+    Args:
+        target: a module and a name in it.
+        form: what the command calls its argument, for the message.
+
+    Raises:
+        CommandError: there is none, or ``target`` is of another form.
+    """
+    module_name, colon, name = target.rpartition(":")
+    if not colon or not module_name or not name:
+        raise CommandError(f"{target!r} names no saga; give {form}, such as shop.orders:place-order")
+    module = load(module_name)
+    held: object = vars(module).get(name)
+    if isinstance(held, SagaDef):
+        return [held]
+    sagas = sagas_of([module])
+    found = [each for each in sagas if each.name == name]
+    if not found:
+        known = ", ".join(sorted({each.name for each in sagas}))
+        raise CommandError(f"{module.__name__} has no saga {name!r}; it has {known}")
+    return found
+
+
 async def resources_of(module: ModuleType, stack: AsyncExitStack) -> list[object]:
     """The module's ``resources`` for its steps: a list, or a callable that returns, awaits or manages one.
 

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -214,6 +215,18 @@ def say(text: str, *, command: str = "") -> None:
 def document(content: Any, *, indent: int | None = 2) -> None:
     """Write one JSON document, in ASCII; on one line without ``indent``."""
     write(json.dumps(msgspec.to_builtins(content, str_keys=True), indent=indent) + "\n")
+
+
+def save(text: str, file: Path) -> None:
+    """Write a file that the user named.
+
+    Raises:
+        CommandError: it cannot be written.
+    """
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{file} cannot be written: {error.strerror or error}; choose another --output") from error
 
 
 def write(text: str) -> None:
