@@ -126,7 +126,9 @@ class BodyReader:
                     new = [use for use in self.uses[first:] if isinstance(use.what, Declared)]
                     found[node] = self._collected.setdefault(node.what_runs, new)  # it is read once, and may come again
         if sure:
-            self.faults += faults_of(definition, {node: [use.what for use in uses] for node, uses in found.items()})
+            self.faults += faults_of(
+                definition, plan, {node: [use.what for use in uses] for node, uses in found.items()}
+            )
         return at or any(node.when is None for node in plan.pivots)
 
     def _source(self, definition: SagaDef[..., Any]) -> "_Source | None":

@@ -31,15 +31,15 @@ Runs = Mapping[Node, Sequence[Any]]
 """The steps that each node runs: its own, or all of its child's."""
 
 
-def faults_of(definition: GraphDef[...], runs: Runs) -> Iterator[str]:
+def faults_of(definition: GraphDef[...], plan: Plan, runs: Runs) -> Iterator[str]:
     """What cannot work in the graph itself.
 
     Args:
         definition: the graph.
+        plan: of its nodes.
         runs: the steps of its nodes; those of coded children are known to the reader of bodies.
     """
     nodes = definition.nodes
-    plan = Plan.of(nodes)
     if not nodes:
         yield f"{definition.place}: the graph {definition.name!r} has no node. Add one with g.step"
     for node in nodes:
