@@ -4,13 +4,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import typer
 
 from sagas.cli import check, diagram, export, operate, plan, show, start, store, traces, worker
 from sagas.cli.options import BeforeCommand, Json, Store
-from sagas.cli.output import INTERRUPTED, REFUSED, CommandError, tell
+from sagas.cli.output import DONE, INTERRUPTED, REFUSED, CommandError, refusal, tell
 from sagas.errors import SagasError
 
 ABOUT = """Run, start, inspect and operate sagas.
@@ -73,30 +73,55 @@ def _before(ctx: typer.Context, *, store: Store = None, as_json: Json = False) -
     ctx.obj = BeforeCommand(store=store, json=as_json)
 
 
+@runtime_checkable
+class _BadUsage(Protocol):
+    """What the parser of the command line raises; typer does not export its class."""
+
+    exit_code: int
+
+    def format_message(self) -> str: ...
+    def show(self) -> None: ...
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code.
 
     Args:
         arguments: of the command line; default those of the process.
     """
+    given = sys.argv[1:] if arguments is None else list(arguments)
     command = typer.main.get_command(program())
     try:
-        command.main(args=None if arguments is None else list(arguments), prog_name="sagas")
-    except KeyboardInterrupt:
+        code: int | None = command.main(args=given, prog_name="sagas", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - the border of the program: a person gets a message, never a traceback
-        sys.exit(_refused(error))
+        if os.environ.get("SAGAS_DEBUG") == "1":
+            traceback.print_exception(error)
+        sys.exit(_refused_as_json(error) if "--json" in given else _refused(error))
+    sys.exit(code or DONE)
 
 
 def _refused(error: Exception) -> int:
     """Say on stderr what went wrong; returns the exit code."""
-    if os.environ.get("SAGAS_DEBUG") == "1":
-        traceback.print_exception(error)
-    if isinstance(error, CommandError | SagasError):
-        tell(f"error: {error}")
-    else:
-        tell(
-            f"error: unexpected {type(error).__name__}: {error}; this is a bug: run it again with SAGAS_DEBUG=1 and "
-            "report the traceback"
-        )
+    if isinstance(error, _BadUsage):
+        error.show()
+        return error.exit_code
+    tell(f"error: {error if isinstance(error, CommandError | SagasError) else _bug(error)}")
     return REFUSED
+
+
+def _refused_as_json(error: Exception) -> int:
+    """The same as one JSON document."""
+    message = error.format_message() if isinstance(error, _BadUsage) else str(error)
+    if not isinstance(error, _BadUsage | CommandError | SagasError):
+        message = _bug(error)
+    refusal(error, message)
+    return REFUSED
+
+
+def _bug(error: Exception) -> str:
+    return (
+        f"unexpected {type(error).__name__}: {error}; this is a bug: run it again with SAGAS_DEBUG=1 and report the "
+        "traceback"
+    )

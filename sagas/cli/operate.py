@@ -16,7 +16,8 @@ import typer
 
 from durable_core.layer import AnswerReceipt, CallbackAddress, Client, Taken
 from sagas.cli import output, snapshot
-from sagas.cli.options import Options, SagaId, ask, command, json_of, signed_command
+from sagas.cli.arguments import OneStep, SagaId, StepKey
+from sagas.cli.options import Options, ask, command, json_of, signed_command
 from sagas.cli.output import CommandError
 from sagas.cli.snapshot import Snapshot
 from sagas.model.verbs import Repeat, judge
@@ -37,10 +38,6 @@ ALREADY = {
 }
 """Why a verb has nothing to change."""
 
-OneStep = Annotated[
-    str | None, typer.Option("--step", metavar="STEP", help="Only this step, as named by `sagas show`. [default: all]")
-]
-StepKey = Annotated[str, typer.Argument(metavar="STEP", help="The step, as named by `sagas show`.", show_default=False)]
 Token = Annotated[
     str | None,
     typer.Option("--token", metavar="TOKEN", help=f"The callback's token; - reads it from stdin. [default: ${TOKEN}]"),

@@ -49,9 +49,6 @@ Actor = Annotated[
     typer.Option("--actor", metavar="NAME", help="Your name, for the journal. [default: your user name]"),
 ]
 Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="The reason, for the journal.")]
-SagaId = Annotated[
-    str, typer.Argument(metavar="ID", help="The saga's id, as listed by `sagas list`.", show_default=False)
-]
 SagaName = Annotated[str | None, typer.Option("--saga", metavar="NAME", help="Only sagas of this name.")]
 IdRetention = Annotated[str, typer.Option(metavar="AGE", help="How long to refuse ids of purged sagas, or `forever`.")]
 Modules = Annotated[

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import msgspec
 import typer
 
+from durable_core.layer import without_code
+
 DONE = 0
 FAILED = 1
 """The saga that was shown or waited for has failed: compensated, resolved, stuck or killed."""
@@ -215,6 +217,17 @@ def say(text: str, *, command: str = "") -> None:
 def document(content: Any, *, indent: int | None = 2) -> None:
     """Write one JSON document, in ASCII; on one line without ``indent``."""
     write(json.dumps(msgspec.to_builtins(content, str_keys=True), indent=indent) + "\n")
+
+
+def refusal(error: Exception, message: str) -> None:
+    """Write to stderr, as one JSON document on one line, why a command was refused."""
+    about = {
+        "type": type(error).__name__,
+        "message": without_code(message),
+        "code": getattr(error, "code", None),
+        "page": getattr(error, "page", None),
+    }
+    tell(json.dumps({"error": about}))
 
 
 def save(text: str, file: Path) -> None:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagas.cli import output, snapshot, views
-from sagas.cli.options import Options, SagaId, SagaName, ask, command
+from sagas.cli.arguments import SagaId, Status
+from sagas.cli.options import Options, SagaName, ask, command
 from sagas.model.info import SagaInfo
 
 if TYPE_CHECKING:
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 def list_sagas(
     options: Options,
     *,
-    status: Annotated[
-        str | None, typer.Option(metavar="STATUS", help="Only sagas with this status: stuck, running, completed, ...")
-    ] = None,
+    status: Status = None,
     saga: SagaName = None,
     attention: Annotated[
         bool, typer.Option("--attention", help="Only sagas that need attention: stuck, failing, or without a worker.")

@@ -8,7 +8,8 @@ import msgspec
 import typer
 
 from sagas.cli import output
-from sagas.cli.options import Options, SagaId, ask, command
+from sagas.cli.arguments import SagaId
+from sagas.cli.options import Options, ask, command
 from sagas.cli.output import CommandError
 from sagas.tracing import SERVICE, document, send
 
