@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import typer
 
-from sagas.cli import check, diagram, export, operate, plan, show, start, store, traces, worker
+from sagas.cli import check, diagram, export, operate, plan, show, start, store, top, traces, worker
 from sagas.cli.options import BeforeCommand, Json, Store
 from sagas.cli.output import DONE, INTERRUPTED, REFUSED, CommandError, refusal, tell
 from sagas.errors import SagasError
@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, Callable[..., Any]] = {
     "show": show.show,
     "history": show.history,
     "versions": show.versions,
+    "top": top.top,
     "retry": operate.retry,
     "skip": operate.skip,
     "resolve": operate.resolve,

@@ -13,7 +13,7 @@ import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import typer
@@ -206,6 +206,43 @@ def show(lines: Sequence[Line]) -> None:
             text.rstrip()
             console.print(text, soft_wrap=True)
     write(caught.get())
+
+
+def is_terminal() -> bool:
+    """Whether stdout is a terminal that can be drawn on."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class Screen:
+    """The whole terminal, drawn anew with each frame; what stood there before comes back at the end."""
+
+    def __init__(self) -> None:
+        from rich.console import Console  # noqa: PLC0415 - slow to import
+        from rich.live import Live  # noqa: PLC0415 - likewise
+
+        self._console = Console(highlight=False, markup=False, emoji=False)
+        self._live = Live(console=self._console, screen=True, auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+    @property
+    def height(self) -> int:
+        """How many lines it has now."""
+        return self._console.height
+
+    def draw(self, lines: Sequence[Line]) -> None:
+        """Show these lines, as many as fit."""
+        from rich.text import Text  # noqa: PLC0415 - slow to import
+
+        drawn = Text("\n", no_wrap=True, overflow="ellipsis").join(
+            Text.assemble(*line) for line in lines[: self.height]
+        )
+        self._live.update(drawn, refresh=True)
 
 
 def say(text: str, *, command: str = "") -> None:

@@ -28,6 +28,7 @@ from sagas.cli.health import HealthEndpoint, answering, store_lost
 from sagas.cli.modules import load, resources_of, sagas_of
 from sagas.cli.options import IdRetention, Modules, Options, command, orchestrator_at
 from sagas.cli.output import DONE, INTERRUPTED, CommandError, Piece, clean, tell
+from sagas.cli.reload import folders_of, supervise
 from sagas.tracing import STEP_FIELDS, StepLogs, configure, finish, is_set, wanted
 
 log = logging.getLogger("sagas")
@@ -40,6 +41,13 @@ GC_THRESHOLDS = (10_000, 20, 10)
 Python's own thresholds, 10 of 158 with these; the price is that up to 10,000 objects of a step's own cycles stay."""
 PYTHONS_THRESHOLDS = frozenset({(700, 10, 10), (2000, 10, 10), (2000, 10, 0)})
 """Python's defaults: the first until 3.12, one of the others later."""
+
+Grace = Annotated[
+    float, typer.Option(min=0, metavar="SECONDS", help="When stopping, how long to wait for attempts under way.")
+]
+HealthAt = Annotated[str | None, typer.Option(metavar="[HOST:]PORT", help="Serve health checks over HTTP here.")]
+LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error; the log goes to stderr.")]
+Reload = Annotated[bool, typer.Option("--reload", help="For development: start anew when a Python file changes.")]
 
 
 @attrs.frozen
@@ -74,9 +82,7 @@ def worker(
         int, typer.Option(min=1, metavar="N", help="How many sagas may be under way at once.")
     ] = 1000,
     threads: Annotated[int, typer.Option(min=1, metavar="N", help="How many plain functions may run at once.")] = 32,
-    grace: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="When stopping, how long to wait for attempts under way.")
-    ] = 10,
+    grace: Grace = 10,
     retention: Annotated[
         str, typer.Option(metavar="AGE", help="How long to keep ended sagas, such as 30d, or `forever`.")
     ] = "forever",
@@ -85,15 +91,12 @@ def worker(
         float,
         typer.Option(min=0.5, metavar="SECONDS", help="On PostgreSQL, how long a silent worker keeps its sagas."),
     ] = 15,
-    health: Annotated[
-        str | None, typer.Option(metavar="[HOST:]PORT", help="Serve health checks over HTTP here.")
-    ] = None,
+    health: HealthAt = None,
     store_limit: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="Exit when the store has not answered for so long.")
     ] = 300,
-    log_level: Annotated[
-        str, typer.Option(metavar="LEVEL", help="debug, info, warning or error; the log goes to stderr.")
-    ] = "info",
+    log_level: LogLevel = "info",
+    reload: Reload = False,
 ) -> None:
     """Run the sagas of MODULE until SIGTERM or Ctrl-C.
 
@@ -106,10 +109,12 @@ def worker(
     monitoring = Monitoring(HealthEndpoint.parse(health), store_limit)
     ages = retention_of(retention, "--retention"), retention_of(id_retention, "--id-retention")
     limits = Limits(concurrency, threads, grace, lease, *ages)
+    say = log.info if options.json else tell  # a log of JSON objects contains no other lines
+    if reload:
+        raise typer.Exit(supervise(sys.argv[1:], folders_of(modules), say))
     loaded = [load(name) for name in modules]
     if wanted() and not is_set():
         configure()
-    say = log.info if options.json else tell  # a log of JSON objects contains no other lines
     asyncio.run(_serve(loaded, options, limits, monitoring, say))
     finish()
     _leave(say)
