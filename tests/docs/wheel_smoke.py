@@ -21,6 +21,16 @@ def check_package(name: str) -> None:
         getattr(package, exported)
 
 
+def check_demo(command: Path) -> None:
+    """The examples come along, and without the extra the demo says how to install what it needs."""
+    home = Path(importlib.import_module("sagas").__file__ or "").parent / "demo" / "examples"
+    for name in ("orders", "booking"):
+        assert (home / name / "demo.py").is_file(), f"the wheel has no examples/{name}"
+    refused = subprocess.run([command, "demo"], check=False, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2, refused
+    assert "pip install 'durable-sagas[demo]'" in refused.stderr, refused.stderr
+
+
 def main() -> None:
     """Check packages, metadata, command and the README's example; say what was checked."""
     for name in ("durable_core", "sagas"):
@@ -36,8 +46,10 @@ def main() -> None:
         }
     )
     assert stray == [], f"the wheel also installs {stray}"
-    command = Path(sys.executable).with_name("sagas")
-    subprocess.run([command, "--help"], check=True, capture_output=True, timeout=60)
+    for name in ("sagas", "durable-sagas"):
+        command = Path(sys.executable).with_name(name)
+        subprocess.run([command, "--help"], check=True, capture_output=True, timeout=60)
+    check_demo(command)
     code, printed = first_example()
     with tempfile.TemporaryDirectory() as folder:
         assert run(code, Path(folder), source=None) == printed
