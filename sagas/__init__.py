@@ -25,6 +25,7 @@ from durable_core.layer import lazy_names
 from sagas.current import StepInfo, current
 from sagas.dsl import lookup, pivot, retriable, saga, step
 from sagas.errors import (
+    KeyReused,
     SagaCompensated,
     SagaExists,
     SagaKilled,
@@ -32,6 +33,7 @@ from sagas.errors import (
     SagaPastPivot,
     SagasError,
     SagaStuck,
+    Undone,
 )
 from sagas.model.definition import (
     DidNotHappen,
@@ -77,6 +79,7 @@ __all__ = [
     "DidNotHappen",
     "Entry",
     "Happened",
+    "KeyReused",
     "Lookup",
     "Orchestrator",
     "PayloadError",
@@ -107,6 +110,7 @@ __all__ = [
     "StepTimeout",
     "StillUnknown",
     "StoreError",
+    "Undone",
     "Unknown",
     "VersionInfo",
     "VersionVerdict",

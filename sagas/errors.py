@@ -12,6 +12,8 @@ SagasError                 root of them all (the core's ``DurableError``)
 ├── SagaKilled             an operator ended it without undoing anything
 ├── WrongState             the verb does not apply in this state
 │   └── SagaPastPivot      nothing can be undone after the pivot
+├── KeyReused              a participant's idempotency key was used for another request before
+├── Undone                 a step's call came to its participant after its undo
 ├── StepTimeout            an attempt passed its timeout
 ├── StepExited             a step raised something that is no Exception, such as ``SystemExit``
 ├── StepInterrupted        the process died in an ``at_most_once`` step
@@ -23,7 +25,17 @@ from collections.abc import Sequence
 from durable_core import DurableError as SagasError
 from durable_core import RunExists, RunKilled, RunNotFound, RunStuck, WrongState
 
-__all__ = ["SagaCompensated", "SagaExists", "SagaKilled", "SagaNotFound", "SagaPastPivot", "SagaStuck", "SagasError"]
+__all__ = [
+    "KeyReused",
+    "SagaCompensated",
+    "SagaExists",
+    "SagaKilled",
+    "SagaNotFound",
+    "SagaPastPivot",
+    "SagaStuck",
+    "SagasError",
+    "Undone",
+]
 
 
 class SagaExists(RunExists):
@@ -90,3 +102,29 @@ class SagaPastPivot(WrongState):
     """The saga has passed its pivot: it only goes forward, and nothing is undone any more."""
 
     code = "SG006"
+
+
+class KeyReused(SagasError):
+    """A participant was called under an idempotency ``key`` that was used for another request, or another purpose.
+
+    Nothing was done.
+    """
+
+    code = "SG007"
+
+    def __init__(self, text: str, advice: str = "", *, key: str = "") -> None:
+        super().__init__(text, advice)
+        self.key = key
+
+
+class Undone(SagasError):
+    """A step's call came to its participant too late: its ``key`` was undone, or settled as not having happened.
+
+    Nothing was done, and nothing ever will be under this key.
+    """
+
+    code = "SG008"
+
+    def __init__(self, text: str, advice: str = "", *, key: str = "") -> None:
+        super().__init__(text, advice)
+        self.key = key

@@ -1,0 +1,26 @@
+"""Participants of a saga that do each call once, in the transaction of their own database.
+
+``once`` is for a step's call, ``undo`` for its compensation, ``happened`` for its probe. Each works by the caller's
+idempotency key and in the caller's transaction: an effect and its answer are committed together or not at all.
+"""
+
+from sagas.errors import KeyReused, Undone
+from sagas.participant.block import AsyncBlock, Block, Call, UndoCall
+from sagas.participant.calls import happened, once, undo
+from sagas.participant.retention import purge
+from sagas.participant.table import create_tables, metadata
+
+__all__ = [
+    "AsyncBlock",
+    "Block",
+    "Call",
+    "KeyReused",
+    "UndoCall",
+    "Undone",
+    "create_tables",
+    "happened",
+    "metadata",
+    "once",
+    "purge",
+    "undo",
+]
