@@ -4,12 +4,11 @@ Invariant: a block that is left by an exception leaves nothing behind, not even 
 """
 
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, assert_never
 
 import attrs
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
 from durable_core import DefinitionError
@@ -28,6 +27,9 @@ from sagas.participant.rules import (
     on_step_to_undo,
     on_undo,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -119,12 +121,12 @@ class Part(Protocol[C_co]):
 class _Taken:
     """A key that a block has taken, and the savepoint that its code runs in."""
 
-    def __init__(self, session: Session, rows: Rows, key: str, what: str) -> None:
-        self._rows = rows
+    def __init__(self, session: Session, key: str, what: str) -> None:
         self._key = key
         self._what = what
         self._ending = False
         self._savepoint: SessionTransaction = session.begin_nested()
+        self._rows = Rows.of(session)  # has the session send its SAVEPOINT, which it puts off until then
         event.listen(session, "before_commit", self._refuse_commit)
 
     def _refuse_commit(self, session: Session) -> None:
@@ -173,7 +175,7 @@ class OncePart(Generic[T]):
         ruling = on_once(found, self._key, self._request)
         match ruling:
             case First():
-                self._taken = _Taken(session, rows, self._key, self._what)
+                self._taken = _Taken(session, self._key, self._what)
             case Repeat(answer):
                 self._outcome.repeats(self._type.read(answer, f"{self._what}: the stored answer"))
             case Refuse(error):
@@ -220,7 +222,7 @@ class UndoPart(Generic[T, S]):
         ruling = on_undo(found, self._key, self._of)
         match ruling:
             case First():
-                self._taken = _Taken(session, rows, self._key, self._what)
+                self._taken = _Taken(session, self._key, self._what)
                 try:
                     self._look(session, rows)
                 except BaseException as error:
@@ -305,7 +307,7 @@ class Block(Generic[C_co]):
 class AsyncBlock(Generic[C_co]):
     """A context manager whose answer is stored in the transaction of an ``AsyncSession``."""
 
-    def __init__(self, session: AsyncSession, part: Part[C_co]) -> None:
+    def __init__(self, session: "AsyncSession", part: Part[C_co]) -> None:
         self._session = session
         self._part = part
 

@@ -1,10 +1,9 @@
 """``once``, ``undo`` and ``happened``: what a participant calls in its own transaction."""
 
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias, TypeVar, cast, overload
+from collections.abc import Coroutine
+from typing import Any, TypeVar, overload
 
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import Session
 
 from durable_core import DefinitionError
 from sagas.model.definition import DidNotHappen, Happened
@@ -12,11 +11,10 @@ from sagas.participant.answers import AnswerType, request_bytes
 from sagas.participant.block import AsyncBlock, Block, Call, OncePart, UndoCall, UndoPart
 from sagas.participant.rows import Rows
 from sagas.participant.rules import Kind, Record, Refuse, check_key, on_happened
+from sagas.participant.sessions import Async, Plain, session_of
 
 T = TypeVar("T")
 S = TypeVar("S")
-Plain: TypeAlias = Session | scoped_session[Any]
-Async: TypeAlias = AsyncSession | async_scoped_session[Any]
 
 
 @overload
@@ -138,24 +136,9 @@ def happened(session: Any, forward_key: str, *, answer: Any = None) -> Any:
                 return Happened(declared.read(stored, f"happened(..., {key!r}): the stored answer"))
 
     found = session_of(session)
-    return found.run_sync(ask) if isinstance(found, AsyncSession) else ask(found)
+    return ask(found) if isinstance(found, Session) else found.run_sync(ask)
 
 
 def _block(session: Any, part: Any) -> Block[Any] | AsyncBlock[Any]:
     found = session_of(session)
-    return AsyncBlock(found, part) if isinstance(found, AsyncSession) else Block(found, part)
-
-
-def session_of(given: object) -> Session | AsyncSession:
-    """The session itself, of a scoped one that of the current scope.
-
-    Raises:
-        DefinitionError: it is none.
-    """
-    scoped = isinstance(given, scoped_session | async_scoped_session)
-    found = cast("Callable[[], object]", given)() if scoped else given
-    if isinstance(found, Session | AsyncSession):
-        return found
-    raise DefinitionError(
-        f"{given!r} is not a session of SQLAlchemy or SQLModel: give the one whose transaction the effect is part of"
-    )
+    return Block(found, part) if isinstance(found, Session) else AsyncBlock(found, part)

@@ -4,13 +4,12 @@ from collections.abc import Coroutine
 from typing import Any, overload
 
 from sqlalchemy import delete, select
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from durable_core import DefinitionError
 from durable_core.layer import Duration, duration, shown, to_ns
-from sagas.participant.calls import Async, Plain, session_of
 from sagas.participant.rows import CLOCK, Rows
+from sagas.participant.sessions import Async, Plain, session_of
 from sagas.participant.table import TABLE
 
 BATCH = 1_000
@@ -47,4 +46,4 @@ def purge(session: Any, *, older_than: Duration, limit: int = BATCH) -> Any:
         return connection.execute(delete(TABLE).where(TABLE.c.key.in_(keys))).rowcount if keys else 0
 
     found = session_of(session)
-    return found.run_sync(forget) if isinstance(found, AsyncSession) else forget(found)
+    return forget(found) if isinstance(found, Session) else found.run_sync(forget)

@@ -1,14 +1,16 @@
 """The one table of a participant: what was done under each idempotency key."""
 
 from collections.abc import Coroutine
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from sqlalchemy import BigInteger, Column, Engine, Index, LargeBinary, MetaData, String, Table, Text, inspect
 from sqlalchemy.dialects import mssql, mysql
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sagas.participant.rules import LONGEST_KEY
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 LARGEST = (1 << 24) - 1
 """Bytes; makes MySQL take a type that holds more than 64 KiB."""
@@ -46,13 +48,13 @@ TABLE = Table(
 @overload
 def create_tables(engine: Engine) -> None: ...
 @overload
-def create_tables(engine: AsyncEngine) -> Coroutine[Any, Any, None]: ...
-def create_tables(engine: Engine | AsyncEngine) -> Coroutine[Any, Any, None] | None:
+def create_tables(engine: "AsyncEngine") -> Coroutine[Any, Any, None]: ...
+def create_tables(engine: "Engine | AsyncEngine") -> Coroutine[Any, Any, None] | None:
     """Make the table where it is missing; durable on return. To be awaited with an ``AsyncEngine``.
 
     Several processes may do so at a time. With Alembic, use ``metadata`` instead.
     """
-    if isinstance(engine, AsyncEngine):
+    if not isinstance(engine, Engine):
         return _create(engine)
     try:
         metadata.create_all(engine)
@@ -62,7 +64,7 @@ def create_tables(engine: Engine | AsyncEngine) -> Coroutine[Any, Any, None] | N
     return None
 
 
-async def _create(engine: AsyncEngine) -> None:
+async def _create(engine: "AsyncEngine") -> None:
     try:
         async with engine.begin() as connection:
             await connection.run_sync(metadata.create_all)
