@@ -10,8 +10,7 @@ import attrs
 from pydantic import BaseModel
 from sqlmodel import Field, Session, SQLModel, col, func, select
 
-from examples.participants.ledger import Reply, close_key
-from examples.participants.operation import Of, Operation, Participant
+from examples.participants.operation import Operation, Participant, Reply, Undo
 
 SEAT_S = 15 * 60
 """How long the airline keeps a seat that is not booked."""
@@ -30,7 +29,6 @@ class Held(SQLModel, table=True):
 
     __tablename__ = "held"  # pyright: ignore[reportAssignmentType]
     id: int | None = Field(default=None, primary_key=True)
-    key: str = Field(index=True)
     trip_id: str
     city: str = Field(index=True)
     state: str
@@ -77,29 +75,28 @@ class Supplier:
     kept_s: int | None = None
     """How long it keeps something that is not booked; None: until it is released."""
 
-    def hold(self, session: Session, key: str, asked: Ask) -> Reply:
+    def hold(self, session: Session, asked: Ask) -> Reply:
         """Keep one for a trip."""
         if _free(session, asked.city) < 1:
             return Reply.refusal(409, "nothing-free", f"no {self.what} is free in {asked.city}")
         expires_at = None if self.kept_s is None else _now(session) + self.kept_s
-        held = Held(key=key, state="held", expires_at=expires_at, **asked.model_dump())
+        held = Held(state="held", expires_at=expires_at, **asked.model_dump())
         session.add(held)
         session.flush()  # gives it its id
         return Reply(201, {"id": held.id, "what": f"a {self.what} in {asked.city}"})
 
-    def release(self, session: Session, _key: str, asked: Of) -> Reply:
-        """Undo a hold, named by its key."""
-        close_key(session, asked.of)
+    def release(self, session: Session, answered: dict[str, Any]) -> Reply:
+        """Undo a hold."""
         _expire(session)
-        held = session.exec(select(Held).where(Held.key == asked.of)).one_or_none()
-        if held is None or held.state in {"released", "expired"}:
+        held = session.get_one(Held, answered["id"])
+        if held.state == "expired":
             return Reply(200, {"released": 0})
         if held.state == "booked":
             return Reply.refusal(409, "already-booked", f"hold {held.id} is booked and cannot be released")
         held.state = "released"
         return Reply(200, {"released": 1})
 
-    def confirm(self, session: Session, _key: str, asked: Confirm) -> Reply:
+    def confirm(self, session: Session, asked: Confirm) -> Reply:
         """Book what is kept; what has expired only if there is still one free."""
         _expire(session)
         held = session.get(Held, asked.hold_id)
@@ -119,9 +116,9 @@ class Supplier:
 
     def participant(self, name: str) -> Participant:
         """The supplier as a service called ``name``."""
-        operations: list[Operation[Any]] = [
+        operations: list[Operation[Any] | Undo] = [
             Operation("hold", Ask, self.hold, declines=Reply.refusal(409, "nothing-free", f"no {self.what} is free")),
-            Operation("release", Of, self.release),
+            Undo("release", self.release, nothing={"released": 0}),
             Operation("confirm", Confirm, self.confirm),
             Operation("advance", Advance, _advance),
         ]
@@ -147,7 +144,7 @@ def _free(session: Session, city: str) -> int:
     return (offer.offered if offer is not None else 0) - session.exec(taken).one()
 
 
-def _advance(session: Session, _key: str, asked: Advance) -> Reply:
+def _advance(session: Session, asked: Advance) -> Reply:
     session.get_one(Watch, 1).ahead_s += asked.seconds
     session.flush()
     _expire(session)

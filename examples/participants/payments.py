@@ -1,10 +1,11 @@
 """The bank: charges a card, and gives the money back."""
 
-from pydantic import BaseModel
-from sqlmodel import Field, Session, SQLModel, select
+from typing import Any
 
-from examples.participants.ledger import Reply, close_key
-from examples.participants.operation import Of, Operation, Participant
+from pydantic import BaseModel
+from sqlmodel import Field, Session, SQLModel
+
+from examples.participants.operation import Operation, Participant, Reply, Undo
 
 
 class Charge(SQLModel, table=True):
@@ -12,7 +13,6 @@ class Charge(SQLModel, table=True):
 
     __tablename__ = "charge"  # pyright: ignore[reportAssignmentType]
     id: int | None = Field(default=None, primary_key=True)
-    key: str = Field(index=True)
     order_id: str
     amount: int
     """In cents."""
@@ -36,18 +36,15 @@ class Take(BaseModel):
     amount: int = Field(gt=0)
 
 
-def _charge(session: Session, key: str, asked: Take) -> Reply:
-    charge = Charge(key=key, **asked.model_dump())
+def _charge(session: Session, asked: Take) -> Reply:
+    charge = Charge(**asked.model_dump())
     session.add(charge)
     session.flush()  # gives it its id
     return Reply(201, {"id": charge.id, "amount": charge.amount})
 
 
-def _refund(session: Session, _key: str, asked: Of) -> Reply:
-    close_key(session, asked.of)
-    charge = session.exec(select(Charge).where(Charge.key == asked.of)).one_or_none()
-    if charge is None or session.exec(select(Refund).where(Refund.charge_id == charge.id)).first() is not None:
-        return Reply(200, {"refunded": 0})
+def _refund(session: Session, charged: dict[str, Any]) -> Reply:
+    charge = session.get_one(Charge, charged["id"])
     session.add(Refund(charge_id=charge.id, order_id=charge.order_id, amount=charge.amount))
     return Reply(200, {"refunded": charge.amount})
 
@@ -57,6 +54,6 @@ PAYMENTS = Participant(
     tables=["charge", "refund"],
     operations=[
         Operation("charge", Take, _charge, declines=Reply.refusal(402, "card-declined", "the bank declined the card")),
-        Operation("refund", Of, _refund),
+        Undo("refund", _refund, nothing={"refunded": 0}),
     ],
 )

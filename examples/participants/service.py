@@ -15,9 +15,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from examples.participants.database import Database
 from examples.participants.faults import Fault, FaultPlan, Faults
-from examples.participants.ledger import Effect, Ledger, Reply
-from examples.participants.operation import Participant
+from examples.participants.operation import CLOSED, CannotUndo, Participant, Reply
+from sagas import KeyReused, Undone
 
 UNAVAILABLE = Reply.refusal(503, "unavailable", "the service is out of order; nothing was done")
 
@@ -27,7 +28,7 @@ class Service:
     """One participant behind its HTTP endpoints."""
 
     participant: Participant
-    ledger: Ledger
+    database: Database
     faults: Faults = attrs.field(factory=Faults)
 
     async def operate(self, request: Request) -> JSONResponse:
@@ -42,19 +43,29 @@ class Service:
         key = request.headers.get("Idempotency-Key")
         if not key:
             return Reply.refusal(400, "key-missing", "send an Idempotency-Key header")
-        try:
-            text, effect = operation.read(await request.body(), key)
-        except ValidationError as error:
-            return Reply.refusal(400, "bad-body", str(error))
+        body = await request.body()
         fault = await self.faults.meet(name, request)
         if fault in (Fault.FAIL, Fault.HANG):
             return UNAVAILABLE
-        if fault is Fault.DECLINE and (refusal := operation.declines) is not None:
-            effect = _always(refusal)
-        reply = await asyncio.to_thread(self.ledger.once, key, text, effect)
+        reply = await asyncio.to_thread(self.reply, name, key, body, declined=fault is Fault.DECLINE)
         if fault is Fault.HOLD:
             await self.faults.withhold(name, request)
         return reply
+
+    def reply(self, name: str, key: str, body: bytes, *, declined: bool = False) -> Reply:
+        """Do it in one transaction; its errors are replies too."""
+        operation = self.participant.operation(name)
+        assert operation is not None  # noqa: S101 - looked up before
+        try:
+            return self.database.run(lambda session: operation.call(session, key, body, declined=declined))
+        except ValidationError as error:
+            return Reply.refusal(400, "bad-body", str(error))
+        except Undone:
+            return CLOSED
+        except KeyReused as error:
+            return Reply.refusal(422, "key-reused", error.message)
+        except CannotUndo as error:
+            return error.reply
 
     async def plan(self, request: Request) -> JSONResponse:
         """``POST /admin/faults``: apply a fault plan."""
@@ -92,7 +103,7 @@ class Service:
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
             yield
-            self.ledger.close()
+            self.database.close()
 
         return Starlette(
             lifespan=lifespan,
@@ -108,13 +119,9 @@ class Service:
 
 def open_service(participant: Participant, database: Path) -> Service:
     """The participant on its database, which is made and filled where it is new."""
-    ledger = Ledger(database, participant.tables)
-    ledger.prepare(participant.opening)
-    return Service(participant, ledger)
-
-
-def _always(reply: Reply) -> Effect:
-    return lambda _session: reply
+    opened = Database(database, participant.tables)
+    opened.run(participant.opening)
+    return Service(participant, opened)
 
 
 def _json(reply: Reply) -> JSONResponse:

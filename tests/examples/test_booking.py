@@ -222,21 +222,19 @@ def test_a_seat_that_is_not_booked_expires(tmp_path: Path):
     service = open_service(airline, tmp_path / "airline.db")
 
     def ask(name: str, key: str, **body: object) -> tuple[int, object]:
-        operation = airline.operation(name)
-        assert operation is not None
-        reply = service.ledger.once(key, *operation.read(json.dumps(body).encode(), key))
+        reply = service.reply(name, key, json.dumps(body).encode())
         return reply.status, reply.body.get("error")
 
-    with closing(service.ledger):
+    with closing(service.database):
         assert ask("hold", "a", trip_id="a", city="Rome") == (201, None)
         assert ask("hold", "b", trip_id="b", city="Rome") == (409, "nothing-free")
         assert ask("advance", "c", seconds=SEAT_S) == (200, None)
         assert ask("hold", "d", trip_id="d", city="Rome") == (201, None)
         assert ask("confirm", "e", hold_id=1) == (409, "expired")
-        assert ask("release", "f", of="a") == (200, None)
         assert ask("release", "g", of="d") == (200, None)
         assert ask("confirm", "h", hold_id=1) == (201, None)
-        assert ask("release", "i", of="a") == (409, "already-booked")
+        for _ in range(2):
+            assert ask("release", "i", of="a") == (409, "already-booked")
 
 
 ENDS = {

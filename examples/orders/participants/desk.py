@@ -1,10 +1,11 @@
 """The manager's desk: an inbox for orders that are too large to pass without approval."""
 
+from typing import Any
+
 from pydantic import BaseModel
 from sqlmodel import Field, Session, SQLModel, select
 
-from examples.participants.ledger import Reply, close_key
-from examples.participants.operation import Of, Operation, Participant
+from examples.participants.operation import Operation, Participant, Reply, Undo
 
 
 class Request(SQLModel, table=True):
@@ -12,7 +13,6 @@ class Request(SQLModel, table=True):
 
     __tablename__ = "request"  # pyright: ignore[reportAssignmentType]
     id: int | None = Field(default=None, primary_key=True)
-    key: str = Field(index=True)
     order_id: str
     amount: int
     """In cents."""
@@ -35,23 +35,19 @@ class Take(BaseModel):
     order_id: str
 
 
-def _ask(session: Session, key: str, asked: Ask) -> Reply:
-    request = Request(key=key, state="asked", **asked.model_dump())
+def _ask(session: Session, asked: Ask) -> Reply:
+    request = Request(state="asked", **asked.model_dump())
     session.add(request)
     session.flush()  # gives it its id
     return Reply(201, {"id": request.id})
 
 
-def _withdraw(session: Session, _key: str, asked: Of) -> Reply:
-    close_key(session, asked.of)
-    request = session.exec(select(Request).where(Request.key == asked.of)).one_or_none()
-    if request is None or request.state == "withdrawn":
-        return Reply(200, {"withdrawn": 0})
-    request.state = "withdrawn"
+def _withdraw(session: Session, answered: dict[str, Any]) -> Reply:
+    session.get_one(Request, answered["id"]).state = "withdrawn"
     return Reply(200, {"withdrawn": 1})
 
 
-def _take(session: Session, _key: str, asked: Take) -> Reply:
+def _take(session: Session, asked: Take) -> Reply:
     question = select(Request).where(Request.order_id == asked.order_id, Request.state == "asked")
     request = session.exec(question).first()
     if request is None:
@@ -63,5 +59,9 @@ def _take(session: Session, _key: str, asked: Take) -> Reply:
 DESK = Participant(
     "desk",
     tables=["request"],
-    operations=[Operation("ask", Ask, _ask), Operation("withdraw", Of, _withdraw), Operation("take", Take, _take)],
+    operations=[
+        Operation("ask", Ask, _ask),
+        Undo("withdraw", _withdraw, nothing={"withdrawn": 0}),
+        Operation("take", Take, _take),
+    ],
 )

@@ -3,11 +3,12 @@
 Invariant: for each article, delivered = on hand + reserved + sold.
 """
 
-from pydantic import BaseModel
-from sqlmodel import Field, Session, SQLModel, select
+from typing import Any
 
-from examples.participants.ledger import Reply, close_key
-from examples.participants.operation import Of, Operation, Participant
+from pydantic import BaseModel
+from sqlmodel import Field, Session, SQLModel
+
+from examples.participants.operation import Operation, Participant, Reply, Undo
 
 DELIVERED = {"coffee": 40, "teapot": 3}
 """The stock of a new warehouse."""
@@ -27,7 +28,6 @@ class Reservation(SQLModel, table=True):
 
     __tablename__ = "reservation"  # pyright: ignore[reportAssignmentType]
     id: int | None = Field(default=None, primary_key=True)
-    key: str = Field(index=True)
     order_id: str
     sku: str
     quantity: int
@@ -49,23 +49,20 @@ class Sell(BaseModel):
     reservation_id: int
 
 
-def _reserve(session: Session, key: str, asked: Reserve) -> Reply:
+def _reserve(session: Session, asked: Reserve) -> Reply:
     stock = session.get(Stock, asked.sku)
     on_hand = stock.on_hand if stock is not None else 0
     if stock is None or on_hand < asked.quantity:
         return Reply.refusal(409, "out-of-stock", f"{asked.sku}: {asked.quantity} wanted, {on_hand} on hand")
     stock.on_hand -= asked.quantity
-    reservation = Reservation(key=key, state="reserved", **asked.model_dump())
+    reservation = Reservation(state="reserved", **asked.model_dump())
     session.add(reservation)
     session.flush()  # gives it its id
     return Reply(201, {"id": reservation.id, "sku": asked.sku, "quantity": asked.quantity})
 
 
-def _release(session: Session, _key: str, asked: Of) -> Reply:
-    close_key(session, asked.of)
-    reservation = session.exec(select(Reservation).where(Reservation.key == asked.of)).one_or_none()
-    if reservation is None or reservation.state == "released":
-        return Reply(200, {"released": 0})
+def _release(session: Session, answered: dict[str, Any]) -> Reply:
+    reservation = session.get_one(Reservation, answered["id"])
     if reservation.state == "sold":
         return Reply.refusal(409, "already-sold", f"reservation {reservation.id} is sold and cannot be released")
     reservation.state = "released"
@@ -73,7 +70,7 @@ def _release(session: Session, _key: str, asked: Of) -> Reply:
     return Reply(200, {"released": reservation.quantity})
 
 
-def _sell(session: Session, _key: str, asked: Sell) -> Reply:
+def _sell(session: Session, asked: Sell) -> Reply:
     reservation = session.get(Reservation, asked.reservation_id)
     if reservation is None or reservation.state != "reserved":
         state = "unknown" if reservation is None else reservation.state
@@ -93,7 +90,7 @@ INVENTORY = Participant(
     tables=["stock", "reservation"],
     operations=[
         Operation("reserve", Reserve, _reserve, declines=Reply.refusal(409, "out-of-stock", "the shelf is empty")),
-        Operation("release", Of, _release),
+        Undo("release", _release, nothing={"released": 0}),
         Operation("sell", Sell, _sell),
     ],
     opening=_open,

@@ -1,10 +1,11 @@
 """The courier: is booked for a parcel, called off, or sent on its way."""
 
-from pydantic import BaseModel
-from sqlmodel import Field, Session, SQLModel, select
+from typing import Any
 
-from examples.participants.ledger import Reply, close_key
-from examples.participants.operation import Of, Operation, Participant
+from pydantic import BaseModel
+from sqlmodel import Field, Session, SQLModel
+
+from examples.participants.operation import Operation, Participant, Reply, Undo
 
 
 class Shipment(SQLModel, table=True):
@@ -12,7 +13,6 @@ class Shipment(SQLModel, table=True):
 
     __tablename__ = "shipment"  # pyright: ignore[reportAssignmentType]
     id: int | None = Field(default=None, primary_key=True)
-    key: str = Field(index=True)
     order_id: str
     address: str
     state: str
@@ -32,25 +32,22 @@ class Dispatch(BaseModel):
     shipment_id: int
 
 
-def _book(session: Session, key: str, asked: Book) -> Reply:
-    shipment = Shipment(key=key, state="booked", **asked.model_dump())
+def _book(session: Session, asked: Book) -> Reply:
+    shipment = Shipment(state="booked", **asked.model_dump())
     session.add(shipment)
     session.flush()  # gives it its id
     return Reply(201, {"id": shipment.id})
 
 
-def _cancel(session: Session, _key: str, asked: Of) -> Reply:
-    close_key(session, asked.of)
-    shipment = session.exec(select(Shipment).where(Shipment.key == asked.of)).one_or_none()
-    if shipment is None or shipment.state == "cancelled":
-        return Reply(200, {"cancelled": 0})
+def _cancel(session: Session, answered: dict[str, Any]) -> Reply:
+    shipment = session.get_one(Shipment, answered["id"])
     if shipment.state == "dispatched":
         return Reply.refusal(409, "already-dispatched", f"parcel {shipment.id} is on its way and cannot be called off")
     shipment.state = "cancelled"
     return Reply(200, {"cancelled": 1})
 
 
-def _dispatch(session: Session, _key: str, asked: Dispatch) -> Reply:
+def _dispatch(session: Session, asked: Dispatch) -> Reply:
     shipment = session.get(Shipment, asked.shipment_id)
     if shipment is None or shipment.state == "cancelled":
         state = "unknown" if shipment is None else shipment.state
@@ -64,7 +61,7 @@ SHIPPING = Participant(
     tables=["shipment"],
     operations=[
         Operation("book", Book, _book, declines=Reply.refusal(409, "no-courier", "no courier drives to this address")),
-        Operation("cancel", Of, _cancel),
+        Undo("cancel", _cancel, nothing={"cancelled": 0}),
         Operation("dispatch", Dispatch, _dispatch),
     ],
 )

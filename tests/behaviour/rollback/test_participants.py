@@ -55,7 +55,7 @@ async def serve(participant: Participant, directory: Path) -> AsyncGenerator[htt
         try:
             yield http
         finally:
-            service.ledger.close()
+            service.database.close()
 
 
 def in_world(directory: Path, play: Callable[[Shop], Awaitable[None]]) -> None:
@@ -270,12 +270,12 @@ def test_the_manager_is_asked_once_and_not_about_what_was_withdrawn(tmp_path: Pa
 @pytest.mark.parametrize(
     ("file", "tampering", "fault"),
     [
-        ("payments", "INSERT INTO charge (key, order_id, amount) VALUES ('x', 'order-1', 1990)", "charged 2 times"),
+        ("payments", "INSERT INTO charge (order_id, amount) VALUES ('order-1', 1990)", "charged 2 times"),
         ("payments", "INSERT INTO refund (charge_id, order_id, amount) VALUES (1, 'order-1', 1990)", "0 cents taken"),
-        ("payments", "INSERT INTO charge (key, order_id, amount) VALUES ('x', 'ghost', 5)", "nobody placed this order"),
-        ("shipping", "INSERT INTO shipment VALUES (9, 'x', 'order-1', '', 'dispatched')", "2 parcels sent"),
-        ("shipping", "INSERT INTO shipment VALUES (9, 'x', 'order-1', '', 'booked')", "1 couriers booked"),
-        ("desk", "INSERT INTO request VALUES (9, 'x', 'order-1', 1990, 't', 'asked')", "1 requests left"),
+        ("payments", "INSERT INTO charge (order_id, amount) VALUES ('ghost', 5)", "nobody placed this order"),
+        ("shipping", "INSERT INTO shipment VALUES (9, 'order-1', '', 'dispatched')", "2 parcels sent"),
+        ("shipping", "INSERT INTO shipment VALUES (9, 'order-1', '', 'booked')", "1 couriers booked"),
+        ("desk", "INSERT INTO request VALUES (9, 'order-1', 1990, 't', 'asked')", "1 requests left"),
         ("inventory", "UPDATE reservation SET state = 'reserved'", "2 still reserved"),
     ],
 )
@@ -320,7 +320,7 @@ def start_payments(launcher: Launcher, directory: Path) -> Awaitable[object]:
 
 
 def test_children_serve_and_end(tmp_path: Path) -> None:
-    """A launched participant serves on the port it reports, keeps its ledger over a kill -9, and ends."""
+    """A launched participant serves on the port it reports, keeps its answers over a kill -9, and ends."""
 
     async def main() -> list[int]:
         async with Launcher(tmp_path) as launcher, asyncio.timeout(60):
