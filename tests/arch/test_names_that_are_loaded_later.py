@@ -20,7 +20,9 @@ def told_to_checkers(module: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("package", ["sagas", "durable_core", "durable_core.layer", "durable_core.testing"])
+@pytest.mark.parametrize(
+    "package", ["sagas", "sagas.participant", "durable_core", "durable_core.layer", "durable_core.testing"]
+)
 def test_checkers_and_programs_are_told_the_same(package: str) -> None:
     """A name that is loaded later is the one that a type checker sees, and every public name is there."""
     module = importlib.import_module(package)
