@@ -14,7 +14,7 @@ from sagas.cli.output import CommandError
 PACKAGE = Path(__file__).parents[1]
 PLACES = (PACKAGE / "demo", PACKAGE.parent)
 """Where the folder ``examples`` is: in the installed package, and in a clone."""
-NEEDED = ("httpx", "starlette", "uvicorn", "opentelemetry.exporter.otlp.proto.http")
+NEEDED = ("fastapi", "httpx", "starlette", "uvicorn", "opentelemetry.exporter.otlp.proto.http")
 
 
 class Example(StrEnum):
