@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, SessionTransaction
 
-from durable_core import DefinitionError
+from durable_core import DefinitionError, StoreError
 from sagas.participant.answers import NO_ANSWER, AnswerType, step_type
 from sagas.participant.rows import Rows
 from sagas.participant.rules import (
@@ -125,6 +125,7 @@ class _Taken:
         self._key = key
         self._what = what
         self._ending = False
+        self._whole = session.get_transaction()
         self._savepoint: SessionTransaction = session.begin_nested()
         self._rows = Rows.of(session)  # has the session send its SAVEPOINT, which it puts off until then
         event.listen(session, "before_commit", self._refuse_commit)
@@ -139,22 +140,31 @@ class _Taken:
         if not self._savepoint.is_active:
             raise DefinitionError(f"{self._what}: the session was rolled back within its block, so nothing is stored")
         self._ending = True
-        self._savepoint.commit()
         self._rows.complete(self._key, answer)
+        self._savepoint.commit()
         event.remove(session, "before_commit", self._refuse_commit)
 
     def give_back(self, session: Session, error: BaseException) -> None:
-        """Undo what was done since the key was taken, and the taking."""
+        """Undo what was done since the key was taken, and the taking; else see that nothing of it is committed."""
         self._ending = True
-        if event.contains(session, "before_commit", self._refuse_commit):
-            event.remove(session, "before_commit", self._refuse_commit)
+        event.remove(session, "before_commit", self._refuse_commit)
+        if session.get_transaction() is not self._whole:
+            return  # the block has rolled all of it back
         try:
-            if self._savepoint.is_active or session.get_nested_transaction() is self._savepoint:
-                self._savepoint.rollback()
-                self._rows.give_back(self._key)
+            self._savepoint.rollback()
+            self._rows.give_back(self._key)
         except SQLAlchemyError as dead:
-            session.rollback()  # the transaction is dead: nothing of it may be committed
-            error.add_note(f"{self._what}: the whole transaction was rolled back, because of {dead}")
+            event.listen(session, "before_commit", self._refuse_dead)
+            error.add_note(f"{self._what}: this transaction cannot be used any more, roll it back: {dead}")
+
+    def _refuse_dead(self, session: Session) -> None:
+        """Some databases forget a transaction after an error, and would commit what comes after it alone."""
+        if session.get_transaction() is self._whole:
+            raise StoreError(
+                f"{self._what} failed, and so has its transaction",
+                "Roll back and repeat the whole request in a new transaction; nothing was committed",
+                transient=True,
+            )
 
 
 class OncePart(Generic[T]):
@@ -170,6 +180,7 @@ class OncePart(Generic[T]):
 
     def begin(self, session: Session) -> Call[T]:
         """As in ``Part``."""
+        self._taken = None
         rows = Rows.of(session)
         found = rows.claim(Record(self._key, Kind.STEP, self._request))
         ruling = on_once(found, self._key, self._request)
@@ -217,6 +228,7 @@ class UndoPart(Generic[T, S]):
 
     def begin(self, session: Session) -> UndoCall[T, S]:
         """As in ``Part``."""
+        self._taken = None
         rows = Rows.of(session)
         found = rows.claim(Record(self._key, Kind.UNDO, of=self._of))
         ruling = on_undo(found, self._key, self._of)

@@ -95,8 +95,14 @@ class Rows:
         return None if row is None else _record(row)
 
     def complete(self, key: str, answer: Answer) -> None:
-        """Store the answer of a key that this transaction has taken."""
-        self._set(key, answer=answer.payload, answer_type=answer.declared)
+        """Store the answer of a key that this transaction has taken.
+
+        Raises:
+            StoreError: transient: the database has forgotten the transaction meanwhile.
+        """
+        taken = update(TABLE).where(TABLE.c.key == key)
+        if self.connection.execute(taken.values(answer=answer.payload, answer_type=answer.declared)).rowcount != 1:
+            raise _conflict(key)
 
     def mark_undone(self, key: str, by: str) -> bool:
         """Note which undo undid a step, unless another one has: then False. Waits for that one's transaction."""
@@ -107,9 +113,6 @@ class Rows:
     def give_back(self, key: str) -> None:
         """Forget a key that this transaction has taken."""
         self.connection.execute(delete(TABLE).where(TABLE.c.key == key))
-
-    def _set(self, key: str, **values: object) -> None:
-        self.connection.execute(update(TABLE).where(TABLE.c.key == key).values(**values))
 
 
 @contextmanager

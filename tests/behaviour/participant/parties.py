@@ -260,16 +260,22 @@ class Base:
 
     def waiting(self, waiter: Future[str]) -> None:
         """Return once ``waiter`` waits for another transaction, where the database tells; SQLite does not."""
+        if self.server is not None:
+            self._seen("wait_event_type = 'Lock'", waiter)
+
+    def sleeping(self) -> None:
+        """Return once somebody sleeps in PostgreSQL."""
+        self._seen("wait_event = 'PgSleep'")
+
+    def _seen(self, what: str, waiter: Future[str] | None = None) -> None:
+        assert self.server is not None
+        asked = f"SELECT count(*) FROM pg_stat_activity WHERE {what} AND application_name = %s"
         until = time.monotonic() + DEADLINE_S
-        while self.server is not None:
-            assert time.monotonic() < until, "nobody came to wait"
-            assert not waiter.done(), waiter.result()
-            with psycopg.connect(self.server.url()) as connection:
-                asked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = %s"
-                row = connection.execute(asked, [self.schema]).fetchone()
-            if row == (1,):
-                return
-            time.sleep(0.01)
+        with psycopg.connect(self.server.url(), autocommit=True) as connection:
+            while connection.execute(asked, [self.schema]).fetchone() != (1,):
+                assert time.monotonic() < until, "nobody came to wait"
+                assert waiter is None or not waiter.done(), waiter.result() if waiter else ""
+                time.sleep(0.01)
 
     def net(self, key: str) -> int:
         """How often a step is in force: done, less undone."""

@@ -1,6 +1,7 @@
 """What the block of a call may do: answers, exceptions, commits, and what is stored then."""
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import attrs
 import pytest
 from sqlalchemy import create_engine, func, select, text
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, registry, scoped_session, sessionmaker
 from sqlalchemy.schema import CreateTable
@@ -147,6 +148,57 @@ def test_an_error_of_the_database_in_a_block(plain: Base):
     assert do(session)
     session.commit()
     assert (plain.net("before"), plain.net("step")) == (1, 1)
+
+
+def test_an_error_of_the_database_that_a_block_swallows(postgres: Base):
+    """PostgreSQL then refuses all that follows: so does the end of the block; what came before the block is kept."""
+    session = postgres.session()
+    effect(session, "before")
+
+    def swallows() -> None:
+        with contextlib.suppress(DBAPIError):
+            session.execute(text("SELECT * FROM no_such_table"))
+
+    with pytest.raises(DBAPIError, match="aborted"):
+        in_block(session, swallows)
+    session.commit()
+    assert (stored(session), postgres.net("before")) == (0, 1)
+
+
+def test_a_transaction_that_the_database_has_forgotten(file: Base):
+    """As MySQL does after a deadlock: what comes after it must not be committed alone."""
+    session = file.session()
+    effect(session, "before")
+    with pytest.raises(StoreError, match="cannot see how that ended"):
+        in_block(session, lambda: session.connection().exec_driver_sql("ROLLBACK"))
+    effect(session, "after")
+    with pytest.raises(StoreError, match="so has its transaction") as told:
+        session.commit()
+    assert told.value.transient
+    session.rollback()
+    assert do(session)
+    session.commit()
+    assert [file.net(key) for key in ("before", "after", "step")] == [0, 0, 1]
+
+
+def test_a_connection_that_is_lost_in_a_block(postgres: Base):
+    """The block's own error is raised, says that the transaction is dead, and the transaction cannot be committed."""
+    session = postgres.session()
+
+    def cut() -> None:
+        pid = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with postgres.engine.connect() as other:
+            other.execute(select(func.pg_terminate_backend(pid)))
+        while True:
+            session.execute(text("SELECT 1"))
+
+    with pytest.raises(DBAPIError) as told:
+        in_block(session, cut)
+    assert "cannot be used any more" in told.value.__notes__[0]
+    with pytest.raises(StoreError, match="so has its transaction"):
+        session.commit()
+    session.rollback()
+    assert do(session)
 
 
 def test_a_flush_that_fails_at_the_end_of_a_block(plain: Base):
@@ -339,6 +391,57 @@ def test_a_transaction_that_cannot_see_the_other(postgres: Base):
     assert told.value.transient
     other.rollback()
     assert not do(other)
+
+
+async def test_a_transaction_that_cannot_see_the_other_with_asyncio(postgres: Base):
+    """The same over asyncpg; and so is a deadlock, of which one call at least is told."""
+    url, options = postgres.async_url
+    engine = create_async_engine(url, connect_args=options)
+    async with AsyncSession(engine) as one, AsyncSession(engine) as other:
+        await other.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        await other.execute(select(func.count()).select_from(EFFECTS))
+        async with once(one, "step", request="r", answer=Receipt) as call:
+            call.answer = Receipt(1)
+        await one.commit()
+        with pytest.raises(StoreError, match="Roll back and repeat"):
+            await once(other, "step", request="r", answer=Receipt).__aenter__()
+
+    taken = [asyncio.Event(), asyncio.Event()]
+
+    async def crosses(mine: int, theirs: int) -> object:
+        async with AsyncSession(engine) as session:
+            await happened(session, f"key {mine}")
+            taken[mine].set()
+            await taken[theirs].wait()
+            try:
+                return await happened(session, f"key {theirs}")
+            except StoreError as error:
+                return error.transient
+
+    assert True in await asyncio.gather(crosses(0, 1), crosses(1, 0))
+    await engine.dispose()
+
+
+async def test_a_query_that_is_cancelled(postgres: Base):
+    """A timeout in the middle of a query leaves nothing, and is raised as a timeout."""
+    url, options = postgres.async_url
+    engine = create_async_engine(url, connect_args=options)
+    began = asyncio.Event()
+
+    async def hangs() -> None:
+        async with AsyncSession(engine) as session, once(session, "step", request="r", answer=Receipt):
+            began.set()
+            await session.execute(text("SELECT pg_sleep(600)"))
+
+    task = asyncio.create_task(hangs())
+    await began.wait()
+    await asyncio.to_thread(postgres.sleeping)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with AsyncSession(engine) as session:
+        assert await happened(session, "step", answer=Receipt) == DidNotHappen()
+    await engine.dispose()
 
 
 def test_a_busy_file(file: Base):
