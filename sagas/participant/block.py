@@ -273,7 +273,7 @@ class UndoPart(Generic[T, S]):
         to_mark = isinstance(on_step_to_undo(found, self._of), UndoIt)
         if found is None or not to_mark or rows.mark_undone(self._of, self._key):
             return found
-        return rows.find(self._of)  # another undo came first meanwhile
+        return rows.find(self._of)  # an undo came first that the claim did not wait for, as on Oracle
 
     def _repeat(self, answer: Answer, step: Answer | None) -> None:
         stored = self._type.read(answer, f"{self._what}: the stored answer") if answer != NO_ANSWER else None

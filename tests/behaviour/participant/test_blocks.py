@@ -29,6 +29,7 @@ from sagas import (
     participant,
 )
 from sagas.participant import happened, once, rows, undo
+from sagas.participant.rules import Record
 from sagas.participant.table import TABLE
 from tests.behaviour.participant.parties import DEADLINE_S, EFFECTS, Base, Receipt, Refund
 
@@ -315,6 +316,24 @@ def test_a_rollback_within_a_block_is_refused(plain: Base):
     session.commit()
     assert stored(session) == 0
     assert do(session)
+
+
+def test_an_undo_that_is_seen_too_late(plain: Base, monkeypatch: pytest.MonkeyPatch):
+    """Where an insert does not wait for an update of the row that it meets, marking the step as undone decides."""
+    session = plain.session()
+    do(session)
+    with undo(session, "undo 1", of="step", answer=Refund) as first:
+        first.answer = Refund(1)
+    claim = rows.Rows.claim
+
+    def sees_the_past(self: rows.Rows, record: Record) -> Record | None:
+        found = claim(self, record)
+        return None if found is None else attrs.evolve(found, undone_by=None)
+
+    monkeypatch.setattr(rows.Rows, "claim", sees_the_past)
+    with undo(session, "undo 2", of="step", answer=Refund) as second:
+        assert not second.first
+        assert second.answer == Refund(1)
 
 
 def test_a_call_within_itself_is_refused(plain: Base):
