@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import permutations, product
+from random import Random
 
 import pytest
 
@@ -120,3 +121,37 @@ def test_many_duplicates_at_a_time(base: Base):
     winner = told.index("first")
     assert sorted(told) == ["first", *([f"repeat {winner}"] * 4)]
     assert base.acts("step") == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_calls_side_by_side(base: Base, seed: int):
+    """Four parties call at random about three steps, and commit or roll back: no effect is doubled, no promise broken.
+
+    What each was told in a committed transaction fits together: one first call for each step at most, the same answer
+    for all, and none after a party was told that it did not happen.
+    """
+    steps = ("one", "two", "three")
+
+    def play(number: int) -> list[tuple[str, str]]:
+        chance, party, told = Random(f"{seed} {number}"), base.party(), list[tuple[str, str]]()
+        for turn in range(12):
+            what, step = chance.choice(("once", "once", "undo", "happened")), chance.choice(steps)
+            answer = does(what, party, step, 100 * number + turn).result(DEADLINE_S)
+            kept = chance.random() < 0.7
+            (party.commit() if kept else party.rollback()).result(DEADLINE_S)
+            told += [(step, answer)] if kept else []
+        return told
+
+    with ThreadPoolExecutor(4) as threads:
+        told = [each for found in threads.map(play, range(4)) for each in found]
+    for step in steps:
+        answers = [answer for of, answer in told if of == step]
+        firsts = answers.count("first")
+        barred = any(answer in ("did not happen", "undo first, step None") for answer in answers)
+        undone = sum(answer.startswith("undo first, step ") and not answer.endswith("None") for answer in answers)
+        assert firsts <= 1
+        assert undone <= firsts
+        assert not (barred and firsts)
+        assert "Undone" not in answers or barred
+        assert len({word for answer in answers for word in answer.split() if word.isdecimal()}) <= 1
+        assert (base.acts(step), base.net(step)) == (firsts + undone, firsts - undone)
