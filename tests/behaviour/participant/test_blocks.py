@@ -249,7 +249,7 @@ def test_an_answer_is_of_its_type(plain: Base):
     assert stored(session) == 1
 
 
-def test_an_answer_is_read_and_set_where_it_makes_sense(plain: Base):
+def test_an_answer_is_set_once_and_read_after(plain: Base):
     """Read before it is set, or set on a repeat: both are refused."""
     session = plain.session()
     with once(session, "step", request="r", answer=Receipt) as call:
