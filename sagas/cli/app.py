@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import typer
 
-from sagas.cli import check, demo, diagram, export, operate, plan, show, start, store, top, traces, worker
+from sagas.cli import check, demo, diagram, export, init, operate, plan, show, start, store, top, traces, worker
 from sagas.cli.options import BeforeCommand, Json, Store
 from sagas.cli.output import DONE, INTERRUPTED, REFUSED, CommandError, refusal, tell
 from sagas.errors import SagasError
@@ -21,6 +21,7 @@ Exit codes: 0 done; 1 the saga failed (compensated, resolved, stuck or killed), 
 failure; 2 bad usage or an error, explained on stderr. Set SAGAS_DEBUG=1 to see the traceback of an error.
 """
 COMMANDS: Mapping[str, Callable[..., Any]] = {
+    "init": init.init,
     "demo": demo.demo,
     "worker": worker.worker,
     "start": start.start,
