@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-booking test coverage lint types test-jaeger soak bench docs wheel test-wheel format generated pins clean
+.PHONY: help demo demo-booking test coverage lint types test-jaeger test-node soak bench docs wheel test-wheel format generated pins clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,9 @@ types: $(VENV)/.ready-test $(VENV)/.ready-types ## mypy --strict and pyright str
 
 test-jaeger: $(VENV)/.ready-test ## what a real Jaeger says of our traces; builds it once, where Go is (GO=/path/to/go)
 	@$(JAEGER) $(PY) -m pytest -rs tests/real_jaeger $(PYTEST_ARGS)
+
+test-node: $(VENV)/.ready-test $(VENV)/node/.ready ## what Mermaid and bpmn-js make of our pictures; needs npm
+	@NODE_PATH=$(abspath $(VENV))/node/node_modules $(PY) -m pytest -rs tests/node $(PYTEST_ARGS)
 
 soak: $(VENV)/.ready-test ## a fleet, PgBouncer, random sagas and verbs; behaviour on PostgreSQL; Jaeger; long
 	@$(JAEGER) SAGAS_SOAK=2000 $(PY) -m pytest -rs --timeout 900 tests/crash/test_fleet.py tests/crash/test_pooler.py \
@@ -118,6 +121,13 @@ $(VENV)/.ready: pyproject.toml $(PINS) | $(VENV)/bin/python
 	@echo "installing durable-sagas into $(VENV)"
 	@$(INSTALL) --upgrade pip
 	@$(INSTALL) --build-constraint $(PINS) -e .
+	@touch $@
+
+$(VENV)/node/.ready: tests/node/package.json tests/node/package-lock.json | $(VENV)/bin/python
+	@command -v npm >/dev/null || { echo "npm is not present; install Node.js 20.19 or newer" >&2; exit 1; }
+	@echo "installing what reads our pictures into $(VENV)/node"
+	@mkdir -p $(VENV)/node && cp tests/node/package.json tests/node/package-lock.json $(VENV)/node
+	@npm ci --prefix $(VENV)/node --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 $(VENV)/.ready-%: $(VENV)/.ready

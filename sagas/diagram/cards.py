@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from sagas.diagram.labels import columns, wrapped, xml
+from sagas.diagram.labels import columns, printable, wrapped, xml
 from sagas.diagram.layout import Cell
 from sagas.diagram.look import (
     BADGE,
@@ -171,7 +171,9 @@ def _undo_wanted(undo: Mark) -> float:
 def _spoken(mark: Mark) -> str:
     """All about a node, for the tooltip and for readers of the screen."""
     word = KINDS.get(mark.kind, mark.kind)
-    name = mark.label if mark.kind in GATES or mark.key.endswith(mark.label) else f"{mark.label} ({mark.key})"
+    name = (
+        mark.label if mark.kind in GATES or mark.key.endswith(mark.label) else f"{mark.label} ({printable(mark.key)})"
+    )
     return ", ".join(part for part in (f"{word} {name}", described(mark)) if part)
 
 

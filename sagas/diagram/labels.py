@@ -18,9 +18,21 @@ NARROW = frozenset("iljtfI.,:;'|!()[]{}/\\ 1r-")
 BROAD = frozenset("mwMW@%—…")
 
 
+def printable(text: str) -> str:
+    """``text`` on one line: what moves or hides the text around it is escaped, as Python writes it."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def cut(text: str, most: int = LONGEST) -> str:
     """``text`` with at most ``most`` characters; a longer one ends with ``…``."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def fitted(text: str, room: float) -> str:
+    """``text`` in at most ``room`` columns; a longer one ends with ``…``."""
+    return text if columns(text) <= room else f"{text[: _fitting(text, room - columns('…'))].rstrip()}…"
 
 
 def columns(text: str) -> float:
@@ -50,9 +62,7 @@ def wrapped(text: str, *, room: float, lines: int) -> Sequence[str]:
         place = place if place > fits // 3 else fits
         found.append(rest[:place].strip())
         rest = rest[place:].strip()
-    if columns(rest) > room:
-        rest = f"{rest[: _fitting(rest, room - columns('…'))].rstrip()}…"
-    return [*found, rest]
+    return [*found, fitted(rest, room)]
 
 
 def _fitting(text: str, room: float) -> int:

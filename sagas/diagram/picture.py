@@ -8,6 +8,8 @@ from typing import Literal, TypeGuard, get_args
 
 import attrs
 
+from sagas.diagram.labels import printable
+
 Kind = Literal[
     "start",
     "end",
@@ -96,7 +98,7 @@ class Mark:
 
     key: str
     """Unique in the picture; of a step, its step key."""
-    label: str
+    label: str = attrs.field(converter=printable)
     kind: Kind
     state: State = ""
     attempts: int = 0
@@ -106,7 +108,7 @@ class Mark:
     """How many steps of the run stand here, where a loop or a map repeats it."""
     repeats: bool = False
     """A map: once for each item, side by side."""
-    note: str = ""
+    note: str = attrs.field(converter=printable, default="")
     serves: str = ""
     """Of a compensation, the key of the node that it undoes."""
     scope: str = ""
@@ -121,7 +123,7 @@ class Edge:
 
     source: str
     target: str
-    label: str = ""
+    label: str = attrs.field(converter=printable, default="")
     kind: Literal["flow", "when", "except", "back"] = "flow"
     """``when``: the target is skipped where the source's result is not true; ``back``: to the next round of a loop."""
     count: int | None = None
@@ -134,7 +136,7 @@ class Edge:
 class Frame:
     """A savepoint around some of the nodes."""
 
-    label: str
+    label: str = attrs.field(converter=printable)
     members: frozenset[str]
 
 
@@ -142,8 +144,8 @@ class Frame:
 class Picture:
     """One saga, or what became of it."""
 
-    title: str
-    subtitle: str = ""
+    title: str = attrs.field(converter=printable)
+    subtitle: str = attrs.field(converter=printable, default="")
     nodes: tuple[Mark, ...]
     """Without the undo lane."""
     edges: tuple[Edge, ...]

@@ -9,7 +9,10 @@ import attrs
 
 from sagas import SagaDef, SagaGraph, SagaInfo, SagaStatus, StepState, lookup, pivot, retriable, step
 from sagas.diagram.coded import coded_picture
-from sagas.diagram.picture import Picture
+from sagas.diagram.graphs import graph_picture
+from sagas.diagram.picture import SIGNS, Picture
+from sagas.diagram.runs import run_picture
+from sagas.model.graph import Ref
 
 PRELUDE = """
 from datetime import timedelta
@@ -111,6 +114,16 @@ async def far(trip: Trip) -> bool: ...
 async def pay(trip: Trip, booked: str) -> str: ...
 @retriable
 async def mail(paid: str) -> None: ...
+@step
+async def make(given: str) -> str: ...
+@make.compensate
+async def unmake(made: str) -> None: ...
+@lookup
+async def ask(given: str) -> bool: ...
+@pivot
+async def sign(given: str) -> str: ...
+@retriable
+async def send(given: str) -> str: ...
 
 
 def trip() -> SagaGraph[[Trip]]:
@@ -170,3 +183,100 @@ def run(*steps: StepState, status: str = "completed", run_id: str = "o-1") -> Sa
         reason=None,
         steps=[*steps],
     )
+
+
+# -- pictures of each sort ---------------------------------------------------------------------------------------------
+
+BODY = """
+await s.run(reserve)
+try:
+    async with s.savepoint("courier"):
+        await s.run(book)
+except Declined:
+    await s.sleep(60)
+while not await s.run(look):
+    await s.run(note)
+async with s.parallel() as p:
+    p.run(book)
+    p.run(booking)
+await elsewhere(s)
+if x:
+    raise Declined("no")
+await s.run(charge)
+await s.run(ship)
+"""
+HOSTILE = [
+    'say "hi"',
+    "<script>alert(1)</script>",
+    "a & b &amp; &#34;",
+    "x];y%%z`q`",
+    "end",
+    "subgraph",
+    "\\N\\",
+    "🚀 ロケット",
+    "שלום עולם",
+    "e\u0301" * 20,
+    "w" * 200,
+    "]]>",
+    "--> |x|",
+    "style:#34;",
+    "'",
+    "{{}}",
+    "%% note",
+    "click n1 href",
+    "`code`",
+    "<!-- no -->",
+    "one\ntwo\r\tthree",
+    "\x00\x07\x1b[31m",
+    "\u202etxet\u2066 backwards\u200f",
+    "n" * 300,
+    "\ufffe\ufeff",
+]
+
+
+def ordinary() -> dict[str, Picture]:
+    """Pictures of each sort."""
+    body = coded_picture(coded(BODY))
+    info = run(undone("reserve", attempts=3), state("courier/book", "failed"), state("look", "running", 1, None))
+    return {
+        "graph": graph_picture(trip()),
+        "code": body,
+        "run": run_picture(info, body),
+        "alone": run_picture(info),
+        "states": run_picture(run(*(state(f"s-{name}", name) for name in SIGNS if name), status="stuck")),
+        "hostile": renamed(graph_picture(trip()), HOSTILE),
+        "empty": graph_picture(SagaGraph("empty", version=1)),
+    }
+
+
+def renamed(picture: Picture, names: list[str]) -> Picture:
+    """The picture with these names everywhere."""
+    left = [*names]
+
+    def name() -> str:
+        left.append(left.pop(0))
+        return left[-1]
+
+    return attrs.evolve(
+        picture,
+        title=name(),
+        subtitle=name(),
+        nodes=tuple(attrs.evolve(mark, label=name(), note=name()) for mark in picture.nodes),
+        undos=tuple(attrs.evolve(mark, label=name()) for mark in picture.undos),
+        edges=tuple(attrs.evolve(edge, label=name()) for edge in picture.edges),
+    )
+
+
+def grown(size: int) -> SagaGraph[[str]]:
+    """A graph of ``size`` nodes: steps that depend on earlier ones, a choice, a pivot, and what comes after it."""
+    g = SagaGraph(f"grown-{size}", version=1, input=str)
+    made: list[Ref[str]] = [g.input]
+    for place in range(max(size * 2 // 3 - 2, 1)):
+        made.append(g.step(make, made[place * 7 // 11], after=made[-1:] if place % 5 == 3 else []))
+    asked = g.lookup(ask, made[-1])
+    boxed = g.step(make, made[1], when=asked)
+    done = [g.pivot(sign, made[1], after=[*made[1:], boxed])]
+    while len(g.nodes) < size:
+        done.append(g.retriable(send, done[len(done) * 3 // 5]))
+    g.returns()
+    return g

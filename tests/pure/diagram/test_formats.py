@@ -1,6 +1,5 @@
 """The formats: valid, escaped, complete and always the same; read by the parsers of others where they are present."""
 
-import json
 import os
 import re
 import shutil
@@ -11,92 +10,18 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagas import SagaGraph
-from sagas.diagram.coded import coded_picture
 from sagas.diagram.formats import FORMATS, drawn
 from sagas.diagram.graphs import graph_picture
+from sagas.diagram.labels import printable
 from sagas.diagram.picture import SIGNS, Picture
-from sagas.diagram.runs import run_picture
-from tests.pure.diagram.scenes import coded, run, state, trip, undone
+from tests.pure.diagram.scenes import HOSTILE, ordinary, renamed, trip
 
 GOLDEN = Path(__file__).with_name("golden")
 SUFFIXES = {"mermaid": "mmd", "dot": "dot", "svg": "svg", "bpmn": "bpmn"}
-BODY = """
-await s.run(reserve)
-try:
-    async with s.savepoint("courier"):
-        await s.run(book)
-except Declined:
-    await s.sleep(60)
-while not await s.run(look):
-    await s.run(note)
-async with s.parallel() as p:
-    p.run(book)
-    p.run(booking)
-await elsewhere(s)
-if x:
-    raise Declined("no")
-await s.run(charge)
-await s.run(ship)
-"""
-HOSTILE = [
-    'say "hi"',
-    "<script>alert(1)</script>",
-    "a & b &amp; &#34;",
-    "x];y%%z`q`",
-    "end",
-    "subgraph",
-    "\\N\\",
-    "🚀 ロケット",
-    "שלום עולם",
-    "e\u0301" * 20,
-    "w" * 200,
-    "]]>",
-    "--> |x|",
-    "style:#34;",
-    "'",
-    "{{}}",
-]
-
-
-def ordinary() -> dict[str, Picture]:
-    """Pictures of each sort."""
-    body = coded_picture(coded(BODY))
-    info = run(undone("reserve", attempts=3), state("courier/book", "failed"), state("look", "running", 1, None))
-    return {
-        "graph": graph_picture(trip()),
-        "code": body,
-        "run": run_picture(info, body),
-        "alone": run_picture(info),
-        "states": run_picture(run(*(state(f"s-{name}", name) for name in SIGNS if name), status="stuck")),
-        "hostile": renamed(graph_picture(trip()), HOSTILE),
-        "empty": graph_picture(SagaGraph("empty", version=1)),
-    }
-
-
-def renamed(picture: Picture, names: list[str]) -> Picture:
-    """The picture with these names everywhere."""
-    left = [*names]
-
-    def name() -> str:
-        left.append(left.pop(0))
-        return left[-1]
-
-    return attrs.evolve(
-        picture,
-        title=name(),
-        subtitle=name(),
-        nodes=tuple(attrs.evolve(mark, label=name(), note=name()) for mark in picture.nodes),
-        undos=tuple(attrs.evolve(mark, label=name()) for mark in picture.undos),
-        edges=tuple(attrs.evolve(edge, label=name()) for edge in picture.edges),
-    )
-
-
 ORDINARY = ordinary()
 each = pytest.mark.parametrize("picture", ORDINARY.values(), ids=ORDINARY)
 form = pytest.mark.parametrize("form", FORMATS)
@@ -198,10 +123,10 @@ def test_bpmn_is_complete(picture: Picture):
     flows = {node.get("id") for node in process if node.tag in (f"{BPMN}sequenceFlow", f"{BPMN}association")}
     elements = {node.get("id") for node in process} - flows
     assert (shown, lines) == (elements, flows)
-    names = [node.get("name") or "" for node in process if node.tag != f"{BPMN}sequenceFlow"]
+    names = [(node.get("name") or "", node.findtext(f"{BPMN}documentation") or "") for node in process]
     for mark in (*picture.nodes, *picture.undos):
         if mark.kind not in ("start", "end", "fork", "join", "merge"):
-            assert any(mark.label[:70] in name for name in names)
+            assert any(mark.label[:10] in name and mark.label in whole for name, whole in names)
 
 
 @each
@@ -242,7 +167,7 @@ def test_bpmn_gateways_of_a_graph():
 
 # -- hostile names -----------------------------------------------------------------------------------------------------
 
-printable = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1, max_size=60)
+texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)
 LABEL = re.compile(r'"[^"\n]*"')
 ENTITY = re.compile(r"#\d+;")
 
@@ -255,16 +180,18 @@ def check_mermaid(text: str) -> None:
             assert not re.search(r"[#;`\\{}\[\]()|&:%]", ENTITY.sub("", label.replace("<br/>", ""))), line
 
 
-@given(names=st.lists(printable, min_size=1, max_size=20))
+@given(names=st.lists(texts, min_size=1, max_size=20))
 def test_no_name_breaks_out(names: list[str]):
-    """Whatever printable characters names have: XML has them as text, Mermaid and DOT quote them."""
+    """Whatever characters names have: XML has them as text, Mermaid and DOT quote them, and none moves the text."""
     picture = renamed(graph_picture(trip()), names)
     svg = ET.fromstring(drawn(picture, "svg"))
     assert picture.nodes[1].label in "".join(title.text or "" for title in svg.iter(f"{SVG}title"))
     bpmn = ET.fromstring(drawn(picture, "bpmn"))
-    assert any(picture.nodes[1].label in (node.get("name") or "") for node in bpmn.iter(f"{BPMN}serviceTask"))
+    assert any(picture.nodes[1].label in (each.text or "") for each in bpmn.iter(f"{BPMN}documentation"))
     check_mermaid(drawn(picture, "mermaid"))
     dot = drawn(picture, "dot")
+    for text in (drawn(picture, "mermaid"), dot, *svg.itertext(), *bpmn.itertext()):
+        assert text.replace("\n", "").isprintable()
     assert re.sub(r'"(?:[^"\\\n]|\\.)*"', "", dot).count('"') == 0
 
 
@@ -276,57 +203,10 @@ def test_hostile_names(name: str):
     ET.fromstring(drawn(picture, "bpmn"))
     svg = ET.fromstring(drawn(picture, "svg"))
     shown = "".join(text.text or "" for text in svg.iter(f"{SVG}text"))
-    assert unicodedata.normalize("NFC", name)[:3] in unicodedata.normalize("NFC", shown)
+    assert unicodedata.normalize("NFC", printable(name))[:3] in unicodedata.normalize("NFC", shown)
 
 
-# -- parsers of others, where they are present -------------------------------------------------------------------------
-
-PACKAGES = os.environ.get("NODE_PATH", "")
-MERMAID = """
-const {JSDOM} = require("jsdom");
-const window = new JSDOM("").window;
-global.window = window; global.document = window.document;
-(async () => {
-  const mermaid = (await import(require("url").pathToFileURL(require.resolve("mermaid")))).default;
-  for (const text of JSON.parse(require("fs").readFileSync(0, "utf8"))) await mermaid.parse(text);
-  console.log("parsed");
-})().catch(error => { console.error(error); process.exit(1); });
-"""
-MODDLE = """
-(async () => {
-  const {BpmnModdle} = await import(require("url").pathToFileURL(require.resolve("bpmn-moddle")));
-  for (const text of JSON.parse(require("fs").readFileSync(0, "utf8"))) {
-    const {warnings} = await new BpmnModdle().fromXML(text);
-    if (warnings.length) throw new Error(warnings.map(each => each.message).join());
-  }
-  console.log("parsed");
-})().catch(error => { console.error(error); process.exit(1); });
-"""
-
-
-def node(script: str, texts: list[str], *packages: str) -> str:
-    """What a script of node prints that is given these texts; skips where node or a package is not present."""
-    program = shutil.which("node")
-    if program is None:
-        pytest.skip("node is not present")
-    asked = "".join(f"require.resolve({json.dumps(package)});" for package in packages)
-    if subprocess.run([program, "-e", asked], capture_output=True, check=False).returncode:
-        pytest.skip(f"{', '.join(packages)} not present: NODE_PATH names no folder that has them")
-    done = subprocess.run([program, "-e", script], input=json.dumps(texts), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_mermaid_parses_ours():
-    """Mermaid's own parser accepts every flowchart."""
-    texts = [drawn(picture, "mermaid") for picture in ORDINARY.values()]
-    assert "parsed" in node(MERMAID, texts, "mermaid", "jsdom")
-
-
-def test_bpmn_moddle_parses_ours():
-    """bpmn-moddle, the reader of bpmn-js and Camunda, reads every document without a warning."""
-    texts = [drawn(picture, "bpmn") for picture in ORDINARY.values()]
-    assert "parsed" in node(MODDLE, texts, "bpmn-moddle")
+# -- Graphviz, where it is present -------------------------------------------------------------------------------------
 
 
 @each
