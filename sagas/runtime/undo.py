@@ -95,7 +95,11 @@ class Undo:
         await self._wait_for_fix(failed)
 
     async def _against_the_graph(self, graph: GraphDef[...], keys: list[str]) -> None:
-        """Undo each step once all that depends on it is undone."""
+        """Undo each step once all that depends on it is undone; the steps of one child one after the other.
+
+        The nodes are walked only where several have something to undo: a failure beside a thousand children under way
+        undoes each of these by itself.
+        """
         plan = graph.plan
         halt = self._definition.on_compensation_failure == "halt"
         failed: dict[str, BaseException] = {}
@@ -119,7 +123,10 @@ class Undo:
 
         while left:
             await all_of(key for key in keys if _node_key(key) not in plan.keys)  # the graph was another one then
-            await flow(self._ctx, {node: plan.children[node] for node in reversed(plan.order)}, one)
+            if len(of_node) > 1:
+                await flow(self._ctx, {node: plan.children[node] for node in reversed(plan.order)}, one)
+            else:
+                await all_of(keys)
             await self._wait_for_fix(failed)
 
     async def _undo(self, key: str) -> BaseException | None:

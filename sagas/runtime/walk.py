@@ -10,6 +10,7 @@ from typing import Any
 from durable_core import Fault
 from sagas.model.definition import is_saga, is_step
 from sagas.model.graph import GraphDef, Node, Ref
+from sagas.model.phases import Phase
 from sagas.runtime.flow import Release, flow
 from sagas.runtime.saga import Saga, driver_of
 
@@ -72,12 +73,15 @@ class Walk:
         value = self._value(when)
         if value is None or isinstance(value, bool):
             return bool(value)
+        way_back = (
+            "" if self._driver.phase is Phase.PAST_PIVOT else f"; or undo it with `sagas rollback {self._ctx.id}`"
+        )
         return self._ctx.refuse(
             Fault(
                 f"saga {self._ctx.id}: the condition of {node.described} is {when.described}, whose result is a "
-                f"{type(value).__name__} and no bool",
-                f"Give `when=` a step that returns a bool, in a new version. Run `sagas rollback {self._ctx.id}` where "
-                "nothing stands against it",
+                f"{type(value).__name__}, not a bool, so it has not begun",
+                f"Put a @lookup between them that takes this result and returns a bool, then run `sagas retry "
+                f"{self._ctx.id}`: it goes on with the graph loaded then{way_back}",
             )
         )
 

@@ -11,9 +11,11 @@ from sagas import (
     CallbackTimeout,
     Orchestrator,
     Ref,
+    Retry,
     Saga,
     SagaCompensated,
     SagaGraph,
+    SagaPastPivot,
     SagaStatus,
     SagaStuck,
     current,
@@ -23,7 +25,9 @@ from sagas import (
     saga,
     step,
 )
+from sagas.check.scan import scan
 from sagas.testing import ManualClock
+from tests.counting import counted
 from tests.kit import act, settled, steps, until
 
 
@@ -170,6 +174,84 @@ async def test_a_node_whose_condition_is_false_is_skipped(url: str, world: list[
         assert await handle.result() == "book"
         assert list(steps(await handle.info())) == ["expensive", *(["ask"] if chosen else []), "book"]
     assert f"book({'ask' if chosen else None})" in world
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_condition_that_turns_out_to_be_no_bool(file: str, world: list[str], *, late: bool):
+    """The saga is stuck before that node; the message says what to load before the retry, and that goes on with it."""
+
+    @lookup
+    async def says(note: str) -> Any:
+        return "yes"
+
+    @lookup
+    async def as_bool(said: Any) -> bool:
+        return said == "yes"
+
+    @pivot
+    async def pay(note: str) -> str:
+        return note
+
+    def made(*, mended: bool) -> SagaGraph[[]]:
+        g = SagaGraph("asking", version=1)
+        first = g.step(noted(world, "hold"))
+        before = g.pivot(pay, first) if late else first
+        said = g.lookup(says, before)
+        when = g.lookup(as_bool, said) if mended else said
+        last = noted(world, "mail", at=retriable if late else step)
+        g.returns(g.retriable(last, before, when=when) if late else g.step(last, before, when=when))
+        return g
+
+    async with Orchestrator(file, sagas=[made(mended=False)]) as orchestrator:
+        for run in ("mended", "undone"):
+            with pytest.raises(SagaStuck) as stuck:
+                await (await orchestrator.start("asking", id=run)).result()
+            assert "'mail' is lookup 'says', whose result is a str, not a bool" in stuck.value.reason
+            assert f"`sagas retry {run}`" in stuck.value.reason
+            assert (f"`sagas rollback {run}`" in stuck.value.reason) is not late
+        await orchestrator.retry("mended", actor="ann")
+        with pytest.raises(SagaStuck, match="not a bool"):
+            await (await orchestrator.get("mended")).result()
+        if late:
+            with pytest.raises(SagaPastPivot):
+                await orchestrator.rollback("undone", actor="ann")
+        else:
+            await orchestrator.rollback("undone", actor="ann")
+            assert (await settled(await orchestrator.get("undone"))).status == SagaStatus.COMPENSATED
+    assert not any(line.startswith("mail") for line in world)
+    async with Orchestrator(file, sagas=[made(mended=True)]) as orchestrator:
+        await orchestrator.retry("mended", actor="ann")
+        assert await (await orchestrator.get("mended")).result() == "mail"
+
+
+@pytest.mark.parametrize("form", ["graph", "code"])
+async def test_a_retriable_before_the_pivot(url: str, world: list[str], form: str):
+    """It may stand there, in a graph as in code: it is retried until it succeeds, and a rollback passes it over."""
+    fails = iter([True, True, False])
+
+    @retriable(retry=Retry.forever(first=0.001))
+    async def tell() -> str:
+        world.append("tell")
+        if next(fails):
+            raise ValueError("tell")
+        return "told"
+
+    hold, pay = noted(world, "hold"), noted(world, "pay", at=pivot, fails=True)
+
+    @saga("telling", version=1)
+    async def code(s: Saga) -> str:
+        return await s.run(pay, await s.run(hold), await s.run(tell))
+
+    g = SagaGraph("telling", version=1)
+    held = g.step(hold)
+    g.returns(g.pivot(pay, held, g.retriable(tell, after=[held])))
+    given = g if form == "graph" else code
+    assert not scan(given).faults
+    async with Orchestrator(url, sagas=[given]) as orchestrator:
+        with pytest.raises(SagaCompensated) as ended:
+            await (await orchestrator.start(given, id="one")).result()
+    assert ended.value.compensated == ["hold"]
+    assert world == ["hold()", "hold ended", "tell", "tell", "tell", "pay(hold, told)", "undo hold"]
 
 
 async def test_the_pivot_runs_alone(url: str, world: list[str]):
@@ -402,6 +484,35 @@ async def test_a_saga_that_runs_itself_is_stuck(url: str):
     async with Orchestrator(url, sagas=[g]) as orchestrator:
         with pytest.raises(SagaStuck, match="levels deep"):
             await (await orchestrator.start(g, id="one")).result()
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+async def test_undoing_children_under_way_is_no_walk_through_the_graph_for_each(*, parallel: bool):
+    """A failure beside many children undoes each by itself: twice as many are about twice the work."""
+
+    async def work_of(children: int) -> int:
+        world: list[str] = []
+        child = SagaGraph("child", version=1)
+        held = [child.step(noted(world, name)) for name in "ab"]
+        child.returns(child.callback("answer", str, after=held))
+        g = SagaGraph("many", version=1, parallel_compensation=parallel)
+        for _ in range(children):
+            g.step(child)
+        bad = noted(world, "bad", fails=True)
+        g.step(bad, after=[g.callback("go", str)])
+        g.returns()
+        async with Orchestrator("memory://", sagas=[g]) as orchestrator:
+            handle = await orchestrator.start(g, id="one")
+            await until(lambda: sum(line.endswith(" ended") for line in world) == 2 * children, orchestrator)
+            with counted() as work:
+                await orchestrator.complete_callback(saga_id="one", name="go", value="now")
+                with pytest.raises(SagaCompensated):
+                    await handle.result()
+        assert sum(line.startswith("undo") for line in world) == 2 * children
+        return work.calls
+
+    await work_of(10)
+    assert await work_of(120) < 2.2 * await work_of(60)
 
 
 @pytest.mark.slow
