@@ -6,6 +6,7 @@ Invariant: a fault of a graph is found before it runs, and all of them at once.
 import inspect
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from types import FrameType
 from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from durable_core import DefinitionError
@@ -93,6 +94,7 @@ class SagaGraph(GraphDef[P]):
             on_compensation_failure=on_compensation_failure,
             draft=Draft(input_type=input),
             declared_at=_caller(),
+            declared_in=str(_frame().f_globals.get("__name__", "")),
         )
 
     def __repr__(self) -> str:
@@ -149,7 +151,7 @@ class SagaGraph(GraphDef[P]):
                 f"the graph {self.name!r}: g.{kind} was given the {found} {what.name!r}",
                 f"Add it by g.{WAYS[found][0]}",
             )
-        if isinstance(what, GraphDef) and self in what.within():
+        if isinstance(what, GraphDef) and what not in self.draft.children and self in what.within():
             raise DefinitionError(
                 f"the graph {self.name!r} would run itself within {what.name!r}, without end",
                 "Write the loop as a coded saga",
@@ -289,8 +291,14 @@ class SagaGraph(GraphDef[P]):
 
 
 def _caller() -> str:
-    """``file:line`` of the code that declares the graph, outside this package."""
+    """``file:line`` of the code that declares the graph."""
+    frame = _frame()
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _frame() -> FrameType:
+    """The code outside this package that has called it."""
     frame = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - inspect.stack() reads all files
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("sagas."):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return frame

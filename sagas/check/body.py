@@ -14,11 +14,11 @@ from typing import Any
 import attrs
 
 from durable_core.layer import place_of
-from sagas.check.graph import faults_of
+from sagas.check.graph import Holds, faults_of
 from sagas.check.impure import instead_of
 from sagas.check.names import MISSING, Function, Names, Role, is_block
 from sagas.model.definition import Declared, Pivot, SagaDef, Step, is_saga, is_step
-from sagas.model.graph import GraphDef, Node, Plan
+from sagas.model.graph import GraphDef, Plan
 
 RUNNERS = frozenset({"run", "map"})
 At = bool | None
@@ -72,8 +72,8 @@ class BodyReader:
         self.warnings: list[str] = []
         self.calls: dict[ast.Call, Declared[..., Any] | SagaDef[..., Any]] = {}
         """The step or saga that each ``run`` and ``map`` certainly runs."""
-        self._collected: dict[object, list[Use]] = {}
-        """What each step and child of a graph runs."""
+        self._graphs: dict[GraphDef[...], Plan] = {}
+        """The graphs that certainly run, each after those that it runs."""
         self._sources: dict[SagaDef[..., Any], _Source | None] = {}
         self._ends: dict[tuple[object, ...], At] = {}
         """What holds at the end of each function that was followed; at its beginning, while it is being followed."""
@@ -113,23 +113,37 @@ class BodyReader:
             in_block=in_block,
             sure=sure,
         )
-        plan = Plan.of(definition.nodes)
-        found: dict[Node, list[Use]] = {}
+        plan = self._graphs.get(definition) or Plan.of(definition.nodes)
         with self._within(frame):
             for node in definition.nodes:
                 if node.what_runs is not None:
-                    first = len(self.uses)
                     passed = bool(at) or node in plan.after
                     # The graph judges its own steps; those of a child, and all of them where it runs in another saga,
                     # are judged as in a body.
                     self._use(node.what_runs, node.place, passed, begins=bool(at) or in_block or node.kind == "child")
-                    new = [use for use in self.uses[first:] if isinstance(use.what, Declared)]
-                    found[node] = self._collected.setdefault(node.what_runs, new)  # it is read once, and may come again
         if sure:
-            self.faults += faults_of(
-                definition, plan, {node: [use.what for use in uses] for node, uses in found.items()}
-            )
+            self._graphs.setdefault(definition, plan)
         return at or any(node.when is None for node in plan.pivots)
+
+    def judge_graphs(self) -> None:
+        """Judge the graphs that were met; all that they run has been read by now."""
+        holds = Holds(pivot=frozenset(self._reaching(Pivot)), undo=frozenset(self._reaching(Step)))
+        known: dict[GraphDef[...], float] = {}
+        for definition, plan in self._graphs.items():
+            self.faults += faults_of(definition, plan, holds, known)
+
+    def _reaching(self, kind: type[Declared[..., Any]]) -> set[object]:
+        """The steps of a kind, and the sagas that run one of them, near or far."""
+        users: dict[object, list[SagaDef[..., Any]]] = {}
+        for use in self.uses:
+            users.setdefault(use.what, []).append(use.owner)
+        found: set[object] = {what for what in users if isinstance(what, kind)}
+        todo = [*found]
+        while todo:
+            owners = {*users.get(todo.pop(), ())} - found
+            found |= owners
+            todo += owners
+        return found
 
     def _source(self, definition: SagaDef[..., Any]) -> "_Source | None":
         if definition not in self._sources:

@@ -15,7 +15,7 @@ import attrs
 from durable_core import PayloadError
 from durable_core.layer import Codec, shown, to_ns
 from sagas.check.deadline import patience_s
-from sagas.model.definition import Declared, Pivot, SagaDef, Step
+from sagas.model.definition import Declared, SagaDef, Step
 from sagas.model.graph import PURE, GraphDef, Node, Plan, is_pivot, is_ref, type_of
 
 _CODEC = Codec()
@@ -27,17 +27,22 @@ WORDS = 60
 """Names shown of a long list."""
 
 
-Runs = Mapping[Node, Sequence[Any]]
-"""The steps that each node runs: its own, or all of its child's."""
+@attrs.frozen(eq=False)
+class Holds:
+    """What is known of steps and of the sagas that a graph may run: those with a pivot, and with a step to undo."""
+
+    pivot: frozenset[object]
+    undo: frozenset[object]
 
 
-def faults_of(definition: GraphDef[...], plan: Plan, runs: Runs) -> Iterator[str]:
+def faults_of(definition: GraphDef[...], plan: Plan, holds: Holds, known: dict[GraphDef[...], float]) -> Iterator[str]:
     """What cannot work in the graph itself.
 
     Args:
         definition: the graph.
         plan: of its nodes.
-        runs: the steps of its nodes; those of coded children are known to the reader of bodies.
+        holds: what is in the sagas that it runs, which the reader of bodies knows.
+        known: how long graphs take that were looked at before; see ``longest_s``.
     """
     nodes = definition.nodes
     if not nodes:
@@ -45,11 +50,11 @@ def faults_of(definition: GraphDef[...], plan: Plan, runs: Runs) -> Iterator[str
     for node in nodes:
         yield from (f"{node.place}: {node.described}{fault}" for fault in _of_node(definition, node))
     yield from _cycle(plan)
-    yield from _around_pivots(plan, runs)
+    yield from _around_pivots(plan, holds)
     yield from _waits(plan)
     yield from _idle(definition, plan)
     yield from _output(definition)
-    yield from _late(definition, plan)
+    yield from _late(definition, plan, known)
 
 
 # -- one node ----------------------------------------------------------------------------------------------------------
@@ -190,6 +195,10 @@ def _differ(wanted: Any, brought: Any) -> str:
         return ""
     if issubclass(brought, wanted) or issubclass(wanted, brought):
         return ""
+    if brought.__name__ == wanted.__name__:
+        return (
+            f"whose type is {_full(brought)} and not {_full(wanted)}. Give it another reference, or correct the types"
+        )
     return f"a {_called(brought)}. Give it another reference, or correct the types"
 
 
@@ -208,6 +217,10 @@ def _is_known(declared: Any) -> bool:
         return False
     kind: type = declared
     return kind in PLAIN or attrs.has(kind) or is_dataclass(kind)
+
+
+def _full(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _called(declared: Any) -> str:
@@ -235,9 +248,9 @@ def _cycle(plan: Plan) -> Iterator[str]:
             yield f"{node.place}: {node.described} is never reached, because it waits for that cycle"
 
 
-def _around_pivots(plan: Plan, runs: Runs) -> Iterator[str]:
+def _around_pivots(plan: Plan, holds: Holds) -> Iterator[str]:
     """Two pivots on a path, and what can be undone but is not before the pivot."""
-    yield from _hidden_pivots(plan, runs)
+    yield from _hidden_pivots(plan, holds)
     certain = next((node for node in plan.pivots if node.when is None), None)
     for node in plan.pivots:
         if node in plan.after:
@@ -251,15 +264,15 @@ def _around_pivots(plan: Plan, runs: Runs) -> Iterator[str]:
                 "has one point of no return. Give each a `when=`, of which one is true at most"
             )
     for node in plan.order if plan.pivots else ():
-        if node not in plan.before and not is_pivot(node) and any(map(_can_be_undone, runs.get(node, ()))):
+        if node not in plan.before and not is_pivot(node) and node.what_runs in holds.undo:
             yield from _not_before_pivot(plan, node)
 
 
-def _hidden_pivots(plan: Plan, runs: Runs) -> Iterator[str]:
+def _hidden_pivots(plan: Plan, holds: Holds) -> Iterator[str]:
     for node in plan.order:
         if node.kind != "child":
             continue
-        has_pivot = any(isinstance(step, Pivot) for step in runs.get(node, ()))
+        has_pivot = node.what_runs in holds.pivot
         if has_pivot and not is_pivot(node):
             yield f"{node.place}: {node.described} has a pivot, which is then the graph's own. Add the child by g.pivot"
         if isinstance(node.what_runs, GraphDef) and is_pivot(node) and not has_pivot:
@@ -277,10 +290,6 @@ def _not_before_pivot(plan: Plan, node: Node) -> Iterator[str]:
             f"{node.place}: {node.described} comes after the pivot, where nothing is undone any more. Move it before "
             "the pivot, or declare it @retriable"
         )
-
-
-def _can_be_undone(step: object) -> bool:
-    return isinstance(step, Step)
 
 
 def _waits(plan: Plan) -> Iterator[str]:
@@ -329,11 +338,11 @@ def _output(definition: GraphDef[...]) -> Iterator[str]:
             yield f"{definition.place}: g.returns was given {ref.described} of another graph. Take one of this graph"
 
 
-def _late(definition: GraphDef[...], plan: Plan) -> Iterator[str]:
+def _late(definition: GraphDef[...], plan: Plan, known: dict[GraphDef[...], float]) -> Iterator[str]:
     """A deadline that passes although every attempt keeps its own timeout."""
     if definition.deadline is None:
         return
-    worst_s = longest_s(plan, {})
+    worst_s = longest_s(plan, known)
     deadline_s = to_ns(definition.deadline) / 1e9
     if worst_s > deadline_s:
         yield (
@@ -376,17 +385,35 @@ def _seconds(node: Node, known: dict[GraphDef[...], float]) -> float:
 
 def lines_of(definition: GraphDef[...]) -> Iterator[str]:
     """The graph as text: the same for the same nodes and references, wherever they stand."""
-    kind = definition.draft.input_type
-    yield f"graph of {'no input' if kind is None else _called(kind)}"
-    yield from map(_line, definition.nodes)
+    kind, own = definition.draft.input_type, definition.declared_in
+    yield f"graph of {'no input' if kind is None else _named(kind, own)}"
+    yield from (_line(node, own) for node in definition.nodes)
     yield f"returns {_said(definition.output)}"
 
 
-def _line(node: Node) -> str:
+def _named(kind: Any, own: str) -> str:
+    """A type by its name, with that of its module unless it is a builtin or of the graph's module ``own``.
+
+    So types of one name in two modules differ, and a module may be run as a script.
+    """
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return " | ".join(_named(part, own) for part in parts)
+    if origin in COLLECTIONS:
+        return f"{_named(origin, own)}[{', '.join(_named(part, own) for part in parts)}]"
+    if kind in (None, NoneType):
+        return "None"
+    name = getattr(kind, "__qualname__", None)
+    if origin is not None or not isinstance(name, str):
+        return str(kind)
+    return name if kind.__module__ in ("builtins", own) else f"{kind.__module__}.{name}"
+
+
+def _line(node: Node, own: str) -> str:
     arguments = [_said(each) for each in node.args] + [f"{name}={_said(each)}" for name, each in node.kwargs.items()]
     words = [f"{node.kind} {node.key}({', '.join(arguments)})"]
     if node.kind == "callback":
-        words.append(f"of {_called(node.answer)}")
+        words.append(f"of {_named(node.answer, own)}")
     if node.span is not None:
         words.append(f"for {timedelta(microseconds=to_ns(node.span) // 1000)}")
     if node.after:

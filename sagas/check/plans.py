@@ -1,7 +1,8 @@
 """The plan of a saga as a small text: what it runs, in which order. Kept in a folder, it shows when that has changed.
 
 A graph's plan is exact. Of a saga that is written as code it has the steps that its body names, in the order of the
-text, and the fingerprint of the body. Invariant: the same saga gives the same text, wherever its code stands.
+text, and the fingerprint of the body. Invariant: the same saga gives the same text, wherever its code stands; types of
+other modules are named with their modules.
 """
 
 from collections.abc import Iterator, Sequence

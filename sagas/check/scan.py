@@ -48,6 +48,8 @@ def scan(definition: SagaDef[..., Any]) -> Scan:
     reader = BodyReader()
     with suppress(RecursionError):  # nested too deep to be read to its end: what has been read counts
         reader.saga(definition, at=False, in_block=False, sure=True)
+    with suppress(RecursionError):
+        reader.judge_graphs()
     faults = [*reader.faults, *reader.lacking, *_doubled(reader.uses)]
     warnings = [*reader.warnings, *late(definition, Worst(reader.calls, reader.statements))]
     faults += [f"{definition.place}: {fault}" for fault in _misfits(definition)]

@@ -25,7 +25,7 @@ from sagas.check.outline import (
 )
 from sagas.diagram.graphs import END, START
 from sagas.diagram.picture import ACTIVITIES, Edge, Frame, Kind, Mark, Picture
-from sagas.diagram.undoing import has_pivot, undo_mark
+from sagas.diagram.undoing import Children
 from sagas.model.definition import SagaDef
 
 
@@ -70,6 +70,7 @@ class _Builder:
         self._rounds: list[list[End]] = []
         """What each loop around goes on from, by ``continue``."""
         self._repeats = False
+        self._children = Children()
 
     def gate(self, kind: Kind, label: str, ends: Ends, *, key: str = "") -> Ends:
         """Add a node that no run has in its journal."""
@@ -125,7 +126,7 @@ class _Builder:
         return [End(mark.key)]
 
     def _act(self, act: Act, ends: Ends) -> Ends:
-        is_pivot = act.kind == "pivot" or (isinstance(act.what, SagaDef) and has_pivot(act.what))
+        is_pivot = act.kind == "pivot" or (isinstance(act.what, SagaDef) and self._children.has_pivot(act.what))
         mark = Mark(
             key=act.key,
             label=act.name,
@@ -134,7 +135,7 @@ class _Builder:
             repeats=self._repeats,
             scope=act.scope,
         )
-        undo = undo_mark(act.key, act.name, act.what, scope=act.scope)
+        undo = self._children.undo_mark(act.key, act.name, act.what, scope=act.scope)
         self.undos += [] if undo is None or is_pivot else [undo]
         return self._add(mark, ends)
 

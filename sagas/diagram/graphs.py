@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from durable_core.layer import to_ns
 from sagas.diagram.picture import Edge, Mark, Picture, length
-from sagas.diagram.undoing import undo_mark
+from sagas.diagram.undoing import Children
 from sagas.model.graph import GraphDef, Node, Plan, is_pivot, is_ref
 
 START, END = "start/", "end/"
@@ -19,13 +19,13 @@ def graph_picture(definition: GraphDef[...]) -> Picture:
     nodes = tuple(definition.nodes)
     keys = {node: node.key for node in nodes}
     edges = tuple(_edges(nodes, keys))
-    plan = Plan.of(nodes)
+    plan, children = Plan.of(nodes), Children()
     targets, sources = {edge.target for edge in edges}, {edge.source for edge in edges}
     first = [Edge(source=START, target=node.key) for node in nodes if node.key not in targets]
     last = [
         Edge(source=node.key, target=after) for node in nodes if node.key not in sources for after in _after(node, plan)
     ]
-    undos = (undo_mark(node.key, node.name, node.what_runs) for node in nodes if not is_pivot(node))
+    undos = (children.undo_mark(node.key, node.name, node.what_runs) for node in nodes if not is_pivot(node))
     return Picture(
         title=definition.name,
         subtitle=f"version {definition.version}",

@@ -176,6 +176,8 @@ class GraphDef(SagaDef[P, Any]):
     draft: Draft
     declared_at: str
     """``file:line``."""
+    declared_in: str
+    """The name of the module."""
 
     @property
     def place(self) -> str:

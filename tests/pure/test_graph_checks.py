@@ -7,6 +7,10 @@ import attrs
 import pytest
 
 from sagas import DefinitionError, Orchestrator, Ref, Saga, SagaGraph, lookup, pivot, retriable, saga, step
+from sagas.check.graph import lines_of
+from sagas.check.plans import plan_of
+from sagas.check.scan import scan
+from tests.counting import counted
 
 
 @attrs.frozen
@@ -361,3 +365,85 @@ def test_a_reference_in_a_collection_is_refused():
     car = g.step(reserve, g.input)
     g.returns(g.lookup(both, [car, car]))
     assert "is given a list with a reference in it" in faults(g)
+
+
+def test_a_child_that_another_child_runs_too_is_judged_as_well():
+    """What a child has in it counts for each of its uses, also where a coded saga has run it before."""
+
+    @saga("inner", version=1)
+    async def inner(s: Saga, trip: Trip) -> Car:
+        return await s.run(reserve, trip)
+
+    @saga("outer", version=1)
+    async def outer(s: Saga, trip: Trip) -> Car:
+        return await s.run(inner, trip)
+
+    g = graph()
+    first = g.step(outer, g.input)
+    g.step(inner, g.input)
+    g.returns(g.retriable(mail, g.pivot(pay, g.input, after=[first])))
+    assert "child 'inner' can be undone, and the pivot does not wait for it" in faults(g)
+
+
+@pytest.mark.parametrize("what", ["check", "plan", "mermaid"])
+def test_a_child_is_read_once_however_often_it_is_used(what: str):
+    """What a further use costs does not depend on the size of the child: what is in it is not looked at again."""
+
+    def of(uses: int, size: int) -> SagaGraph[[Trip]]:
+        child = SagaGraph("child", version=1, input=Trip)
+        for _ in range(size):
+            child.lookup(holds, child.input)
+        child.returns(child.lookup(holds, child.input, after=[Ref(child.draft, node) for node in child.nodes]))
+        g = SagaGraph("many", version=1, input=Trip)
+        refs = [g.step(child, g.input) for _ in range(uses)]
+        g.returns(g.pivot(pay, g.input, after=refs))
+        return g
+
+    acts = {"check": SagaGraph.check, "plan": lambda g: plan_of(g, scan(g)), "mermaid": SagaGraph.diagram}
+
+    def work_of(uses: int, size: int) -> int:
+        g = of(uses, size)
+        with counted() as work:
+            acts[what](g)
+        return work.calls
+
+    def of_forty_more(size: int) -> int:
+        work_of(1, size)  # what is kept for next time is there by now
+        return work_of(80, size) - work_of(40, size)
+
+    small, large = of_forty_more(3), of_forty_more(300)
+    assert small > 0
+    assert large < 2 * small
+
+
+def test_types_of_one_name_differ_in_a_plan():
+    """A type of another module has its module's name before its own; one of the graph's module and a builtin do not."""
+    other = type("Trip", (), {"__module__": "shop.trips"})
+
+    def plan(input_type: Any, answer: Any) -> list[str]:
+        g = SagaGraph("planned", version=1, input=input_type)
+        g.callback("ok", answer)
+        g.returns()
+        return list(lines_of(g))[:2]
+
+    assert plan(Trip, bool) == ["graph of Trip", "callback ok() of bool"]
+    assert plan(other, Trip) == ["graph of shop.trips.Trip", "callback ok() of Trip"]
+    assert plan(list[other], dict[str, Trip | None]) == [
+        "graph of list[shop.trips.Trip]",
+        "callback ok() of dict[str, Trip | None]",
+    ]
+    assert plan(Any, "Trip") == ["graph of typing.Any", "callback ok() of Trip"]
+
+
+def test_types_of_one_name_are_told_apart_in_a_fault():
+    """Where the wanted and the given type have the same name, the message has their modules."""
+    alike = attrs.make_class("Car", {"plate": attrs.field(type=str)})
+    alike.__module__ = "shop.cars"
+
+    @lookup
+    async def drive(car: alike) -> bool: ...  # type: ignore[valid-type]
+
+    g = graph()
+    g.returns(g.lookup(drive, g.step(reserve, g.input)))
+    said = faults(g)
+    assert f"whose type is {__name__}.Car and not shop.cars.Car" in said
