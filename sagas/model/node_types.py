@@ -1,6 +1,7 @@
 """The types of calls that add a node to a graph: what it runs, and references or plain values for its arguments.
 
 A checker compares each reference with the parameter that it is for, so that a wrong or swapped one is an error.
+``python -m tools.node_types`` writes this file.
 """
 
 from collections.abc import Sequence
