@@ -7,7 +7,7 @@ compensation and the probe each their own, and no other execution has any of the
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import attrs
 import msgspec
@@ -47,6 +47,21 @@ NUMBERED = re.compile(r"attempt (\d+) ")
 """How an error says which attempt it was."""
 
 
+class _Sent(msgspec.Struct):
+    """The fields of an event, as ``sagas.asl.calls`` has the service send them."""
+
+    saga: str
+    version: int
+    step: str
+    role: Role
+    execution: str
+    started: str = ""
+    attempt: Annotated[int, msgspec.Meta(ge=0)] = 0
+    arguments: dict[str, Any] = {}
+    result: dict[str, Any] | None = None
+    doubt: dict[str, Any] | None = None
+
+
 @attrs.frozen(kw_only=True)
 class Task:
     """What a task state asks for."""
@@ -77,24 +92,24 @@ class Task:
             DefinitionError: it is not what an exported machine sends.
         """
         try:
-            doubt: Mapping[str, Any] | None = event.get("doubt")
-            return cls(
-                saga=event["saga"],
-                version=int(event["version"]),
-                step=event["step"],
-                role=event["role"],
-                execution=event["execution"],
-                started=event.get("started", ""),
-                attempt=int(event.get("attempt", 0)) + 1 + (0 if doubt is None else _attempts_before(doubt)),
-                arguments=event.get("arguments", {}),
-                result=event.get("result"),
-                in_doubt=doubt is not None,
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            sent = msgspec.convert(event, _Sent)
+        except msgspec.ValidationError as error:
             raise DefinitionError(
-                f"the function was called with something that is no task of an exported graph ({in_words(error)})",
+                f"the function was called with something that is no task of an exported graph ({error})",
                 "Deploy the state machine that `sagas export asl` writes",
             ) from error
+        return cls(
+            saga=sent.saga,
+            version=sent.version,
+            step=sent.step,
+            role=sent.role,
+            execution=sent.execution,
+            started=sent.started,
+            attempt=sent.attempt + 1 + (0 if sent.doubt is None else _attempts_before(sent.doubt)),
+            arguments=sent.arguments,
+            result=sent.result,
+            in_doubt=sent.doubt is not None,
+        )
 
     @property
     def key(self) -> str:

@@ -7,9 +7,12 @@ from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sagas import DefinitionError, Saga, SagaGraph, StepInfo, current, lookup, pivot, resource, saga, step
 from sagas.hosts.stepfunctions import handler
+from sagas.hosts.tasks import TaskFailed
 
 EXECUTION = "arn:aws:states:eu-west-1:123456789012:execution:trips:trip-17"
 
@@ -187,23 +190,48 @@ def test_arguments_that_do_not_fit_are_a_failure(bank: Bank):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"saga": "other"}, {"version": 1}, {"step": "other"}, {"step": "many", "role": "undo"}, {"role": "redo"}],
+    [{"saga": "other"}, {"version": 1}, {"step": "other"}, {"step": "many", "role": "undo"}],
     ids=str,
 )
 def test_what_is_not_served_is_not_called(bank: Bank, changed: dict[str, Any]):
-    """Another saga, version, step or role, as after a wrong deployment: an error that is none of the named ones."""
+    """Another saga, version or step, or a step without that role: an error that is none of the named ones."""
     with pytest.raises(DefinitionError, match="not served"):
         served(bank)(event(**changed), None)
     assert bank.seen == []
 
 
-@pytest.mark.parametrize(
-    "sent", [{}, {"version": "x"}, {**event(), "attempt": None}, {**event(), "doubt": 7}], ids=repr
+RUBBISH = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
 )
-def test_what_no_machine_sends_is_refused(bank: Bank, sent: dict[str, Any]):
+
+
+@pytest.mark.parametrize(
+    "sent", [{}, {"version": "x"}, None, [], "x", 3, {**event(), "role": "redo"}, {**event(), "attempt": -1}], ids=repr
+)
+def test_what_no_machine_sends_is_refused(bank: Bank, sent: Any):
     """An event of another source says so."""
     with pytest.raises(DefinitionError, match="no task of an exported graph"):
         served(bank)(sent, None)
+    assert bank.seen == []
+
+
+@pytest.mark.parametrize("field", [*event(), "result", "doubt"])
+def test_rubbish_in_a_field_has_an_answer(bank: Bank, field: str):
+    """Whatever stands in one field: it is refused with a reason, or an error that the machine knows, or harmless."""
+    serve = served(bank)
+
+    @given(RUBBISH)
+    def check(rubbish: Any) -> None:
+        try:
+            serve({**event(), field: rubbish}, None)
+        except (DefinitionError, TaskFailed):
+            assert field != "started" or not isinstance(rubbish, str)
+        else:
+            assert field in {"started", "execution", "attempt", "arguments", "result", "doubt"}
+
+    check()
 
 
 def test_only_graphs_with_all_resources_are_served():
