@@ -39,7 +39,7 @@ def arguments(work: Work, chain: Chain) -> State:
     fields: dict[str, Any] = {}
     for name, declared, given in _given(work.asker or work.node):
         found = resolved(work.frame, given, chain)
-        fields[name] = found if isinstance(found, Path) else _plain(found, declared, work)
+        fields[name] = found if isinstance(found, Path) else plain_value(found, declared, work.asker or work.node)
     return template(fields)
 
 
@@ -81,9 +81,19 @@ def _shape(node: Node) -> CallShape:
     return CallShape.of(what.fn, _CODEC, exclude=what.resources)
 
 
-def _plain(found: Plain, declared: Any, work: Work) -> Any:
-    """A value as the payload has it."""
-    what = f"{work.node.place}: an argument of {work.node.described}"
+def plain_value(found: Plain, declared: Any, node: Node) -> Any:
+    """A value as the service has it.
+
+    Args:
+        found: an argument of ``node``.
+        declared: its type.
+        node: to which it was given.
+
+    Raises:
+        DefinitionError: the service would take a part of it for a path.
+        PayloadError: it is of another type.
+    """
+    what = f"{node.place}: an argument of {node.described}"
     value = msgspec.json.decode(_CODEC.exchange(found.value, _CODEC.typed(declared), what=what)[0])
     if any(key.endswith(".$") for key in _keys(value)):
         raise DefinitionError(

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from sagas.asl import policy
-from sagas.asl.calls import arguments, call
+from sagas.asl.calls import arguments, call, plain_value
 from sagas.asl.layout import (
     Branch,
     Lanes,
@@ -163,16 +163,14 @@ class Machine:
     # -- one node --------------------------------------------------------------------------------------------------
 
     def _node(self, work: Work, lane: Lane, following: str) -> str:
-        entry = self._outcome(work, lane, following)
-        if work.node.when is None:
-            return entry
-        when = resolved(work.frame, work.node.when, lane.chain)
+        when = Plain(True) if work.node.when is None else resolved(work.frame, work.node.when, lane.chain)  # noqa: FBT003
         if isinstance(when, Plain) and when.value is True:
-            return entry
+            return self._outcome(work, lane, following)
         skipped = {"value": None, "skipped": True}
         skip = lane.add(self.names.of(f"skip {work.key}"), put(skipped, place_of(work, lane.chain), following))
         if isinstance(when, Plain):
-            return skip
+            return skip  # a child's constant, which is false
+        entry = self._outcome(work, lane, following)
         return lane.add(self.names.of(f"{work.key}?"), choose([(is_true(when), entry)], skip))
 
     def _outcome(self, work: Work, lane: Lane, following: str) -> str:
@@ -190,7 +188,7 @@ class Machine:
     def _value_of_child(self, work: Work, inner: Stages, lane: Lane, following: str) -> str:
         output = inner.frame.graph.output
         found = Plain(None) if output is None else resolved(inner.frame, output, lane.chain)
-        value = found if isinstance(found, Path) else found.value
+        value = found if isinstance(found, Path) else plain_value(found, inner.frame.graph.draft.input_type, work.node)
         into = place_of(work, lane.chain)
         state = {"Type": "Pass", "Parameters": template({"value": value}), "ResultPath": into, "Next": following}
         return lane.add(self.names.of(f"result of {work.key}"), state)

@@ -16,7 +16,7 @@ class Names:
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._taken = set(keys)
-        self.too_long: list[str] = []
+        self.too_long = [key for key in keys if len(key) > LONGEST_NAME]
         """Names that the service refuses."""
 
     def of(self, text: str, *, whole: bool = False) -> str:
@@ -59,8 +59,24 @@ class Lane:
         return Lane(states={}, chain=chain, failed=failed)
 
     def program(self, start: str) -> State:
-        """Its states in the order of reading."""
-        return {"StartAt": start, "States": dict(reversed(self.states.items()))}
+        """Its states in the order of reading, without those that nothing leads to: the service refuses these."""
+        found: set[str] = set()
+        todo = [start]
+        while todo:
+            name = todo.pop()
+            if name not in found:
+                found.add(name)
+                todo += _following(self.states[name])
+        return {
+            "StartAt": start,
+            "States": {name: each for name, each in reversed(self.states.items()) if name in found},
+        }
+
+
+def _following(state: State) -> list[str]:
+    """The states that may come after one."""
+    ways = [state, *state.get("Choices", ()), *state.get("Catch", ())]
+    return [way[field] for way in ways for field in ("Next", "Default") if field in way]
 
 
 def put(value: Any, into: str, following: str) -> State:

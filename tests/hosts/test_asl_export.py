@@ -6,10 +6,12 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import attrs
 import pytest
 from statelint.linter import Linter
 from tenacity import stop_after_attempt
 
+from durable_core.layer import Codec
 from sagas import DefinitionError, Retry, Saga, SagaGraph, Unknown, lookup, pivot, retriable, saga, step
 from sagas.asl import limits
 from sagas.asl.export import machine_text
@@ -308,6 +310,42 @@ def test_a_name_is_as_long_as_the_service_takes_it():
     booking.compensate(lambda result: None)
     with pytest.raises(DefinitionError, match="longer than 80 characters: 'undo nnn"):
         machine_text(alone(booking))
+    with pytest.raises(DefinitionError, match="longer than 80 characters: 'nnn"):
+        machine_text(alone(lookup(name="n" * 81)(declared().fn)))
+
+
+@attrs.frozen
+class Priced:
+    """A value with a form of its own."""
+
+    at: timedelta
+    tags: dict[str, str] = attrs.field(factory=dict[str, str])
+
+
+def constant(kind: Any, value: Any) -> SagaGraph[[]]:
+    """A graph whose child returns the plain value that it was given, and skips a step where that is not true."""
+    child = SagaGraph("child", version=1, input=kind)
+    child.step(declared(), "x", when=child.input if kind is bool else None)
+    child.returns(child.input)
+    graph = SagaGraph("constant", version=1)
+    graph.returns(graph.step(child, value))
+    return graph
+
+
+def test_a_child_may_return_a_plain_value():
+    """It stands in the machine as our engine stores it; one that the service would take for a path is refused."""
+    found = states(constant(Priced, Priced(timedelta(minutes=1))))["result of child"]["Parameters"]
+    assert found == {"value": json.loads(Codec().encode_ordered(Priced(timedelta(minutes=1)), what="a test"))}
+    with pytest.raises(DefinitionError, match=r"child 'child' has a key that ends with '\.\$'"):
+        machine_text(constant(Priced, Priced(timedelta(1), {"x.$": "$.secret"})))
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_childs_constant_decides_when_the_machine_is_written(*, runs: bool):
+    """A node whose condition is known is there or it is not, and so is what a failure would lead to."""
+    graph = constant(bool, runs)
+    assert Linter.validate(json.loads(machine_text(graph))) == []
+    assert any(state["Type"] == "Task" and not name.startswith("undo") for name, state in states(graph).items()) is runs
 
 
 def test_all_reasons_are_told_at_once():
