@@ -7,6 +7,7 @@ other modules are named with their modules.
 
 from collections.abc import Iterator, Sequence
 from difflib import unified_diff
+from hashlib import blake2b
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +19,8 @@ from sagas.check.scan import Scan, scan
 from sagas.model.definition import SagaDef
 from sagas.model.graph import GraphDef
 
+LONGEST_FILE = 200
+"""Characters of a file's name that are taken from the saga's: file systems take 255 in all."""
 HEAD = "# Written by `sagas plan`. `sagas check --plans` fails where a plan changes and its version does not.\n"
 
 
@@ -32,7 +35,10 @@ class SagaPlan:
     @property
     def file(self) -> str:
         """The name of its file: no two sagas or versions share one, whatever their names are made of."""
-        return f"{quote(self.saga, safe=' ')}.v{self.version}.plan"
+        name = quote(self.saga, safe=" ")
+        if len(name) > LONGEST_FILE:
+            name = f"{name[: LONGEST_FILE - 17]}~{blake2b(self.saga.encode(), digest_size=8).hexdigest()}"
+        return f"{name}.v{self.version}.plan"
 
     def changes(self, kept: str) -> list[str]:
         """The lines in which it differs from a text that was kept, as ``-`` and ``+``; empty if in none."""

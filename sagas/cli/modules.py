@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import durable_core
-from sagas.cli.output import CommandError
+from sagas.cli.output import CommandError, clean
 from sagas.model.definition import SagaDef
 
 RESOURCES = "resources"
@@ -72,7 +72,7 @@ def _why(name: str, dotted: str, error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
     last = frames[-1] if frames else None
     where = f" at {last.filename}:{last.lineno}" if last is not None else ""
-    return f"the module {name} cannot be imported: it raised {type(error).__name__}: {error}{where}"
+    return f"the module {name} cannot be imported: it raised {type(error).__name__}: {clean(str(error))}{where}"
 
 
 def is_users(file: str) -> bool:
@@ -123,8 +123,15 @@ def versions_at(target: str, form: str = "MODULE:NAME") -> list[SagaDef[..., Any
     found = [each for each in sagas if each.name == name]
     if not found:
         known = ", ".join(sorted({each.name for each in sagas}))
+        if name in vars(module):
+            raise CommandError(f"{target} is no saga but {_kind(held)}; the sagas of {module.__name__} are {known}")
         raise CommandError(f"{module.__name__} has no saga {name!r}; it has {known}")
     return found
+
+
+def _kind(held: object) -> str:
+    name = "module" if inspect.ismodule(held) else "class" if isinstance(held, type) else type(held).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 async def resources_of(module: ModuleType, stack: AsyncExitStack) -> list[object]:

@@ -84,6 +84,10 @@ def test_a_name_stands_for_its_newest_version(capsys: pytest.CaptureFixture[str]
         (["exported_shop:coded"], "only graphs can be exported"),
         (["exported_shop:waiting"], "exported_shop.py:17: pivot 'slow' has a timeout above 900 s"),
         (["exported_shop:nobody"], "has no saga 'nobody'; it has coded, paying"),
+        (
+            ["exported_shop:pay"],
+            ":pay is no saga but a Pivot; the sagas of exported_shop are coded, paying",
+        ),
         (["exported_shop"], "give MODULE:GRAPH"),
         (["nowhere:paying"], "there is no module 'nowhere'"),
         (["exported_shop:paying", "-o", "no/such/place.json"], "cannot be written"),

@@ -136,6 +136,18 @@ def test_plans_in_json(bench: Bench):
     assert WRITTEN in plans[1]["text"]
 
 
+def test_a_long_name_is_a_file_of_its_own(bench: Bench):
+    """A name that no file system takes in full is cut, and ends with what tells it from another one."""
+    name = "旅" * 150
+    bench.write(
+        GRAPH.replace("graph saga", f"{name}1"),
+        GRAPH.replace("graph saga", f"{name}2").replace("g = ", "h = ").replace("g.", "h."),
+    )
+    assert bench.run("plan", "--write", str(bench.plans))[0] == 0
+    assert len(list(bench.plans.iterdir())) == 2
+    assert bench.run("check", "--plans", str(bench.plans))[0] == 0
+
+
 @pytest.mark.parametrize("what", ["missing", "unreadable", "a file"])
 def test_a_folder_that_cannot_be_used(bench: Bench, what: str):
     """A folder that is missing, or a plan that cannot be read, is exit code 2 with what to do."""
