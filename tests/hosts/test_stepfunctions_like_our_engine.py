@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from statelint.linter import Linter
 
-from sagas import Retry, SagaGraph, lookup, pivot, retriable, step
+from sagas import CallbackClosed, CallbackNotFound, Retry, SagaGraph, WrongState, lookup, pivot, retriable, step
 from sagas.asl.export import machine_text
 from sagas.current import current
 from sagas.hosts.stepfunctions import handler
 from sagas.model.graph import Plan
 from tests.hosts.moto_machine import Ended, Machines, machines
-from tests.kit import End, end_of, orchestrator
+from tests.kit import End, end_of, orchestrator, until
 
 ATTEMPTS = 3
 EXAMPLES = int(os.environ.get("SAGAS_SOAK", "0")) // 10 or 5
@@ -46,6 +46,8 @@ class Spot:
     """It waits by ``after=`` alone, without the values."""
     rests: bool = False
     """A sleep stands before it."""
+    asks: bool = False
+    """A callback stands before it, which is answered."""
     child: bool = False
     """It is the only step of a child."""
     stays: bool = False
@@ -110,6 +112,7 @@ def spots(draw: st.DrawFn) -> list[Spot]:
             skipped=draw(st.sampled_from([None, None, None, None, False, True])),
             loose=draw(st.booleans()),
             rests=draw(st.sampled_from([False, False, True])),
+            asks=draw(st.sampled_from([False, False, True])),
             child=draw(st.sampled_from([False, False, True])),
             stays=draw(st.sampled_from([False, False, False, True])),
         )
@@ -137,7 +140,8 @@ def graph_of(world: World, **options: Any) -> SagaGraph[[int]]:
         when = None if spot.skipped is None else graph.lookup(condition(spot), graph.input)
         add = {"step": graph.step, "pivot": graph.pivot, "retriable": graph.retriable}[spot.kind]
         before = [refs[name] for name in spot.after]
-        rest = [graph.sleep(0.001, after=before)] if spot.rests else []
+        rest: list[Any] = [graph.sleep(0.001, after=before)] if spot.rests else []
+        rest += [graph.callback(f"ask {spot.name}", str, after=before)] if spot.asks else []
         if spot.child:
             refs[spot.name] = add(child(world, spot), graph.input, after=[*before, *rest], when=when)
         elif spot.loose:
@@ -222,14 +226,38 @@ def turns_like(spots: Mapping[str, Spot], order: Sequence[str], called: set[str]
 
 
 def on_the_service(service: Machines, graph: SagaGraph[[int]]) -> Ended:
-    """Run the exported graph."""
+    """Run the exported graph, and answer what it asks."""
+
+    def told(event: Any) -> None:
+        if event["role"] == "callback":
+            service.client.send_task_success(taskToken=event["token"], output='"yes"')
+
+    service.after = told
     return service.run(machine_text(graph), 1, handler(sagas=[graph]))
 
 
 async def on_our_engine(graph: SagaGraph[[int]]) -> End:
-    """Run the graph itself."""
+    """Run the graph itself, and answer what it asks."""
     async with orchestrator("memory://", graph) as running:
-        return await end_of(await running.start(graph, 1), running)
+        handle = await running.start(graph, 1)
+
+        async def answer(name: str) -> None:
+            async def is_answered() -> bool:
+                try:
+                    await running.complete_callback(saga_id=handle.id, name=name, value="yes")
+                except (CallbackNotFound, CallbackClosed, WrongState):  # not yet open, or given up
+                    return False
+                return True
+
+            await until(is_answered)
+
+        answering = [asyncio.create_task(answer(node.name)) for node in graph.nodes if node.kind == "callback"]
+        try:
+            return await end_of(handle, running)
+        finally:
+            for task in answering:
+                task.cancel()
+            await asyncio.gather(*answering, return_exceptions=True)
 
 
 @pytest.mark.slow
