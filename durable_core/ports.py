@@ -4,15 +4,17 @@ A ``Store`` has seven parts, such as ``store.journal``; code that needs one part
 """
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import attrs
 
-from durable_core.model.checkup import Checkup
 from durable_core.model.entry import ROLES, Entry, EntryKind, Role
 from durable_core.model.run import NewRun, RunQuery, RunRecord, RunRef, RunUpdate
 from durable_core.model.tombstone import EndedRun, Swept, Tombstone
 from durable_core.model.version import Announced, Offer, Tally
+
+if TYPE_CHECKING:
+    from durable_core.model.checkup import Checkup
 
 
 @attrs.frozen
@@ -403,7 +405,7 @@ class Store(Protocol):
         """
         ...
 
-    async def check_up(self, *, now_ns: int, deep: bool) -> Checkup:
+    async def check_up(self, *, now_ns: int, deep: bool) -> "Checkup":
         """Examine the store from outside, as of ``now_ns``; it need not be open, and nothing is changed.
 
         Raises nothing if the store cannot be opened or read: a finding says why. ``deep`` reads all of it.

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 
 from durable_core.model.duration import NS
 from durable_core.ports import Activity, Clock, Store, Timer
@@ -20,15 +21,11 @@ MUCH_NS = 60 * NS
 """A store whose last time is so far ahead of this clock is worth a warning."""
 
 
-def steady_ns() -> int:
-    """Nanoseconds on a clock that never jumps, and that continues while the machine sleeps, if there is one."""
-    clock: int | None = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic_ns() if clock is None else time.clock_gettime_ns(clock)
-
-
-def wall_ns() -> int:
-    """The time of this machine's clock, in nanoseconds since the epoch."""
-    return time.time_ns()
+BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+wall_ns: Callable[[], int] = time.time_ns
+"""The time of this machine's clock, in nanoseconds since the epoch."""
+steady_ns: Callable[[], int] = time.monotonic_ns if BOOTTIME is None else partial(time.clock_gettime_ns, BOOTTIME)
+"""Nanoseconds on a clock that never jumps, and that continues while the machine sleeps, if there is one."""
 
 
 class SystemClock:

@@ -83,7 +83,7 @@ class _ThreadCall:
         return call_plain(step.spec, step.args, step.kwargs if step.extra is None else {**step.kwargs, **step.extra})
 
 
-@attrs.define
+@attrs.define(eq=False)
 class StepExecutor:
     """The calls under way of one worker."""
 
@@ -159,21 +159,20 @@ class StepExecutor:
             error = failure
         _stop(timers)
         said = self._leave(*entered)
-        if step.latest.task is not task:
-            return  # recalled while it waited for a thread
-        self._returned(step, value, error, started_at_ns, said=said)
+        now = step.latest
+        if now.task is task:  # else it was recalled while it waited for a thread
+            self._returned(now, value, error, started_at_ns, said=said)
 
     def _returned(
         self,
-        step: "PendingStep",
+        now: "PendingStep",
         value: Any,
         error: BaseException | None,
         started_at_ns: int,
         *,
         said: bytes | None = None,
     ) -> None:
-        """The call is over: tell its step, as the run is in memory now."""
-        now = step.latest
+        """The call is over: tell its step, which is ``now`` the latest one in memory."""
         if isinstance(value, _NotBegun):
             self._not_begun(now, value)
             return
@@ -302,7 +301,7 @@ class StepExecutor:
             self.cut(step.latest)
             return
         error = done.exception()
-        self._returned(step, None if error is not None else done.result(), error, call.started_at_ns)
+        self._returned(step.latest, None if error is not None else done.result(), error, call.started_at_ns)
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,15 @@ class Home:
         """The engine was left: calls on any loop raise by themselves."""
         self._loop = None
 
+    def is_elsewhere(self) -> bool:
+        """Whether the caller runs on another loop than this one, or on none."""
+        if self._loop is None:
+            return False
+        try:
+            return asyncio.get_running_loop() is not self._loop
+        except RuntimeError:
+            return True
+
     def check(self, what: str) -> None:
         """Refuse a call that is made on another loop.
 
@@ -41,14 +50,9 @@ class Home:
             WrongLoop: ``what`` was called on another loop, or on none.
             ForeignAwaitError: it was called by a body.
         """
-        if self._loop is None:
+        if not self.is_elsewhere():
             return
-        try:
-            running: object = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is self._loop:
-            return
+        running = _running()
         if isinstance(running, LoopGuard):
             raise running.refuse(what)
         raise WrongLoop(
@@ -56,6 +60,13 @@ class Home:
             "was entered on; nothing was done",
             "Await it on that loop: from another thread, `asyncio.run_coroutine_threadsafe(call, loop)` does",
         )
+
+
+def _running() -> object:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def at_home(where: str) -> Callable[[C], C]:
@@ -70,7 +81,8 @@ def at_home(where: str) -> Callable[[C], C]:
         @functools.wraps(method)
         async def call(self: object, *args: Any, **kwargs: Any) -> Any:
             # Checked when the coroutine runs: it may be created anywhere.
-            home(self).check(f"{type(self).__name__}.{method.__name__}")
+            if home(self).is_elsewhere():
+                home(self).check(f"{type(self).__name__}.{method.__name__}")
             return await method(self, *args, **kwargs)
 
         return call

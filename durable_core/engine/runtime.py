@@ -221,9 +221,10 @@ class Runtime:
         """A run of this process has ended or is stuck, durably."""
         if end is None:
             self._attention.ask_for(run.id)
-        if waiters.waits_for(run.num):
+        num = run.identity.num
+        if waiters.waits_for(num):
             output, error = (end.output, end.error) if end is not None else (None, None)
-            waiters.resolve(run.num, RunOutcome(run.row.status, run.row.phase, output, error, run.row.reason))
+            waiters.resolve(num, RunOutcome(run.row.status, run.row.phase, output, error, run.row.reason))
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -322,9 +323,9 @@ class Runtime:
         if id is not None:
             check_id(id)
         payload = encoded_call(name, definition, args, dict(kwargs or {}), codec=self.codec)
-        await self.writer.room()
-        worker = None if definition is None else self._process.starter
-        uid = self.ids.uid()
+        writer = self.writer
+        await writer.room()
+        worker, uid = None if definition is None else self._process.starter, self.ids.uid()
         row = new_run(
             self.store.journal.next_num(),
             id or self.ids.name(),
@@ -339,7 +340,7 @@ class Runtime:
         )
         if self.registry.fresh:
             await self._process.announce()
-        while not await self._put(row, definition, worker):
+        while not await self._put(writer, row, definition, worker):
             if found := await existing(self.store, row):
                 return found
             row = row._replace(num=self.store.journal.next_num())
@@ -347,13 +348,15 @@ class Runtime:
             self._process.expect_unserved()
         return RunRef(row.num, row.id, row.name, row.version)
 
-    def _put(self, row: NewRun, definition: DurableFunction | None, worker: Worker | None) -> "asyncio.Future[bool]":
+    def _put(
+        self, writer: Writer, row: NewRun, definition: DurableFunction | None, worker: Worker | None
+    ) -> "asyncio.Future[bool]":
         """Queue the start; the answer comes once it is durable, and is False if its id is taken."""
-        receipt = StartReceipt(row.name, self.writer.loop.create_future())
+        receipt = StartReceipt(row.name, writer.loop.create_future())
         if worker is not None and definition is not None:
             worker.start(row, definition, receipt)
         else:
-            self.writer.start(row, receipt)
+            writer.start(row, receipt)
         return receipt.accepted
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -417,8 +420,9 @@ class Runtime:
         Raises:
             RunNotFound: it was purged.
         """
-        waiters = self._open.waiters
-        waiter = waiters.add(num, self.writer.loop)
+        poller = self._open
+        waiters = poller.waiters
+        waiter = waiters.add(num, poller.writer.loop)
         try:
             if num not in self._process.runs:
                 record = await self.store.runs.find_num(num)

@@ -6,6 +6,7 @@ Invariant: while both wait for a place, each gets every second one that becomes 
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from durable_core.replay.run import Run
@@ -27,7 +28,7 @@ class Queued(NamedTuple):
 class Slots:
     """The places of one worker."""
 
-    __slots__ = ("_active", "_claims_next", "_kept", "places", "queue", "starved")
+    __slots__ = ("_active", "_claims_next", "_kept", "enter", "places", "queue", "starved")
 
     def __init__(self, places: int) -> None:
         self.places = places
@@ -37,6 +38,8 @@ class Slots:
         """No place was free for what may be due, so it waits in the store."""
         self._active: set[Run] = set()
         """Runs that have something in flight."""
+        self.enter: Callable[[Run], None] = self._active.add
+        """``run`` has something under way. Called for every attempt."""
         self._kept = 0
         """Free places that are kept for what is due."""
         self._claims_next = True
@@ -54,10 +57,6 @@ class Slots:
     def open(self) -> bool:
         """Whether a new run may begin."""
         return len(self._active) + self._kept < self.places
-
-    def enter(self, run: Run) -> None:
-        """``run`` has something under way."""
-        self._active.add(run)
 
     def leave(self, run: Run) -> bool:
         """``run`` has nothing under way any more; True where its place is for what is due."""

@@ -464,7 +464,7 @@ class Worker:
 
     def ended(self, run: Run, end: End) -> None:
         """Notify the waiters once the end is durable."""
-        self.unannounced[run.num] = run
+        self.unannounced[run.identity.num] = run
         self.after(partial(self._announce, run, end))
 
     def got_stuck(self, run: Run) -> None:
@@ -472,8 +472,9 @@ class Worker:
         self.after(partial(self._announce, run, None))
 
     def _announce(self, run: Run, end: End | None) -> None:
-        if end is not None and self.unannounced.get(run.num) is run:
-            del self.unannounced[run.num]
+        num = run.identity.num
+        if end is not None and self.unannounced.get(num) is run:
+            del self.unannounced[num]
         if not run.row.void:
             self._on_outcome(run, end)
 
@@ -485,8 +486,9 @@ class Worker:
 
     def forget(self, run: Run) -> None:
         """Drop a run from memory, but for its attempts that have not returned."""
-        if self.runs.get(run.num) is run:
-            del self.runs[run.num]
+        num = run.identity.num
+        if self.runs.get(num) is run:
+            del self.runs[num]
         self.lingering.keep(run)
         self._rest(run)
 

@@ -423,7 +423,7 @@ class Writer:
             _fail_flushes((*work.flushes, *self._queue.flushes), failure)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class RunByRun:
     """Writes a batch that the store refuses for good run by run, so that only the runs with refused rows suffer.
 

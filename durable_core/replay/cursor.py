@@ -85,7 +85,7 @@ class End:
     reason: str | None = None
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Row:
     """The run's row as it stands: what ``RunUpdate`` writes."""
 

@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Generator
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
 
-from durable_core.errors import Closed, SiblingFailed
+from durable_core.errors import Closed, Fault, SiblingFailed
 from durable_core.model.keys import Scope
 
 log = logging.getLogger("durable_core")
@@ -152,6 +152,8 @@ class Driven(Protocol):
     """The run, as its scheduler sees it."""
 
     dead: bool
+    fault: Fault | None
+    """Why the engine refuses to go on; None: it does not."""
 
     @property
     def label(self) -> str:
@@ -202,7 +204,7 @@ class Scheduler:
     def send_ready(self, run: Driven) -> None:
         """Send each ready fiber its answer, until none is left or the run has a fault."""
         ready = self.ready
-        while ready and not run.is_faulted():
+        while ready and run.fault is None:
             fiber, value, error = ready.pop(0)  # rarely more than one, so a list is the smaller and faster queue
             if fiber.done or (error is not fiber.interrupt and isinstance(error, Closed)):
                 continue  # an interrupt that has been dealt with since

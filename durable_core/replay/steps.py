@@ -97,6 +97,10 @@ class Result(NamedTuple):
     """What its code has said on its span."""
 
 
+new_result: Callable[[type[Result], tuple[Any, ...]], Result] = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+"""As ``new_row``: made for every step."""
+
+
 def measure(
     step: "PendingStep",
     value: Any,
@@ -113,7 +117,7 @@ def measure(
         payload, value = step.spec.shape.exchange_result(value, what="")
     except Exception:  # noqa: BLE001 - the value may be of a user's type, which raises what it likes
         return Result(began_ns, None, None, _unstorable(step, value), doubtful=True, repeatable=False, said=said)
-    return Result(began_ns, payload, value, None, said=said)
+    return new_result(Result, (began_ns, payload, value, None, False, True, said))
 
 
 def _unstorable(step: "PendingStep", value: object) -> PayloadError:
@@ -259,7 +263,9 @@ class PendingStep(Step):
             return
         if run.scheduler.undriven:
             run.pump()
-        if self._is_withdrawn() or run.dead:
+            if self._is_withdrawn():
+                return
+        if run.dead:
             return
         effects = run.effects
         if effects.leaving or run.hold:

@@ -11,16 +11,18 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum, auto
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import attrs
 
-from durable_core.model.checkup import GRACE_NS, SHOWN, Facts, Group, WorkerSeen
 from durable_core.model.entry import Entry
 from durable_core.model.run import OPEN, RunQuery, RunRecord, RunStatus
 from durable_core.model.tombstone import EndedRun, Tombstone
 from durable_core.model.version import Announced
 from durable_core.stores import sql
+
+if TYPE_CHECKING:
+    from durable_core.model.checkup import Facts, Group, WorkerSeen
 
 T = TypeVar("T")
 Row = Sequence[Any]
@@ -240,6 +242,8 @@ class Questions:
 
         Beside them ``versions``, the open runs of each, and ``serving``, which worker serves what.
         """
+        from durable_core.model.checkup import GRACE_NS  # noqa: PLC0415 - workers do without it
+
         # A wake of 0 says "at once": then the run is due since it was written, or since it was signalled.
         since = (
             f"{self._greatest}(wake_at_ns, updated_at_ns, "
@@ -278,8 +282,10 @@ class Questions:
             "serving": _fact("SELECT worker, name, version FROM {s}serving", lambda rows: [tuple(row) for row in rows]),
         }
 
-    def _group(self, condition: str, *values: int) -> Question[Group]:
+    def _group(self, condition: str, *values: int) -> "Question[Group]":
         """How many runs there are of a kind, and the ids of the first."""
+        from durable_core.model.checkup import SHOWN, Group  # noqa: PLC0415 - as above
+
         text = f"""
 SELECT (SELECT count(*) FROM {{s}}runs WHERE {condition}), id FROM {{s}}runs WHERE {condition}
 ORDER BY num LIMIT {SHOWN}"""
@@ -298,8 +304,10 @@ def _fact(text: str, read: Callable[[Sequence[Row]], T], *values: int) -> Questi
     return Question("look into the store", text, values, read, reads=Reads.ALL)
 
 
-def facts_of(answers: dict[str, Any], workers: tuple[WorkerSeen, ...]) -> Facts:
+def facts_of(answers: dict[str, Any], workers: "tuple[WorkerSeen, ...]") -> "Facts":
     """The facts, from the answers to ``Questions.facts`` and the workers that were seen."""
+    from durable_core.model.checkup import Facts  # noqa: PLC0415 - as above
+
     alive = {worker.name for worker in workers if worker.alive}
     served = {(name, version) for worker, name, version in answers.pop("serving") if worker in alive}
     versions = answers.pop("versions")

@@ -5,7 +5,6 @@ Invariant: only an answer about the spans themselves can cost a span; trouble of
 
 import math
 from collections.abc import Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple, Protocol
 
 from durable_core.tracing.span import SpanRecord
@@ -85,6 +84,8 @@ def _pause(headers: Mapping[str, str]) -> float | None:
 
 
 def _until(then: str, now: str) -> float | None:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - few collectors answer so, and it loads much
+
     try:
         return (parsedate_to_datetime(then) - parsedate_to_datetime(now)).total_seconds()
     except (ValueError, TypeError):  # no dates, or one of them without a zone

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import attrs
 
 from durable_core.ports import MeasureSink, TraceContext
-from durable_core.tracing.answers import Posting, SpanSink
 from durable_core.tracing.enabled import spans_wanted
 from durable_core.tracing.metrics import Measure
 from durable_core.tracing.vocabulary import CORE, Vocabulary
@@ -16,15 +15,16 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from durable_core.tracing.answers import Posting, SpanSink
     from durable_core.tracing.delivery import Tally
     from durable_core.tracing.span import SpanRecord
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Tracing:
     """Where spans go, in which words, and what the code of steps sees of it."""
 
-    sink: SpanSink | None
+    sink: "SpanSink | None"
     """None where only measurements are wanted."""
     context: TraceContext | None
     vocabulary: Vocabulary = CORE
@@ -87,7 +87,7 @@ def export_failures(provider: "TracerProvider") -> None:
     otel.export_failures(provider)
 
 
-def collector_at(url: str | None = None) -> Posting:
+def collector_at(url: str | None = None) -> "Posting":
     """Where OTLP over HTTP is sent, for ``export_directly``; default as the environment says.
 
     Raises:

@@ -5,14 +5,13 @@ Invariant: what a method has returned, every later read sees.
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from durable_core.errors import StoreError
-from durable_core.model.checkup import Checkup
 from durable_core.model.version import Offer, replaced
 from durable_core.stores.asked import AskedRuns, AskedSpans, AskedVersions
 from durable_core.stores.postgres import refusals
 from durable_core.stores.postgres.address import Place
-from durable_core.stores.postgres.checkup import check_up
 from durable_core.stores.postgres.claims import PostgresClaims
 from durable_core.stores.postgres.connection import CAUGHT, Connection, in_transaction
 from durable_core.stores.postgres.database import QUESTIONS, PostgresDatabase
@@ -20,6 +19,9 @@ from durable_core.stores.postgres.journal import PostgresJournal
 from durable_core.stores.postgres.membership import LEASE_S, Membership
 from durable_core.stores.postgres.retention import PostgresRetention
 from durable_core.stores.postgres.signals import PostgresSignals
+
+if TYPE_CHECKING:
+    from durable_core.model.checkup import Checkup
 
 log = logging.getLogger("durable_core")
 
@@ -140,8 +142,10 @@ class PostgresStore:
         await self._database.run("ask for the time", self._membership.measure)
         return self._database.listener.changed()
 
-    async def check_up(self, *, now_ns: int, deep: bool) -> Checkup:
+    async def check_up(self, *, now_ns: int, deep: bool) -> "Checkup":
         """See ``Store.check_up``."""
+        from durable_core.stores.postgres.checkup import check_up  # noqa: PLC0415 - workers do without it
+
         return await check_up(self.place, now_ns=now_ns, deep=deep)
 
     async def _announce(self, worker: str, offers: Sequence[Offer], now_ns: int) -> list[Offer]:

@@ -2,13 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from durable_core.model.checkup import Checkup
 from durable_core.model.version import Offer, replaced
 from durable_core.stores.asked import AskedRuns, AskedSpans, AskedVersions
 from durable_core.stores.numbers import RunNumbers
-from durable_core.stores.sqlite.checkup import check_up
 from durable_core.stores.sqlite.claims import SqliteClaims
 from durable_core.stores.sqlite.database import SqliteDatabase
 from durable_core.stores.sqlite.dialect import QUESTIONS, rows_of
@@ -16,6 +14,9 @@ from durable_core.stores.sqlite.file import SqliteFile
 from durable_core.stores.sqlite.journal import SqliteJournal
 from durable_core.stores.sqlite.retention import SqliteRetention
 from durable_core.stores.sqlite.signals import SqliteSignals
+
+if TYPE_CHECKING:
+    from durable_core.model.checkup import Checkup
 
 Durability = Literal["power", "process"]
 
@@ -87,8 +88,10 @@ class SqliteStore:
     def on_change(self, call: Callable[[], None]) -> None:
         """Never calls back: polling ``changed`` costs less here."""
 
-    async def check_up(self, *, now_ns: int, deep: bool) -> Checkup:
+    async def check_up(self, *, now_ns: int, deep: bool) -> "Checkup":
         """See ``Store.check_up``."""
+        from durable_core.stores.sqlite.checkup import check_up  # noqa: PLC0415 - workers do without it
+
         return await asyncio.to_thread(check_up, self.path, now_ns=now_ns, deep=deep)
 
     async def _announce(self, worker: str, offers: Sequence[Offer], now_ns: int) -> list[Offer]:
