@@ -3,6 +3,7 @@
 A ``Store`` has seven parts, such as ``store.journal``; code that needs one part takes that part's protocol.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -321,10 +322,24 @@ class SpanCursors(Protocol):
         ...
 
 
+def check_cancelled() -> None:
+    """End a task whose cancellation was absorbed; called once a turn by tasks that never end by themselves.
+
+    Raises:
+        asyncio.CancelledError: the current task was asked to end.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class Store(Protocol):
     """Where runs and their journals live. One instance serves one engine, on its event loop.
 
     Every method of a store and of its parts may raise ``StoreError``; ``StoreError.transient`` says whether to retry.
+
+    A method that commits may absorb the cancellation of its caller and return, as a commit cannot be taken back. A task
+    that goes on after it calls ``check_cancelled``.
     """
 
     @property

@@ -16,7 +16,7 @@ from durable_core.engine.process import ObserverProcess, WorkerProcess
 from durable_core.engine.waiting import Waiters
 from durable_core.engine.writer import Writer
 from durable_core.errors import LeaseLost, StoreError
-from durable_core.ports import Clock, Store
+from durable_core.ports import Clock, Store, check_cancelled
 
 log = logging.getLogger("durable_core")
 
@@ -159,10 +159,16 @@ class Poller:
         self._task.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        """A program that cancels all its tasks does not mean its runs: begin again, unless its event loop ends."""
+        """A program that cancels all its tasks but its own does not mean its runs: begin again.
+
+        If no task is left that was not cancelled, its event loop is ending, which may take long: no run is taken up.
+        """
         if self._closed or not (task.cancelled() or task.exception() is not None):
             return
-        if not task.cancelled():
+        if task.cancelled():
+            if all(other.cancelling() for other in asyncio.all_tasks(self._loop)):
+                return
+        else:
             log.error("internal error while looking for work; looking again", exc_info=task.exception())
         self._loop.call_later(POLL_S, lambda: None if self._closed else self._begin(again=True))
 
@@ -171,6 +177,7 @@ class Poller:
         loop, process = self._loop, self._process
         release_at = loop.time() + RELEASE_S
         while not self._closed:
+            check_cancelled()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await process.woken.wait()

@@ -20,7 +20,7 @@ from durable_core.engine.writer import FIRST_PAUSE_S, LONGEST_PAUSE_S, Writer
 from durable_core.errors import LeaseLost, StoreError
 from durable_core.model.entry import Entry
 from durable_core.model.run import RunRecord
-from durable_core.ports import Clock, Store
+from durable_core.ports import Clock, Store, check_cancelled
 from durable_core.replay.run import Run
 
 if TYPE_CHECKING:
@@ -271,6 +271,7 @@ class WorkerProcess:
 async def _until_done(name: str, step: Callable[[], Awaitable[None]]) -> None:
     pause_s = FIRST_PAUSE_S
     while True:
+        check_cancelled()
         try:
             await step()
         except StoreError as error:

@@ -24,7 +24,7 @@ from durable_core.model.duration import NS
 from durable_core.model.entry import Entry
 from durable_core.model.run import RunQuery, RunRecord, check_limit
 from durable_core.model.tombstone import EndedRun
-from durable_core.ports import Clock, Store
+from durable_core.ports import Clock, Store, check_cancelled
 
 log = logging.getLogger("durable_core")
 
@@ -296,6 +296,7 @@ class Housekeeper:
     async def _run(self) -> None:
         """Until cancelled; without a retention, once."""
         while True:
+            check_cancelled()
             self.working = True
             report = await self._look()
             if report.runs:

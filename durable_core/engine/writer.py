@@ -17,7 +17,7 @@ import attrs
 from durable_core.errors import LeaseLost, StoreError, StoreFull, sentences
 from durable_core.model.entry import Entry
 from durable_core.model.run import NewRun, RunUpdate, unchanged
-from durable_core.ports import Batch, Store
+from durable_core.ports import Batch, Store, check_cancelled
 
 log = logging.getLogger("durable_core")
 
@@ -248,6 +248,7 @@ class Writer:
     async def _flush(self) -> None:
         try:
             while self._scheduled or self._current is not None:
+                check_cancelled()
                 if self._held is not None:
                     await self._held
                 if self._current is None:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from durable_core.errors import StoreError
+from durable_core.ports import check_cancelled
 
 log = logging.getLogger("durable_core.tracing")
 
@@ -73,6 +74,7 @@ class JournalTail:
     async def _follow(self) -> None:
         seen = 0
         while True:
+            check_cancelled()
             leaving = self._leaving.is_set()
             try:
                 progress = self._progress()

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import types
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,11 @@ import durable_core.replay.host_context as host_context_module
 import sagas.runtime.driver as driver_module
 import sagas.runtime.resolver as resolver_module
 import sagas.runtime.saga as saga_module
+from durable_core.engine import polling
+from durable_core.stores.sqlite import database
+from durable_core.stores.sqlite.store import SqliteStore
 from sagas import DidNotHappen, Happened, Orchestrator, Retry, Saga, lookup, pivot, resource, retriable, saga, step
-from tests.kit import ONCE, Place, World, entered, play, reaches, watched, watched_on_thread, within
+from tests.kit import ONCE, Place, World, end_of, entered, play, reaches, until, watched, watched_on_thread, within
 
 hold, mail = watched("hold"), watched("mail", undo="none")
 blind = watched("blind", undo="blind")
@@ -218,6 +222,60 @@ def test_what_is_cut_is_run_again_by_the_next_process(place: Place, flies: str, 
             assert told == [], "an outcome was journalled for an attempt that was cut"
 
     asyncio.run(later())
+
+
+def test_nothing_begins_while_the_event_loop_ends(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """However long the tasks of a program that ends take to be cancelled, no saga is taken up meanwhile."""
+    monkeypatch.setattr(polling, "POLL_S", 0.0)
+    watch = World()
+
+    async def lingers() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(300):
+                await asyncio.sleep(0)
+
+    async def main() -> None:
+        running = place.orchestrator(cut, world=watch)
+        await running.__aenter__()
+        gate = watch.gate("hold")
+        await running.start(cut, "hold", id="o")
+        await entered(gate, running)
+        lingering.append(asyncio.create_task(lingers()))
+        await asyncio.sleep(0)
+        stores.append(running)
+        raise Ended
+
+    lingering: list[asyncio.Task[None]] = []
+    stores: list[Orchestrator] = []
+    with contextlib.suppress(Ended):
+        asyncio.run(main())
+    die(stores[0])
+    assert lingering[0].cancelled()
+    assert [call.attempt for call in watch.calls] == [1]
+
+
+async def test_a_look_for_work_ends_though_a_commit_absorbs_its_cancellation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A commit that waits for the disk ends all the same; then the task that made it must end, not look again."""
+    monkeypatch.setattr(database, "QUICK_S", -1.0)
+    cut_off: list[asyncio.Task[Any]] = []
+    changed = SqliteStore.changed
+
+    async def cut_once(store: SqliteStore) -> bool:
+        own = asyncio.current_task()
+        if own is not None and not cut_off:
+            cut_off.append(own)
+            asyncio.get_running_loop().call_soon(own.cancel)
+            await store.spans.advance("nobody", 1)
+        return await changed(store)
+
+    monkeypatch.setattr(SqliteStore, "changed", cut_once)
+    async with Place(f"sqlite:///{tmp_path / 'x.db'}").orchestrator(cut, world=World()) as running:
+        await until(lambda: cut_off and cut_off[0].cancelled(), running)
+        assert (await end_of(await running.start(cut, "nothing"), running)).status == "completed"
 
 
 # -- what a step raises is its own ----------------------------------------------------------------------------------

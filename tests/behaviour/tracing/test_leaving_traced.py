@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from durable_core.engine import process
+from durable_core.stores.sqlite import database
+from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.tracing import delivery
+from durable_core.tracing.journal_tail import JournalTail
 from sagas import Saga, saga
 from tests.collecting import Collector, collecting, expected, export_directly
-from tests.kit import Place, World, end_of, party
+from tests.kit import Place, World, end_of, party, until
 from tests.otlp import collector
 
 ROOT = Path(__file__).parents[3]
@@ -24,6 +27,31 @@ seat = party("seat")
 @saga("trip", version=1)
 async def trip(s: Saga, who: str) -> str:
     return await s.run(seat, who)
+
+
+async def test_a_follower_ends_though_a_commit_absorbs_its_cancellation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A program that cancels all its tasks, and waits for their ends, does not wait for ever for a slow disk's sake."""
+    monkeypatch.setattr(database, "QUICK_S", -1.0)
+    store, before = SqliteStore(str(tmp_path / "x.db")), asyncio.all_tasks()
+    await store.open(worker="w1")
+    await store.spans.start("w1")
+    noted: list[bool] = []
+
+    async def note(_: bool) -> None:  # noqa: FBT001
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await store.spans.advance("w1", 1)
+        noted.append(True)
+
+    async def nothing() -> float:
+        return HOUR_S
+
+    JournalTail(what="spans", progress=lambda: 1, catch_up=note, besides=nothing)
+    (task,) = asyncio.all_tasks() - before
+    await until(task.done)
+    assert (noted, task.cancelled()) == ([True], True)
+    await store.close()
 
 
 @pytest.mark.parametrize("how", ["refuses", "hangs"])
