@@ -179,8 +179,10 @@ class CallbackDelivery:
             await self._engine.changes.next(LOOK_S)
 
     async def _watch(self, record: RunRecord, answer: Answer) -> bool:
-        """Whether the stored answer still waits for a worker after a while; returns early if it does not."""
+        """Whether the stored answer still waits for a worker after a while; returns early if not, or if none lives."""
         loop = asyncio.get_running_loop()
+        if await self._engine.unserved([await self._engine.find(record.id)]):
+            return True
         until_s = loop.time() + KEPT_AFTER_S
         while any(one.answer.repeats(answer) for one in await self._stored(record, answer)):
             state = state_of(await self._entries(record), answer.key)

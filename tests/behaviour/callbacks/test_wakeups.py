@@ -8,7 +8,7 @@ import pytest
 
 from durable_core.engine import callback_delivery, polling
 from sagas import Orchestrator, Saga, SagaHandle, lookup, saga
-from tests.kit import until
+from tests.kit import until, within
 from tests.postgres_server import Server
 
 NEVER_S = 600.0
@@ -73,3 +73,15 @@ async def test_on_one_file_others_look_twenty_times_a_second(tmp_path: Path, mon
             assert any(looks[before : since + 2])
             await starter.complete_callback(saga_id=handle.id, name="more", value=1)
             assert await handle.result() == 2 * number + 1
+
+
+async def test_an_answer_waits_for_no_worker_where_none_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nobody can take it up, so it is stored and the call returns; the next worker takes it up."""
+    monkeypatch.setattr(callback_delivery, "KEPT_AFTER_S", NEVER_S)
+    url = f"sqlite:///{tmp_path / 'sagas.db'}"
+    async with Orchestrator(url, sagas=[doubling]) as worker:
+        await until(partial(asks, await worker.start(doubling, 2, id="d")), worker)
+    async with Orchestrator(url, worker=False) as alone:
+        await within(alone.complete_callback(saga_id="d", name="more", value=1), alone)
+    async with Orchestrator(url, sagas=[doubling]) as worker:
+        assert await (await worker.get("d")).result() == 5
