@@ -5,7 +5,7 @@ A ``Store`` has seven parts, such as ``store.journal``; code that needs one part
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import attrs
 
@@ -497,6 +497,21 @@ class Clock(Protocol):
 
     def call_at(self, at_ns: int, call: Callable[[], None]) -> Timer:
         """Call ``call`` on the event loop once ``now_ns()`` has reached ``at_ns``."""
+        ...
+
+
+@runtime_checkable
+class FollowingClock(Clock, Protocol):
+    """A clock that goes by itself, as this machine's does, and that an engine keeps in step with the store's.
+
+    A clock that has no more than ``Clock`` says is left alone: a test moves it by hand, or it follows something else.
+    """
+
+    ahead_ns: int
+    """How far the clock to follow is ahead of this machine's: the database's, if there is one."""
+
+    def go_on_from(self, at_ns: int) -> None:
+        """Continue from this time, which the store knows: the clock may have been set back between two processes."""
         ...
 
 

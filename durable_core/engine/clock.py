@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from durable_core.errors import DefinitionError
 from durable_core.model.duration import NS
-from durable_core.ports import Activity, Clock, Store, Timer
+from durable_core.ports import Activity, Clock, FollowingClock, Store, Timer
 
 log = logging.getLogger("durable_core")
 
@@ -79,15 +80,33 @@ class SystemClock:
         return _LoopTimer(self, at_ns, call)
 
 
+def clock_of(clock: Clock | None) -> Clock:
+    """The clock that an engine was given, or else the system's.
+
+    Raises:
+        DefinitionError: it lacks something that a clock has.
+    """
+    if clock is None:
+        return SystemClock()
+    needed = [name for name in vars(Clock) if not name.startswith("_")]
+    lacking = [name for name in needed if not callable(getattr(clock, name, None))]
+    if lacking:
+        raise DefinitionError(
+            f"clock={clock!r} has no {' and no '.join(lacking)}",
+            f"A clock has the methods {', '.join(needed)}; see durable_core.Clock",
+        )
+    return clock
+
+
 def follow_store(clock: Clock, store: Store) -> None:
-    """Let all workers of one store use the store's time. A user's own clock is left alone."""
-    if isinstance(clock, SystemClock):
+    """Let all workers of one store use the store's time."""
+    if isinstance(clock, FollowingClock):
         clock.ahead_ns = store.ahead_ns()
 
 
 def go_on_from(clock: Clock, at_ns: int | None) -> None:
-    """See ``SystemClock.go_on_from``; a user's own clock is left alone."""
-    if at_ns is not None and isinstance(clock, SystemClock):
+    """See ``FollowingClock.go_on_from``."""
+    if at_ns is not None and isinstance(clock, FollowingClock):
         clock.go_on_from(at_ns)
 
 

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 import attrs
 
-from durable_core.engine.clock import SystemClock, SystemIds
+from durable_core.engine.clock import SystemIds, clock_of
 from durable_core.engine.home import Home
 from durable_core.engine.polling import ChangeListener, Health, Poller
 from durable_core.engine.process import ObserverProcess, WorkerProcess, follow_others
@@ -59,7 +59,7 @@ class Runtime:
         url: ``sqlite:///file.db``, ``postgresql://user@host/database``, ``memory://`` or ``memory://name``.
         functions: the durable functions that this process serves.
         settings: see ``Settings``.
-        clock: drives waits, retry delays and step timeouts.
+        clock: drives waits, retry delays and step timeouts; default the system's.
         ids: makes identities and jitter.
         store: a store instead of ``url``. One that is open is opened anew, as this worker's; leaving closes it.
         noun: what the layer calls a run, for messages; see ``DurableFunction.noun``.
@@ -85,7 +85,7 @@ class Runtime:
         self.settings = settings or Settings()
         self._attention = Attention(on_attention)
         self._on_rewritten = on_rewritten
-        self.clock: Clock = clock or SystemClock()
+        self.clock = clock_of(clock)
         self.ids: Ids = ids or SystemIds()
         self.home, self.codec = Home(), Codec()
         self.registry = Registry(noun)

@@ -9,9 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from durable_core.engine.clock import SystemClock
 from durable_core.model.run import RunRef
-from durable_core.ports import Clock, Store, Timer
+from durable_core.ports import Clock, FollowingClock, Store, Timer
 
 log = logging.getLogger("durable_core")
 
@@ -96,7 +95,7 @@ class UnservedWatch:
         self._attention = attention
         self._wake_poller = wake
         # A test that moves time by hand waits for each look: a pause would be real time, and there is no load to save.
-        self._share = SHARE if isinstance(clock, SystemClock) else 0
+        self._share = SHARE if isinstance(clock, FollowingClock) else 0
         self._notified = attention.wanted
         self._looking = False
         self._since: dict[int, int] = {}
