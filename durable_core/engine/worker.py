@@ -530,7 +530,7 @@ class Worker:
         run = self.runs.get(num) or self.unannounced.pop(num, None)
         log.error(
             "%s: the store refuses its rows, and it is dropped from memory: %s",
-            run.title if run else f"number {num}",
+            run.title if run else f"{self.registry.noun} number {num}",
             error,
         )
         if run is not None:

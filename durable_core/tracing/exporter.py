@@ -194,7 +194,8 @@ class Exporter:
             try:
                 found += runs[entry.run].feed(entry)
             except Exception:
-                log.exception("run number %d, entry %d: its spans cannot be made; they are left out", *entry[:2])
+                what = self._vocabulary.prefix
+                log.exception("%s number %d, entry %d: its spans cannot be made; they are left out", what, *entry[:2])
                 self.tally.broken += 1
                 runs[entry.run] = Followed(None, seq=entry.seq)
         return found
