@@ -42,7 +42,7 @@ def function_of(definition: SagaDef[..., Any], binder: Binder) -> DurableFunctio
     def run(ctx: HostContext, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, End]:
         driver = Driver(ctx, definition, binder)
         saga = Saga(driver)
-        return driver.execute(lambda: definition.body(saga, *args, **kwargs), shape)
+        return driver.execute(partial(definition.body, saga, *args, **kwargs), shape)
 
     return DurableFunction(
         name=definition.name,
