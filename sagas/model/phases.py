@@ -61,7 +61,7 @@ CAUSE_OF_SIGNAL: Mapping[str, Cause] = {
 
 def stored(phase: Phase, cause: Cause | None = None) -> str:
     """The text of a phase as the row of a run holds it, such as ``compensating/failed``."""
-    return phase.value if cause is None else f"{phase.value}/{cause.value}"
+    return str(phase) if cause is None else f"{phase}/{cause}"
 
 
 def phase_of(text: str) -> Phase:
@@ -178,7 +178,7 @@ class Mark(NamedTuple):
     @property
     def text(self) -> str:
         """The mark as the journal holds it, such as ``skipped:pay``."""
-        return f"{self.kind.value}:{self.about}" if self.about else self.kind.value
+        return f"{self.kind}:{self.about}" if self.about else str(self.kind)
 
     @classmethod
     def read(cls, text: str) -> "Mark | None":
