@@ -143,9 +143,7 @@ class Runtime:
                 f"the engine was left during this call; the {self.noun} continues, ask another engine on its store"
             ),
         )
-        writer = Writer(
-            self.store, asyncio.get_running_loop(), patience_s=self.settings.store_timeout_s, noun=self.noun
-        )
+        writer = Writer(self.store, asyncio.get_running_loop(), patience_s=self.settings.store_timeout_s)
         if self.tracing is not None:
             writer.timed = self.tracing.commit_timer()
         process = await self._worker_process(writer, waiters) if self.settings.worker else ObserverProcess()

@@ -101,8 +101,8 @@ class _Work:
 class Writer:
     """The one writer of a store. All methods are called on the event loop."""
 
-    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop, *, patience_s: float, noun: str = "run") -> None:
-        self._store, self._noun = store, noun
+    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop, *, patience_s: float) -> None:
+        self._store = store
         self.loop = loop
         self.owner: RunOwner = NoOwner()
         self.timed: Callable[[float], None] | None = None
@@ -342,7 +342,7 @@ class Writer:
     async def _write_run_by_run(self, work: _Work) -> frozenset[int]:
         put = partial(self._put, work=work)
         overtaken = await RunByRun(
-            self._store, self.owner.owner, put, self._pause, partial(self._drop_refused, work), self._noun
+            self._store, self.owner.owner, put, self._pause, partial(self._drop_refused, work)
         ).write(work.batch)
         self._calm()
         return overtaken
@@ -440,8 +440,6 @@ class RunByRun:
     """Waits before the next try."""
     refused: Callable[[int, StoreError], None]
     """Called with a run whose rows are refused."""
-    noun: str
-    """What the layer calls a run, for the log."""
 
     async def write(self, batch: Batch) -> frozenset[int]:
         """Write what can be written of ``batch``, for as long as it takes; the runs that a signal has overtaken.
@@ -477,8 +475,7 @@ class RunByRun:
                 if not error.transient and await self._takes_others(num):
                     self.refused(num, error)
                     return frozenset()
-                who = f"{self.noun} number {num}" if num else "withdrawn signals"
-                log.warning("%s: the rows are not taken; next try in %.2f s: %s", who, pause_s, error)
+                log.warning("the rows of number %d are not taken; next try in %.2f s: %s", num, pause_s, error)
                 await self.pause(pause_s, error)
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
@@ -491,7 +488,7 @@ class RunByRun:
         except LeaseLost:
             raise
         except StoreError as also:
-            log.warning("%s number %d: its row is not taken as it stands either: %s", self.noun, num, also)
+            log.warning("the row of number %d is not taken as it stands either: %s", num, also)
             return False
         return True
 
