@@ -134,8 +134,8 @@ class ChildBlock:
             self.leave()
             raise
         due_at_ns = None if within_ns is None else core.due_in(within_ns)
-        told = {"name": name, "version": version, "input": msgspec.Raw(payload)}
-        self.due_at_ns = core.mark(f"{OPENED}{self.key}", told, due_at_ns=due_at_ns)
+        call = {"name": name, "version": version, "input": msgspec.Raw(payload)}
+        self.due_at_ns = core.mark(f"{OPENED}{self.key}", call, due_at_ns=due_at_ns)
         """Its deadline: ``within_ns`` after its journalled beginning."""
         self.args, self.kwargs = shape.decode(payload, what=f"{self._what}: the arguments")
 

@@ -131,7 +131,7 @@ class _Door:
     async def _give(self, asked: CallbackAddress, call: Call) -> Response:
         try:
             async with asyncio.timeout(PATIENCE_S):
-                told = await self._called(asked, call)
+                receipt = await self._called(asked, call)
         except (CallbackNotFound, CallbackClosed):
             _refuse(404, "this token opens nothing")
         except CallbackAlreadyAnswered:
@@ -140,7 +140,7 @@ class _Door:
             _refuse(422, misfit.message)
         except (StoreError, TimeoutError):
             _refuse(503, "the store does not answer; send it again, which is harmless", {"Retry-After": str(RETRY_S)})
-        if told.taken is Taken.KEPT:
+        if receipt.taken is Taken.KEPT:
             return JSONResponse({"message": "kept until a worker takes it up, which then checks its type"}, 202)
         return Response(status_code=204)
 

@@ -33,7 +33,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 Raised = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
-TOLD = ("__name__", "__qualname__", "__doc__")
+COPIED = ("__name__", "__qualname__", "__doc__")
 """Copied from the asynchronous method; ``inspect.signature`` follows ``__wrapped__``."""
 
 
@@ -154,7 +154,7 @@ class LoopThread:
         error: BaseException | None = None
         try:
             asyncio.run(self._live())
-        except BaseException as raised:  # noqa: BLE001 - a border: waiting calls are told what ended the loop
+        except BaseException as raised:  # noqa: BLE001 - a border: waiting calls raise what ended the loop
             error = raised
         with self._lock:
             self._loop = None
@@ -233,7 +233,7 @@ def forward(
     def call(orchestrator: "Orchestrator", /, *args: P.args, **kwargs: P.kwargs) -> T:
         return orchestrator.home.call(lambda: method(orchestrator.served, *args, **kwargs))
 
-    functools.update_wrapper(call, method, assigned=TOLD)
+    functools.update_wrapper(call, method, assigned=COPIED)
     return call
 
 
@@ -246,7 +246,7 @@ def made_like(
         def construct(orchestrator: "Orchestrator", /, *args: P.args, **kwargs: P.kwargs) -> None:
             init(orchestrator, make(*args, **kwargs))
 
-        functools.update_wrapper(construct, Served.__init__, assigned=TOLD)
+        functools.update_wrapper(construct, Served.__init__, assigned=COPIED)
         return construct
 
     return declare

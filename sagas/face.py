@@ -124,14 +124,14 @@ class SagaFace(Face[SagaInfo, SagaStatus]):
 
     def failed(self, ref: RunRef, outcome: RunOutcome) -> SagaCompensated:
         """A saga that has failed was rolled back."""
-        told: dict[str, list[str]] = msgspec.json.decode(outcome.output or b"{}")
+        report: dict[str, list[str]] = msgspec.json.decode(outcome.output or b"{}")
         return _rolled_back(
             ref.id,
             status_of(outcome.status, outcome.phase),
             cause_of(outcome.phase),
             None if outcome.error is None else rebuild(outcome.error),
-            undone=told.get("compensated", []),
-            skipped=told.get("skipped", []),
+            undone=report.get("compensated", []),
+            skipped=report.get("skipped", []),
         )
 
     # -- operators -------------------------------------------------------------------------------------------------

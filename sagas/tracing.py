@@ -261,15 +261,15 @@ class StepLogs(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Add to ``record`` what is known of its step."""
         attempt = CURRENT.get(None)
-        told: dict[str, str | int] = dict.fromkeys(STEP_FIELDS, "")
+        fields: dict[str, str | int] = dict.fromkeys(STEP_FIELDS, "")
         if attempt is not None:
             trace_id, span_id, _ = attempt.span()
             values = (attempt.run_id, attempt.key, attempt.attempt, f"{trace_id:032x}", f"{span_id:016x}")
-            told = dict(zip(told, values, strict=True))
+            fields = dict(zip(fields, values, strict=True))
         else:
-            told["saga_id"] = getattr(record, "run_id", "")
-        known = ", ".join(f"{name}={value}" for name, value in told.items() if value)
-        vars(record).update(told, saga=f" [{known}]" if known else "")
+            fields["saga_id"] = getattr(record, "run_id", "")
+        known = ", ".join(f"{name}={value}" for name, value in fields.items() if value)
+        vars(record).update(fields, saga=f" [{known}]" if known else "")
         return True
 
 
@@ -341,5 +341,5 @@ def _resource(service_name: str) -> "Resource":
     """The service, and what the environment adds; nothing that tells one process from another."""
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
 
-    told = OTELResourceDetector().detect()
-    return Resource({"telemetry.sdk.language": "python", "service.name": service_name}).merge(told)
+    environment = OTELResourceDetector().detect()
+    return Resource({"telemetry.sdk.language": "python", "service.name": service_name}).merge(environment)

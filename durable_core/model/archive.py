@@ -57,19 +57,19 @@ ENTRY_TYPES: Mapping[str, Any] = {name: type_ for name, type_ in Entry.__annotat
 
 def _fields(row: dict[str, Any]) -> dict[str, Any]:
     """A row as it stands in the line: times twice, for people and exactly; JSON as JSON; what is not set, left out."""
-    told: dict[str, Any] = {}
+    written: dict[str, Any] = {}
     for name, value in row.items():
         if value is None:
             continue  # a null would say that a step returned None
         if name == "uid":
-            told[name] = value.hex()
+            written[name] = value.hex()
         elif isinstance(value, bytes):
-            told |= _payload(name, value)
+            written |= _payload(name, value)
         else:
             if name.endswith("at_ns"):
-                told[name.removesuffix("_ns")] = iso(value)
-            told[name] = value
-    return told
+                written[name.removesuffix("_ns")] = iso(value)
+            written[name] = value
+    return written
 
 
 def _payload(name: str, value: bytes) -> dict[str, Any]:
@@ -85,17 +85,17 @@ def _payload(name: str, value: bytes) -> dict[str, Any]:
 
 def _values(row: msgspec.Raw, types: Mapping[str, Any]) -> dict[str, Any]:
     """The row that ``_fields`` was given."""
-    told: dict[str, msgspec.Raw] = msgspec.json.decode(row, type=dict[str, msgspec.Raw])
-    return {name: _value(name, type_, told) for name, type_ in types.items()}
+    written: dict[str, msgspec.Raw] = msgspec.json.decode(row, type=dict[str, msgspec.Raw])
+    return {name: _value(name, type_, written) for name, type_ in types.items()}
 
 
-def _value(name: str, type_: Any, told: Mapping[str, msgspec.Raw]) -> Any:
-    if f"{name}{BYTES}" in told:
-        return base64.b64decode(msgspec.json.decode(told[f"{name}{BYTES}"], type=str), validate=True)
-    if name not in told and isinstance(None, type_):
+def _value(name: str, type_: Any, written: Mapping[str, msgspec.Raw]) -> Any:
+    if f"{name}{BYTES}" in written:
+        return base64.b64decode(msgspec.json.decode(written[f"{name}{BYTES}"], type=str), validate=True)
+    if name not in written and isinstance(None, type_):
         return None
     if name == "uid":
-        return bytes.fromhex(msgspec.json.decode(told[name], type=str))
+        return bytes.fromhex(msgspec.json.decode(written[name], type=str))
     if type_ in (bytes, bytes | None):
-        return bytes(told[name])
-    return msgspec.json.decode(told[name], type=type_)
+        return bytes(written[name])
+    return msgspec.json.decode(written[name], type=type_)

@@ -105,7 +105,7 @@ def ns_of(when: datetime) -> int:
 def shown(value: object) -> str:
     """A wrong value for a message: its repr, cut where it is long."""
     try:
-        told = repr(value)
+        text = repr(value)
     except Exception as error:  # noqa: BLE001 - a repr may be the user's own code, and an int may be too long for one
         return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
-    return told if len(told) <= LONGEST_SHOWN else f"{told[:LONGEST_SHOWN]}..."
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."

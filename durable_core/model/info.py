@@ -89,9 +89,9 @@ def error_text(stored: bytes | None) -> str | None:
     """``TypeName: message`` of a stored failure."""
     if stored is None:
         return None
-    told = describe(stored)
-    short = told.type_name.rpartition(":")[2].rpartition(".")[2]
-    return f"{short}: {told.message}" if told.message else short
+    failure = describe(stored)
+    short = failure.type_name.rpartition(":")[2].rpartition(".")[2]
+    return f"{short}: {failure.message}" if failure.message else short
 
 
 def run_info(

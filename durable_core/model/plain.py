@@ -116,7 +116,7 @@ def load(declared: type, value: object) -> object:
 def _base_of(value: Any) -> object:
     """An instance of a subclass of a builtin type as that type, where it says the same."""
     given: object = value
-    # Unless told otherwise by the module ``numbers``, as by numpy's scalars, only a builtin type counts.
+    # Only a builtin type counts, and what registers itself with the module ``numbers``, as numpy's scalars do.
     make = next((to for base, to in _BASES.items() if isinstance(value, base)), None)
     if make is None and isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational | Decimal):
         make = float
@@ -246,8 +246,8 @@ def _secrets_within(cls: type[_Model], seen: set[type]) -> Iterator[tuple[type, 
         return
     shown = {name for each in getattr(rules, "field_serializers", {}).values() for name in each.info.fields}
     for name, field in cls.model_fields.items():
-        told = any(type(each).__name__ in ("PlainSerializer", "WrapSerializer") for each in field.metadata)
-        if told or name in shown or "*" in shown:
+        custom = any(type(each).__name__ in ("PlainSerializer", "WrapSerializer") for each in field.metadata)
+        if custom or name in shown or "*" in shown:
             continue
         for part in _parts(field.annotation):
             if hasattr(part, "get_secret_value"):

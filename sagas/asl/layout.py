@@ -128,8 +128,8 @@ class Layout:
         )
 
     def _part(self, frame: Frame, nodes: Sequence[Node], askers: Mapping[Node, Node], chain: Chain) -> Tree:
-        told = {asker: callback for callback, asker in askers.items()}
-        items, parents = joined(nodes, told)
+        asked = {asker: callback for callback, asker in askers.items()}
+        items, parents = joined(nodes, asked)
         return self._tree(frame, blocks_of(items, parents), askers, chain) if items else ()
 
     def _tree(self, frame: Frame, block: Block[Node], askers: Mapping[Node, Node], chain: Chain) -> Tree:
@@ -165,7 +165,7 @@ def askers_of(graph: GraphDef[...]) -> dict[Node, Node]:
     return {ref.node: node for node in graph.nodes for ref in node.arguments() if ref.is_token and ref.node is not None}
 
 
-def joined(nodes: Sequence[Node], told: Mapping[Node, Node]) -> tuple[list[Node], dict[Node, list[Node]]]:
+def joined(nodes: Sequence[Node], asked: Mapping[Node, Node]) -> tuple[list[Node], dict[Node, list[Node]]]:
     """The nodes with each asker as part of its callback, each after what it waits for; and what that is.
 
     Where an asker waits for the answer to its own callback, the nodes of that cycle are left out.
@@ -173,11 +173,11 @@ def joined(nodes: Sequence[Node], told: Mapping[Node, Node]) -> tuple[list[Node]
     mine = set(nodes)
     parents: dict[Node, dict[Node, None]] = {}
     for node in nodes:
-        item = told.get(node, node)
+        item = asked.get(node, node)
         above = parents.setdefault(item, {})
         for parent, token in node.waits_for():
             if parent in mine and not (token and parent is item):
-                above[told.get(parent, parent)] = None
+                above[asked.get(parent, parent)] = None
     order = [node for node in nodes if node in parents]
     done: dict[Node, None] = {}
     waiting = order

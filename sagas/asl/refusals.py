@@ -124,21 +124,21 @@ def _of_callback(node: Node) -> Iterator[str]:
 def _callbacks(graph: GraphDef[...]) -> Iterator[str]:
     """A token is known to one state only: the one that calls the step which hands it out, and waits."""
     plan = Plan.of(graph.nodes)
-    told: dict[Node, Node] = {}
+    asked: dict[Node, Node] = {}
     for node in graph.nodes:
         for callback in dict.fromkeys(ref.node for ref in node.refs() if ref.is_token and ref.node is not None):
-            if callback in told.values():
+            if callback in asked.values():
                 yield (
                     f"{node.place}: {node.described} is given the token of {callback.described}, and so is another "
                     "node. Let one step hand it out"
                 )
-            elif node in told:
+            elif node in asked:
                 yield f"{node.place}: {node.described} is given the tokens of two callbacks. Give each its own step"
             else:
-                told[node] = callback
+                asked[node] = callback
                 yield from (f"{node.place}: {node.described} {why}" for why in _asker(graph, plan, node, callback))
     if not plan.cycle():
-        yield from _waits_for_itself(graph, plan, told)
+        yield from _waits_for_itself(graph, plan, asked)
 
 
 def _asker(graph: GraphDef[...], plan: Plan, node: Node, callback: Node) -> Iterator[str]:
@@ -184,10 +184,10 @@ def _below(plan: Plan, callback: Node) -> set[Node]:
     return found
 
 
-def _waits_for_itself(graph: GraphDef[...], plan: Plan, told: Mapping[Node, Node]) -> Iterator[str]:
-    items, _ = joined(plan.order, told)
-    left_out = {told.get(node, node) for node in plan.order} - set(items)
-    for node, callback in told.items():
+def _waits_for_itself(graph: GraphDef[...], plan: Plan, asked: Mapping[Node, Node]) -> Iterator[str]:
+    items, _ = joined(plan.order, asked)
+    left_out = {asked.get(node, node) for node in plan.order} - set(items)
+    for node, callback in asked.items():
         if callback in left_out:
             yield (
                 f"{node.place}: {node.described} hands out the token of {callback.described} and waits for what comes "

@@ -38,8 +38,8 @@ def _journalled(saga_id: str, entries: Sequence[JournalEntry], worker: str) -> I
         mine = entry.worker == worker
         match entry.kind:
             case EntryKind.PARKED if mine:
-                told = msgspec.json.decode(entry.payload or b"{}")
-                yield Need(str(told.get("reason", "")), tuple(told.get("steps", ())))
+                payload = msgspec.json.decode(entry.payload or b"{}")
+                yield Need(str(payload.get("reason", "")), tuple(payload.get("steps", ())))
             case EntryKind.FAULTED if mine and entry.error is not None:
                 about = msgspec.json.decode(entry.payload or b"{}").get("steps", ())
                 yield Need(describe(entry.error).message, (entry.key,) if entry.key else tuple(about))

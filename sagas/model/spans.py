@@ -69,8 +69,8 @@ def _child_ended(key: str, status: str, **more: Any) -> Closes:
 
 def signal(entry: JournalEntry) -> dict[str, Any]:
     """Who gave the verb, and about which step. The reason is a text, and stays in the journal."""
-    told = payload_of(entry)
-    about: dict[str, Any] = {"actor": told.get("actor") or None, "step__key": told.get("step") or None}
+    payload = payload_of(entry)
+    about: dict[str, Any] = {"actor": payload.get("actor") or None, "step__key": payload.get("step") or None}
     return about
 
 
