@@ -115,7 +115,7 @@ class Operation(Coroutine[Any, Any, R_co]):
 
 
 class Callback(Generic[T]):
-    """A question that a person or a system outside answers, once."""
+    """A question that a person or a system outside answers, once; ``callback()`` makes it."""
 
     __slots__ = ("_core", "pending")
 
@@ -129,7 +129,10 @@ class Callback(Generic[T]):
         return self.pending.token
 
     def result(self) -> Coroutine[Any, Any, T]:
-        """Wait for the answer.
+        """Wait for the answer; while a saga waits it costs a row and no process.
+
+        Returns:
+            The value, of the callback's type.
 
         Raises:
             CallbackTimeout: no answer came in time.
@@ -161,7 +164,7 @@ class BodyContext:
 
     @property
     def log(self) -> "logging.LoggerAdapter[logging.Logger]":
-        """A logger that is silent while replaying."""
+        """A logger that is silent while the body is replayed, so each line appears once."""
         return self._core.log
 
     @watched
@@ -181,18 +184,30 @@ class BodyContext:
 
     @watched
     def patched(self, name: str) -> bool:
-        """True for runs that begin, or first reach this line, with the changed code; else False."""
+        """True for runs that begin, or first reach this line, with the changed code; else False.
+
+        Args:
+            name: a name for the change. The answer is journalled, and stays the same for the rest of the run.
+        """
         return self._core.patched(name)
 
     def sleep(self, span: Duration) -> Coroutine[Any, Any, None]:
-        """Wait for ``span`` (a timedelta, or seconds, from 0); durable."""
+        """Wait; the end of the wait is durable before it begins, and a crash does not make it longer.
+
+        Args:
+            span: how long, a timedelta or seconds, from 0.
+        """
         return Operation(self._core, f"{self._core.word}.sleep(...)", self._sleep, (span,))
 
     async def _sleep(self, span: Duration) -> None:
         await self._core.sleep(span)
 
     def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]:
-        """Wait until ``when`` (aware), or not at all if that time has passed; durable."""
+        """Wait until a time, or not at all if that time has passed; durable as ``sleep`` is.
+
+        Args:
+            when: an aware datetime.
+        """
         return Operation(self._core, f"{self._core.word}.sleep_until(...)", self._sleep_until, (when,))
 
     async def _sleep_until(self, when: datetime) -> None:
@@ -203,7 +218,8 @@ class BodyContext:
     ) -> Coroutine[Any, Any, Callback[T]]:
         """Create a callback, which a person or system outside answers with a value of ``type``.
 
-        Its ``token`` may be given to a step that hands it out.
+        Its ``token`` may be given to a step that hands it out; the callback is durable before that step begins. An
+        answer that comes before the body waits for it is kept.
 
         Args:
             name: its name, by which it can also be answered; ``approval#2`` for a second use of the name.
@@ -224,7 +240,14 @@ class BodyContext:
         return Callback(self._core, self._core.callback(name, declared, timeout=timeout, heartbeat=heartbeat))
 
     def first(self, *callbacks: Callback[Any]) -> Coroutine[Any, Any, Callback[Any]]:
-        """Wait until one of ``callbacks`` is answered, or times out; returns that one."""
+        """Wait until one of the callbacks is answered, or times out.
+
+        Args:
+            callbacks: what ``callback(...)`` returned, at least one.
+
+        Returns:
+            The callback that came first by the order of the journal; ``await`` its ``result()``.
+        """
         return Operation(self._core, f"{self._core.word}.first(...)", self._first, (callbacks,))
 
     async def _first(self, callbacks: Sequence[Any]) -> Callback[Any]:

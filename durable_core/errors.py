@@ -147,13 +147,19 @@ class _Explained(BaseException):
 
 
 class DurableError(_Explained, Exception):
-    """Root of all errors that cross the border of this package."""
+    """Root of all errors that these packages raise. Its message ends with its code and the address of the code's page.
+
+    Attributes:
+        text: what happened, to which run and step.
+        advice: what to do; empty if the text says it.
+        code: such as ``DC001``.
+    """
 
     code = "DC000"
 
 
 class DefinitionError(DurableError):
-    """The code declares something that cannot work; found before any effect."""
+    """The code declares or calls something that cannot work; found before any effect."""
 
     code = "DC001"
 
@@ -171,9 +177,11 @@ class PayloadError(DurableError):
 
 
 class StoreError(DurableError):
-    """The store refused or could not be reached. ``transient`` is True if trying again may help.
+    """The store refused or could not be reached.
 
-    ``in_doubt`` is True while it is unknown whether the rows in question were written.
+    Attributes:
+        transient: whether trying again may help.
+        in_doubt: whether it is unknown if the rows in question were written. Repeating the call is harmless.
     """
 
     code = "DC010"
@@ -241,7 +249,13 @@ class RunNotFound(DurableError):
 
 
 class RunStuck(DurableError):
-    """The run needs a person: ``reason`` says why, ``steps`` which steps are concerned."""
+    """The run needs a person.
+
+    Attributes:
+        run_id: which run.
+        reason: why.
+        steps: the keys of the steps that are concerned.
+    """
 
     code = "DC022"
 
@@ -263,7 +277,12 @@ class RunKilled(DurableError):
 
 
 class WrongState(DurableError):
-    """The verb does not apply in the state that the run is in; nothing changed."""
+    """The verb does not apply in the state that the run is in; nothing changed.
+
+    Attributes:
+        run_id: which run.
+        status: the status that it is in.
+    """
 
     code = "DC024"
 
@@ -274,7 +293,7 @@ class WrongState(DurableError):
 
 
 class StepTimeout(DurableError, TimeoutError):
-    """An attempt passed its timeout. Whether its effect happened is not known."""
+    """An attempt exceeded its timeout. Whether its effect happened is not known. It is a ``TimeoutError`` too."""
 
     code = "DC030"
 
@@ -298,9 +317,10 @@ class StepExited(DurableError):
 
 
 class RemoteError(DurableError):
-    """An exception was stored whose class is not imported in this process.
+    """An exception was stored whose class is not imported in this process. ``args`` keeps its message.
 
-    ``type_name`` is the dotted name of the original, ``args`` keeps its message.
+    Attributes:
+        type_name: the dotted name of the original class.
     """
 
     code = "DC033"
@@ -323,7 +343,11 @@ class CallbackTimeout(CallbackError, TimeoutError):
 
 
 class CallbackFailed(CallbackError):
-    """Somebody answered with a failure; ``answer`` is their message. Raised in the body."""
+    """Somebody answered with a failure. Raised in the body.
+
+    Attributes:
+        answer: the sender's message.
+    """
 
     code = "DC042"
 

@@ -67,8 +67,9 @@ def callbacks(orchestrator: Orchestrator | BlockingOrchestrator, *, limit: int =
     Raises:
         DefinitionError: ``limit`` is no whole number from 1.
 
-    >>> from sagas import Orchestrator
-    >>> app = callbacks(Orchestrator("memory://", worker=False))
+    Examples:
+        >>> from sagas import Orchestrator
+        >>> app = callbacks(Orchestrator("memory://", worker=False))
     """
     if type(limit) is not int or limit < 1:
         raise DefinitionError(f"callbacks(limit={limit!r}): give the bytes that a body may have, a whole number from 1")

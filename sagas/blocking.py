@@ -221,7 +221,11 @@ class SagaHandle(Generic[R]):
         return self._home.call(self._handle.history)
 
     def cancel(self, reason: str = "") -> None:
-        """Ask for a rollback; see ``Orchestrator.cancel``."""
+        """Ask for a rollback; the request is durable on return. See ``sagas.Orchestrator.cancel``.
+
+        Args:
+            reason: for the journal.
+        """
         self._home.call(lambda: self._handle.cancel(reason))
 
 
@@ -256,15 +260,16 @@ class Orchestrator:
     """Sagas on one store, for Flask, Django and scripts: ``sagas.Orchestrator`` without ``await``, with its arguments.
 
     A context manager. Between entry and exit any number of threads may use it at once; each call returns when the
-    asynchronous method does, and raises the same errors.
+    asynchronous method does, and raises the same errors. It runs one event loop in a thread of its own.
 
-    >>> with Orchestrator("memory://") as orchestrator:
-    ...     orchestrator.count()
-    0
+    Raises:
+        DefinitionError: a call was made in a thread that runs an event loop, which it would block.
+        StoreError: a call was made outside its block, or in a fork of the process that made it.
 
-    Raises, besides the errors of each call:
-        DefinitionError: called in a thread that runs an event loop, which it would block.
-        StoreError: called outside its block, or in a fork of the process that made it.
+    Examples:
+        >>> with Orchestrator("memory://") as orchestrator:
+        ...     orchestrator.count()
+        0
     """
 
     home: LoopThread
@@ -285,7 +290,14 @@ class Orchestrator:
         self.home.leave((kind, error, traceback))
 
     def register(self, definition: SagaDef[..., Any]) -> None:
-        """Serve another saga, also before the block; see ``sagas.Orchestrator.register``."""
+        """Serve another saga, also before the block; see ``sagas.Orchestrator.register``.
+
+        Args:
+            definition: the saga.
+
+        Raises:
+            DefinitionError: as there.
+        """
         if not self.home.entered:
             self.served.register(definition)
             return
@@ -322,11 +334,20 @@ class Orchestrator:
     @overload
     def start(self, what: SagaDef[P, R], /, *args: P.args, **kwargs: P.kwargs) -> SagaHandle[R]: ...
     def start(self, what: Any, /, *args: Any, **kwargs: Any) -> SagaHandle[Any]:
-        """Start a saga; its start is durable on return. See ``sagas.Orchestrator.start``."""
+        """Start a saga; its start is durable on return. See ``sagas.Orchestrator.start``.
+
+        Args:
+            what: the saga, or its name.
+            *args: the body's arguments.
+            **kwargs: the body's arguments by name, and ``id=``, ``version=``, ``deadline=``, ``trace=``.
+        """
         return SagaHandle(self.home, self.home.call(lambda: self.served.start(what, *args, **kwargs)))
 
     def get(self, id: str) -> SagaHandle[Any]:
         """Get the saga with this id.
+
+        Args:
+            id: the saga's.
 
         Raises:
             SagaNotFound: no saga has this id.

@@ -8,27 +8,38 @@ from durable_core.layer import CURRENT
 
 @attrs.frozen(kw_only=True)
 class StepInfo:
-    """The attempt that is running."""
+    """The attempt that is running; ``sagas.current()`` gives it."""
 
     saga_id: str
+    """The saga's id."""
     saga: str
+    """The saga's name."""
     version: int
+    """The saga's version."""
     step: str
     """The step's key."""
     attempt: int
+    """Which attempt this is, from 1; attempts that a crash cut count too."""
     idempotency_key: str
-    """The same for each attempt, replay and worker of this step, and different in every other run."""
+    """The same for each attempt, replay and worker of this step, and different in every other run, even under a reused
+    saga id. Send it to the participant."""
     forward_key: str | None
     """In a compensation or probe: the idempotency key of its step. None in a step."""
     traceparent: str | None
+    """The W3C trace context of this attempt, for calls that no instrumented client makes."""
     compensating: bool
+    """Whether this is a compensation."""
 
 
 def current() -> StepInfo:
-    """The step, compensation or probe that is running here.
+    """The step, compensation or probe that is running here; also in functions and threads that it calls.
 
     Raises:
         DefinitionError: no step is running here; a saga's body has ``s.id`` instead.
+
+    Examples:
+        >>> def headers() -> dict[str, str]:
+        ...     return {"Idempotency-Key": current().idempotency_key}
     """
     attempt = CURRENT.get(None)
     if attempt is None:

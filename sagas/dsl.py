@@ -84,21 +84,33 @@ def step(
     compensation: Any = NEEDED,
     because: str = "",
 ) -> Any:
-    """Declare a compensatable step. Bare, or with options.
+    """Declare a step that can be undone: ``@step``, or ``@step(...)`` with options.
+
+    Its intent is durable before the function is called, and its result before the next effect of the saga. After a
+    crash in between, the function is called again under the same idempotency key.
 
     Args:
-        fn: the function, async or plain (a plain one runs on a thread).
-        name: its name in keys, journal and spans; default the function's.
+        fn: the function, ``async def`` or ``def`` (which runs on a thread).
+        name: its name in keys, journal and spans. Default: the function's.
         retry: how often and when to try again; a number means attempts. Default: one attempt.
-        timeout: for one attempt, a timedelta or seconds.
-        rejects: exceptions by which the participant refuses: nothing happened, no retry.
-        unknown: exceptions after which the effect may or may not have happened.
-        at_most_once: never call it again if the first call may have happened.
+        timeout: for one attempt, a timedelta or seconds; from the moment at which the function itself begins.
+        rejects: exceptions by which the participant refuses: nothing happened, and there is no retry.
+        unknown: exceptions after which the effect may or may not have happened. Default: ``TimeoutError`` and
+            ``ConnectionError``.
+        at_most_once: never call it again if an earlier call may have happened.
         compensation: None if there is nothing to undo; else declare it with ``@name.compensate``.
-        because: why there is nothing to undo.
+        because: why there is nothing to undo; required with ``compensation=None``.
 
     Raises:
         DefinitionError: an option cannot be used; the message names the function's file and line.
+
+    Examples:
+        >>> class OutOfStock(Exception): ...
+        >>> @step(retry=5, timeout=10, rejects=(OutOfStock,))
+        ... async def reserve(item: str) -> str:
+        ...     return f"{item} from shelf 7"
+        >>> @reserve.compensate
+        ... async def put_back(reserved: str) -> None: ...
     """
 
     def declare(fn: Any) -> Any:
@@ -150,7 +162,30 @@ def pivot(
     unknown: Types = DEFAULT_UNKNOWN,
     at_most_once: bool = False,
 ) -> Any:
-    """Declare the point of no return: at most one on each path through a saga; it has no compensation. See ``step``."""
+    """Declare the point of no return: once it has succeeded, nothing is undone any more.
+
+    At most one lies on each path through a saga, it runs alone, and it has no compensation. If it fails or is rejected,
+    everything before it is undone. Its success is durable before anything after it begins.
+
+    Args:
+        fn: the function, ``async def`` or ``def`` (which runs on a thread).
+        name: its name in keys, journal and spans. Default: the function's.
+        retry: how often and when to try again; a number means attempts. Default: one attempt.
+        timeout: for one attempt, a timedelta or seconds.
+        rejects: exceptions by which the participant refuses: nothing happened, and there is no retry.
+        unknown: exceptions after which the effect may or may not have happened. Default: ``TimeoutError`` and
+            ``ConnectionError``.
+        at_most_once: never call it again if an earlier call may have happened.
+
+    Raises:
+        DefinitionError: an option cannot be used; the message names the function's file and line.
+
+    Examples:
+        >>> class CardDeclined(Exception): ...
+        >>> @pivot(rejects=(CardDeclined,), timeout=30)
+        ... async def charge(amount: int) -> str:
+        ...     return "receipt 4711"
+    """
 
     def declare(fn: Any) -> Any:
         declared: Pivot[..., Any] = Pivot(
@@ -180,7 +215,25 @@ def retriable(
     unknown: Types = DEFAULT_UNKNOWN,
     at_most_once: bool = False,
 ) -> Any:
-    """Declare a step after the pivot: retried until it succeeds, unless ``retry`` says otherwise. See ``step``."""
+    """Declare a step after the pivot: it is called until it succeeds, and has no compensation.
+
+    Args:
+        fn: the function, ``async def`` or ``def`` (which runs on a thread).
+        name: its name in keys, journal and spans. Default: the function's.
+        retry: how often and when to try again; a number means attempts. Default: for ever, after 1 s, 2 s, 4 s and so
+            on, at most 5 minutes. If it is given up, the saga is stuck.
+        timeout: for one attempt, a timedelta or seconds.
+        rejects: not for a retriable; here so that the message can say so.
+        unknown: exceptions after which the effect may or may not have happened; it is called again in any case.
+        at_most_once: not for a retriable.
+
+    Raises:
+        DefinitionError: an option cannot be used; the message names the function's file and line.
+
+    Examples:
+        >>> @retriable(timeout=10)
+        ... async def send_receipt(address: str) -> None: ...
+    """
 
     def declare(fn: Any) -> Any:
         declared: Retriable[..., Any] = Retriable(
@@ -222,7 +275,27 @@ def lookup(
     unknown: Types = DEFAULT_UNKNOWN,
     at_most_once: bool = False,
 ) -> Any:
-    """Declare a read or a decision: no effect outside, so nothing to undo; allowed anywhere. See ``step``."""
+    """Declare a read or a decision: it has no effect outside, so there is nothing to undo. It is allowed anywhere.
+
+    Its result is stored, so a body that branches on it takes the same branch on every replay.
+
+    Args:
+        fn: the function, ``async def`` or ``def`` (which runs on a thread).
+        name: its name in keys, journal and spans. Default: the function's.
+        retry: how often and when to try again; a number means attempts. Default: one attempt.
+        timeout: for one attempt, a timedelta or seconds.
+        rejects: exceptions that are an answer: there is no retry.
+        unknown: exceptions that count as failed here, because there is no effect to be unsure about.
+        at_most_once: never call it again after a crash.
+
+    Raises:
+        DefinitionError: an option cannot be used; the message names the function's file and line.
+
+    Examples:
+        >>> @lookup(retry=3)
+        ... async def price_of(item: str) -> int:
+        ...     return 42
+    """
 
     def declare(fn: Any) -> Any:
         declared: Lookup[..., Any] = Lookup(
@@ -249,7 +322,20 @@ def saga(
         deadline: how long a run may take before it is rolled back, a timedelta or seconds. If the saga runs as a child,
             only the child is rolled back, and its parent sees ``SagaCompensated`` with ``cause="deadline"``.
         parallel_compensation: undo in parallel what ran in parallel.
-        on_compensation_failure: if a compensation is given up, ``continue`` with the others, or ``halt``.
+        on_compensation_failure: if a compensation is given up, ``continue`` with the others, or ``halt``. Either way
+            the saga is then stuck.
+
+    Raises:
+        DefinitionError: an option cannot be used, or the body is no ``async def``; the message names its file and line.
+            Faults of the body itself are found when it is registered with an orchestrator.
+
+    Examples:
+        >>> @lookup
+        ... def price_of(item: str) -> int:
+        ...     return 42
+        >>> @saga("quote", version=1, deadline=60)
+        ... async def quote(s: "Saga", item: str) -> int:
+        ...     return await s.run(price_of, item)
     """
 
     def declare(body: "Callable[Concatenate[Saga, P], Awaitable[R]]") -> SagaDef[P, R]:

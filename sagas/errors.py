@@ -41,14 +41,21 @@ __all__ = [
 class SagaExists(RunExists):
     """The id is taken by another saga, or by the same saga with other input. Nothing was started.
 
-    ``purged_at_ns`` is set if the saga that had it was purged.
+    Attributes:
+        run_id: the id.
+        purged_at_ns: if the saga that had it was purged: when, in nanoseconds since the epoch.
     """
 
     code = "SG001"
 
 
 class SagaNotFound(RunNotFound):
-    """No saga has this id, or no longer has: ``purged_at_ns`` is the time of the purge, if it was purged."""
+    """No saga has this id, or no longer has.
+
+    Attributes:
+        run_id: the id.
+        purged_at_ns: if it was purged: when, in nanoseconds since the epoch.
+    """
 
     code = "SG002"
 
@@ -87,19 +94,34 @@ class SagaCompensated(SagasError):
 
 
 class SagaStuck(RunStuck):
-    """The saga needs a person to continue. ``reason`` says why, ``steps`` which steps are concerned."""
+    """The saga needs a person to continue. Nothing was lost; an operator's verb makes it go on.
+
+    Attributes:
+        run_id: the saga's id.
+        reason: why, and what to do.
+        steps: the keys of the steps that are concerned.
+    """
 
     code = "SG004"
 
 
 class SagaKilled(RunKilled):
-    """An operator ended the saga; nothing was undone."""
+    """An operator ended the saga; nothing was undone. ``rollback`` still can.
+
+    Attributes:
+        run_id: the saga's id.
+    """
 
     code = "SG005"
 
 
 class SagaPastPivot(WrongState):
-    """The saga has passed its pivot: it only goes forward, and nothing is undone any more."""
+    """The saga has passed its pivot: it only goes forward, and nothing is undone any more.
+
+    Attributes:
+        run_id: the saga's id.
+        status: its status.
+    """
 
     code = "SG006"
 

@@ -239,6 +239,9 @@ class SagaGraph(GraphDef[P]):
     def returns(self, output: Ref[R] | None = None, /) -> SagaDef[P, R]:
         """Say what the saga returns: a reference, or nothing. Call it once, at the end.
 
+        Args:
+            output: the reference; nothing if the saga returns None.
+
         Returns:
             The graph itself, typed by its result, for checkers.
 

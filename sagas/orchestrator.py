@@ -66,7 +66,7 @@ class SagaStartOptions(StartOptions, total=False):
 
 @at_home("_client.runtime.home")
 class SagaHandle(Handle[R, SagaInfo, SagaStatus]):
-    """One saga, as its starter sees it.
+    """One saga, as its starter sees it; ``start`` and ``get`` return it. It holds no state, only the id.
 
     Where there is no result, ``result()`` raises ``SagaCompensated`` for a saga that was rolled back, with what left
     its body as ``__cause__``; ``SagaStuck`` at once when it needs a person; ``SagaKilled`` where an operator ended it;
@@ -76,7 +76,15 @@ class SagaHandle(Handle[R, SagaInfo, SagaStatus]):
     __slots__ = ()
 
     async def cancel(self, reason: str = "") -> None:
-        """Ask for a rollback; see ``Orchestrator.cancel``."""
+        """Ask for a rollback; the request is durable on return. See ``Orchestrator.cancel``.
+
+        Args:
+            reason: for the journal.
+
+        Raises:
+            SagaPastPivot: nothing can be undone any more.
+            WrongState: it has ended in another way.
+        """
         await self._client.act(self.id, "cancel", OperatorAction(reason=reason))
 
 
@@ -117,6 +125,22 @@ class Orchestrator:
     Raises:
         DefinitionError: an argument is invalid; the message names it. Also if both ``url`` and ``store`` are given, or
             neither is.
+
+    Examples:
+        >>> import asyncio
+        >>> from sagas import Orchestrator, Saga, lookup, saga
+        >>> @lookup
+        ... def price_of(item: str) -> int:
+        ...     return 42
+        >>> @saga("quote", version=1)
+        ... async def quote(s: Saga, item: str) -> int:
+        ...     return await s.run(price_of, item)
+        >>> async def main() -> int:
+        ...     async with Orchestrator("memory://", sagas=[quote]) as orchestrator:
+        ...         handle = await orchestrator.start(quote, "teapot", id="quote-1")
+        ...         return await handle.result()
+        >>> asyncio.run(main())
+        42
     """
 
     _serving = False
@@ -179,6 +203,9 @@ class Orchestrator:
 
     def register(self, definition: SagaDef[..., Any]) -> None:
         """Serve another saga. Versions live side by side. Registering the same one again is harmless.
+
+        Args:
+            definition: the saga.
 
         Raises:
             DefinitionError: it is no saga, or another one has this name and version; or this process executes sagas,
@@ -313,7 +340,10 @@ class Orchestrator:
         return SagaHandle(self.client, ref)
 
     async def get(self, id: str) -> SagaHandle[Any]:
-        """Get the saga with this id.
+        """Get the saga with this id; also a child saga, by ``<parent id>/<step key>``.
+
+        Args:
+            id: the saga's.
 
         Raises:
             SagaNotFound: no saga has this id, or it was purged: ``purged_at_ns`` says when it was purged.
@@ -322,6 +352,11 @@ class Orchestrator:
 
     async def info(self, id: str) -> SagaInfo:
         """Describe a saga in its current, durable state; also a child saga, by ``<parent id>/<step key>``.
+
+        It reads the whole journal. To poll, use ``SagaHandle.status``, which reads one row.
+
+        Args:
+            id: the saga's.
 
         Raises:
             SagaNotFound: no saga has this id, or it was purged.
@@ -355,6 +390,9 @@ class Orchestrator:
             since: only sagas started at or after this time (aware).
             limit: at most this many. None: all.
             attention: only sagas that need a person: stuck, failing repeatedly, or of a version that no worker serves.
+
+        Raises:
+            DefinitionError: there is no such status, or ``since`` has no time zone.
         """
         query = self.client.query(status, saga, version, since, limit=limit, attention=attention)
         return await self.client.select(query)
@@ -368,14 +406,28 @@ class Orchestrator:
         since: datetime | None = None,
         attention: bool = False,
     ) -> int:
-        """Count the sagas that match these filters; see ``list``."""
+        """Count the sagas that match these filters.
+
+        Args:
+            status: only sagas with this status.
+            saga: only sagas of this name.
+            version: only sagas of this version.
+            since: only sagas started at or after this time (aware).
+            attention: only sagas that need a person; see ``list``.
+        """
         query = self.client.query(status, saga, version, since, attention=attention)
         return await self.client.runtime.count(query)
 
     # -- operators -------------------------------------------------------------------------------------------------
 
     async def cancel(self, id: str, *, reason: str = "", actor: str = "", note: str = "") -> None:
-        """Ask for a rollback; durable on return. Steps in progress end first, then everything is undone.
+        """Ask for a rollback; the request is durable on return. Steps in progress end first, then everything is undone.
+
+        Args:
+            id: the saga.
+            reason: for the journal.
+            actor: the person who asks.
+            note: the reason, for other operators.
 
         Raises:
             SagaPastPivot: nothing can be undone any more.
@@ -400,6 +452,14 @@ class Orchestrator:
     async def skip(self, id: str, step: str, *, actor: str = "", note: str = "") -> None:
         """Count the compensation of ``step`` as done, because a person has undone it; durable on return.
 
+        The saga then ends as ``resolved`` instead of ``compensated``.
+
+        Args:
+            id: the saga.
+            step: the key of the step whose compensation was given up.
+            actor: the person who asks.
+            note: the reason.
+
         Raises:
             WrongState: the saga is not stuck, or that step's compensation was not given up.
         """
@@ -417,6 +477,14 @@ class Orchestrator:
     ) -> None:
         """Settle an unknown outcome: ``step`` has succeeded with ``result``, or never happened; durable on return.
 
+        Args:
+            id: the saga.
+            step: the key of the step.
+            happened: whether its effect took place. False promises that it no longer can.
+            result: what the step would have returned, if it happened; checked against its type.
+            actor: the person who asks.
+            note: the reason.
+
         Raises:
             WrongState: the saga is not stuck, or that step's outcome is not unknown.
             PayloadError: the result cannot be stored.
@@ -432,19 +500,53 @@ class Orchestrator:
         await self.client.act(id, "resolve", verdict)
 
     async def kill(self, id: str, *, actor: str = "", note: str = "") -> None:
-        """End a saga at once and undo nothing; results that come later are kept as evidence only. Durable on return."""
+        """End a saga at once and undo nothing; durable on return. Results that come later are kept as evidence only.
+
+        ``rollback`` can still undo it.
+
+        Args:
+            id: the saga.
+            actor: the person who asks.
+            note: the reason.
+
+        Raises:
+            WrongState: it has ended in another way.
+        """
         await self.client.act(id, "kill", OperatorAction(actor=actor, note=note))
 
     async def pause(self, id: str, *, actor: str = "", note: str = "") -> None:
-        """Start no further step until ``resume``; its deadline continues. Durable on return."""
+        """Start no further step until ``resume``; durable on return. The saga keeps its status, its deadline continues.
+
+        Args:
+            id: the saga.
+            actor: the person who asks.
+            note: the reason.
+
+        Raises:
+            WrongState: it has ended.
+        """
         await self.client.act(id, "pause", OperatorAction(actor=actor, note=note))
 
     async def resume(self, id: str, *, actor: str = "", note: str = "") -> None:
-        """Continue after ``pause``. Durable on return."""
+        """Continue after ``pause``; durable on return.
+
+        Args:
+            id: the saga.
+            actor: the person who asks.
+            note: the reason.
+
+        Raises:
+            WrongState: it has ended.
+        """
         await self.client.act(id, "resume", OperatorAction(actor=actor, note=note))
 
     async def rollback(self, id: str, *, actor: str = "", note: str = "") -> None:
-        """Undo what a stuck or killed saga has done; durable on return.
+        """Undo what a stuck or killed saga has done; the request is durable on return.
+
+        Args:
+            id: the saga.
+            actor: the person who asks.
+            note: the reason.
 
         Raises:
             SagaPastPivot: nothing can be undone any more.
@@ -526,7 +628,22 @@ class Orchestrator:
         actor: str = "",
         note: str = "",
     ) -> None:
-        """Answer a callback with a failure: the body sees ``CallbackFailed``. Otherwise as ``complete_callback``."""
+        """Answer a callback with a failure: the body sees ``CallbackFailed``; durable on return.
+
+        Args:
+            token: the callback's token; or give ``saga_id`` and ``name`` instead.
+            message: what ``CallbackFailed.answer`` is in the body.
+            saga_id: the saga that waits for it.
+            name: the callback's name; ``approval#2`` for a second use of the name.
+            actor: the person who answers; kept in the journal next to the answer.
+            note: the reason; also kept in the journal.
+
+        Raises:
+            CallbackNotFound: the token is unknown or forged.
+            CallbackAlreadyAnswered: another answer came first.
+            CallbackClosed: the wait was given up: timeout, cancel, or the end.
+            SagaNotFound: no saga has this id.
+        """
         await self.client.fail(CallbackAddress(token=token, run_id=saga_id, name=name), message, actor=actor, note=note)
 
     async def heartbeat_callback(
@@ -536,6 +653,11 @@ class Orchestrator:
 
         The callback then waits for at least another ``heartbeat=``, but never beyond its ``timeout=``. It changes
         nothing for a callback without ``heartbeat=``.
+
+        Args:
+            token: the callback's token; or give ``saga_id`` and ``name`` instead.
+            saga_id: the saga that waits for it.
+            name: the callback's name.
 
         Raises:
             CallbackNotFound: the token is unknown or forged.

@@ -182,6 +182,12 @@ async def document(
     send two: a short one at its start, and one that tells the whole at its end. Attempts under way last up to now.
     The trace of a child saga is that of its root.
 
+    Args:
+        orchestrator: on the saga's store.
+        id: the saga's.
+        form: ``jaeger`` or ``otlp``.
+        service_name: what Jaeger lists the trace under.
+
     Raises:
         SagaNotFound: no saga has this id.
     """
@@ -254,12 +260,17 @@ class StepLogs(logging.Filter):
     ``%(message)s%(saga)s``. One of a saga's own ``s.log`` gets ``saga_id``. On other records they are empty. Nothing
     is ever left out.
 
-    >>> handler = logging.StreamHandler()
-    >>> handler.addFilter(StepLogs())
+    Examples:
+        >>> handler = logging.StreamHandler()
+        >>> handler.addFilter(StepLogs())
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add to ``record`` what is known of its step."""
+        """Add what is known of its step to a record.
+
+        Args:
+            record: the record; it is always kept.
+        """
         attempt = CURRENT.get(None)
         fields: dict[str, str | int] = dict.fromkeys(STEP_FIELDS, "")
         if attempt is not None:
@@ -274,7 +285,10 @@ class StepLogs(logging.Filter):
 
 
 def flush(within_s: float = 3.0) -> bool:
-    """Send what steps' own instrumentation has left waiting, in a program that goes on; gives up after ``within_s``.
+    """Send what steps' own instrumentation has left waiting, in a program that goes on.
+
+    Args:
+        within_s: after how many seconds it gives up.
 
     Returns:
         Whether it was done in time. What a collector has refused by then is lost all the same.

@@ -30,18 +30,23 @@ class RunStep:
     """One step, wait or child of a run."""
 
     key: str
+    """Its name and its occurrence in its scope: ``charge``, ``charge#2``, ``book-trip/charge``."""
     name: str
+    """Its name."""
     kind: str
     """step, sleep, callback, child, or the word of the layer above."""
     status: str
     """running, succeeded, rejected, failed, unknown, skipped, or the word of the layer above."""
     attempts: int
+    """How often it was attempted; attempts that a crash cut count too."""
     result: Any = None
     """Plain JSON."""
     error: str | None = None
     """``TypeName: message`` of the last failed attempt."""
     started_at: datetime | None = None
+    """When its first attempt began."""
     ended_at: datetime | None = None
+    """When it ended."""
 
 
 @attrs.frozen(kw_only=True)
@@ -49,14 +54,23 @@ class HistoryEntry:
     """One line of a run's history."""
 
     seq: int
+    """Its number in the journal, from 1."""
     at: datetime
+    """When it was recorded; never earlier than the entry before it."""
     kind: str
+    """What was recorded; the glossary lists the kinds."""
     key: str
+    """The step, wait, signal or mark that it is about."""
     attempt: int
+    """Which attempt, from 1; 0 where there is none."""
     worker: str
+    """The name of the worker that recorded it."""
     actor: str | None = None
+    """The person who asked or answered."""
     note: str | None = None
+    """The person's reason."""
     error: str | None = None
+    """``TypeName: message`` of a failure."""
     detail: str = ""
     """The kind's own detail: a step's kind, an outcome, a status."""
 

@@ -39,9 +39,6 @@ def register_type(type: type[T], *, encode: Callable[[T], object], decode: Calla
     Call it before any saga that uses the type is registered. To register a type again replaces its functions: they
     must read what the earlier ones wrote.
 
-    >>> from fractions import Fraction
-    >>> register_type(Fraction, encode=str, decode=Fraction)
-
     Args:
         type: a class; one of a library, for instance.
         encode: a value as plain data: text, numbers, lists, dicts, or any other type that can be stored.
@@ -49,6 +46,10 @@ def register_type(type: type[T], *, encode: Callable[[T], object], decode: Calla
 
     Raises:
         DefinitionError: it is no class, or JSON's own; or a saga uses it already, and stores it in another way.
+
+    Examples:
+        >>> from fractions import Fraction
+        >>> register_type(Fraction, encode=str, decode=Fraction)
     """
     given: Any = type
     if not isinstance(given, _type) or given in _JSON:

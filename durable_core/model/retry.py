@@ -105,16 +105,26 @@ def _on(value: type[Exception] | Iterable[type[Exception]] | None) -> tuple[type
 class Retry:
     """When to try again: exponential delays from ``first``, each ``factor`` times the last, at most ``longest``.
 
-    Durations are timedeltas, or seconds as a number. ``longest`` defaults to five minutes, or to ``first`` where that
-    is longer. With ``jitter`` a delay is drawn between its half and itself. ``within`` is how long after the beginning
-    of the first attempt the last one may begin: where the next delay would reach that far, it is given up at once.
-    ``on`` names the exceptions that are worth another attempt; any other gives up at once.
+    Durations are timedeltas, or seconds as a number. Each delay is stored when it begins, so it survives a restart and
+    is not drawn again.
 
-    >>> Retry(attempts=5, first=0.2, on=(ConnectionError,)).first
-    datetime.timedelta(microseconds=200000)
+    Args:
+        attempts: attempts in all, the first included; None for ever. Default: 1, no retry.
+        first: the first delay. Default: 1 s.
+        factor: how much longer each delay is than the one before, from 1. Default: 2.
+        longest: what delays grow up to. Default: five minutes, or ``first`` where that is longer.
+        jitter: draw each delay between its half and itself. Default: True.
+        within: how long after the beginning of the first attempt the last one may begin. A delay that would reach
+            that far is not waited for: the step is given up at once. Default: no limit.
+        on: the exceptions that are worth another attempt; any other gives up at once. Default: all.
+        rules: set by ``from_tenacity``.
 
     Raises:
         DefinitionError: An argument cannot be used, or two contradict each other; the message names them.
+
+    Examples:
+        >>> Retry(attempts=5, first=0.2, on=(ConnectionError,)).first
+        datetime.timedelta(microseconds=200000)
     """
 
     attempts: int | None = attrs.field(default=1, converter=_attempts)
@@ -162,7 +172,15 @@ class Retry:
         jitter: bool = True,
         on: tuple[type[Exception], ...] | None = None,
     ) -> Self:
-        """A policy that never gives up by count or time. ``longest`` has the default of ``Retry``."""
+        """A policy that never gives up by count or time.
+
+        Args:
+            first: the first delay, a timedelta or seconds.
+            factor: how much longer each delay is than the one before.
+            longest: what delays grow up to. Default: five minutes, or ``first`` where that is longer.
+            jitter: draw each delay between its half and itself.
+            on: the exceptions that are worth another attempt; any other gives up at once. Default: all.
+        """
         if longest is None:
             return cls(None, first=first, factor=factor, jitter=jitter, on=on)
         return cls(None, first=first, factor=factor, longest=longest, jitter=jitter, on=on)
@@ -180,6 +198,11 @@ class Retry:
         The conditions see the number of failures, the time since the first attempt began and the exception. A wait
         that draws a random number draws it itself; the delay is stored and not drawn again. No jitter is added. To give
         up before a delay that would reach too far, as ``within`` does, stop by ``tenacity.stop_before_delay``.
+
+        Args:
+            stop: when to give up, such as ``tenacity.stop_after_attempt(3)``.
+            wait: the delay, such as ``tenacity.wait_fixed(1)``.
+            retry: which exceptions to retry, such as ``tenacity.retry_if_exception_type(OSError)``.
 
         Raises:
             DefinitionError: A condition is asynchronous or cannot be called.

@@ -123,7 +123,7 @@ class Group:
 
 
 class Branch(Generic[R]):
-    """A fiber as its owner sees it."""
+    """One branch of a parallel block; ``p.run(...)`` gives it."""
 
     __slots__ = ("_fiber",)
 

@@ -39,9 +39,10 @@ class ManualClock:
         start: what it shows at first (aware); default 2030-01-01 UTC.
         auto: jump to the next timer whenever everything is idle.
 
-    >>> clock = ManualClock()
-    >>> clock.now().year
-    2030
+    Examples:
+        >>> clock = ManualClock()
+        >>> clock.now().year
+        2030
     """
 
     def __init__(self, start: datetime = START, *, auto: bool = False) -> None:
@@ -87,7 +88,10 @@ class ManualClock:
         return datetime.fromtimestamp(self._now_ns // NS, UTC) + timedelta(microseconds=self._now_ns % NS // 1000)
 
     async def advance(self, span: timedelta | float) -> None:
-        """Move time on by ``span`` (a timedelta, or seconds); returns when all that fell due has run until idle.
+        """Move time on; returns when all that fell due has run until idle.
+
+        Args:
+            span: how far, a timedelta or seconds.
 
         Raises:
             ValueError: time does not go back.

@@ -22,14 +22,6 @@ LambdaHandler = Callable[[Mapping[str, Any], object], Mapping[str, Any]]
 def handler(*, sagas: Sequence[SagaDef[..., Any]], resources: Sequence[object] = ()) -> LambdaHandler:
     """A Lambda handler that makes the attempts of these graphs' steps, compensations and probes.
 
-    >>> from sagas import SagaGraph, lookup
-    >>> @lookup
-    ... def greet(name: str) -> str:
-    ...     return f"Hello, {name}"
-    >>> g = SagaGraph("greeting", version=1, input=str)
-    >>> greeting = g.returns(g.lookup(greet, g.input))
-    >>> lambda_handler = handler(sagas=[g])
-
     Args:
         sagas: graphs; of each one every version that executions still run.
         resources: the objects that fill the ``resource()`` parameters.
@@ -40,6 +32,15 @@ def handler(*, sagas: Sequence[SagaDef[..., Any]], resources: Sequence[object] =
 
     Raises:
         DefinitionError: a saga is no graph or has faults, or a resource is missing.
+
+    Examples:
+        >>> from sagas import SagaGraph, lookup
+        >>> @lookup
+        ... def greet(name: str) -> str:
+        ...     return f"Hello, {name}"
+        >>> g = SagaGraph("greeting", version=1, input=str)
+        >>> greeting = g.returns(g.lookup(greet, g.input))
+        >>> lambda_handler = handler(sagas=[g])
     """
     clock = SystemClock()
     served = Served(sagas, resources, Clocked(clock.now_ns, draw=lambda: 0.0))

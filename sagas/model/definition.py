@@ -46,11 +46,12 @@ class Happened(Generic[R]):
     """The step's effect took place, with this result: the step has succeeded."""
 
     value: R
+    """What the step would have returned."""
 
 
 @attrs.frozen
 class DidNotHappen:
-    """The step's effect did not take place, and no longer can."""
+    """The step's effect did not take place, and no longer can: the body sees the last attempt's exception."""
 
 
 @attrs.frozen
@@ -126,10 +127,27 @@ class Probed(Declared[P, R]):
     @overload
     def probe(self, /, *, retry: Retry | int | None = ..., timeout: Duration | None = ...) -> "Probing[P, R]": ...
     def probe(self, fn: Any = None, /, *, retry: Retry | int | None = None, timeout: Duration | None = None) -> Any:
-        """Declare the function that settles an unknown outcome: it takes the step's arguments.
+        """Declare the function that settles an unknown outcome: ``@charge.probe``, or with options.
 
         It returns ``Happened(value)``, ``DidNotHappen()`` or ``StillUnknown()``; a bare value or None is short for the
-        first two if the step's result type does not admit None.
+        first two if the step's result type does not admit None. Its answer is durable before the saga continues.
+
+        Args:
+            fn: the function, ``async def`` or ``def``; it takes the step's arguments, and resources of its own.
+            retry: how often and when to ask again after an exception or ``StillUnknown``. Default: 10 attempts; then
+                the saga is stuck.
+            timeout: for one attempt, a timedelta or seconds.
+
+        Raises:
+            DefinitionError: its parameters do not fit, or the step has a probe already.
+
+        Examples:
+            >>> from sagas import DidNotHappen, Happened, step
+            >>> @step
+            ... async def charge(order: str) -> str: ...
+            >>> @charge.probe
+            ... async def find_charge(order: str) -> Happened[str] | DidNotHappen:
+            ...     return DidNotHappen()
         """
 
         def declare(probe: Any) -> Any:
@@ -158,7 +176,7 @@ class Probed(Declared[P, R]):
 
 
 class Step(Probed[P, R]):
-    """A compensatable step."""
+    """A step that can be undone; ``@step`` makes it. Outside a saga, calling it calls its function."""
 
     kind = "step"
     compensating: Serving | None = None
@@ -179,9 +197,26 @@ class Step(Probed[P, R]):
     def compensate(
         self, undo: Any = None, /, *, retry: Retry | int | None = None, timeout: Duration | None = None
     ) -> Any:
-        """Declare how to undo the step: a function of its result, or of its result and its own arguments.
+        """Declare how to undo the step: ``@reserve.compensate``, or with options.
 
-        If the first parameter's annotation admits ``Unknown``, it also runs for a step whose outcome is unknown.
+        It is recorded as done before the next compensation begins. After a crash it is called again under the same
+        idempotency key, which differs from the step's (``sagas.current().forward_key``).
+
+        Args:
+            undo: a function of the step's result, or of its result and its own arguments; and resources. If the first
+                parameter's annotation admits ``Unknown``, it also runs for a step whose outcome is unknown.
+            retry: how often and when to try again. Default: 10 attempts; then the saga is stuck.
+            timeout: for one attempt, a timedelta or seconds.
+
+        Raises:
+            DefinitionError: its parameters do not fit, or the step has a compensation already.
+
+        Examples:
+            >>> from sagas import Retry, step
+            >>> @step
+            ... async def reserve(item: str, pieces: int) -> str: ...
+            >>> @reserve.compensate(retry=Retry.forever(longest=60))
+            ... async def put_back(reserved: str, item: str, pieces: int) -> None: ...
         """
 
         def declare(undo: Any) -> Any:
@@ -241,33 +276,39 @@ class Probing(Generic[P, R]):
 
 
 class Pivot(Probed[P, R]):
-    """The point of no return: once it has succeeded the saga only goes forward."""
+    """The point of no return; ``@pivot`` makes it. Outside a saga, calling it calls its function."""
 
     kind = "pivot"
 
 
 class Retriable(Declared[P, R]):
-    """After the pivot: retried until it succeeds."""
+    """A step after the pivot; ``@retriable`` makes it. Outside a saga, calling it calls its function."""
 
     kind = "retriable"
 
 
 class Lookup(Declared[P, R]):
-    """A read or a decision: nothing to undo, allowed anywhere."""
+    """A read or a decision; ``@lookup`` makes it. Outside a saga, calling it calls its function."""
 
     kind = "lookup"
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class SagaDef(Generic[P, R]):
-    """A saga: a name, a version and a body."""
+    """A saga: a name, a version and a body. ``@saga`` makes it; it is started or run as a child, never called."""
 
     name: str
+    """Its name when it is started, listed and traced."""
     version: int
+    """From 1."""
     body: Callable[..., Coroutine[Any, Any, Any]]
+    """The ``async def``."""
     deadline: Duration | None = None
+    """How long a run may take before it is rolled back, a timedelta or seconds."""
     parallel_compensation: bool = False
+    """Whether what ran in parallel is undone in parallel."""
     on_compensation_failure: Literal["continue", "halt"] = "continue"
+    """What happens if a compensation is given up."""
 
     def __attrs_post_init__(self) -> None:
         what = f"the saga {self.name!r} ({self.place})"
@@ -297,6 +338,9 @@ class SagaDef(Generic[P, R]):
 
         Args:
             format: ``mermaid`` (a flowchart), ``dot`` (Graphviz), ``svg`` or ``bpmn`` (BPMN 2.0 with a layout).
+
+        Returns:
+            The text of the picture; the same for the same saga.
 
         Raises:
             ValueError: there is no such format.

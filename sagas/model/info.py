@@ -54,6 +54,7 @@ class StepState(RunStep):
     """
 
     compensation: "StepState | None" = None
+    """The step's compensation, once it has begun."""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,22 +62,33 @@ class SagaInfo:
     """A saga's durable state."""
 
     id: str
+    """Its id."""
     saga: str
+    """Its name."""
     version: int
+    """The version that it began with."""
     status: SagaStatus
+    """Where it stands."""
     cause: str | None
     """Why it compensates or compensated: failed, cancelled, deadline."""
     input: dict[str, Any]
     """The body's arguments by parameter name; decoded if the saga is registered here, else plain JSON."""
     result: Any
+    """What the body returned; None unless it has completed."""
     error: BaseException | None
     """The exception that left the body, or that the saga is stuck on."""
     status_detail: dict[str, Any] | None
+    """What the body published last by ``s.set_status``."""
     created_at: datetime
+    """When it was started."""
     updated_at: datetime
+    """When its row last changed."""
     ended_at: datetime | None
+    """When it ended; None while it is open or stuck."""
     wake_at: datetime | None
+    """When its next wait or retry delay ends, if it waits for a time."""
     paused: bool
+    """Whether an operator has paused it."""
     reason: str | None
     """For a person: why it is stuck, and what to do."""
     stuck_on: tuple[str, ...] = ()
@@ -84,6 +96,7 @@ class SagaInfo:
     unserved: bool = False
     """It could continue, but no living worker serves its version; ``reason`` says which."""
     steps: list[StepState]
+    """In the order in which they began; compensations are only inside their step."""
 
 
 def info_of(

@@ -92,17 +92,26 @@ def rolls_back(text: str) -> bool:
 
 
 class SagaStatus(StrEnum):
-    """Where a saga stands."""
+    """Where a saga stands. A ``str``: ``info.status == "stuck"`` works."""
 
     PENDING = "pending"
+    """It was started, and no worker has taken it up yet."""
     RUNNING = "running"
+    """A worker drives it."""
     WAITING = "waiting"
+    """It waits for a time, an answer or a retry delay, and costs a row."""
     COMPENSATING = Phase.COMPENSATING.value
+    """It is being rolled back."""
     STUCK = "stuck"
+    """It cannot continue without a person; ``SagaInfo.reason`` says why."""
     COMPLETED = "completed"
+    """End: the body returned."""
     COMPENSATED = Phase.COMPENSATED.value
+    """End: everything that it had done was undone."""
     RESOLVED = Phase.RESOLVED.value
+    """End: as ``compensated``, and an operator skipped or settled something."""
     KILLED = "killed"
+    """End: an operator ended it, and nothing was undone."""
 
 
 SAGA_ENDS = frozenset({SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.RESOLVED, SagaStatus.KILLED})

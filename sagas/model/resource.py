@@ -33,7 +33,16 @@ WAY_OUT = (
 def resource() -> Any:
     """Mark a keyword-only parameter as filled by the orchestrator with its object of the annotated type.
 
-    >>> async def charge(order: str, *, payments: object = resource()) -> None: ...
+    Such an object (a client, a pool) is no part of the journal. The orchestrator takes the one of
+    ``Orchestrator(resources=[...])`` that has exactly this type, else the only one that is an instance of it. In a unit
+    test, pass a fake by keyword.
+
+    Returns:
+        A marker, to be the parameter's default. Using it as an object raises ``DefinitionError``.
+
+    Examples:
+        >>> class Bank: ...
+        >>> async def charge(order: str, *, bank: Bank = resource()) -> None: ...
     """
     return RESOURCE
 

@@ -16,8 +16,11 @@ class VersionInfo:
     """One version of one saga in a store."""
 
     saga: str
+    """The saga's name."""
     version: int
+    """The version."""
     verdict: VersionVerdict
+    """What these numbers mean."""
     newest: bool
     """Whether it is the highest version of its saga that the store knows."""
     open: dict[SagaStatus, int]

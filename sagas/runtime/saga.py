@@ -58,7 +58,17 @@ def function_of(definition: SagaDef[..., Any], binder: Binder) -> DurableFunctio
 
 
 class Saga(BodyContext):
-    """The operations of one saga. A body awaits these and nothing else."""
+    """The operations of one saga, given to its body. A body awaits these and nothing else.
+
+    Examples:
+        >>> from sagas import lookup, saga
+        >>> @lookup
+        ... def price_of(item: str) -> int:
+        ...     return 42
+        >>> @saga("quote", version=1)
+        ... async def quote(s: "Saga", items: list[str]) -> int:
+        ...     return sum(await s.map(price_of, items, max_concurrency=10))
+    """
 
     __slots__ = ("_driver",)
 
@@ -68,7 +78,11 @@ class Saga(BodyContext):
 
     @watched
     def set_status(self, status: dict[str, Any]) -> None:
-        """Publish details for people (``SagaInfo.status_detail``); durable with the next checkpoint."""
+        """Publish details for people (``SagaInfo.status_detail``); durable with the next checkpoint.
+
+        Args:
+            status: plain JSON; it replaces the one before.
+        """
         self._driver.set_status(status)
 
     @overload
@@ -76,9 +90,23 @@ class Saga(BodyContext):
     @overload
     def run(self, what: "SagaDef[P, R]", /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
     def run(self, what: Any, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
-        """Run a step, or another saga as a child; returns its result.
+        """Run a step, or another saga as a child.
 
-        Raises the step's exception once its retries are used up, first time and on every replay.
+        The step's result is durable before the next effect of this saga.
+
+        Args:
+            what: a function decorated with ``@step``, ``@pivot``, ``@retriable`` or ``@lookup``, or a saga.
+            *args: its arguments; each must be a [value that can be stored](values.md).
+            **kwargs: its arguments by name.
+
+        Returns:
+            Its result, after a round trip through JSON, so that a first run equals a replay.
+
+        Raises:
+            Exception: what the step raised, once its retries are used up; the same type, first time and on every
+                replay. Not before an unknown outcome is settled.
+            SagaCompensated: the child was rolled back.
+            PayloadError: an argument cannot be stored; nothing was called.
         """
         driver = self._driver
         given: tuple[Any, ...] = (what, args, kwargs)
@@ -89,21 +117,42 @@ class Saga(BodyContext):
         return _refuse(driver, f"s.run was given {what!r}", GIVE_STEP)
 
     def savepoint(self, name: str) -> AbstractAsyncContextManager[None]:
-        """A block that undoes its steps when an exception leaves it; the exception then continues."""
+        """A block that undoes its steps when an exception leaves it; the exception then continues.
+
+        Catch it around the block to try something else: ``try: async with s.savepoint("courier"): ...``.
+
+        Args:
+            name: the scope of its steps' keys.
+        """
         return Savepoint(self._driver, name)
 
     def parallel(self) -> "AbstractAsyncContextManager[Parallel]":
         """A block of branches that run at the same time and end together, like ``asyncio.TaskGroup``.
 
         After the first recorded failure nothing new begins in any branch, steps in flight end and are recorded, and
-        that failure is raised.
+        that failure is raised. A pivot cannot be in such a block.
+
+        Returns:
+            The block: ``async with s.parallel() as p:``, then ``p.run(...)`` for each branch.
         """
         return Parallel(self._driver, self)
 
     def map(
         self, what: "Declared[Concatenate[T, ...], R]", items: Iterable[T], /, *, max_concurrency: int | None = None
     ) -> Coroutine[Any, Any, list[R]]:
-        """Run a step for each item, at most ``max_concurrency`` at a time; results in the order of the items."""
+        """Run a step, a saga or a branch for each item. After the first failure no new item begins.
+
+        Args:
+            what: what takes one item.
+            items: the items; the same, in the same order, on every replay.
+            max_concurrency: how many may run at once. Default: all.
+
+        Returns:
+            The results in the order of the items.
+
+        Raises:
+            Exception: the first recorded failure.
+        """
         given = (self._driver, self, what, items, max_concurrency)
         return Operation(self._driver.ctx, "s.map(...)", _map, given)
 
@@ -139,7 +188,7 @@ class Savepoint:
 
 
 class Parallel(ParallelBlock):
-    """Branches that run at the same time; see ``Saga.parallel``."""
+    """Branches that run at the same time; ``async with s.parallel() as p`` gives it."""
 
     __slots__ = ("_driver", "_saga")
 
@@ -160,6 +209,14 @@ class Parallel(ParallelBlock):
         """Begin a step, a child saga, or a branch of several steps (``async def branch(s: Saga, ...)``).
 
         Its result is read after the block. Everything given to ``run`` before the body next awaits begins.
+
+        Args:
+            what: a step, a saga, or an ``async def`` whose first parameter is a ``Saga``.
+            *args: its arguments.
+            **kwargs: its arguments by name.
+
+        Returns:
+            The branch; after the block, ``branch.result()`` is its value.
         """
         try:
             return self._begin(_coroutine(self._driver, self._saga, what, args, kwargs), _branch_name(what))

@@ -1,22 +1,32 @@
 """The pages hang together: links lead somewhere, examples are code, lists are complete."""
 
 import ast
+import inspect
 import os
 import re
 import subprocess
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from durable_core.model.entry import ROLES, EntryKind
 from durable_core.model.run import RunStatus
+from sagas import Orchestrator
+from sagas.cli.app import program
+from tests.docs.naming import resolved
 from tests.docs.readme import BLOCK, ROOT
+from tools import limits_page
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+VARIABLE = re.compile(r"\b(?:SAGAS|OTEL)_[A-Z_]*[A-Z]\b")
+SHARED = ("`--store`", "`--json`")
+"""Options of every command, which the page about the command line tells."""
 GLOSSARY = ROOT / "docs/reference/glossary.md"
 
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -28,9 +38,11 @@ def prose(path: Path) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """The anchors of a page's headings, as both GitHub and mkdocs make them."""
+    """The anchors of a page's headings, as both GitHub and mkdocs make them, and of the names that it shows."""
+    names = re.findall(r"^::: ([\w.]+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    members = {f"{name}.{member}" for name in names for member in dir(resolved(name))}
     titles = (re.sub(r"[^\w\s-]", "", title.lower()) for title in HEADING.findall(prose(path)))
-    return {re.sub(r"\s+", "-", title.strip()) for title in titles}
+    return {*names, *members, *(re.sub(r"\s+", "-", title.strip()) for title in titles)}
 
 
 @page
@@ -69,8 +81,13 @@ def test_python_blocks_are_python(page: Path):
 
 
 def test_every_page_is_in_the_menu():
-    """mkdocs.yml lists every page of docs/, once."""
-    listed = re.findall(r"^ +- ([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    """mkdocs.yml lists every page of docs/ once; the page of its section lists each error code and decision."""
+    listed = re.findall(
+        r"^ +- (?:\w+: )?([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    for folder in ("errors", "adr"):
+        section = (ROOT / "docs" / folder / "index.md").read_text(encoding="utf-8")
+        listed += [f"{folder}/{name}" for name in dict.fromkeys(re.findall(r"\]\(([\w-]+\.md)\)", section))]
     assert sorted(listed) == sorted(path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md"))
 
 
@@ -110,3 +127,20 @@ def test_help_lists_every_target():
     ).stdout
     assert [line.split()[1] for line in shown.splitlines()] == declared[1].split()
     assert all(len(line.split()) > 2 for line in shown.splitlines())
+
+
+def test_the_limits_are_those_of_the_code():
+    """docs/reference/limits.md is what `python -m tools.limits_page` writes."""
+    assert limits_page.PAGE.read_text(encoding="utf-8") == limits_page.page()
+
+
+def test_every_setting_is_listed():
+    """docs/reference/settings.md names each option of an orchestrator and of `sagas worker`, and each variable."""
+    settings = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
+    options = [f"`{name}`" for name in inspect.signature(Orchestrator).parameters]
+    commands: Any = get_command(program())
+    options += [f"`{name}`" for each in commands.commands["worker"].params for name in each.opts if "--" in name]
+    sources = [path for package in ("sagas", "durable_core") for path in (ROOT / package).rglob("*.py")]
+    variables = {name for path in sources for name in VARIABLE.findall(path.read_text(encoding="utf-8"))}
+    assert len(variables) > 5
+    assert [name for name in [*options, *sorted(variables)] if name not in settings and name not in SHARED] == []
