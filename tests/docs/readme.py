@@ -18,13 +18,13 @@ def first_example() -> tuple[str, str]:
     return blocks[code][1], blocks[languages.index("text", code)][1]
 
 
-def run(code: str, folder: Path, *, source: Path | None) -> str:
+def run(code: str, folder: Path, *, source: Path | None, name: str = "example.py") -> str:
     """What ``code`` prints when run in ``folder`` by this Python; with ``source`` as the place of the packages.
 
     Raises:
         AssertionError: it failed; the message holds what it wrote to its standard error.
     """
-    script = folder / "example.py"
+    script = folder / name
     script.write_text(code, encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     if source is not None:
@@ -39,5 +39,5 @@ def run(code: str, folder: Path, *, source: Path | None) -> str:
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, f"the README's example ended with code {done.returncode}:\n{done.stderr}"
+    assert done.returncode == 0, f"{name} ended with code {done.returncode}:\n{done.stderr}"
     return done.stdout
