@@ -21,6 +21,8 @@ def first_example() -> tuple[str, str]:
 def run(code: str, folder: Path, *, source: Path | None, name: str = "example.py") -> str:
     """What ``code`` prints when run in ``folder`` by this Python; with ``source`` as the place of the packages.
 
+    A ``name`` that begins with ``test_`` is run by pytest.
+
     Raises:
         AssertionError: it failed; the message holds what it wrote to its standard error.
     """
@@ -30,7 +32,7 @@ def run(code: str, folder: Path, *, source: Path | None, name: str = "example.py
     if source is not None:
         environment["PYTHONPATH"] = str(source)
     done = subprocess.run(
-        [sys.executable, "-W", "error", script.name],
+        [sys.executable, "-W", "error", *(("-m", "pytest", "-q") if name.startswith("test_") else ()), script.name],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -39,5 +41,5 @@ def run(code: str, folder: Path, *, source: Path | None, name: str = "example.py
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, f"{name} ended with code {done.returncode}:\n{done.stderr}"
+    assert done.returncode == 0, f"{name} ended with code {done.returncode}:\n{done.stdout}{done.stderr}"
     return done.stdout

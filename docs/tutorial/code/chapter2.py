@@ -7,11 +7,11 @@ class CardDeclined(Exception):
     """The bank's answer is no."""
 
 
-CREDIT = 40
-
-
 class Unreachable(Exception):
     """Nobody answered the phone, so nothing was sent."""
+
+
+CREDIT = 40
 
 
 @step
