@@ -25,6 +25,9 @@ from tests.docs.readme import ROOT
 
 BLOCK = re.compile(r"(?:^<!-- (stays|eventually) -->\n)?^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DEADLINE_S = 60.0
+LEFT_OUT = ("PYTHON", "SAGAS", "OTEL", "FORCE_COLOR")
+A_READERS = {"COLUMNS": "80", "NO_COLOR": "1", "PYTHONUTF8": "1"}
+"""The terminal that the pages show."""
 SPAN = r"\d+(?:\.\d+)? (?:µs|ms|s|min|h)\b"
 CHANGING = (
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?(?: UTC)?"), "TIME"),
@@ -105,14 +108,14 @@ class Session:
     def _call(self, command: Command) -> dict[str, object]:
         program, *arguments = command.words
         programs = {"python": [sys.executable], "sagas": [sys.executable, "-c", SAGAS]}
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SAGAS"))}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(LEFT_OUT)}
         return {
             "args": [*programs[program], *arguments],
             "cwd": self.folder,
-            "env": {**environment, **self.variables, "PYTHONPATH": str(ROOT)},
+            "env": {**environment, **self.variables, **A_READERS, "PYTHONPATH": str(ROOT)},
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
-            "text": True,
+            "encoding": "utf-8",
         }
 
 
