@@ -133,7 +133,7 @@ LIMITS = {
         Limit("Waiting for the store", f"{asgi.PATIENCE_S:g} s", "503 with `Retry-After`"),
     ],
     "AWS Step Functions": [
-        Limit("A task's input or result", f"{asl.LARGEST_PAYLOAD >> 10} KiB", "The attempt fails"),
+        Limit("A task's result", f"{asl.LARGEST_PAYLOAD >> 10} KiB", "Its outcome is unknown, and is settled as such"),
         Limit("A state machine's definition", _mib(asl.LARGEST_DEFINITION), "`sagas export asl` refuses it"),
         Limit(
             "Events of an execution", _count(asl.MOST_EVENTS), "`sagas export asl` refuses graphs that may get there"
