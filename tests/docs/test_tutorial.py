@@ -48,3 +48,10 @@ def test_there_are_no_other_chapters_and_no_other_files():
     )
     shown = {block.name for chapter in CHAPTERS for block in blocks(FOLDER / f"{chapter}.md")}
     assert shown == {path.name for path in (FOLDER / "code").iterdir() if path.suffix == ".py"}
+
+
+@pytest.mark.slow
+def test_the_chapters_follow_each_other_in_one_folder(tmp_path: Path):
+    """A reader who goes from chapter to chapter, on one store, sees the same."""
+    for chapter in CHAPTERS:
+        play(chapter, tmp_path)
