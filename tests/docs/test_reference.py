@@ -80,12 +80,12 @@ def is_called(member: Any) -> bool:
 
 
 def signature_of(value: Any) -> inspect.Signature:
-    """What a reader may give; without what is filled in for him."""
+    """What a caller may give."""
     called = value.__func__ if isinstance(value, classmethod) else value.fget if isinstance(value, property) else value
     return inspect.signature(called)
 
 
-def untold(parameters: Iterator[str], told: str) -> list[str]:
+def undocumented(parameters: Iterator[str], told: str) -> list[str]:
     """The parameters that a docstring does not name, neither in its list of arguments nor in its text."""
     return [
         name
@@ -136,29 +136,29 @@ def test_what_is_shown_has_a_docstring_of_its_own(path: str):
 
 
 @pytest.mark.parametrize("path", [path for path, value in SHOWN.items() if inspect.isfunction(value)])
-def test_every_parameter_of_a_function_is_told(path: str):
+def test_every_parameter_of_a_function_is_documented(path: str):
     """What can be given to a public function is in its docstring."""
     value = SHOWN[path]
-    assert untold(iter(signature_of(value).parameters), value.__doc__) == []
+    assert undocumented(iter(signature_of(value).parameters), value.__doc__) == []
 
 
 @pytest.mark.parametrize("name", members())
-def test_every_public_method_is_told_with_its_parameters(name: str):
+def test_every_public_method_is_documented_with_its_parameters(name: str):
     """A method or property of a class on these pages has a docstring that names all of its parameters."""
     member = members()[name]
     told = inspect.getdoc(member)
     assert told
-    assert untold(iter(signature_of(member).parameters), told) == []
+    assert undocumented(iter(signature_of(member).parameters), told) == []
 
 
 @pytest.mark.parametrize("path", [path for path, value in SHOWN.items() if attrs.has(value) or is_enumeration(value)])
-def test_every_field_of_a_record_is_told(path: str):
+def test_every_field_of_a_record_is_documented(path: str):
     """What can be read of a record, and each member of an enumeration, has a docstring."""
     value = SHOWN[path]
     fields = attrs.fields(value) if attrs.has(value) else value
     names = [field.name for field in fields if not field.name.startswith("_") and field.name not in HIDDEN]
     told = fields_with_docstrings(value)
-    assert untold((name for name in names if name not in told), value.__doc__) == []
+    assert undocumented((name for name in names if name not in told), value.__doc__) == []
 
 
 @pytest.mark.parametrize("name", ["Orchestrator", "Saga", "SagaHandle"])
