@@ -187,7 +187,8 @@ class BodyContext:
         """True for runs that begin, or first reach this line, with the changed code; else False.
 
         Args:
-            name: a name for the change. The answer is journalled, and stays the same for the rest of the run.
+            name: a name for the change. The answer is durable before the next effect, and stays the same for the rest
+                of the run.
         """
         return self._core.patched(name)
 
