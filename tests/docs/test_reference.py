@@ -120,11 +120,9 @@ def fields_with_docstrings(cls: type) -> set[str]:
 
 @pytest.mark.parametrize("name", public_names())
 def test_every_public_name_is_on_a_page(name: str):
-    """A name of an `__all__` is shown by exactly one directive of docs/reference."""
+    """What a name of an `__all__` stands for is shown by exactly one directive of docs/reference."""
     value = public_names()[name]
-    home = name.rpartition(".")[0]
-    shown = [path for path, known in SHOWN.items() if known is value and path.startswith(home)]
-    assert len(shown) == 1
+    assert len([path for path, shown in SHOWN.items() if shown is value]) == 1
 
 
 def test_no_page_shows_a_name_twice():
@@ -132,7 +130,7 @@ def test_no_page_shows_a_name_twice():
     assert len(directives()) == len(set(directives()))
 
 
-@pytest.mark.parametrize("path", SHOWN)
+@pytest.mark.parametrize("path", [path for path, value in SHOWN.items() if callable(value)])
 def test_what_is_shown_has_a_docstring_of_its_own(path: str):
     """Neither missing nor inherited, nor made by attrs."""
     value = SHOWN[path]
