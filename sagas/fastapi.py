@@ -62,10 +62,12 @@ RETRY_S = 1
 def lifespan(orchestrator: Orchestrator) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """Open the orchestrator when the application starts, and close it when it ends: ``FastAPI(lifespan=lifespan(o))``.
 
-    With ``worker=False`` the application only starts sagas and asks about them.
+    Args:
+        orchestrator: the application's one; with ``worker=False`` it only starts sagas and asks about them.
 
-    >>> from sagas import Orchestrator
-    >>> app = FastAPI(lifespan=lifespan(Orchestrator("memory://", worker=False)))
+    Examples:
+        >>> from sagas import Orchestrator
+        >>> app = FastAPI(lifespan=lifespan(Orchestrator("memory://", worker=False)))
     """
 
     @asynccontextmanager
@@ -118,6 +120,9 @@ def problems(app: FastAPI) -> None:
 
     404 for what does not exist, 409 where it comes too late or meets another state, 410 for ``Undone``, 422 for
     ``KeyReused`` and for values that do not fit, 503 if the database refuses. Others are the application's faults: 500.
+
+    Args:
+        app: the application; call this once.
     """
     app.add_exception_handler(SagasError, _answer)
 

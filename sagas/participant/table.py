@@ -53,6 +53,9 @@ def create_tables(engine: "Engine | AsyncEngine") -> Coroutine[Any, Any, None] |
     """Make the table where it is missing; durable on return. To be awaited with an ``AsyncEngine``.
 
     Several processes may do so at a time. With Alembic, use ``metadata`` instead.
+
+    Args:
+        engine: of the participant's own database.
     """
     if not isinstance(engine, Engine):
         return _create(engine)
