@@ -4,11 +4,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from importlib import metadata
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import typer
 
-from sagas.cli import check, demo, diagram, export, init, operate, plan, show, start, store, top, traces, worker
+from sagas.cli import check, demo, diagram, export, init, operate, output, plan, show, start, store, top, traces, worker
 from sagas.cli.options import BeforeCommand, Json, Store
 from sagas.cli.output import DONE, INTERRUPTED, REFUSED, CommandError, refusal, tell
 from sagas.errors import SagasError
@@ -72,7 +73,18 @@ def _group(about: str, commands: Mapping[str, Callable[..., Any]], **settings: A
     return group
 
 
-def _before(ctx: typer.Context, *, store: Store = None, as_json: Json = False) -> None:
+def _version(wanted: bool) -> None:  # noqa: FBT001 - how typer calls it
+    if wanted:
+        output.write(f"sagas {metadata.version('durable-sagas')}\n")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)
+]
+
+
+def _before(ctx: typer.Context, *, store: Store = None, as_json: Json = False, _show_version: Version = False) -> None:
     ctx.obj = BeforeCommand(store=store, json=as_json)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,10 @@ def test_a_bug_is_json_with_json(line: Line, store: str, monkeypatch: pytest.Mon
     told = json.loads(line.run("show", "north-1", "--store", store, "--json").err)["error"]
     assert told["type"] == "ZeroDivisionError"
     assert "SAGAS_DEBUG=1" in told["message"]
+
+
+def test_the_version_is_that_of_the_package(line: Line):
+    """`sagas --version` prints the installed version, on one line, and needs no store."""
+    ended = line.run("--version")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == f"sagas {metadata.version('durable-sagas')}\n"
