@@ -59,7 +59,7 @@ def duration(value: object, name: str, *, zero: bool = True) -> timedelta:
 
 
 def _wrong(name: str, value: object, wanted: str) -> DefinitionError:
-    return DefinitionError(f"{name}={shown(value)} makes no sense: it must be {wanted}.")
+    return DefinitionError(f"{name}={shown(value)} is not valid: it must be {wanted}.")
 
 
 def _attempts(value: int | None) -> int | None:

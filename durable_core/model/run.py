@@ -175,7 +175,7 @@ class RunQuery:
     attention: bool = False
     """Only open runs that say why somebody should look (``RunRecord.reason``)."""
     at_ns: int | None = None
-    """With ``attention``: also those that wait in vain at this time; see ``Store.unserved``."""
+    """With ``attention``: also those that no worker serves at this time; see ``Store.unserved``."""
     limit: int | None = attrs.field(default=100, validator=check_limit)
     """At most so many; None is all."""
 

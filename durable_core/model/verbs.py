@@ -50,7 +50,7 @@ class Repeat:
 
 @attrs.frozen
 class Refuse:
-    """It makes no sense here."""
+    """It does not apply here."""
 
     why: str
 

@@ -23,7 +23,7 @@ class VersionVerdict(StrEnum):
     """Runs of it are open and served, or new ones begin with it."""
     CAN_BE_RETIRED = "can be retired"
     """No run of it is open and there is a newer version: its code may go."""
-    WAITING_IN_VAIN = "waiting in vain"
+    UNSERVED = "unserved"
     """Runs of it are open, and no living worker serves it: they stand still, or will once they are due."""
 
 
@@ -101,7 +101,7 @@ def _version_info(
 
 def _verdict(*, open: bool, ended: bool, served: bool, newest: bool) -> VersionVerdict:  # noqa: A002
     if open:
-        return VersionVerdict.IN_USE if served else VersionVerdict.WAITING_IN_VAIN
+        return VersionVerdict.IN_USE if served else VersionVerdict.UNSERVED
     if not newest:
         return VersionVerdict.CAN_BE_RETIRED
     return VersionVerdict.IN_USE if ended else VersionVerdict.NEW

@@ -114,7 +114,7 @@ OF_VERSIONS = (
     Column("workers", right=True),
     Column("fingerprint", optional=True),
 )
-VERDICTS = {VersionVerdict.WAITING_IN_VAIN: "bold red", VersionVerdict.IN_USE: "green"}
+VERDICTS = {VersionVerdict.UNSERVED: "bold red", VersionVerdict.IN_USE: "green"}
 OF_STEPS = (
     Column("step"),
     Column("kind", optional=True),
@@ -176,7 +176,7 @@ def versions_table(found: Sequence[VersionInfo], *, width: int) -> list[Line]:
 def _of_version(info: VersionInfo, width: int) -> Iterator[Line]:
     lines = [f"open: {', '.join(f'{count} {status}' for status, count in info.open.items())}"] if info.open else []
     lines += [f"served by {', '.join(map(clean, info.workers))}"] if info.workers else []
-    if info.verdict is VersionVerdict.WAITING_IN_VAIN:
+    if info.verdict is VersionVerdict.UNSERVED:
         lines.append("start a worker that has this version")
     for line in lines:
         yield from wrapped(line, width=width, indent=UNDER + "  ", first=UNDER, style="dim")

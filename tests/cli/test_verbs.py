@@ -296,7 +296,7 @@ def test_versions_tells_what_can_go_and_what_is_missed(desk: Desk):
     desk.begin("flight", "f-1")
     listed = desk.ok("versions")["versions"]
     assert {(each["saga"], each["version"], each["verdict"]) for each in listed} == {
-        ("flight", 1, "waiting in vain"),
+        ("flight", 1, "unserved"),
         ("nap", 1, "new"),
         ("stay", 2, "in use"),
         ("trip", 1, "new"),
@@ -304,7 +304,7 @@ def test_versions_tells_what_can_go_and_what_is_missed(desk: Desk):
     (flight,) = desk.ok("versions", "--saga", "flight")["versions"]
     assert (flight["open"], flight["ended"], flight["workers"], flight["newest"]) == ({"pending": 1}, 0, [], True)
     assert len(flight["fingerprint"]) == 16
-    assert re.search(r"^flight v1 +waiting in vain +1 ", desk.run("versions").out, re.MULTILINE)
+    assert re.search(r"^flight v1 +unserved +1 ", desk.run("versions").out, re.MULTILINE)
     assert "No versions" in desk.run("versions", "--saga", "none").out
     (waiting,) = desk.ok("list", "--attention")["sagas"]
     assert waiting["id"] == "f-1"

@@ -73,10 +73,10 @@ def test_the_table_for_a_person():
         [tally(1, RunStatus.WAITING, 2), tally(1, RunStatus.STUCK, 1), tally(2, RunStatus.COMPLETED, 7)],
     )
     assert plain(versions_table(found, width=80)).splitlines() == [
-        "saga      verdict          open  ended  workers  fingerprint",
-        "order v2  in use              0      7        2  2f000000",
+        "saga      verdict   open  ended  workers  fingerprint",
+        "order v2  in use       0      7        2  2f000000",
         "      served by w-1, w-2",
-        "order v1  waiting in vain     3      0        0  1f000000",
+        "order v1  unserved     3      0        0  1f000000",
         "      open: 2 waiting, 1 stuck",
         "      start a worker that has this version",
     ]

@@ -212,7 +212,7 @@ async def cancelled_sleep(scene: Scene) -> None:
 
 
 async def skipped(scene: Scene) -> None:
-    """A compensation is given up, attempted again in vain, and skipped: resolved."""
+    """A compensation is given up, attempted again without success, and skipped: resolved."""
     scene.world.plan |= {"flight": ["refused"], "undo hotel": ["broken"]}
     async with scene.process(SAGAS["mended"]) as running:
         await running.start(SAGAS["mended"], "tea", id=ID)

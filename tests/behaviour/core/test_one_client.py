@@ -114,7 +114,7 @@ async def test_an_engine_shows_the_versions_of_its_store(tmp_path: Path):
         two, one = await engine.versions("sleeper")
         assert (two.name, two.version, two.newest, two.verdict) == ("sleeper", 2, True, VersionVerdict.NEW)
         assert two.workers == (engine.runs.name,)
-        assert (one.version, one.newest, one.verdict) == (1, False, VersionVerdict.WAITING_IN_VAIN)
+        assert (one.version, one.newest, one.verdict) == (1, False, VersionVerdict.UNSERVED)
         assert sum(one.open.values()) == 1
         assert one.open.keys() <= set(RunStatus)
         assert (one.workers, one.ended) == ((), 0)

@@ -1,4 +1,4 @@
-"""Runs that wait in vain for a version that nobody serves; who is told, and what `versions` says of it."""
+"""Runs that wait for a version that no worker serves: who hears of them, and what `versions` says of it."""
 
 import logging
 from collections.abc import Callable
@@ -110,7 +110,7 @@ async def test_a_rolling_deploy_wakes_nobody(place: Place):
 
 
 async def test_a_start_that_nobody_can_run_is_told_of(place: Place):
-    """A saga started from where no worker has it waits in vain at once, also one that was started by this process."""
+    """A saga started from where no worker has it is unserved at once, also one that was started by this process."""
     world, clock, pager = World(), ManualClock(), Pager()
     async with place.orchestrator(order_1, world=world, clock=clock):
         pass  # announced once, and gone
@@ -167,7 +167,7 @@ async def test_a_deadline_that_nobody_can_keep_is_named(place: Place):
 
 
 async def test_the_dead_serve_nothing(place: Place):
-    """A version whose only worker was killed waits in vain, also in the eyes of one who only looks."""
+    """A version whose only worker was killed is unserved, also for a process that only looks."""
     world = World()
     gate = world.gate("first")
     async with place.orchestrator(world=world, worker=False) as watching:
@@ -179,7 +179,7 @@ async def test_the_dead_serve_nothing(place: Place):
             assert before.verdict is VersionVerdict.IN_USE
         assert [info.id for info in await watching.list(attention=True)] == ["a"]
         (after,) = await watching.versions()
-        assert (after.verdict, after.workers) == (VersionVerdict.WAITING_IN_VAIN, ())
+        assert (after.verdict, after.workers) == (VersionVerdict.UNSERVED, ())
 
 
 # -- versions --------------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ async def test_versions_tell_what_is_open_and_served(place: Place):
         name = running.engine.name
         assert (two.version, two.newest, two.verdict, two.workers) == (2, True, VersionVerdict.NEW, (name,))
         assert (one.version, one.newest, one.open) == (1, False, {"waiting": 2})
-        assert (one.verdict, one.workers, one.ended) == (VersionVerdict.WAITING_IN_VAIN, (), 0)
+        assert (one.verdict, one.workers, one.ended) == (VersionVerdict.UNSERVED, (), 0)
         assert late.verdict is VersionVerdict.NEW
         assert one.announced_at is not None
         assert one.fingerprint
