@@ -298,15 +298,19 @@ def no_verb_lost(saga: Saga) -> Iterator[str]:
 
 
 def no_ghosts(saga: Saga) -> Iterator[str]:
-    """Each call was announced, and nothing is undone that was never called."""
+    """Each call was announced, and nothing is undone that was never called; but for what a process announced and died.
+
+    Nobody knows then whether the step was called, so it is undone.
+    """
     called: set[str] = set()
     announced = intents_of(saga.history)
+    in_doubt = {key for key, _ in announced} if saga.fleet.deaths else set[str]()
     for call in saga.fleet.lines.calls(saga.id):
         if (journal_key(call), call.attempt) not in announced:
             yield f"{call} was not announced"
         if call.role == "step":
             called.add(call.key)
-        elif call.key not in called:
+        elif call.key not in called and call.step not in in_doubt:
             yield f"{call} was called, and its step never was"
 
 

@@ -20,6 +20,7 @@ from sagas import (
 )
 from tests.behaviour.callbacks import callback_scenes as on
 from tests.behaviour.callbacks.callback_scenes import kinds, on_stage, reserve
+from tests.kit import journalled
 
 
 class Broken(Exception): ...
@@ -94,6 +95,7 @@ async def test_an_answer_to_a_saga_that_is_stuck_on_its_code_is_kept_and_deliver
         async with Orchestrator(url, sagas=[asks(first="changed")], clock=clock, grace=1):
             await outside.complete_callback(saga_id="c", name="approval", value="yes", actor="ann", note="by mail")
             await outside.complete_callback(saga_id="c", name="approval", value="yes", actor="bob")
+            await journalled(handle, outside, "held")
             (held,) = [entry for entry in await handle.history() if entry.kind == "held"]
             assert (held.actor, held.note) == ("ann", "by mail")
             with pytest.raises(CallbackAlreadyAnswered):

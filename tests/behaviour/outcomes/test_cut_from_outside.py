@@ -153,10 +153,10 @@ def the_loop_stops(running: Orchestrator, work: Work) -> None:
     first = loop.create_task(main())
     try:
         loop.run_forever()
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        while left := asyncio.all_tasks(loop):  # one that ends may have made another
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
     finally:
         loop.close()
     assert first.cancelled()
