@@ -3,6 +3,7 @@
 ``HYPOTHESIS_PROFILE=thorough make test`` searches longer; a failure prints the line that reproduces it.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -58,6 +59,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ordered += quick[:until]
         del quick[:until]
     items[:] = ordered
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look through modules and test items again: there are many, and they stay.
+
+    Collecting garbage in a test, and by Python itself, costs what the test has made and no more.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
