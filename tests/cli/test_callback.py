@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,8 @@ from typing import Any
 import pytest
 
 from sagas import Orchestrator, Saga, SagaCompensated, lookup, saga
-from tests.cli.line import Ended, Line
+from tests.cli.line import Ended, Line, run_here
+from tests.cli.test_worker import until
 
 ROOT = Path(__file__).parents[2]
 TOKENS: list[str] = []
@@ -187,21 +187,13 @@ def test_a_note_that_is_no_text_is_refused(counter: Counter):
 
 @pytest.mark.slow
 def test_beside_a_running_worker(tmp_path: Path):
-    """The command is another process than the worker: a wrong type is refused to it at once, a right one is taken."""
+    """The command is not run by the worker: a wrong type is refused to it at once, a right one is taken."""
     (tmp_path / "asking.py").write_text(MODULE)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SAGAS_STORE": f"sqlite:///{tmp_path}/c.db"}
     program = [sys.executable, "-c", "from sagas.cli import main; main()"]
 
-    def run(*arguments: str, token: str = "") -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [*program, *arguments],
-            cwd=tmp_path,
-            env={**environment, "SAGAS_TOKEN": token},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    def run(*arguments: str, token: str = "") -> Ended:
+        return run_here(tmp_path, {**environment, "SAGAS_TOKEN": token}, *arguments)
 
     with subprocess.Popen(
         [*program, "worker", "asking", "--json"], cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE
@@ -210,15 +202,16 @@ def test_beside_a_running_worker(tmp_path: Path):
             assert worker.stdout is not None
             assert worker.stdout.readline().startswith("{")
             started = run("start", "ask", "--module", "asking", "--id", "a", "--wait", "--timeout", "0.5")
-            assert started.returncode == 2, "it waits for an answer"
+            assert started.code == 2, "it waits for an answer"
+            until(lambda: (tmp_path / "token").exists() and (tmp_path / "token").read_text() != "")
             token = (tmp_path / "token").read_text()
             wrong = run("callback", "complete", '{"ok": 1}', token=token)
-            assert (wrong.returncode, "DC002" in wrong.stderr) == (2, True)
-            assert "has your heartbeat" in run("callback", "heartbeat", token=token).stdout
+            assert (wrong.code, "DC002" in wrong.err) == (2, True)
+            assert "has your heartbeat" in run("callback", "heartbeat", token=token).out
             right = run("callback", "complete", '{"ok": true, "by": "bob"}', "--json", token=token)
-            assert json.loads(right.stdout)["taken"] == "accepted"
-            assert "bob" in run("start", "ask", "--module", "asking", "--id", "a", "--wait").stdout
-            assert token not in wrong.stdout + wrong.stderr + right.stdout + right.stderr
+            assert right.document["taken"] == "accepted"
+            assert "bob" in run("start", "ask", "--module", "asking", "--id", "a", "--wait").out
+            assert token not in wrong.out + wrong.err + right.out + right.err
         finally:
             worker.terminate()
             worker.communicate(timeout=20)

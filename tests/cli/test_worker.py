@@ -18,6 +18,7 @@ from durable_core.layer import Health
 from sagas import Orchestrator
 from sagas.cli.health import WELL_S, report
 from sagas.cli.worker import _leave
+from tests.cli.line import Ended, run_here
 
 ROOT = Path(__file__).parents[2]
 SAGAS = (sys.executable, "-c", "from sagas.cli import main; main()")
@@ -96,16 +97,9 @@ class Place:
         self.env = {**os.environ, "PYTHONPATH": str(ROOT), "SAGAS_STORE": "sqlite:///orders.db"}
         self.workers: list[subprocess.Popen[str]] = []
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*SAGAS, *arguments],
-            cwd=self.directory,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=LONGEST_S,
-            check=False,
-        )
+    def run(self, *arguments: str) -> Ended:
+        """Run a command to its end, in this process: one of its own would take longer to begin than to do its work."""
+        return run_here(self.directory, self.env, *arguments)
 
     def work(self, *arguments: str) -> "tuple[subprocess.Popen[str], str]":
         """Start a worker; returns once it has said that it is ready, with what it said."""
@@ -122,7 +116,7 @@ class Place:
         return worker, worker.stdout.readline()
 
     def status(self, saga_id: str) -> str:
-        """Its status, as this process sees it: a process for each time that it is asked would cost half a second."""
+        """Its status."""
         url = self.env["SAGAS_STORE"].replace("sqlite:///", f"sqlite:///{self.directory}/")
 
         async def asked() -> str:
@@ -132,7 +126,7 @@ class Place:
         return asyncio.run(asked())
 
     def shown(self, saga_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.run("show", saga_id, "--json").stdout)
+        found: dict[str, Any] = self.run("show", saga_id, "--json").document
         return found
 
     def touch(self, name: str) -> None:
@@ -182,25 +176,25 @@ def test_a_stuck_saga_is_mended_from_the_command_line(place: Place):
     """A given-up compensation: `show` says so; after `retry` the worker that still runs undoes it."""
     place.work("shop")
     started = place.run("start", "order", "99", "--id", "o-1", "--module", "shop", "--wait")
-    assert started.returncode == 1
-    assert "stuck: " in started.stderr
+    assert started.code == 1
+    assert "stuck: " in started.err
     shown = place.run("show", "o-1")
-    assert shown.returncode == 1
-    assert "sagas retry o-1" in shown.stdout
+    assert shown.code == 1
+    assert "sagas retry o-1" in shown.out
     place.touch("mended")
-    assert place.run("retry", "o-1", "--note", "the holiday is over").returncode == 0
+    assert place.run("retry", "o-1", "--note", "the holiday is over").code == 0
     until(lambda: place.status("o-1") == "compensated")
 
 
 def test_show_says_that_nobody_runs_what_a_dead_worker_has_left(place: Place):
     """After kill -9 of the only worker a saga is `running` still; `show` says that no worker runs it, and why."""
     worker, _ = place.work("shop")
-    assert place.run("start", "slow", "--id", "s-1", "--module", "shop").returncode == 0
+    assert place.run("start", "slow", "--id", "s-1", "--module", "shop").code == 0
     until(lambda: place.has("lingering"))
-    assert "RUNNING: running on a worker" in place.run("show", "s-1").stdout
+    assert "RUNNING: running on a worker" in place.run("show", "s-1").out
     worker.kill()
     worker.wait(LONGEST_S)
-    page = place.run("show", "s-1").stdout
+    page = place.run("show", "s-1").out
     assert "RUNNING: started, but no worker serves its version" in page
     assert "which no worker serves" in page
 
@@ -214,7 +208,7 @@ def test_a_worker_in_json_says_what_needs_a_person(place: Place):
     facts = json.loads(ready)
     assert facts["pid"] == worker.pid
     assert facts["sagas"] == [{"saga": name, "version": 1} for name in ("hung", "order", "slow")]
-    assert place.run("start", "order", "99", "--id", "o-1", "--module", "shop", "--wait").returncode == 1
+    assert place.run("start", "order", "99", "--id", "o-1", "--module", "shop", "--wait").code == 1
     worker.send_signal(signal.SIGTERM)
     _, err = worker.communicate(timeout=LONGEST_S)
     (told,) = [record for record in logged(err) if record["level"] == "error"]
@@ -227,8 +221,8 @@ def test_a_worker_in_json_says_what_needs_a_person(place: Place):
 def test_a_worker_purges_after_the_retention_that_it_was_given(place: Place):
     """A second after its end a saga is gone, and `show` says that it was purged."""
     place.work("shop", "--retention", "1s", "--id-retention", "forever")
-    assert place.run("start", "order", "7", "--id", "o-1", "--module", "shop").returncode == 0
-    until(lambda: "was purged at" in place.run("show", "o-1").stderr)
+    assert place.run("start", "order", "7", "--id", "o-1", "--module", "shop").code == 0
+    until(lambda: "was purged at" in place.run("show", "o-1").err)
 
 
 def test_a_worker_lets_attempts_end_on_sigterm(place: Place):
@@ -338,11 +332,12 @@ def test_a_worker_tells_what_check_warns_of(place: Place):
 def test_two_modules_with_one_name_and_version_are_refused(place: Place):
     """Of two sagas that could not be told apart none is served: exit code 2, both named, and no store is made."""
     (place.directory / "shop2.py").write_text(SHOP, encoding="utf-8")
-    ended = place.run("worker", "shop", "shop2")
-    assert ended.returncode == 2
+    worker, ready = place.work("shop", "shop2")
+    _, err = worker.communicate(timeout=LONGEST_S)
+    assert (worker.returncode, ready) == (2, "")
     for part in ("two different sagas are named 'order' version 1", "shop.py:", "shop2.py:"):
-        assert part in ended.stderr
-    assert "Traceback" not in ended.stderr
+        assert part in err
+    assert "Traceback" not in err
     assert not (place.directory / "orders.db").exists()
 
 

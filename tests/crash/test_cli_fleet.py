@@ -60,7 +60,7 @@ def asked(port: int) -> tuple[int, dict[str, Any]]:
 def test_what_does_not_end_is_handed_over_at_once(shop: Place):
     """SIGTERM: after its grace, and long before its lease ends, another worker goes on with what it had."""
     leaving, _ = shop.work("shop", "--grace", "0.2", "--lease", "600")
-    assert shop.run("start", "slow", "--id", "s-1", "--module", "shop").returncode == 0
+    assert shop.run("start", "slow", "--id", "s-1", "--module", "shop").code == 0
     until(lambda: shop.has("lingering"))
     leaving.send_signal(signal.SIGTERM)
     assert leaving.wait(LONGEST_S) == 0
@@ -74,18 +74,18 @@ def test_three_workers_share_and_one_is_killed(shop: Place):
     for _ in range(3):
         shop.work("shop", "--lease", "1")
     for number in range(3):
-        assert shop.run("start", "order", str(number), "--id", f"o-{number}", "--module", "shop").returncode == 0
-    assert shop.run("start", "slow", "--id", "s-1", "--module", "shop").returncode == 0
+        assert shop.run("start", "order", str(number), "--id", f"o-{number}", "--module", "shop").code == 0
+    assert shop.run("start", "slow", "--id", "s-1", "--module", "shop").code == 0
     until(lambda: shop.has("lingering"))
     owner = shop.run("history", "s-1", "--json")
-    name = json.loads(owner.stdout)["entries"][0]["worker"]
+    name = owner.document["entries"][0]["worker"]
     text = f"SELECT pid FROM {shop.env['SAGAS_STORE'].rpartition('=')[2]}.workers WHERE id = $1"
     ((pid,),) = execute(shop.env["SAGAS_STORE"].partition("?")[0], text, name)
     next(worker for worker in shop.workers if worker.pid == pid).kill()
     shop.touch("let-go")
     until(lambda: shop.status("s-1") == "completed")
     assert {shop.status(f"o-{number}") for number in range(3)} == {"completed"}
-    assert shop.run("doctor").returncode == 0
+    assert shop.run("doctor").code == 0
 
 
 def test_a_worker_says_how_it_fares_and_ends_once_its_store_is_lost(tmp_path: Path):
@@ -95,7 +95,7 @@ def test_a_worker_says_how_it_fares_and_ends_once_its_store_is_lost(tmp_path: Pa
         port = ready(worker, first)["health"]
         status, before = asked(port)
         assert (status, before["well"], before["wrote_s"]) == (200, True, None)
-        assert shop.run("start", "order", "7", "--id", "o-1", "--module", "shop", "--wait").returncode == 0
+        assert shop.run("start", "order", "7", "--id", "o-1", "--module", "shop", "--wait").code == 0
         until(lambda: asked(port)[1]["wrote_s"] is not None)
         status, after = asked(port)
         assert (status, after["trouble"], after["backlog"]) == (200, None, 0)
@@ -120,24 +120,16 @@ def asked_or_gone(port: int) -> float:
 
 IMPATIENT = """
 from functools import partial
-from sagas.cli import main, options, worker
-options.STORE_TIMEOUT_S = 0.3
+from sagas.cli import main, worker
 worker.orchestrator_at = partial(worker.orchestrator_at, store_timeout=0.3)
 main()
 """
-"""The command line, which waits for a store that cannot be reached for less than the half minute of a worker."""
+"""The command line, whose workers wait for a store that cannot be reached for less than half a minute."""
 
 
-def impatient(shop: Place, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """What the command comes to there, without the patience that is for people."""
-    command = [sys.executable, "-c", IMPATIENT, *arguments]
-    return subprocess.run(
-        command, cwd=shop.directory, env=shop.env, capture_output=True, text=True, timeout=LONGEST_S, check=False
-    )
-
-
-def test_the_commands_refuse_with_two_and_no_password(shop: Place, server: Server):
+def test_the_commands_refuse_with_two_and_no_password(shop: Place, server: Server, monkeypatch: pytest.MonkeyPatch):
     """Wrong addresses, passwords and stores that are not there: one message, exit code 2, and no password in it."""
+    monkeypatch.setattr("sagas.cli.options.STORE_TIMEOUT_S", 0.3)
     execute(server.url(), f"DROP ROLE IF EXISTS {GUARDED}2")
     execute(server.url(), f"CREATE ROLE {GUARDED}2 LOGIN")
     url = server.url(user="sagas", password=PASSWORD, schema="nothing_here")
@@ -150,22 +142,23 @@ def test_the_commands_refuse_with_two_and_no_password(shop: Place, server: Serve
     ):
         shop.env["SAGAS_STORE"] = address
         for command in (("list",), ("show", "o-1")) if address == url else (("list",),):
-            done = impatient(shop, *command)
-            assert done.returncode == 2, done
-            assert words in done.stderr
-            assert PASSWORD not in done.stderr + done.stdout
+            done = shop.run(*command)
+            assert done.code == 2, done
+            assert words in done.err
+            assert PASSWORD not in done.err + done.out
     assert execute(server.url(), "SELECT count(*) FROM pg_namespace WHERE nspname = 'nothing_here'") == [(0,)]
     shop.env["SAGAS_STORE"] = url.replace(f":{server.port}/", ":1/")
-    assert impatient(shop, "worker", "shop").returncode == 2
+    command = [sys.executable, "-c", IMPATIENT, "worker", "shop"]
+    assert subprocess.run(command, cwd=shop.directory, env=shop.env, timeout=LONGEST_S, check=False).returncode == 2
 
 
 def test_migrate_makes_the_tables_once(shop: Place):
     """It says what it did; after it `list` works, and a second one changes nothing."""
-    assert shop.run("list").returncode == 2
+    assert shop.run("list").code == 2
     done = shop.run("migrate", "--json")
-    assert (done.returncode, json.loads(done.stdout)["before"], json.loads(done.stdout)["after"]) == (0, 0, 1)
-    assert "already" in shop.run("migrate").stdout
-    assert shop.run("list").returncode == 0
+    assert (done.code, done.document["before"], done.document["after"]) == (0, 0, 1)
+    assert "already" in shop.run("migrate").out
+    assert shop.run("list").code == 0
     shop.env["SAGAS_STORE"] = "sqlite:///new.db"
-    assert json.loads(shop.run("migrate", "--json").stdout)["after"] == 1
-    assert shop.run("list").returncode == 0
+    assert shop.run("migrate", "--json").document["after"] == 1
+    assert shop.run("list").code == 0
