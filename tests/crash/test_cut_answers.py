@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from itertools import product
 from typing import Any, TypeVar
 
 import attrs
@@ -219,10 +220,12 @@ async def over_an_attempt(desk: Desk, cuts: dict[str, Cut]) -> None:
 
 TOLD = (order, in_doubt)
 WHEN = (before_any_worker, over_an_attempt)
-"""Each verb is cut at every position at one of these moments; in a soak at both."""
+WHAT = ("connection", "task")
+SCENES = list(product(WHEN, WHAT))
+"""Each verb is cut at every position in one of these; in a soak in all of them."""
 
 
-@pytest.mark.parametrize("what", ["connection", "task"])
+@pytest.mark.parametrize("what", WHAT)
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("verbs", VERBS)
 def test_each_verb_counts_once_wherever_it_is_cut(
@@ -237,7 +240,9 @@ def test_each_verb_counts_once_wherever_it_is_cut(
             Orchestrator(server.url(schema=schema, port=between.port), sagas=TOLD, worker=False) as far,
             Orchestrator(server.url(schema=schema), sagas=TOLD, worker=False) as near,
         ):
-            positions = POSITIONS if "SAGAS_SOAK" in os.environ else POSITIONS[WHEN.index(when) :: len(WHEN)]
+            positions = (
+                POSITIONS if "SAGAS_SOAK" in os.environ else POSITIONS[SCENES.index((when, what)) :: len(SCENES)]
+            )
             cuts = {f"{way} {after}": Cut(between, way, after, what) for way in WAYS for after in positions}
             await when(Desk(far, near, server.url(schema=schema), VERBS[verbs]), cuts)
             assert between.cuts > len(positions)

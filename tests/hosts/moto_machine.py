@@ -6,6 +6,7 @@ time, and every wait for an end has a deadline.
 
 import contextlib
 import copy
+import functools
 import itertools
 import json
 import logging
@@ -15,12 +16,6 @@ from typing import Any
 from unittest import mock
 
 import attrs
-import boto3
-from moto import mock_aws
-from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
-from moto.stepfunctions.parser.asl.component.state.exec.state_task import lambda_eval_utils
-from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import WaitFunction
-from moto.stepfunctions.parser.models import StepFunctionsParserBackend
 
 DEADLINE_S = 60.0
 REGION = "eu-west-1"
@@ -109,13 +104,29 @@ def plain(output: str) -> Any:
         return output
 
 
+@functools.cache
+def client() -> Any:
+    """The caller's side of the service, made while it is mocked; it keeps nothing of what it asked for."""
+    import boto3  # noqa: PLC0415 - slow to import, and only one of the processes that run the tests may need it
+
+    return boto3.client("stepfunctions", region_name=REGION, aws_access_key_id="any", aws_secret_access_key="any")
+
+
 @contextlib.contextmanager
 def machines() -> Iterator[Machines]:
     """The service, while the block runs. Its log of every failure and of every field that is not there is left out."""
+    # slow to import, and only one of the processes that run the tests may need them
+    from moto import mock_aws  # noqa: PLC0415
+    from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl  # noqa: PLC0415
+    from moto.stepfunctions.parser.asl.component.state.exec.state_task import lambda_eval_utils  # noqa: PLC0415
+    from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import (  # noqa: PLC0415
+        WaitFunction,
+    )
+    from moto.stepfunctions.parser.models import StepFunctionsParserBackend  # noqa: PLC0415
+
     logging.getLogger("moto").setLevel(logging.CRITICAL)
     with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
-        client = boto3.client("stepfunctions", region_name=REGION, aws_access_key_id="any", aws_secret_access_key="any")
-        found = Machines(client)
+        found = Machines(client())
         clock = mock.Mock(sleep=found.waited.append)
         with (
             mock.patch.object(lambda_eval_utils, "_invoke_lambda_function", found.invoke),
@@ -126,4 +137,3 @@ def machines() -> Iterator[Machines]:
             ),
         ):
             yield found
-        client.close()

@@ -3,5 +3,5 @@
 from tests.compiled import read_once
 from tests.traces import sound
 
-sound_traces = sound(prefixes=1)
+sound_traces = sound(prefixes=1, alike=True)
 __all__ = ["read_once", "sound_traces"]
