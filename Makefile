@@ -38,7 +38,7 @@ demo-booking: $(VENV)/.ready-demo ## run the trips of examples/booking, by a sag
 test: $(VENV)/.ready-test ## run the tests on all cores (PYTEST_ARGS="-k words" picks some, "-n0" keeps to one)
 	@$(PY) -m pytest $(AT_ONCE) $(PYTEST_ARGS)
 
-coverage: $(VENV)/.ready-test ## run the tests; fails under 95 % branch coverage, and under 100 % of the pure models
+coverage: $(VENV)/.ready-test ## run the tests; fails where they cover too little, branches included
 	@$(PY) -m pytest --cov --cov-report=term $(AT_ONCE) $(PYTEST_ARGS)
 	@$(PY) -m tools.pure_coverage
 

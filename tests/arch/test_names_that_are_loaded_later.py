@@ -43,9 +43,8 @@ def test_a_name_of_the_core_has_one_place():
 
 def test_to_declare_sagas_loads_nothing_that_runs_them() -> None:
     """``import sagas`` costs what declarations need: no engine, no store, no asyncio of ours is loaded for it."""
-    loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, sagas; print(*sys.modules)"], check=True, capture_output=True, text=True
-    ).stdout.split()
+    code = "import sys; before = {*sys.modules}; import sagas; print(*{*sys.modules} - before)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert {"sagas.dsl", "durable_core.model.shape"} <= set(loaded)
     ours = {name for name in loaded if name.startswith(("durable_core.", "sagas.")) and ".model" not in name}
     assert ours <= {
