@@ -128,9 +128,29 @@ class Client(Generic[InfoT, StatusT]):
                 name, args, kwargs, id=id, version=version, deadline_ns=deadline_ns, trace=trace
             )
         except RunExists as taken:
-            raise self.face.exists(
-                taken.text, taken.advice, run_id=taken.run_id, purged_at_ns=taken.purged_at_ns
-            ) from None
+            raise self._taken(taken) from None
+
+    async def begin_encoded(
+        self,
+        name: str,
+        payload: bytes,
+        *,
+        id: str,
+        version: int,
+        deadline_ns: int | None = None,
+        trace: Literal["link", "join"] = "link",
+        traceparent: str | None = None,
+    ) -> RunRef:
+        """Start a run with arguments that were encoded before; see ``Runtime.begin_encoded``."""
+        try:
+            return await self.runtime.begin_encoded(
+                name, payload, id=id, version=version, deadline_ns=deadline_ns, trace=trace, traceparent=traceparent
+            )
+        except RunExists as taken:
+            raise self._taken(taken) from None
+
+    def _taken(self, taken: RunExists) -> RunExists:
+        return self.face.exists(taken.text, taken.advice, run_id=taken.run_id, purged_at_ns=taken.purged_at_ns)
 
     async def find(self, id: str) -> tuple[RunRecord, str]:
         """The run of this id, or the run whose child has it and the child's key.
@@ -315,19 +335,19 @@ class Client(Generic[InfoT, StatusT]):
     ) -> AnswerReceipt:
         """Answer a callback with ``value``; durable on return."""
         payload = self.runtime.codec.encode_ordered(value, what="the answer to a callback")
-        return await self._answer(which, Answer("", COMPLETED, msgspec.Raw(payload), actor, note))
+        return await self.answer(which, Answer("", COMPLETED, msgspec.Raw(payload), actor, note))
 
     async def fail(self, which: CallbackAddress, message: str, *, actor: str = "", note: str = "") -> AnswerReceipt:
         """Answer a callback with a failure; durable on return."""
         payload = self.runtime.codec.encode(str(message), what="the message that fails a callback")
-        return await self._answer(which, Answer("", FAILED, msgspec.Raw(payload), actor, note))
+        return await self.answer(which, Answer("", FAILED, msgspec.Raw(payload), actor, note))
 
     async def beat(self, which: CallbackAddress) -> AnswerReceipt:
         """Send a heartbeat for a callback; durable on return."""
-        return await self._answer(which, Answer("", HEARTBEAT))
+        return await self.answer(which, Answer("", HEARTBEAT))
 
-    async def _answer(self, which: CallbackAddress, answer: Answer) -> AnswerReceipt:
-        """Give ``answer``, whose key is not set yet, to this callback."""
+    async def answer(self, which: CallbackAddress, answer: Answer) -> AnswerReceipt:
+        """Give ``answer``, encoded and without its callback's key, to this callback; durable on return."""
         self.runtime.home.check("answering a callback")  # not only the guarded calls of a layer come here
         deliveries = CallbackDelivery(self.runtime)
         if which.token is not None and which.run_id is None and which.name is None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from durable_core.body import BodyContext, Operation, watched
     from durable_core.client import AnswerReceipt, CallbackAddress, Client, Handle
     from durable_core.engine.callback_delivery import CallbackDelivery
-    from durable_core.engine.clock import SystemClock
+    from durable_core.engine.clock import SystemClock, SystemIds
     from durable_core.engine.home import at_home
     from durable_core.engine.polling import Health
     from durable_core.engine.runtime import Runtime
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from durable_core.engine.watch import AttentionLog
     from durable_core.face import Face, Order, Standing
     from durable_core.hosts.attempt import Clocked, attempt
-    from durable_core.model.callback import Answer, Taken
+    from durable_core.model.callback import COMPLETED, FAILED, Answer, Taken
     from durable_core.model.calls import Done, StepCall
     from durable_core.model.checkup import Checkup, Facts, Finding, Group, Level, WorkerSeen
     from durable_core.model.codec import Codec
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         stuck_error,
         waits_of,
     )
-    from durable_core.model.keys import check_name, derived, idempotency_key, name_of, served
+    from durable_core.model.keys import check_id, check_name, derived, idempotency_key, name_of, served
     from durable_core.model.outcome import DEFAULT_UNKNOWN, Outcome
     from durable_core.model.record import ABANDON, StepRecord, StepStatus, fold
     from durable_core.model.retry import duration
@@ -69,11 +69,12 @@ if TYPE_CHECKING:
     from durable_core.replay.steps import OutcomeUnknown, Perform
     from durable_core.stores import Migrated, migrate, open_store
     from durable_core.tracing.answers import Posting
+    from durable_core.tracing.caller import called_by, caller
     from durable_core.tracing.documents import jaeger_document, otlp_document
     from durable_core.tracing.enabled import spans_wanted
     from durable_core.tracing.ending import AtExit
     from durable_core.tracing.fold import RunTrace, spans_of
-    from durable_core.tracing.metrics import METRICS, Metric
+    from durable_core.tracing.metrics import METRICS, Measure, Metric
     from durable_core.tracing.span import SpanEvent, SpanLink, SpanRecord
     from durable_core.tracing.vocabulary import Closes, Ending, Meaning, Notes, Opens, StepWords, Vocabulary
     from durable_core.tracing.whole import whole_spans
@@ -92,7 +93,7 @@ LATER = {
     "durable_core.client": ("AnswerReceipt", "CallbackAddress", "Client", "Handle"),
     "durable_core.engine.watch": ("AttentionLog",),
     "durable_core.engine.callback_delivery": ("CallbackDelivery",),
-    "durable_core.engine.clock": ("SystemClock",),
+    "durable_core.engine.clock": ("SystemClock", "SystemIds"),
     "durable_core.engine.polling": ("Health",),
     "durable_core.engine.home": ("at_home",),
     "durable_core.engine.runtime": ("Runtime",),
@@ -100,7 +101,7 @@ LATER = {
     "durable_core.engine.waiting": ("RunOutcome",),
     "durable_core.hosts.attempt": ("Clocked", "attempt"),
     "durable_core.face": ("Face", "Order", "Standing"),
-    "durable_core.model.callback": ("Answer", "Taken"),
+    "durable_core.model.callback": ("COMPLETED", "FAILED", "Answer", "Taken"),
     "durable_core.model.calls": ("Done", "StepCall"),
     "durable_core.model.checkup": ("Checkup", "Facts", "Finding", "Group", "Level", "WorkerSeen"),
     "durable_core.model.codec": ("Codec",),
@@ -117,7 +118,7 @@ LATER = {
         "stuck_error",
         "waits_of",
     ),
-    "durable_core.model.keys": ("check_name", "derived", "idempotency_key", "name_of", "served"),
+    "durable_core.model.keys": ("check_id", "check_name", "derived", "idempotency_key", "name_of", "served"),
     "durable_core.model.outcome": ("DEFAULT_UNKNOWN", "Outcome"),
     "durable_core.model.record": ("ABANDON", "StepRecord", "StepStatus", "fold"),
     "durable_core.model.retry": ("duration",),
@@ -139,11 +140,12 @@ LATER = {
     "durable_core.replay.steps": ("OutcomeUnknown", "Perform"),
     "durable_core.stores": ("Migrated", "migrate", "open_store"),
     "durable_core.tracing.answers": ("Posting",),
+    "durable_core.tracing.caller": ("called_by", "caller"),
     "durable_core.tracing.documents": ("jaeger_document", "otlp_document"),
     "durable_core.tracing.enabled": ("spans_wanted",),
     "durable_core.tracing.ending": ("AtExit",),
     "durable_core.tracing.fold": ("RunTrace", "spans_of"),
-    "durable_core.tracing.metrics": ("METRICS", "Metric"),
+    "durable_core.tracing.metrics": ("METRICS", "Measure", "Metric"),
     "durable_core.tracing.span": ("SpanEvent", "SpanLink", "SpanRecord"),
     "durable_core.tracing.vocabulary": ("Closes", "Ending", "Meaning", "Notes", "Opens", "StepWords", "Vocabulary"),
     "durable_core.tracing.whole": ("whole_spans",),
@@ -162,9 +164,11 @@ __all__ = [
     "ABANDON",
     "CHILD_COMPLETED",
     "CHILD_OPENED",
+    "COMPLETED",
     "CURRENT",
     "DEFAULT_UNKNOWN",
     "ENDS",
+    "FAILED",
     "MANY_FAILURES",
     "METRICS",
     "Announced",
@@ -203,6 +207,7 @@ __all__ = [
     "JournalEntry",
     "Level",
     "Meaning",
+    "Measure",
     "Metric",
     "Migrated",
     "Notes",
@@ -235,6 +240,7 @@ __all__ = [
     "StepWords",
     "Store",
     "SystemClock",
+    "SystemIds",
     "Taken",
     "Takes0",
     "Takes1",
@@ -251,7 +257,10 @@ __all__ = [
     "attempt",
     "branch_body",
     "bring_spans",
+    "called_by",
+    "caller",
     "capture",
+    "check_id",
     "check_name",
     "check_text",
     "check_timeout",

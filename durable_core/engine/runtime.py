@@ -35,6 +35,7 @@ from durable_core.model.keys import check_id
 from durable_core.model.run import NewRun, RunQuery, RunRecord, RunRef
 from durable_core.model.spec import DurableFunction
 from durable_core.model.texts import is_text
+from durable_core.model.trace import asked_by
 from durable_core.model.version import Announced, Tally
 from durable_core.model.worker import worker_name
 from durable_core.ports import Clock, Ids, Signal, Store
@@ -319,10 +320,36 @@ class Runtime:
             StoreError: the store did not take it; nothing was started.
         """
         definition = self.registry.find(name, version)
-        version = version if definition else await announced_version(self.store, self.registry, name, version)
+        if definition is not None:
+            version = definition.version
+        else:
+            version = await announced_version(self.store, self.registry, name, version)
         if id is not None:
             check_id(id)
         payload = encoded_call(name, definition, args, dict(kwargs or {}), codec=self.codec)
+        return await self.begin_encoded(name, payload, id=id, version=version, deadline_ns=deadline_ns, trace=trace)
+
+    async def begin_encoded(
+        self,
+        name: str,
+        payload: bytes,
+        *,
+        id: str | None,
+        version: int,
+        deadline_ns: int | None = None,
+        trace: Literal["link", "join"] = "link",
+        traceparent: str | None = None,
+    ) -> RunRef:
+        """Start a run with arguments that ``CallShape.encode`` has written; it is durable on return.
+
+        The function need not be known here, nor announced by any worker: the run then waits for one that serves it.
+        ``traceparent`` is its caller's span, for a process that traces nothing itself.
+
+        Raises:
+            RunExists: the id is taken by another function or input, or was by a run that has been purged.
+            StoreError: the store did not take it; nothing was started.
+        """
+        definition = self.registry.find(name, version)
         writer = self.writer
         await writer.room()
         worker, uid = None if definition is None else self._process.starter, self.ids.uid()
@@ -331,12 +358,12 @@ class Runtime:
             id or self.ids.name(),
             uid,
             name=name,
-            version=definition.version if definition is not None else version or 1,
+            version=version,
             owner=None if worker is None else worker.worker,
             span_ns=definition.deadline_ns if deadline_ns is None and definition is not None else deadline_ns,
             input=payload,
             now_ns=self.clock.now_ns(),
-            traceparent=None if self.context is None else self.context.origin(uid, name, trace),
+            traceparent=asked_by(traceparent, trace) if self.context is None else self.context.origin(uid, name, trace),
         )
         if self.registry.fresh:
             await self._process.announce()

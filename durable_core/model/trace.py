@@ -41,6 +41,12 @@ def origin_of(stored: str | None) -> Origin | None:
     return Origin(mode, int(trace_id, 16), int(span_id, 16), bool(int(flags, 16) & _SAMPLED))  # type: ignore[arg-type]
 
 
+def asked_by(caller: str | None, mode: Literal["link", "join"]) -> str | None:
+    """What the run's row keeps of the caller's ``traceparent`` where this process traces nothing; None for none."""
+    origin = origin_of(f"{mode}:{caller}")
+    return None if origin is None else origin.stored()
+
+
 def traceparent(trace_id: int, span_id: int, *, sampled: bool) -> str:
     """A W3C trace context, as the header ``traceparent`` holds it."""
     return f"00-{trace_id:032x}-{span_id:016x}-{int(sampled):02x}"
