@@ -48,6 +48,8 @@ from sagas.runtime.saga import function_of
 
 if TYPE_CHECKING:
     from durable_core.layer import Vocabulary
+    from sagas.outbox.outbox import Outbox
+    from sagas.outbox.serving import Relays
 
 log = logging.getLogger("sagas")
 
@@ -121,6 +123,7 @@ class Orchestrator:
         on_attention: called, at least once, when a saga gets stuck, when a step has failed ten times and is still
             retried, or when no worker has served its version for 30 s (by ``clock``). With or without a listener, a
             worker logs each case once, as an error of the logger ``sagas``.
+        outboxes: of programs' own databases (``sagas.outbox``): this worker hands on what is committed there.
 
     Raises:
         DefinitionError: an argument is invalid; the message names it. Also if both ``url`` and ``store`` are given, or
@@ -166,6 +169,7 @@ class Orchestrator:
         id_retention: Duration | None = timedelta(days=90),
         tracer_provider: object = None,
         on_attention: Callable[[SagaInfo], Awaitable[None]] | None = None,
+        outboxes: Sequence["Outbox[Any]"] = (),
     ) -> None:
         settings = Settings.of(
             worker=worker,
@@ -192,6 +196,7 @@ class Orchestrator:
             vocabulary=_vocabulary,
         )
         self._binder = Binder(self.engine.codec, resources)
+        self._relays = _relays(outboxes, self.client) if outboxes else None
         self._registered: dict[tuple[str, int], SagaDef[..., Any]] = {}
         for definition in sagas:
             self.register(definition)
@@ -211,11 +216,7 @@ class Orchestrator:
             DefinitionError: it is no saga, or another one has this name and version; or this process executes sagas,
                 and has no object for a resource of its steps.
         """
-        if not isinstance(definition, SagaDef):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise DefinitionError(f"{definition!r} is not a saga", "Decorate its body with @saga(name, version=...)")
-        found = self._binder.scan(definition)
-        if found.faults:
-            raise DefinitionError(f"saga {definition.name!r} cannot work: " + "; ".join(found.faults))
+        found = self._binder.sound(definition)
         key = (definition.name, definition.version)
         known = self._registered.get(key)
         if known is definition:
@@ -252,12 +253,19 @@ class Orchestrator:
         """Open the store, and recover the sagas of earlier processes.
 
         Raises:
-            DefinitionError: it executes sagas, and has no object for a resource of their steps; nothing was opened.
+            DefinitionError: it executes sagas, and has no object for a resource of their steps; nothing was opened. Or
+                an outbox has no tables.
             StoreError: the store cannot be opened.
         """
         if self.engine.settings.worker:
             self._check_resources(self._registered.values())
         await self.engine.__aenter__()
+        if self._relays is not None:
+            try:
+                await self._relays.enter()
+            except BaseException:
+                await self.engine.__aexit__(None, None, None)
+                raise
         self._serving = self.engine.settings.worker
         return self
 
@@ -265,7 +273,11 @@ class Orchestrator:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._serving = False
-        await self.engine.__aexit__(kind, error, traceback)
+        try:
+            if self._relays is not None:
+                await self._relays.leave()
+        finally:
+            await self.engine.__aexit__(kind, error, traceback)
 
     # -- starting and looking --------------------------------------------------------------------------------------
 
@@ -666,6 +678,12 @@ class Orchestrator:
             SagaNotFound: no saga has this id.
         """
         await self.client.beat(CallbackAddress(token=token, run_id=saga_id, name=name))
+
+
+def _relays(outboxes: Sequence["Outbox[Any]"], client: Client[SagaInfo, SagaStatus]) -> "Relays":
+    from sagas.outbox.serving import Relays, checked  # noqa: PLC0415 - who has no outbox does not load SQLAlchemy
+
+    return Relays(checked(outboxes, worker=client.runtime.settings.worker), client)
 
 
 def _vocabulary() -> "Vocabulary":

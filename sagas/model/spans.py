@@ -104,6 +104,11 @@ COMPENSATIONS = Metric(
     ("name", "step.name", "step.outcome"),
     "Compensations that have ended, with all their attempts, by outcome",
 )
+OUTBOX = (
+    Metric("outbox.waiting", "gauge", "{entry}", (), "Entries of an outbox that are committed and not handed on yet"),
+    Metric("outbox.oldest.age", "gauge", "s", (), "For how long the oldest of them has waited; 0 where none does"),
+    Metric("outbox.refused", "gauge", "{entry}", (), "Entries of an outbox that were refused and need a person"),
+)
 VOCABULARY = Vocabulary(
     prefix="saga",
     scope="sagas",
@@ -117,5 +122,5 @@ VOCABULARY = Vocabulary(
     signal=signal,
     ending=ending,
     standings=standings,
-    metrics=(COMPENSATIONS,),
+    metrics=(COMPENSATIONS, *OUTBOX),
 )

@@ -94,6 +94,19 @@ class Binder:
             self._scans[definition] = scan(definition)
         return self._scans[definition]
 
+    def sound(self, definition: SagaDef[..., Any]) -> Scan:
+        """The scan of a saga without a fault.
+
+        Raises:
+            DefinitionError: it is no saga, or cannot work; the message has every fault.
+        """
+        if not isinstance(definition, SagaDef):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DefinitionError(f"{definition!r} is not a saga", "Decorate its body with @saga(name, version=...)")
+        found = self.scan(definition)
+        if found.faults:
+            raise DefinitionError(f"saga {definition.name!r} cannot work: " + "; ".join(found.faults))
+        return found
+
     def lacking(self, definition: SagaDef[..., Any]) -> list[str]:
         """The missing resources of the steps of a saga and of its children, as far as bodies can be read."""
         declared = [use.what for use in self.scan(definition).uses if isinstance(use.what, Declared)]

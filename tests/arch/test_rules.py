@@ -109,7 +109,7 @@ def test_objects_hold_few_things():
     )
 
 
-SPEAK_SQL = ("durable_core/stores/", "sagas/participant/")
+SPEAK_SQL = ("durable_core/stores/", "sagas/outbox/", "sagas/participant/")
 
 
 def test_only_stores_speak_sql():
