@@ -9,7 +9,23 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 import typer
 
-from sagas.cli import check, demo, diagram, export, init, operate, output, plan, show, start, store, top, traces, worker
+from sagas.cli import (
+    check,
+    demo,
+    diagram,
+    export,
+    init,
+    operate,
+    output,
+    plan,
+    relay,
+    show,
+    start,
+    store,
+    top,
+    traces,
+    worker,
+)
 from sagas.cli.options import BeforeCommand, Json, Store
 from sagas.cli.output import DONE, INTERRUPTED, REFUSED, CommandError, refusal, tell
 from sagas.errors import SagasError
@@ -26,6 +42,7 @@ COMMANDS: Mapping[str, Callable[..., Any]] = {
     "demo": demo.demo,
     "worker": worker.worker,
     "start": start.start,
+    "relay": relay.relay,
     "check": check.check,
     "plan": plan.plan,
     "diagram": diagram.diagram,

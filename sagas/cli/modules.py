@@ -14,11 +14,14 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import durable_core
 from sagas.cli.output import CommandError, clean
 from sagas.model.definition import SagaDef
+
+if TYPE_CHECKING:
+    from sagas.outbox import Outbox
 
 RESOURCES = "resources"
 OURS = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], *durable_core.__path__))
@@ -132,6 +135,34 @@ def versions_at(target: str, form: str = "MODULE:NAME") -> list[SagaDef[..., Any
 def _kind(held: object) -> str:
     name = "module" if inspect.ismodule(held) else "class" if isinstance(held, type) else type(held).__name__
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def outboxes_of(modules: Sequence[ModuleType]) -> "list[Outbox[Any]]":
+    """All outboxes that these modules define or have imported."""
+    if "sagas.outbox" not in sys.modules:
+        return []  # who has made one has loaded it
+    from sagas.outbox import Outbox  # noqa: PLC0415 - who has no outbox does not load SQLAlchemy
+
+    held = (value for module in modules for value in vars(module).values())
+    return list({id(value): value for value in held if isinstance(value, Outbox)}.values())  # pyright: ignore[reportUnknownArgumentType]
+
+
+def outbox_at(target: str) -> "Outbox[Any]":
+    """The outbox that ``MODULE:OUTBOX`` means: the variable of a module.
+
+    Raises:
+        CommandError: there is none.
+    """
+    module_name, colon, name = target.rpartition(":")
+    if not colon or not module_name or not name:
+        raise CommandError(f"{target!r} names no outbox; give MODULE:OUTBOX, such as shop.orders:outbox")
+    module = load(module_name)
+    outboxes = {id(outbox): outbox for outbox in outboxes_of([module])}
+    named = {variable: outboxes[id(value)] for variable, value in vars(module).items() if id(value) in outboxes}
+    if name in named:
+        return named[name]
+    known = ", ".join(named)
+    raise CommandError(f"{module.__name__} has no outbox {name!r}; it has {known or 'none: outbox = Outbox(engine)'}")
 
 
 async def resources_of(module: ModuleType, stack: AsyncExitStack) -> list[object]:

@@ -25,7 +25,7 @@ from durable_core.layer import Runtime
 from sagas.cli import output
 from sagas.cli.durations import retention_of
 from sagas.cli.health import HealthEndpoint, answering, store_lost
-from sagas.cli.modules import load, resources_of, sagas_of
+from sagas.cli.modules import load, outboxes_of, resources_of, sagas_of
 from sagas.cli.options import IdRetention, Modules, Options, command, orchestrator_at
 from sagas.cli.output import DONE, INTERRUPTED, CommandError, Piece, clean, tell
 from sagas.cli.reload import folders_of, supervise
@@ -103,7 +103,7 @@ def worker(
     A second Ctrl-C stops at once. If OTEL_EXPORTER_OTLP_ENDPOINT is set, traces are sent there.
 
     A module may define `resources`: a list of the objects that its steps need, or a callable (plain, async, or a
-    context manager) that returns one.
+    context manager) that returns one. What is committed in its outboxes (sagas.outbox) is handed on.
     """
     log_to_stderr(log_level, as_json=options.json)
     monitoring = Monitoring(HealthEndpoint.parse(health), store_limit)
@@ -133,9 +133,14 @@ async def _serve(
         for module in modules:
             resources += await resources_of(module, stack)
         orchestrator = orchestrator_at(
-            options.address, create=True, sagas=sagas, resources=resources, **attrs.asdict(limits)
+            options.address,
+            create=True,
+            sagas=sagas,
+            resources=resources,
+            outboxes=outboxes_of(modules),
+            **attrs.asdict(limits),
         )
-        stop = _stop_on_signals(say)
+        stop = stop_on_signals(say)
         await stack.enter_async_context(orchestrator)
         settle_gc()
         engine = orchestrator.engine
@@ -162,7 +167,7 @@ async def _until_asked(stop: asyncio.Event, engine: Runtime, limit_s: float) -> 
         )
 
 
-def _stop_on_signals(say: Callable[[str], None]) -> asyncio.Event:
+def stop_on_signals(say: Callable[[str], None]) -> asyncio.Event:
     """Set on SIGTERM or SIGINT; a SIGINT after that ends the process."""
     stop = asyncio.Event()
 
