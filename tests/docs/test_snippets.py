@@ -9,7 +9,14 @@ from tests.docs.readme import ROOT, run
 from tests.docs.snippets import PAGES, Partial, Program, blocks
 
 RUN_ELSEWHERE = {
-    ROOT / place for place in ("docs/errors", "docs/tutorial", "docs/how-to/fastapi.md", "docs/how-to/participants.md")
+    ROOT / place
+    for place in (
+        "docs/errors",
+        "docs/tutorial",
+        "docs/how-to/fastapi.md",
+        "docs/how-to/own-transaction.md",
+        "docs/how-to/participants.md",
+    )
 }
 """Tests of their own run these pages, and look at more than the exit code."""
 WITH_PYTHON = [page for page in PAGES if blocks(page)]
