@@ -261,11 +261,7 @@ class Orchestrator:
             self._check_resources(self._registered.values())
         await self.engine.__aenter__()
         if self._relays is not None:
-            try:
-                await self._relays.enter()
-            except BaseException:
-                await self.engine.__aexit__(None, None, None)
-                raise
+            await self._relays.enter()  # leaves the store again where it cannot
         self._serving = self.engine.settings.worker
         return self
 

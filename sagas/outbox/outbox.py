@@ -191,6 +191,15 @@ class Outbox(Generic[EngineT]):
         The value's type is checked when the entry is handed on. An answer that the orchestrator refuses then
         (``CallbackClosed``, ``PayloadError``, ...) is in ``refused()``.
 
+        Args:
+            session: nothing is durable before its commit.
+            token: the callback's token; or give ``saga_id`` and ``name`` instead.
+            value: a value of the callback's declared type.
+            saga_id: the saga that waits for it.
+            name: the callback's name; ``approval#2`` for a second use of the name.
+            actor: the person who answers; kept in the journal.
+            note: the reason; kept in the journal.
+
         Raises:
             DefinitionError: the callback is named neither by its token nor by ``saga_id`` and ``name``, or the session
                 cannot be used; nothing was added.
@@ -210,7 +219,17 @@ class Outbox(Generic[EngineT]):
         actor: str = "",
         note: str = "",
     ) -> None:
-        """Answer a callback with a failure once the session commits. Otherwise as ``complete_callback``."""
+        """Answer a callback with a failure once the session commits. Otherwise as ``complete_callback``.
+
+        Args:
+            session: nothing is durable before its commit.
+            token: the callback's token; or give ``saga_id`` and ``name`` instead.
+            message: the reason; the saga's body sees it.
+            saga_id: the saga that waits for it.
+            name: the callback's name.
+            actor: the person who answers; kept in the journal.
+            note: the reason; kept in the journal.
+        """
         payload = self._codec.encode(str(message), what="the message that fails a callback")
         self._answer(session, Verb.FAIL, payload, token=token, saga_id=saga_id, name=name, actor=actor, note=note)
 
@@ -218,6 +237,13 @@ class Outbox(Generic[EngineT]):
         """Ask for a rollback of a saga once the session commits; see ``Orchestrator.cancel``.
 
         Where nothing can be undone any more when the entry is handed on, it is in ``refused()``.
+
+        Args:
+            session: nothing is durable before its commit.
+            id: the saga.
+            reason: why; the saga's history shows it.
+            actor: the person who asks; kept in the journal.
+            note: a remark; kept in the journal.
 
         Raises:
             DefinitionError: the id or the session cannot be used; nothing was added.

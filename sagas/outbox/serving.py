@@ -156,7 +156,7 @@ class Relays:
         self._relays: list[OutboxRelay] = []
 
     async def enter(self) -> None:
-        """Hand on from now on.
+        """Hand on from now on; where that cannot be, the orchestrator is left.
 
         Raises:
             DefinitionError: an outbox has no tables; nothing is handed on.
@@ -165,8 +165,9 @@ class Relays:
         try:
             for relay in self._relays:
                 await relay.check()
-        except DefinitionError:
+        except BaseException:
             await self.leave()
+            await self._client.runtime.__aexit__(None, None, None)
             raise
         for relay in self._relays:
             relay.begin()
