@@ -140,7 +140,10 @@ def graph() -> SagaGraph[[Order]]:
 # -- runs, as a store would tell them ----------------------------------------------------------------------------------
 
 
-def _step(key: str, kind: str, begin: float, end: float, *, status: str = "succeeded", attempts: int = 1) -> StepState:
+def step_state(
+    key: str, kind: str, begin: float, end: float, *, status: str = "succeeded", attempts: int = 1
+) -> StepState:
+    """A step that ran from ``begin`` to ``end``, in seconds after noon."""
     return StepState(
         key=key,
         name=key,
@@ -152,12 +155,14 @@ def _step(key: str, kind: str, begin: float, end: float, *, status: str = "succe
     )
 
 
-def _undone(state: StepState, begin: float, end: float, *, attempts: int = 1) -> StepState:
-    undo = _step(f"{state.key}~undo", "compensation", begin, end, attempts=attempts)
+def undone(state: StepState, begin: float, end: float, *, attempts: int = 1) -> StepState:
+    """The same, undone from ``begin`` to ``end``."""
+    undo = step_state(f"{state.key}~undo", "compensation", begin, end, attempts=attempts)
     return attrs.evolve(state, status="compensated", compensation=undo)
 
 
-def _run(run_id: str, status: SagaStatus, *steps: StepState) -> SagaInfo:
+def run(run_id: str, status: SagaStatus, *steps: StepState) -> SagaInfo:
+    """A run of these steps."""
     return SagaInfo(
         id=run_id,
         saga="place-order",
@@ -180,27 +185,27 @@ def _run(run_id: str, status: SagaStatus, *steps: StepState) -> SagaInfo:
 
 def rolled_back() -> SagaInfo:
     """A run whose card had no cover."""
-    return _run(
+    return run(
         "order-17",
         SagaStatus.COMPENSATED,
-        _undone(_step("reserve_stock", "step", 0, 0.12), 9.1, 9.2),
-        _undone(_step("book_courier", "step", 1, 3.4, attempts=3), 5, 9, attempts=2),
-        _step("hold_card", "step", 1, 1.3, status="rejected"),
+        undone(step_state("reserve_stock", "step", 0, 0.12), 9.1, 9.2),
+        undone(step_state("book_courier", "step", 1, 3.4, attempts=3), 5, 9, attempts=2),
+        step_state("hold_card", "step", 1, 1.3, status="rejected"),
     )
 
 
 def completed(number: int, *, large: bool = False) -> SagaInfo:
     """A run that went well; a large order was approved."""
-    asked = (_step("approval", "callback", 1, 9), _step("ask_manager", "step", 1, 2)) if large else ()
-    return _run(
+    asked = (step_state("approval", "callback", 1, 9), step_state("ask_manager", "step", 1, 2)) if large else ()
+    return run(
         f"order-{number}",
         SagaStatus.COMPLETED,
-        _step("reserve_stock", "step", 0, 1),
+        step_state("reserve_stock", "step", 0, 1),
         *asked,
-        _step("book_courier", "step", 10, 12),
-        _step("hold_card", "step", 10, 11),
-        _step("charge", "pivot", 12, 13),
-        _step("dispatch", "retriable", 13, 14),
+        step_state("book_courier", "step", 10, 12),
+        step_state("hold_card", "step", 10, 11),
+        step_state("charge", "pivot", 12, 13),
+        step_state("dispatch", "retriable", 13, 14),
     )
 
 

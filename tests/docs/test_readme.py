@@ -1,5 +1,7 @@
 """The README tells the truth."""
 
+import re
+import tomllib
 from pathlib import Path
 
 from tests.docs.readme import ROOT, first_example, run
@@ -33,3 +35,21 @@ def test_the_page_is_short():
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 150
     assert lines.index("```python") < 10
+
+
+def test_a_package_index_shows_no_link_that_leads_nowhere():
+    """As a package index shows it, every link of the README is absolute, and every page that one names exists."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    for each in settings["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(each["pattern"], each["replacement"], text)
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(targets) > 10
+    assert [target for target in targets if not target.startswith("https://durable-sagas.readthedocs.io/")] == []
+    pages = {target.removeprefix("https://durable-sagas.readthedocs.io/").removesuffix("/") for target in targets}
+    found = [
+        page
+        for page in pages
+        if any((ROOT / "docs" / name).is_file() for name in (page, f"{page}.md", f"{page}/index.md"))
+    ]
+    assert sorted(found) == sorted(pages)

@@ -36,6 +36,9 @@ def main() -> None:
     for name in ("durable_core", "sagas"):
         check_package(name)
     wheel = distribution("durable-sagas")
+    described = wheel.read_text("METADATA") or ""
+    assert "](https://durable-sagas.readthedocs.io/explanation/guarantees/)" in described, "the README is not described"
+    assert "](docs/" not in described, "the README's links lead nowhere on a package index"
     files = [str(file) for file in wheel.files or []]
     assert any(file.endswith("licenses/LICENSE") for file in files), "the wheel has no license"
     stray = sorted(
