@@ -23,10 +23,13 @@ MUCH_NS = 60 * NS
 
 
 BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
-wall_ns: Callable[[], int] = time.time_ns
-"""The time of this machine's clock, in nanoseconds since the epoch."""
 steady_ns: Callable[[], int] = time.monotonic_ns if BOOTTIME is None else partial(time.clock_gettime_ns, BOOTTIME)
 """Nanoseconds on a clock that never jumps, and that continues while the machine sleeps, if there is one."""
+
+
+def wall_ns() -> int:
+    """The time of this machine's clock, in nanoseconds since the epoch; looked up anew, as tests replace the clock."""
+    return time.time_ns()
 
 
 class SystemClock:
