@@ -11,6 +11,7 @@ import attrs
 
 from durable_core.model.entry import ROLES, Entry, EntryKind, Role
 from durable_core.model.run import NewRun, RunQuery, RunRecord, RunRef, RunUpdate
+from durable_core.model.spec import StepSpec
 from durable_core.model.tombstone import EndedRun, Swept, Tombstone
 from durable_core.model.version import Announced, Offer, Tally
 
@@ -394,7 +395,10 @@ class Store(Protocol):
         ...
 
     async def rejoin(self, worker: str) -> None:
-        """Register this store's worker again, as ``worker``, after a ``LeaseLost``. It owns nothing then."""
+        """Register this store's worker again, as ``worker``, after a ``LeaseLost``. It owns nothing then.
+
+        Whatever its former name still owns has no owner any more, and is due at once.
+        """
         ...
 
     def lease_is_safe(self) -> bool:
@@ -453,6 +457,32 @@ class TraceContext(Protocol):
 
     def leave(self, token: Any) -> bytes | None:
         """The step is over; what its code has said on its span, as ``durable_core.model.said`` has it."""
+        ...
+
+
+class MortalWorker(Protocol):
+    """What a test's faults may do to the worker that makes an attempt."""
+
+    @property
+    def clock(self) -> "Clock":
+        """Its clock."""
+        ...
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Its event loop."""
+        ...
+
+    def die(self) -> None:
+        """End it as the death of its process would, and open the next one; called on its loop."""
+        ...
+
+
+class AttemptFaults(Protocol):
+    """What a test has go wrong in attempts. An engine that was given none asks nothing."""
+
+    def function(self, spec: StepSpec, key: str, worker: MortalWorker) -> Callable[..., Any]:
+        """The function to call in an attempt of the step at ``key``, instead of the step's own."""
         ...
 
 

@@ -5,7 +5,7 @@ Invariant: what a call reports has been committed before it returns.
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -40,10 +40,9 @@ from sagas.face import SagaFace
 from sagas.model.definition import SagaDef
 from sagas.model.info import SagaInfo
 from sagas.model.phases import SagaStatus
-from sagas.model.resource import WAY_OUT
 from sagas.model.verbs import OperatorAction
 from sagas.model.versions import VersionInfo, versions_of
-from sagas.runtime.binding import Binder
+from sagas.runtime.binding import Binder, StepFaults
 from sagas.runtime.saga import function_of
 
 if TYPE_CHECKING:
@@ -124,6 +123,7 @@ class Orchestrator:
             retried, or when no worker has served its version for 30 s (by ``clock``). With or without a listener, a
             worker logs each case once, as an error of the logger ``sagas``.
         outboxes: of programs' own databases (``sagas.outbox``): this worker hands on what is committed there.
+        faults: for tests, what is to go wrong; see ``sagas.testing.Faults``.
 
     Raises:
         DefinitionError: an argument is invalid; the message names it. Also if both ``url`` and ``store`` are given, or
@@ -170,6 +170,7 @@ class Orchestrator:
         tracer_provider: object = None,
         on_attention: Callable[[SagaInfo], Awaitable[None]] | None = None,
         outboxes: Sequence["Outbox[Any]"] = (),
+        faults: StepFaults | None = None,
     ) -> None:
         settings = Settings.of(
             worker=worker,
@@ -182,6 +183,7 @@ class Orchestrator:
             secret=secret,
             retention=retention,
             id_retention=id_retention,
+            faults=faults,
         )
         self.client: Client[SagaInfo, SagaStatus] = Client(
             url,
@@ -195,6 +197,7 @@ class Orchestrator:
             tracer_provider=tracer_provider,
             vocabulary=_vocabulary,
         )
+        self._faults = faults
         self._binder = Binder(self.engine.codec, resources)
         self._relays = _relays(outboxes, self.client) if outboxes else None
         self._registered: dict[tuple[str, int], SagaDef[..., Any]] = {}
@@ -228,7 +231,7 @@ class Orchestrator:
                 "Give one another name, or a new version",
             )
         if self._serving:
-            self._check_resources([definition])
+            self._binder.check_resources([definition])
         self.engine.register(function_of(definition, self._binder))
         self._registered[key] = definition
         for warning in found.warnings:
@@ -239,26 +242,18 @@ class Orchestrator:
         definition = self._registered.get((record.name, record.version))
         return None if definition is None else self._binder.step_shape(name_of(key), definition)
 
-    def _check_resources(self, definitions: Iterable[SagaDef[..., Any]]) -> None:
-        """Refuse to execute sagas whose resources are missing: the first one would get stuck."""
-        lacking = [
-            f"saga {each.name!r} v{each.version}: {lack}" for each in definitions for lack in self._binder.lacking(each)
-        ]
-        if lacking:
-            raise DefinitionError(
-                f"this worker cannot execute its sagas, and nothing was begun: {'; '.join(lacking)}. {WAY_OUT}"
-            )
-
     async def __aenter__(self) -> Self:
         """Open the store, and recover the sagas of earlier processes.
 
         Raises:
-            DefinitionError: it executes sagas, and has no object for a resource of their steps; nothing was opened. Or
-                an outbox has no tables.
+            DefinitionError: it executes sagas, and has no object for a resource of their steps, or no saga has a step
+                that ``faults`` names; nothing was opened. Or an outbox has no tables.
             StoreError: the store cannot be opened.
         """
         if self.engine.settings.worker:
-            self._check_resources(self._registered.values())
+            self._binder.check_resources(self._registered.values())
+        if self._faults is not None:
+            self._faults.check(lambda: self._binder.step_names(self._registered.values()))
         await self.engine.__aenter__()
         if self._relays is not None:
             await self._relays.enter()  # leaves the store again where it cannot

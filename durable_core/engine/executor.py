@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 
 from durable_core.errors import Fault
-from durable_core.ports import Clock, Timer, TraceContext
+from durable_core.ports import AttemptFaults, Clock, Timer, TraceContext
 from durable_core.replay.current import CURRENT, AttemptInfo
 from durable_core.replay.cursor import LateResult
 from durable_core.replay.steps import call_plain, judged, measure
@@ -40,10 +40,11 @@ class _NotBegun(Enum):
 class _ThreadCall:
     """A call of a plain function: a thread begins it, or the loop recalls it first; never both."""
 
-    __slots__ = ("_safe", "_ticket", "begun", "outcome", "started_at_ns", "step")
+    __slots__ = ("_fn", "_safe", "_ticket", "begun", "outcome", "started_at_ns", "step")
 
-    def __init__(self, step: "PendingStep", safe: Callable[[], bool]) -> None:
+    def __init__(self, step: "PendingStep", fn: Callable[..., Any], safe: Callable[[], bool]) -> None:
         self.step = step
+        self._fn = fn
         self._safe = safe
         self._ticket = [True]  # taken out once, by whichever thread comes first: `pop` is atomic
         self.started_at_ns = 0
@@ -80,7 +81,7 @@ class _ThreadCall:
         self.started_at_ns = run.effects.now_ns()
         if self.begun is not None:
             self.begun()
-        return call_plain(step.spec, step.args, step.kwargs if step.extra is None else {**step.kwargs, **step.extra})
+        return call_plain(self._fn, step.args, step.kwargs if step.extra is None else {**step.kwargs, **step.extra})
 
 
 @attrs.define(eq=False)
@@ -97,6 +98,10 @@ class StepExecutor:
     cut: Callable[["PendingStep"], None] = attrs.field(kw_only=True)
     """Called for an attempt that was cut from outside."""
     tracing: TraceContext | None = None
+    faults: AttemptFaults | None = None
+    """What a test has go wrong."""
+    die: Callable[[], None] = attrs.field(kw_only=True)
+    """For such faults: ends this worker as the death of its process would."""
     cutting: bool = False
     """The grace is over: what has not returned is left behind."""
     _waiting: "dict[PendingStep, _ThreadCall]" = attrs.field(factory=dict["PendingStep", _ThreadCall])
@@ -138,9 +143,8 @@ class StepExecutor:
             if spec.is_async:
                 step.called = True
                 self._limit(step, started_at_ns, timers)
-                value = await spec.fn(
-                    *step.args, **(step.kwargs if step.extra is None else {**step.kwargs, **step.extra})
-                )
+                fn = spec.fn if self.faults is None else self.faults.function(spec, step.key, self)
+                value = await fn(*step.args, **(step.kwargs if step.extra is None else {**step.kwargs, **step.extra}))
             else:
                 value, started_at_ns = await self._on_thread(step, timers)
         except KeyboardInterrupt:
@@ -265,7 +269,8 @@ class StepExecutor:
         if self.threads is None:
             self.threads = ThreadPoolExecutor(self.places, "sagas-step")
         context = contextvars.copy_context()
-        call = self._waiting[step] = _ThreadCall(step, self.lease_is_safe)
+        fn = step.spec.fn if self.faults is None else self.faults.function(step.spec, step.key, self)
+        call = self._waiting[step] = _ThreadCall(step, fn, self.lease_is_safe)
         if step.spec.timeout_ns is not None:
             limit = partial(self._limit_thread, call, timers)
             call.begun = lambda: self.loop.call_soon_threadsafe(limit)
@@ -304,6 +309,19 @@ class StepExecutor:
         self._returned(step.latest, None if error is not None else done.result(), error, call.started_at_ns)
 
     # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def abandon(self, steps: "Iterable[PendingStep]") -> "list[asyncio.Future[Any]]":
+        """Call none of ``steps`` that is not called yet; what is still under way. Nothing can stop a thread."""
+        under_way: list[asyncio.Future[Any]] = []
+        for step in steps:
+            call = self._waiting.get(step)
+            if self.recall(step):
+                step.task = None
+            elif call is not None and call.outcome is not None:
+                under_way.append(call.outcome)
+            elif step.task is not None:
+                under_way.append(cast("asyncio.Task[None]", step.task))
+        return under_way
 
     async def drain(self, steps: "Iterable[PendingStep]", *, within_s: float) -> int:
         """Wait for the attempts of ``steps``, cut what does not end in time; return how many were cut."""

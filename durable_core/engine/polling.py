@@ -202,7 +202,7 @@ class Poller:
                 await asyncio.sleep(RELEASE_S)
 
     async def _look(self) -> None:
-        changed = await self._store.changed()
+        changed = await self._store.changed() or self._process.reborn()
         follow_store(self._clock, self._store)
         writer = self.writer
         self._window.answered(self._loop.time(), written=writer.written, troubled=writer.trouble is not None)

@@ -8,11 +8,11 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from durable_core.engine.clock import follow_store, go_on_from
 from durable_core.engine.loader import Loader
-from durable_core.engine.registry import Registry, VersionAnnouncer
+from durable_core.engine.registry import VersionAnnouncer
 from durable_core.engine.retention import Housekeeper
 from durable_core.engine.watch import UnservedWatch
 from durable_core.engine.worker import Worker
@@ -32,6 +32,8 @@ TAKEN_UP_S = 5.0
 """How long a call that has left a signal waits for this process to take it up; the signal is durable before."""
 FIRST_LOOK_S = 0.05
 """When such a call looks for the first time whether another worker has taken it up."""
+DYING_S = 10.0
+"""How long the next worker waits for calls of a dead one that do not end."""
 SPANS_S = 5.0
 """How long leaving waits for spans to be exported; the next process exports the rest."""
 
@@ -100,6 +102,13 @@ class ObserverProcess:
     async def lease_lost(self, lost: LeaseLost) -> None:
         """It has no lease."""
 
+    def die(self) -> None:
+        """For tests: end its worker as the death of the process would; it has none."""
+
+    def reborn(self) -> bool:
+        """Whether the next worker was opened since the last call: what ended before it was not announced here."""
+        return False
+
 
 class WorkerProcess:
     """Drives runs, and does the chores of a worker: announcements, spans, purging, the search for unserved runs."""
@@ -120,7 +129,6 @@ class WorkerProcess:
         self.exporter: Exporter | None = None
         self._store: Store = worker.store
         self._clock: Clock = worker.clock
-        self._registry: Registry = worker.registry
         self._writer = writer
         self._loader = Loader(worker)
         self._announcer = announcer
@@ -129,6 +137,9 @@ class WorkerProcess:
         self._new_name = new_name
         self._new_exporter = new_exporter
         self._rejoining = asyncio.Lock()
+        self._next: asyncio.Task[None] | None = None
+        """Opens the next worker, after this one has died for a test."""
+        self._reborn = False
         writer.owner = self
 
     async def enter(self) -> None:
@@ -144,6 +155,8 @@ class WorkerProcess:
         """Let attempts under way end for ``grace_s``, and give every run back."""
         await self._housekeeper.close()
         self._unserved.close()
+        if self._next is not None:
+            await asyncio.wait([self._next])
         await self.worker.close(grace_s=grace_s)
 
     async def close_exporter(self) -> None:
@@ -166,7 +179,7 @@ class WorkerProcess:
     @property
     def busy(self) -> bool:
         """Whether it drives, claims, looks for unserved runs or purges just now."""
-        return self.worker.working or self._unserved.busy or self._housekeeper.working
+        return self.worker.working or self._unserved.busy or self._housekeeper.working or self._next is not None
 
     @property
     def runs(self) -> Mapping[int, Run]:
@@ -184,7 +197,7 @@ class WorkerProcess:
 
     def serves(self, record: RunRecord) -> bool:
         """Whether this process drives runs of that function and version."""
-        return (record.name, record.version) in self._registry.served()
+        return (record.name, record.version) in self.worker.registry.served()
 
     async def announce(self) -> None:
         """Announce functions that were registered since the last time; durable on return."""
@@ -226,6 +239,8 @@ class WorkerProcess:
 
     async def look(self, *, changed: bool) -> None:
         """Announce new functions, claim runs that are due, look for unserved ones. ``changed``: the store has."""
+        if self._next is not None:
+            return  # nothing is claimed between two workers
         if changed or self.woken.is_set():
             self._unserved.notify()
         await self._announcer.announce()
@@ -260,9 +275,42 @@ class WorkerProcess:
             log.warning("worker %s continues as %s", lost.worker, name)
             self.woken.set()
 
+    # -- for tests -------------------------------------------------------------------------------------------------
+
+    def die(self) -> None:
+        """End this worker as the death of its process would: nothing more is written, and attempts are cut.
+
+        The next one is opened at once, under a new name. What an attempt returns after this is ignored.
+        """
+        if self._next is not None:
+            return
+        died = LeaseLost(f"worker {self.owner} has died because a test asked for it", worker=self.owner or "")
+        name = self._new_name()
+        under_way = self.worker.die(name)
+        self._writer.die(died)
+        self._next = asyncio.get_running_loop().create_task(self._open_next(name, under_way))
+
+    async def _open_next(self, name: str, under_way: Sequence["asyncio.Future[Any]"]) -> None:
+        """Open the next worker, once nothing of the last one runs on: the end of a process stops its threads too."""
+        try:
+            async with self._rejoining:
+                if under_way:
+                    await asyncio.wait(under_way, timeout=DYING_S)
+                await _until_done(name, lambda: self._store.rejoin(name))
+                await _until_done(name, self._renew)
+        finally:
+            self._next, self._reborn = None, True
+            self._writer.go_on()
+            self.woken.set()
+
+    def reborn(self) -> bool:
+        """Whether the next worker was opened since the last call: what ended before it was not announced here."""
+        reborn, self._reborn = self._reborn, False
+        return reborn
+
     async def _renew(self) -> None:
         """Announce everything again under the new name, and export the spans of its entries."""
-        self._registry.renew()
+        self.worker.registry.renew()
         if self.exporter is not None:
             await self.exporter.close(within_s=0)  # a living worker takes over the spans of the lost name
             self.exporter = await self._new_exporter()

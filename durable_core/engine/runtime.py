@@ -185,6 +185,8 @@ class Runtime:
             on_outcome=partial(self._settled, waiters),
             on_attention=self._attention.ask_for,
             tracing=self.context,
+            faults=settings.faults,
+            die=self.die,
         )
         return WorkerProcess(
             worker,
@@ -285,6 +287,10 @@ class Runtime:
     def progress(self) -> int:
         """A number that rises with every row that is written."""
         return 0 if self._poller is None else self._poller.writer.written
+
+    def die(self) -> None:
+        """For tests: end this worker as the death of its process would, and open the next one; on its event loop."""
+        self._process.die()
 
     def register(self, function: DurableFunction) -> None:
         """Serve ``function`` too, also while running: it is announced, and its runs are claimed, soon after.

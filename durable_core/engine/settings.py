@@ -13,6 +13,7 @@ import attrs
 from durable_core.errors import DefinitionError
 from durable_core.model.duration import NS, Duration, to_ns
 from durable_core.model.retry import duration
+from durable_core.ports import AttemptFaults
 
 VARIABLE = "SAGAS_SECRET"
 SHORTEST = 32
@@ -69,6 +70,8 @@ class Settings:
     """How long ended runs are kept; None: forever. Only workers purge."""
     id_retention_ns: int | None = 90 * 86_400 * NS
     """How long the ids of purged runs stay refused; None: forever."""
+    faults: AttemptFaults | None = attrs.field(default=None, repr=False)
+    """What a test has go wrong in attempts."""
 
     @classmethod
     def of(
@@ -84,6 +87,7 @@ class Settings:
         secret: str | bytes | None = None,
         retention: Duration | None = None,
         id_retention: Duration | None = timedelta(days=90),
+        faults: AttemptFaults | None = None,
     ) -> Self:
         """Settings from arguments of users: durations are timedeltas, or seconds.
 
@@ -103,6 +107,7 @@ class Settings:
             secret=secret,
             retention_ns=_kept_ns(retention, "retention"),
             id_retention_ns=_kept_ns(id_retention, "id_retention"),
+            faults=faults,
         )
 
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import attrs
 
@@ -26,7 +27,7 @@ from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.masking import revealed
 from durable_core.model.run import ENDS, NewRun, RunRecord, RunStatus
 from durable_core.model.spec import DurableFunction
-from durable_core.ports import Clock, Ids, Signal, Store, Timer, TraceContext
+from durable_core.ports import AttemptFaults, Clock, Ids, Signal, Store, Timer, TraceContext
 from durable_core.replay import restoring
 from durable_core.replay.cursor import End, LateResult, Row, RunIdentity
 from durable_core.replay.effects import Timed
@@ -155,6 +156,8 @@ class Worker:
         on_outcome: Callable[[Run, End | None], None],
         on_attention: Callable[[str], None],
         tracing: TraceContext | None = None,
+        faults: AttemptFaults | None = None,
+        die: Callable[[], None] = lambda: None,
     ) -> None:
         self.worker, self.store = name, store
         self.writer = writer
@@ -178,7 +181,15 @@ class Worker:
         self._timers = Timers(clock, self.guard)
         self.arm, self.disarm, self.guard_left = self._timers.arm, self._timers.disarm, self._timers.set_late
         self.executor = StepExecutor(
-            self, self._loop, store.lease_is_safe, threads_at_once, clock=clock, cut=self.cut, tracing=tracing
+            self,
+            self._loop,
+            store.lease_is_safe,
+            threads_at_once,
+            clock=clock,
+            cut=self.cut,
+            tracing=tracing,
+            faults=faults,
+            die=die,
         )
         self.recall = self.executor.recall
 
@@ -265,6 +276,18 @@ class Worker:
         self.due.clear()
         self.unannounced.clear()
         self.worker = name
+
+    def die(self, name: str) -> list[asyncio.Future[Any]]:
+        """For tests: forget everything as the end of the process would; the next worker is called ``name``.
+
+        Returns the calls that cannot be stopped at once. What they return is ignored, whenever that is.
+        """
+        under_way = self.executor.abandon(self._calls())
+        for run in (*self.runs.values(), *self.unannounced.values()):
+            run.row.void = True
+        self.disown(name)
+        self.lingering = LingeringRuns(name, reload=self.due.reload, release=self._release)
+        return under_way
 
     # -- taking runs into memory -----------------------------------------------------------------------------------
 

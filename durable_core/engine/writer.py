@@ -16,7 +16,7 @@ import attrs
 
 from durable_core.errors import LeaseLost, StoreError, StoreFull, sentences
 from durable_core.model.entry import Entry
-from durable_core.model.run import NewRun, RunUpdate, unchanged
+from durable_core.model.run import NewRun, RunStatus, RunUpdate, unchanged
 from durable_core.ports import Batch, Store, check_cancelled
 
 log = logging.getLogger("durable_core")
@@ -180,9 +180,13 @@ class Writer:
             StoreError: the store refused rows of a run, or has been in trouble for as long as a call waits.
         """
         done: asyncio.Future[None] = self.loop.create_future()
+        self._promise(done)
+        await self._patiently(done, "what was asked for is queued, and will be written once the store answers")
+
+    def _promise(self, done: "asyncio.Future[None]") -> None:
+        """Have ``done`` set once all that is queued so far is on disk."""
         self._queue.flushes.append(done)
         self.after(lambda: None if done.done() else done.set_result(None))
-        await self._patiently(done, "what was asked for is queued, and will be written once the store answers")
 
     async def room(self) -> None:
         """Return once the queue is below its bound: back-pressure on starts. Raises as ``flushed`` does."""
@@ -233,6 +237,21 @@ class Writer:
             self._current.lost = lost
         dropped, self._queue = self._queue, _Work()
         dropped.fail(lost, known=True)
+
+    def die(self, lost: LeaseLost) -> None:
+        """For tests: forget what the worker has queued, as its death would, and write nothing until ``go_on``.
+
+        Calls wait for the next worker: their starts stay queued, for whoever claims them.
+        """
+        self.hold()
+        current, left, self._queue = self._current, self._queue, _Work()
+        if current is not None:
+            current.lost = lost
+            current.calls.clear()
+        for row in left.batch.starts:
+            self.start(row._replace(status=RunStatus.PENDING, owner=None, wake_at_ns=0), left.starts[row.num])
+        for done in (*(current.flushes if current is not None else ()), *left.flushes):
+            self._promise(done)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 

@@ -69,7 +69,9 @@ async def _attempt(  # noqa: PLR0917 - the call, piece by piece
             async with limit:
                 value = await spec.fn(*args, **kwargs)
         else:
-            value = await asyncio.to_thread(call_plain, spec, args, kwargs)  # cannot be stopped: a late result counts
+            value = await asyncio.to_thread(
+                call_plain, spec.fn, args, kwargs
+            )  # cannot be stopped: a late result counts
     except KeyboardInterrupt:
         raise  # the process is ending: to the host this attempt was cut
     except BaseException as raised:

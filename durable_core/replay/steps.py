@@ -138,10 +138,10 @@ def unstorable(spec: StepSpec, value: object, *, what: str) -> PayloadError:
     return PayloadError(f"{what} could not be stored", "Make it plain data")
 
 
-def call_plain(spec: StepSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def call_plain(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Call a plain function on a thread, where no future can carry a ``StopIteration``."""
     try:
-        return spec.fn(*args, **kwargs)
+        return fn(*args, **kwargs)
     except StopIteration as stop:
         raise RuntimeError("the step raised StopIteration") from stop
 

@@ -6,8 +6,8 @@
 from typing import TYPE_CHECKING
 
 from durable_core.lazy import lazy_names
-from durable_core.testing.clock import ManualClock
-from durable_core.testing.faulty_store import FaultyStore
+from durable_core.testing.clock import ManualClock, sleep_by
+from durable_core.testing.faulty_store import FaultyStore, stores_in_memory
 from durable_core.testing.trace_rules import broken_rules
 
 if TYPE_CHECKING:
@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from durable_core.testing.memory_host import MemoryHost
     from durable_core.testing.store_contract import StoreContract
 
-__all__ = ["FaultyStore", "HostContract", "ManualClock", "MemoryHost", "StoreContract", "broken_rules"]
+__all__ = [
+    "FaultyStore",
+    "HostContract",
+    "ManualClock",
+    "MemoryHost",
+    "StoreContract",
+    "broken_rules",
+    "sleep_by",
+    "stores_in_memory",
+]
 
 LATER = {
     "durable_core.testing.host_contract": ("HostContract",),

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from durable_core.model.duration import NS
-from durable_core.ports import Activity
+from durable_core.ports import Activity, Clock
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 PATIENCE_S = 0.05
@@ -50,6 +50,8 @@ class ManualClock:
         self._timers: list[tuple[int, int, _Timer]] = []
         self._numbers = count()
         self._engines: list[Activity] = []
+        self._sleeping = 0
+        """Attempts that wait on this clock."""
         self._auto = auto
         self._jumping: asyncio.Task[None] | None = None
 
@@ -107,6 +109,32 @@ class ManualClock:
         self._now_ns = until_ns
         await self.idle()
 
+    async def sleep(self, span: timedelta | float) -> None:
+        """In a step's own code: wait until so much time has passed by this clock, which may jump meanwhile.
+
+        Args:
+            span: how long, a timedelta or seconds.
+        """
+        self._sleeping += 1
+        try:
+            await _rung(self, span)
+        finally:
+            self._sleeping -= 1
+
+    def is_awaited_by_all(self, engine: Activity) -> bool:
+        """Whether nothing but this clock can go on: attempts under way, if there are any, wait on it."""
+        return not engine.working() and engine.under_way() <= self._sleeping
+
+    def jump(self) -> bool:
+        """Move to the next timer and make the calls that fall due then; False where there is none.
+
+        What follows from them is under way when this returns: see ``idle``.
+        """
+        due_ns = self._next_ns()
+        if due_ns is not None:
+            self._ring(due_ns)
+        return due_ns is not None
+
     async def idle(self) -> None:
         """Return once nothing is left to do at this time."""
         quiet, seen = 0, -1
@@ -116,7 +144,7 @@ class ManualClock:
             progress = sum(engine.progress() for engine in self._engines)
             if progress != seen or any(engine.working() for engine in self._engines):
                 quiet, seen, waited_s = 0, progress, 0.0
-            elif any(engine.under_way() for engine in self._engines) and waited_s < PATIENCE_S:
+            elif sum(engine.under_way() for engine in self._engines) > self._sleeping and waited_s < PATIENCE_S:
                 # Something outside is awaited: a thread, a socket, or an event that the test itself will set.
                 await asyncio.sleep(PATIENCE_S / 10)
                 waited_s += PATIENCE_S / 10
@@ -145,3 +173,18 @@ class ManualClock:
                 await asyncio.sleep(0.001)  # until somebody sets a timer
             else:
                 self._ring(due_ns)
+
+
+async def sleep_by(clock: Clock, span: timedelta | float) -> None:
+    """Return once so much time has passed by ``clock``; a manual one may jump meanwhile."""
+    await (clock.sleep(span) if isinstance(clock, ManualClock) else _rung(clock, span))
+
+
+async def _rung(clock: Clock, span: timedelta | float) -> None:
+    seconds = span.total_seconds() if isinstance(span, timedelta) else span
+    rung: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    timer = clock.call_at(clock.now_ns() + round(seconds * NS), lambda: None if rung.done() else rung.set_result(None))
+    try:
+        await rung
+    finally:
+        timer.cancel()

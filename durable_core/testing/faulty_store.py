@@ -11,6 +11,8 @@ from typing import Any, TypeVar, cast
 from durable_core.errors import StoreError
 from durable_core.model.checkup import Checkup
 from durable_core.ports import Batch, Store
+from durable_core.stores.memory.data import MemoryData
+from durable_core.stores.memory.store import MemoryStore
 
 T = TypeVar("T")
 
@@ -29,6 +31,8 @@ class FaultyStore:
         """Commits asked for so far."""
         self.on_commit: Callable[[Batch], None] | None = None
         """Called with each batch before it is written; what it raises, ``commit`` raises."""
+        self.after_commit: Callable[[Batch], None] | None = None
+        """Called with each batch once it is written."""
         self._failing_commits = 0
         self._written = False
         self._failing_calls = 0
@@ -66,7 +70,10 @@ class FaultyStore:
         if self.on_commit is not None:
             self.on_commit(batch)
         if not self._failing_commits:
-            return await self.inner.journal.commit(batch)
+            left_out = await self.inner.journal.commit(batch)
+            if self.after_commit is not None:
+                self.after_commit(batch)
+            return left_out
         self._failing_commits -= 1
         if self._written:
             await self.inner.journal.commit(batch)
@@ -134,3 +141,9 @@ class _FailingPart:
             return await call(*args, **named)
 
         return checked
+
+
+def stores_in_memory() -> Callable[[], Store]:
+    """Makes memory stores on the same data, so that one engine can be entered where another one was left."""
+    data = MemoryData()
+    return lambda: MemoryStore(data)

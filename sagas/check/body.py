@@ -68,6 +68,8 @@ class BodyReader:
         self.frame: Frame
         self.uses: list[Use] = []
         self.faults: list[str] = []
+        self.hidden = False
+        """Whether a body may run steps that are not among ``uses``: they are known only once it does."""
         self.lacking: list[str] = []
         self.warnings: list[str] = []
         self.calls: dict[ast.Call, Declared[..., Any] | SagaDef[..., Any]] = {}
@@ -101,6 +103,8 @@ class BodyReader:
                 sure=sure,
             )
             self._ends[key] = self._function(source.tree.body, frame, at)
+        else:
+            self.hidden = True
         return self._ends[key]
 
     def _graph(self, definition: GraphDef[...], *, at: At, in_block: bool, sure: bool) -> At:
@@ -390,6 +394,8 @@ class BodyReader:
             roles = _roles(helper[0], node, names)
             return self._helper(helper, roles, at=at, in_block=self.frame.in_block, sure=self.frame.sure)
         at = self._expressions(ast.iter_child_nodes(node), at)
+        given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        self.hidden = self.hidden or any(names.role(argument) is not None for argument in given)
         self._warn(node)
         return at
 
@@ -403,6 +409,7 @@ class BodyReader:
         if branch is not None and is_branch:
             self._helper(branch, _first(branch[0]), at=at, in_block=True, sure=self.frame.sure)
         if not (is_step(what) or is_saga(what)):
+            self.hidden = self.hidden or (role is not None and not is_branch)
             return at
         frame = attrs.evolve(
             self.frame, in_block=self.frame.in_block or in_block, sure=self.frame.sure and role is not None

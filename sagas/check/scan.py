@@ -28,6 +28,8 @@ class Scan:
     """What cannot work, each with file and line."""
     warnings: tuple[str, ...]
     """What is suspicious, each with file and line."""
+    whole: bool = True
+    """Whether ``uses`` has all the steps that it may run."""
 
     @property
     def sagas(self) -> tuple[SagaDef[..., Any], ...]:
@@ -46,8 +48,10 @@ class Scan:
 def scan(definition: SagaDef[..., Any]) -> Scan:
     """Read the body of ``definition`` and of the child sagas it names; empty without source."""
     reader = BodyReader()
+    whole = False
     with suppress(RecursionError):  # nested too deep to be read to its end: what has been read counts
         reader.saga(definition, at=False, in_block=False, sure=True)
+        whole = not reader.hidden
     with suppress(RecursionError):
         reader.judge_graphs()
     faults = [*reader.faults, *reader.lacking, *_doubled(reader.uses)]
@@ -56,7 +60,7 @@ def scan(definition: SagaDef[..., Any]) -> Scan:
     for use in _firsts(reader.uses):
         faults += [f"{use.place}: {fault}" for fault in _misfits(use.what)]
         warnings += [f"{use.place}: {warning}" for warning in _doubts(use.what)]
-    return Scan(tuple(dict.fromkeys(reader.uses)), tuple(dict.fromkeys(faults)), tuple(dict.fromkeys(warnings)))
+    return Scan(tuple(dict.fromkeys(reader.uses)), tuple(dict.fromkeys(faults)), tuple(dict.fromkeys(warnings)), whole)
 
 
 def _firsts(uses: Sequence[Use]) -> Sequence[Use]:

@@ -1,14 +1,14 @@
 """Binds declared steps to one orchestrator: the specs that the engine runs, and the resources passed to them."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import attrs
 import msgspec
 
 from durable_core import DefinitionError
-from durable_core.layer import CallShape, Codec, Duration, StepCall, StepSpec, is_async, name_of, to_ns
+from durable_core.layer import AttemptFaults, CallShape, Codec, Duration, StepCall, StepSpec, is_async, name_of, to_ns
 from sagas.check.scan import Scan, scan
 from sagas.model.definition import (
     UNKNOWN,
@@ -25,12 +25,20 @@ from sagas.model.definition import (
     takes_arguments,
 )
 from sagas.model.graph import GraphDef
-from sagas.model.resource import fill, lacks
+from sagas.model.resource import WAY_OUT, fill, lacks
 
 Extra = dict[str, Any]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 NAMED = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 RESULT = "sagas_result"
+
+
+class StepFaults(AttemptFaults, Protocol):
+    """What a test has go wrong in steps; see ``sagas.testing.Faults``."""
+
+    def check(self, names: Callable[[], Iterable[str] | None]) -> None:
+        """Refuse faults of steps that no saga has. ``names`` gives those there are; None where they are not known."""
+        ...
 
 
 class StillUnknownError(Exception):
@@ -107,11 +115,30 @@ class Binder:
             raise DefinitionError(f"saga {definition.name!r} cannot work: " + "; ".join(found.faults))
         return found
 
+    def step_names(self, definitions: Iterable[SagaDef[..., Any]]) -> list[str] | None:
+        """The names of the steps of these sagas and of their children, with ``undo`` and ``probe`` before some.
+
+        None if a body may run steps that cannot be known before it does.
+        """
+        scans = [self.scan(definition) for definition in definitions]
+        if not all(found.whole for found in scans):
+            return None
+        steps = dict.fromkeys(use.what for found in scans for use in found.uses if isinstance(use.what, Declared))
+        return [name for step in steps for name in _names(step)]
+
     def lacking(self, definition: SagaDef[..., Any]) -> list[str]:
         """The missing resources of the steps of a saga and of its children, as far as bodies can be read."""
         declared = [use.what for use in self.scan(definition).uses if isinstance(use.what, Declared)]
         asked = [(wanted, what) for step in dict.fromkeys(declared) for wanted, what in _asks(step)]
         return [lack for wanted, what in asked for lack in lacks(wanted, self._resources, what=what)]
+
+    def check_resources(self, definitions: Iterable[SagaDef[..., Any]]) -> None:
+        """Refuse to execute sagas whose resources are missing: the first one would get stuck."""
+        lacking = [f"saga {each.name!r} v{each.version}: {lack}" for each in definitions for lack in self.lacking(each)]
+        if lacking:
+            raise DefinitionError(
+                f"this worker cannot execute its sagas, and nothing was begun: {'; '.join(lacking)}. {WAY_OUT}"
+            )
 
     def known_in(self, definition: SagaDef[..., Any]) -> dict[Declared[..., Any], Bound]:
         """The bound steps that this saga has run here; the driver adds to them."""
@@ -261,6 +288,15 @@ class Binder:
             timeout_ns=_ns(serving.timeout),
             effect=False,
         )
+
+
+def _names(declared: Declared[..., Any]) -> Iterator[str]:
+    """The names of a step, its compensation and its probe."""
+    yield declared.name
+    if isinstance(declared, Step) and declared.compensating is not None:
+        yield f"undo {declared.name}"
+    if isinstance(declared, Probed) and declared.probing is not None:
+        yield f"probe {declared.name}"
 
 
 def _asks(declared: Declared[..., Any]) -> Iterator[tuple[dict[str, Any], str]]:

@@ -23,7 +23,7 @@ __all__ = ["read_once", "sound_traces"]
 NUMBERS = itertools.count(1)
 PATIENCE = 100
 
-ON_POSTGRES = frozenset(("test_child_sagas", "test_operators_and_restarts", "test_trip"))
+ON_POSTGRES = frozenset(("test_child_sagas", "test_crashing_workers", "test_operators_and_restarts", "test_trip"))
 """What is most unlike on a server: restarts, and whole trees."""
 
 

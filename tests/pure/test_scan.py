@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from sagas import SagaDef
 from sagas.check.scan import Scan, scan
 from tests.pure.bodies import Read, cases
@@ -529,7 +531,7 @@ def test_a_body_without_source_is_not_refused():
     space: dict[str, Any] = {}
     exec("async def body(s): await s.run(naked)", space)
     found = scan(SagaDef(name="typed", version=1, body=space["body"]))
-    assert found == Scan((), (), ())
+    assert found == Scan((), (), (), whole=False)
     assert found.sagas == ()
 
 
@@ -552,3 +554,21 @@ def test_a_body_nested_too_deep_is_not_refused():
     seen = Read(f"await s.run(b)\nx = {' + '.join(['k'] * 1500)}\nawait s.run(pay)")
     assert seen.scan.faults == ()
     assert "b" in seen.used()
+
+
+@pytest.mark.parametrize(
+    ("body", "whole"),
+    [
+        ("await s.run(a)", True),
+        ("await s.run(STEPS['a'])", False),
+        ("await elsewhere(s)", False),
+        ("await elsewhere(s.id)", True),
+        ("async with s.parallel() as p: p.run(a)", True),
+        ("async with s.parallel() as p: p.run(STEPS['a'])", False),
+        ("async with s.parallel() as p: p.run(branch)\nasync def branch(s): await s.run(a)", True),
+        ("subprocess.run(['ls'])", True),
+    ],
+)
+def test_whether_all_steps_are_seen(body: str, whole: bool):  # noqa: FBT001
+    """A body that runs what only its run tells, or hands the saga on, does not show all of its steps."""
+    assert Read(body).scan.whole is whole

@@ -67,7 +67,7 @@ class MemoryStore:
         self._session.alive = False
 
     async def rejoin(self, worker: str) -> None:
-        """Never needed here; see ``Store.rejoin``."""
+        """See ``Store.rejoin``; without leases only a test asks for it."""
         await self.close()
         await self.open(worker=worker)
 

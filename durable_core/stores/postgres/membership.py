@@ -63,16 +63,21 @@ class Membership:
         )
 
     async def enter_again(self, worker: str) -> None:
-        """Register under a new name, which nobody else has."""
+        """Register under a new name, which nobody else has; what the old one still owns is free at once."""
         await self.end_lease()
+        await self._database.run("leave", self._leave, on=self._database.commits)
         # An earlier attempt to enter under this name may have succeeded, and its answer was lost.
         await self._database.run("leave", lambda c: c.execute(self._database.statements["leave"], worker))
         await self.enter(worker)
 
     async def leave(self) -> None:
         """Remove the worker and free its runs, in one transaction."""
+        async with self._database.commits.use() as connection:
+            await self._leave(connection)
+
+    async def _leave(self, connection: Connection) -> None:
         if self.worker is not None:
-            async with self._database.commits.use() as connection, in_transaction(connection):
+            async with in_transaction(connection):
                 await connection.execute(self._database.statements["leave"], self.worker)
                 await self._free(connection, [self.worker])
 

@@ -85,6 +85,20 @@ class SqliteDatabase:
                 self._writes.shutdown(wait=False)
                 self._reads.shutdown(wait=False)
 
+    async def rejoin(self, worker: str) -> None:
+        """Register ``worker`` in the place of this store's, whose runs are free then; calls meanwhile find it open."""
+        how = partial(SqliteFile.open, self.path, worker=worker, synchronous=self.synchronous)
+        async with self._turn:
+            before = self.file
+            opening = asyncio.get_running_loop().run_in_executor(self._writes, how)
+            self._opened = await _uncut(opening)
+            self._version = self._opened.data_version()
+            try:
+                await self._threaded(self._reads, lambda: None)  # what is being read ends first
+                await self._threaded(self._writes, before.close)
+            except (StoreError, *refusals.CAUGHT) as error:
+                log.warning("%s: the former worker could not sign off: %s", self.path, error)
+
     def crash(self) -> None:
         """For tests: let go of the file as the end of the process would, so that the worker is found dead."""
         file, self._opened = self._opened, None
