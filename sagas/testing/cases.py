@@ -102,6 +102,13 @@ class Trail:
     waits: list[Wait] = attrs.field(factory=list[Wait])
     commits: list[tuple[str, int]] = attrs.field(factory=list[tuple[str, int]])
     """The first row of each, and which of that name it is."""
+    succeeded: set[str] = attrs.field(factory=set[str])
+    """The keys of what has succeeded."""
+
+    def place(self, event: Event) -> tuple[Event, bool]:
+        """Where an event would come up: an undo of what has happened is another place than one of what has not."""
+        role, _, key = event.target.partition(" ")
+        return event, role == "undo" and key not in self.succeeded
 
 
 def target_of(spec: StepSpec, key: str) -> str:

@@ -116,7 +116,7 @@ class _Exploration:
     passed: dict[str, str] = attrs.field(factory=dict[str, str])
     """How each case has ended."""
     failures: list[FailingCase] = attrs.field(factory=list[FailingCase])
-    _places: set[Event] = attrs.field(factory=set[Event])
+    _places: set[tuple[Event, bool]] = attrs.field(factory=set[tuple[Event, bool]])
     """What is to go wrong in some case already."""
 
     async def all(self) -> None:
@@ -141,8 +141,9 @@ class _Exploration:
 
     def _new(self, trail: Trail) -> Iterator[Event]:
         for event in events_of(trail, answered=self.scene.answers_to):
-            if event not in self._places:
-                self._places.add(event)
+            place = trail.place(event)
+            if place not in self._places:
+                self._places.add(place)
                 yield event
 
     async def _play(self, case: Case) -> Trail | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from durable_core import LeaseLost, StoreError
+from durable_core import CallbackClosed, LeaseLost, StoreError
 from durable_core.layer import EntryKind, MortalWorker, StepSpec, name_of
 from durable_core.testing import FaultyStore, ManualClock, stores_in_memory
 from sagas.errors import SagaPastPivot
@@ -172,6 +172,8 @@ class Stage:
                 continue
             try:
                 await self._answer(key)
+            except CallbackClosed:
+                pass  # the saga is being undone, and whoever answers learns that it is too late
             except StoreError:
                 self._answered.discard(key)  # the worker died meanwhile: a client asks again
             return True
@@ -227,7 +229,9 @@ class Stage:
         return rows
 
     def _note(self, entry: Any) -> None:
-        if entry.kind == EntryKind.ARMED:
+        if entry.kind == EntryKind.SUCCEEDED:
+            self.trail.succeeded.add(entry.key)
+        elif entry.kind == EntryKind.ARMED:
             wait = Wait(entry.key, entry.label == "callback", entry.due_at_ns is not None)
             self._open[entry.key] = wait
             self.trail.waits.append(wait)

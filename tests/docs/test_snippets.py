@@ -13,6 +13,7 @@ RUN_ELSEWHERE = {
     for place in (
         "docs/errors",
         "docs/tutorial",
+        "docs/how-to/explore.md",
         "docs/how-to/fastapi.md",
         "docs/how-to/own-transaction.md",
         "docs/how-to/participants.md",
