@@ -505,6 +505,10 @@ class Activity(Protocol):
         """Attempts that have been called and have not ended."""
         ...
 
+    def on_threads(self) -> int:
+        """Those of them that are on a thread, whether it has begun or not."""
+        ...
+
     def progress(self) -> int:
         """A number that rises with every entry that is journalled."""
         ...

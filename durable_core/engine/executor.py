@@ -104,8 +104,8 @@ class StepExecutor:
     """For such faults: ends this worker as the death of its process would."""
     cutting: bool = False
     """The grace is over: what has not returned is left behind."""
-    _waiting: "dict[PendingStep, _ThreadCall]" = attrs.field(factory=dict["PendingStep", _ThreadCall])
-    """Calls that no thread has begun, as far as the loop knows."""
+    waiting: "dict[PendingStep, _ThreadCall]" = attrs.field(factory=dict["PendingStep", _ThreadCall])
+    """Calls of plain functions that have not returned, as far as the loop knows."""
 
     def call(self, step: "PendingStep") -> None:
         """Begin an attempt, or try again in a moment where this worker might soon be taken for dead."""
@@ -118,11 +118,11 @@ class StepExecutor:
         """Leave out the call that was asked for; False where its function has been called."""
         if step.called:
             return False
-        call = self._waiting.get(step)
+        call = self.waiting.get(step)
         if call is None:
             return True
         if call.recall():
-            del self._waiting[step]
+            del self.waiting[step]
             return True
         step.called = True  # its thread is about to call it
         return False
@@ -150,7 +150,7 @@ class StepExecutor:
         except KeyboardInterrupt:
             raise  # the process is ending: for its journal this attempt is cut by a crash
         except asyncio.CancelledError as cancelled:
-            if step in self._waiting and not self.cutting:  # its thread goes on, and tells by itself how that ends
+            if step in self.waiting and not self.cutting:  # its thread goes on, and tells by itself how that ends
                 self._leave(*entered)
                 raise
             if self._is_cut(step, task):
@@ -270,7 +270,7 @@ class StepExecutor:
             self.threads = ThreadPoolExecutor(self.places, "sagas-step")
         context = contextvars.copy_context()
         fn = step.spec.fn if self.faults is None else self.faults.function(step.spec, step.key, self)
-        call = self._waiting[step] = _ThreadCall(step, fn, self.lease_is_safe)
+        call = self.waiting[step] = _ThreadCall(step, fn, self.lease_is_safe)
         if step.spec.timeout_ns is not None:
             limit = partial(self._limit_thread, call, timers)
             call.begun = lambda: self.loop.call_soon_threadsafe(limit)
@@ -282,23 +282,23 @@ class StepExecutor:
                 value = await asyncio.shield(outcome)
             except asyncio.CancelledError:
                 if self.cutting or outcome.cancelled():
-                    self._waiting.pop(step, None)
+                    self.waiting.pop(step, None)
                     raise
                 own = asyncio.current_task()
                 if own is not None and own.cancelling() > step.latest.overrun:
                     outcome.add_done_callback(lambda done: self._thread_ended(call, done, timers))
                     raise
             except BaseException:
-                self._waiting.pop(step, None)
+                self.waiting.pop(step, None)
                 raise
             else:
-                self._waiting.pop(step, None)
+                self.waiting.pop(step, None)
                 return value, call.started_at_ns
 
     def _thread_ended(self, call: _ThreadCall, done: "asyncio.Future[Any]", timers: list[Timer]) -> None:
         """A thread has returned whose task was cancelled from outside."""
         step = call.step
-        self._waiting.pop(step, None)
+        self.waiting.pop(step, None)
         _stop(timers)
         if step.latest.task is None:
             return  # recalled
@@ -314,7 +314,7 @@ class StepExecutor:
         """Call none of ``steps`` that is not called yet; what is still under way. Nothing can stop a thread."""
         under_way: list[asyncio.Future[Any]] = []
         for step in steps:
-            call = self._waiting.get(step)
+            call = self.waiting.get(step)
             if self.recall(step):
                 step.task = None
             elif call is not None and call.outcome is not None:
@@ -326,7 +326,7 @@ class StepExecutor:
     async def drain(self, steps: "Iterable[PendingStep]", *, within_s: float) -> int:
         """Wait for the attempts of ``steps``, cut what does not end in time; return how many were cut."""
         steps = list(steps)
-        calls = {step.latest: call for step, call in self._waiting.items()}
+        calls = {step.latest: call for step, call in self.waiting.items()}
         for step in steps:
             call = calls.get(step)
             if call is not None and call.recall():
@@ -343,7 +343,7 @@ class StepExecutor:
             task.cancel()
         if waiting:
             await asyncio.wait(waiting, timeout=1.0)
-        for step in [step for step in self._waiting if step.latest.task is None or step.latest.task.done()]:
+        for step in [step for step in self.waiting if step.latest.task is None or step.latest.task.done()]:
             self.cut(step.latest)
         if self.threads is not None:
             self.threads.shutdown(wait=False, cancel_futures=True)

@@ -72,6 +72,10 @@ class ObserverProcess:
         """Attempts that have been called and have not ended."""
         return 0
 
+    def on_threads(self) -> int:
+        """Those of them that are on a thread, or wait for one."""
+        return 0
+
     def driving(self, num: int) -> Run | None:  # noqa: ARG002 - it drives none
         """The run of this number, if this process drives it and is not about to leave."""
         return None
@@ -189,6 +193,10 @@ class WorkerProcess:
     def under_way(self) -> int:
         """Attempts that have been called and have not ended."""
         return self.worker.in_flight()
+
+    def on_threads(self) -> int:
+        """Those of them that are on a thread, or wait for one."""
+        return len(self.worker.executor.waiting)
 
     def driving(self, num: int) -> Run | None:
         """The run of this number, if this process drives it and is not about to leave."""

@@ -284,6 +284,10 @@ class Runtime:
         """Attempts that have been called and have not ended."""
         return 0 if self._poller is None else self._process.under_way()
 
+    def on_threads(self) -> int:
+        """Those of them that are on a thread, or wait for one."""
+        return 0 if self._poller is None else self._process.on_threads()
+
     def progress(self) -> int:
         """A number that rises with every row that is written."""
         return 0 if self._poller is None else self._poller.writer.written

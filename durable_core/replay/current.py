@@ -82,6 +82,11 @@ class AttemptInfo:
         forward = served(key)
         return None if forward == key else idempotency_key(self._run.uid, forward)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether its code may still be running."""
+        return getattr(self._step, "called", False)
+
     def span(self) -> tuple[int, int, bool]:
         """Trace id and span id of this attempt, known before it ends, and whether the run's spans are exported."""
         run, step = self._run, self._step

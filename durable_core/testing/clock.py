@@ -5,6 +5,7 @@ the order that a slow world would have seen.
 """
 
 import asyncio
+import contextvars
 import heapq
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from itertools import count
 
 from durable_core.model.duration import NS
 from durable_core.ports import Activity, Clock
+from durable_core.replay.current import CURRENT
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 PATIENCE_S = 0.05
@@ -37,7 +39,8 @@ class ManualClock:
 
     Args:
         start: what it shows at first (aware); default 2030-01-01 UTC.
-        auto: jump to the next timer whenever everything is idle.
+        auto: jump to the next timer whenever everything is idle, and no step's own code runs that does not wait on this
+            clock. Code that waits for nothing that could come by itself counts as idle after a moment.
 
     Examples:
         >>> clock = ManualClock()
@@ -122,7 +125,11 @@ class ManualClock:
             self._sleeping -= 1
 
     def is_awaited_by_all(self, engine: Activity) -> bool:
-        """Whether nothing but this clock can go on: attempts under way, if there are any, wait on it."""
+        """Whether nothing but this clock can go on: attempts under way, if there are any, wait on it.
+
+        Args:
+            engine: whose attempts.
+        """
         return not engine.working() and engine.under_way() <= self._sleeping
 
     def jump(self) -> bool:
@@ -144,7 +151,7 @@ class ManualClock:
             progress = sum(engine.progress() for engine in self._engines)
             if progress != seen or any(engine.working() for engine in self._engines):
                 quiet, seen, waited_s = 0, progress, 0.0
-            elif sum(engine.under_way() for engine in self._engines) > self._sleeping and waited_s < PATIENCE_S:
+            elif self._awaits_attempts() and (waited_s < PATIENCE_S or self._runs_by_itself()):
                 # Something outside is awaited: a thread, a socket, or an event that the test itself will set.
                 await asyncio.sleep(PATIENCE_S / 10)
                 waited_s += PATIENCE_S / 10
@@ -152,6 +159,20 @@ class ManualClock:
                 quiet += 1
             if seen == progress and any(engine.working() for engine in self._engines):
                 await asyncio.sleep(0.0005)  # a commit on its thread
+
+    def _awaits_attempts(self) -> bool:
+        """Whether attempts are under way that do not wait on this clock."""
+        return sum(engine.under_way() for engine in self._engines) > self._sleeping
+
+    def _runs_by_itself(self) -> bool:
+        """Whether a step's own code will go on without this clock: on a thread, or by a timer of the event loop.
+
+        A test that moves the clock itself may mean to move it past that.
+        """
+        if not self._auto:
+            return False
+        threads = sum(engine.on_threads() for engine in self._engines)
+        return threads > self._sleeping or _has_timer(asyncio.get_running_loop())
 
     def _next_ns(self) -> int | None:
         while self._timers and self._timers[0][2].cancelled:
@@ -188,3 +209,16 @@ async def _rung(clock: Clock, span: timedelta | float) -> None:
         await rung
     finally:
         timer.cancel()
+
+
+def _has_timer(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the code of an attempt that is under way has set a timer of the event loop, as a sleep or a timeout does.
+
+    What the code of an attempt sets has its context. A loop that does not show its timers has none here.
+    """
+    for timer in getattr(loop, "_scheduled", ()):
+        context: contextvars.Context | None = getattr(timer, "_context", None)
+        attempt = None if timer.cancelled() or context is None else context.get(CURRENT)
+        if attempt is not None and attempt.under_way:
+            return True
+    return False
