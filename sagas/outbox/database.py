@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from weakref import WeakSet
 
 import attrs
-from sqlalchemy import ColumnElement, Connection, Engine, delete, exc, func, insert, inspect, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, delete, event, exc, func, insert, inspect, select, update
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
@@ -100,8 +101,18 @@ async def on_loop(
         return await connection.run_sync(ask, *args, **kwargs)
 
 
-def explain(context: ExceptionContext) -> None:
-    """For ``handle_error``: where a table of an outbox is missing, say how to create it."""
+_EXPLAINED: WeakSet[Engine] = WeakSet()
+"""Not asked of ``event.contains``, which takes a new engine for an old one at the same address."""
+
+
+def explain_errors(engine: Engine) -> None:
+    """Where a table of an outbox is missing, say how to create it."""
+    if engine not in _EXPLAINED:
+        _EXPLAINED.add(engine)
+        event.listen(engine, "handle_error", _explain)
+
+
+def _explain(context: ExceptionContext) -> None:
     statement = context.statement or ""
     if "sagas_outbox" in statement and _is_missing(context.original_exception):
         raise DefinitionError("the tables of this outbox do not exist in its database", CREATE)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Unpack, overload
 
 import msgspec
-from sqlalchemy import Connection, Engine, MetaData, event, exc
+from sqlalchemy import Connection, Engine, MetaData, exc
 
 from durable_core import DefinitionError
 from durable_core.layer import (
@@ -92,8 +92,7 @@ class Outbox(Generic[EngineT]):
         self._clock = SystemClock()
         self._codec = Codec()
         self._binder = Binder(self._codec, ())
-        if not event.contains(self.database.sync, "handle_error", sql.explain):
-            event.listen(self.database.sync, "handle_error", sql.explain)
+        sql.explain_errors(self.database.sync)
 
     def __repr__(self) -> str:
         return f"<Outbox {self.database.place}>"

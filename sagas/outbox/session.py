@@ -76,8 +76,9 @@ def own_level(engine: Engine) -> object:
 
 def add(session: Session, row: OutboxRow, on_commit: Callable[[], None]) -> None:
     """Add a row to the session's transaction; ``on_commit`` is called in the thread that commits it."""
-    added: _Added = session.info.setdefault(_KEY, _Added())
-    if not event.contains(session, "before_commit", _before_commit):
+    added: _Added | None = session.info.get(_KEY)
+    if added is None:  # not asked of `event.contains`, which takes a new session for an old one at the same address
+        added = session.info[_KEY] = _Added()
         event.listen(session, "before_commit", _before_commit)
         event.listen(session, "after_commit", _after_commit)
     session.add(row)
