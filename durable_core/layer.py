@@ -13,8 +13,8 @@ from durable_core.errors import in_words, sentences, without_code
 from durable_core.lazy import lazy_names
 from durable_core.model.children import COMPLETED as CHILD_COMPLETED
 from durable_core.model.children import OPENED as CHILD_OPENED
+from durable_core.model.entry import MISFIT, EntryKind, effective, held
 from durable_core.model.entry import Entry as JournalEntry
-from durable_core.model.entry import EntryKind, held
 
 if TYPE_CHECKING:
     from durable_core.blocks import ChildBlock, ParallelBlock, all_of, branch_body, in_lanes
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from durable_core.engine.watch import AttentionLog
     from durable_core.face import Face, Order, Standing
     from durable_core.hosts.attempt import Clocked, attempt
-    from durable_core.model.callback import COMPLETED, FAILED, Answer, Taken
+    from durable_core.hosts.hosted import CallStep, HostedRun, Reply, Wake, Want
+    from durable_core.model.callback import COMPLETED, FAILED, HEARTBEAT, Answer, CallbackState, Taken, same, state_of
     from durable_core.model.calls import Done, StepCall
     from durable_core.model.checkup import Checkup, Facts, Finding, Group, Level, WorkerSeen
     from durable_core.model.codec import Codec
@@ -100,8 +101,18 @@ LATER = {
     "durable_core.engine.settings": ("Settings",),
     "durable_core.engine.waiting": ("RunOutcome",),
     "durable_core.hosts.attempt": ("Clocked", "attempt"),
+    "durable_core.hosts.hosted": ("CallStep", "HostedRun", "Reply", "Wake", "Want"),
     "durable_core.face": ("Face", "Order", "Standing"),
-    "durable_core.model.callback": ("COMPLETED", "FAILED", "Answer", "Taken"),
+    "durable_core.model.callback": (
+        "COMPLETED",
+        "FAILED",
+        "HEARTBEAT",
+        "Answer",
+        "CallbackState",
+        "Taken",
+        "same",
+        "state_of",
+    ),
     "durable_core.model.calls": ("Done", "StepCall"),
     "durable_core.model.checkup": ("Checkup", "Facts", "Finding", "Group", "Level", "WorkerSeen"),
     "durable_core.model.codec": ("Codec",),
@@ -169,8 +180,10 @@ __all__ = [
     "DEFAULT_UNKNOWN",
     "ENDS",
     "FAILED",
+    "HEARTBEAT",
     "MANY_FAILURES",
     "METRICS",
+    "MISFIT",
     "Announced",
     "Answer",
     "AnswerReceipt",
@@ -180,8 +193,10 @@ __all__ = [
     "BodyContext",
     "Branches",
     "CallShape",
+    "CallStep",
     "CallbackAddress",
     "CallbackDelivery",
+    "CallbackState",
     "Checkup",
     "ChildBlock",
     "Client",
@@ -204,6 +219,7 @@ __all__ = [
     "Handle",
     "Health",
     "HostContext",
+    "HostedRun",
     "Ids",
     "JournalEntry",
     "Level",
@@ -223,6 +239,7 @@ __all__ = [
     "PendingCallback",
     "Perform",
     "Posting",
+    "Reply",
     "RunOutcome",
     "RunQuery",
     "RunRecord",
@@ -251,6 +268,8 @@ __all__ = [
     "Tally",
     "Tracing",
     "Vocabulary",
+    "Wake",
+    "Want",
     "WorkerSeen",
     "after_failure",
     "all_of",
@@ -271,6 +290,7 @@ __all__ = [
     "derived",
     "describe",
     "duration",
+    "effective",
     "error_text",
     "export_directly",
     "export_failures",
@@ -297,11 +317,13 @@ __all__ = [
     "positional",
     "read_or_plain",
     "rebuild",
+    "same",
     "sentences",
     "served",
     "shown",
     "spans_of",
     "spans_wanted",
+    "state_of",
     "step_of",
     "stuck_error",
     "to_ns",

@@ -34,6 +34,7 @@ from sagas.errors import (
     SagasError,
     SagaStuck,
     Undone,
+    Unsupported,
 )
 from sagas.model.definition import (
     DidNotHappen,
@@ -112,6 +113,7 @@ __all__ = [
     "StoreError",
     "Undone",
     "Unknown",
+    "Unsupported",
     "VersionInfo",
     "VersionVerdict",
     "WrongLoop",

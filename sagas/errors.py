@@ -14,6 +14,7 @@ SagasError                 root of them all (the core's ``DurableError``)
 │   └── SagaPastPivot      nothing can be undone after the pivot
 ├── KeyReused              a participant's idempotency key was used for another request before
 ├── Undone                 a step's call came to its participant after its undo
+├── Unsupported            the engine below has no such call; the message names its own means
 ├── StepTimeout            an attempt passed its timeout
 ├── StepExited             a step raised something that is no Exception, such as ``SystemExit``
 ├── StepInterrupted        the process died in an ``at_most_once`` step
@@ -35,6 +36,7 @@ __all__ = [
     "SagaStuck",
     "SagasError",
     "Undone",
+    "Unsupported",
 ]
 
 
@@ -150,3 +152,9 @@ class Undone(SagasError):
     def __init__(self, text: str, advice: str = "", *, key: str = "") -> None:
         super().__init__(text, advice)
         self.key = key
+
+
+class Unsupported(SagasError):
+    """The engine that the saga runs on cannot do this. The message names the engine's own means; nothing changed."""
+
+    code = "SG009"

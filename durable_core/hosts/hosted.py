@@ -208,6 +208,13 @@ class HostedRun:
             differing=(),
         )
 
+    def close(self) -> None:
+        """Drop it from memory: its bodies' ``finally`` blocks run now, and every command in them is refused."""
+        self.guard = LoopGuard.here()
+        if not self._run.dead:
+            self._run.scheduler.undriven = False
+            self._run.evict()
+
     # -- what a host feeds -----------------------------------------------------------------------------------------
 
     def returned(self, op: str, done: Done) -> None:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Mapping
 
 import requests
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped,unused-ignore]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.util.re import parse_env_headers
 from requests.utils import get_environ_proxies

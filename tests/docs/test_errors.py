@@ -33,6 +33,7 @@ NOT_RUN = {
     "DC014": "it takes a PostgreSQL, and a worker that is stopped for a while",
     "DC034": "raised to the layer above, for which there is no short program",
     "DC040": "raised as one of its subclasses only",
+    "SG009": "it takes another engine",
 }
 """Pages without a program, and why."""
 

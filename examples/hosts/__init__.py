@@ -1,0 +1,1 @@
+"""The examples on engines of others."""
