@@ -205,7 +205,7 @@ def _judge(value: Any, back: Any) -> bool:
     elif isinstance(value, Decimal) and isinstance(back, Decimal):
         found = str(value) == str(back)
     elif isinstance(value, Enum) or registered(kind) is not None:
-        found = value is back or _plain(value) == _plain(back)
+        found = value is back or (back is not None and _plain(value) == _plain(back))
     elif isinstance(value, int | float) and isinstance(back, int | float):
         found = value == back
     elif isinstance(value, _PLAIN) and not alike:
@@ -224,7 +224,7 @@ def _compares(cls: type) -> bool:
 
 def _same_time(value: datetime | time, back: datetime | time) -> bool:
     """The same hands on the clock and the same offset from UTC; a zone comes back as its offset."""
-    if type(back) is not (datetime if isinstance(value, datetime) else time):
+    if not isinstance(back, datetime if isinstance(value, datetime) else time):
         return False
     offset = value.utcoffset()
     if offset != back.utcoffset() or (offset is None and value.fold != back.fold):
