@@ -63,16 +63,13 @@ def moment_of(when: object) -> int | None:
 
 
 def iso(at_ns: int) -> str:
-    """``2026-08-01T10:00:00.123456789Z``: all nine digits, so that nothing is lost.
+    """``2026-08-01T10:00:00.123456789Z``: all nine digits, so that nothing is lost; up to ``LAST_NS``, in 2262.
 
     >>> iso(1)
     '1970-01-01T00:00:00.000000001Z'
     """
     seconds, rest = divmod(at_ns, NS)
-    try:
-        whole = EPOCH + timedelta(seconds=seconds)
-    except OverflowError:  # after the year 9999: such a time means never
-        return "9999-12-31T23:59:59.999999999Z"
+    whole = EPOCH + timedelta(seconds=seconds)
     return f"{whole:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 

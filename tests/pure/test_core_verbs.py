@@ -7,7 +7,8 @@ import pytest
 
 from durable_core import RunStatus
 from durable_core.layer import RunRecord
-from durable_core.model.verbs import VERBS, Accept, Refuse, Repeat, judge
+from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.verbs import VERBS, Accept, Refuse, Repeat, faulted_on, judge
 
 PAGE = Path(__file__).parents[2] / "docs/reference/durable-core.md"
 GOING = {RunStatus.PENDING, RunStatus.RUNNING, RunStatus.WAITING}
@@ -64,6 +65,26 @@ def test_pause_and_resume_are_harmless_twice_and_refused_after_the_end(status: R
     expected = Repeat if status in EXPECTED["pause"][0] else Refuse
     assert type(judge("pause", record(status), paused=True)) is expected
     assert type(judge("resume", record(status), paused=False)) is expected
+
+
+def entry(kind: EntryKind, key: str = "", attempt: int = 0) -> Entry:
+    return Entry(1, 1, kind, key, attempt, "", None, None, None, 0, None, "w")
+
+
+@pytest.mark.parametrize(
+    ("entries", "found"),
+    [
+        ([entry(EntryKind.STARTED, "charge"), entry(EntryKind.FAULTED, "charge", 4)], ("charge", 4)),
+        ([entry(EntryKind.FAULTED, "charge", 4), entry(EntryKind.NOTED)], ("charge", 4)),
+        ([entry(EntryKind.FAULTED, "charge", 4), entry(EntryKind.SIGNALLED)], ("", 0)),
+        ([entry(EntryKind.FAULTED, "charge", 4), entry(EntryKind.PARKED)], ("", 0)),
+        ([entry(EntryKind.STARTED, "charge")], ("", 0)),
+        ([], ("", 0)),
+    ],
+)
+def test_a_retry_attempts_again_what_faulted_last(entries: list[Entry], found: tuple[str, int]):
+    """The step of the last fault, unless a retry or another stop came after it; else the body itself."""
+    assert faulted_on(entries) == found
 
 
 def test_the_page_shows_the_table():

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from durable_core.errors import DefinitionError
-from durable_core.model.keys import Scope, check_name, derived, idempotency_key, name_of, served
+from durable_core.model.keys import Scope, check_id, check_name, derived, idempotency_key, name_of, served
 
 
 def test_a_key_is_the_name_and_from_the_second_time_its_occurrence():
@@ -66,6 +66,26 @@ def test_names_that_would_break_a_key_are_refused(name: str):
     """Empty, too long, unprintable, or holding a separator of keys: refused with what has that name."""
     with pytest.raises(DefinitionError, match="the step charge"):
         check_name(name, what="the step charge")
+
+
+def test_a_name_is_a_text():
+    """Anything else is refused, and shown."""
+    with pytest.raises(DefinitionError, match="the step charge is named 7"):
+        check_name(7, what="the step charge")
+
+
+@pytest.mark.parametrize("run_id", ["", "i" * 501, "line\nbreak", 7, None])
+def test_ids_that_cannot_be_typed_again_are_refused(run_id: object):
+    """An id is a printable text of 1 to 500 characters; the message says that nothing was started."""
+    with pytest.raises(DefinitionError, match="give a text of 1 to 500 printable characters; nothing was started"):
+        check_id(run_id)
+
+
+def test_an_id_is_no_address_of_a_child():
+    """A slash stands between a parent's id and its child's key."""
+    check_id("i" * 500)
+    with pytest.raises(DefinitionError, match="the id 'a/b' cannot be used: `/` stands between"):
+        check_id("a/b")
 
 
 def test_idempotency_keys_are_stable_and_never_shared():

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import pytest
+
 from durable_core.model.entry import Entry
-from durable_core.model.record import StepRecord, StepStatus, fold
+from durable_core.model.record import ABANDON, StepRecord, StepStatus, fold
 
 
 def entry(kind: str, seq: int, *, key: str = "charge", attempt: int = 1, label: str = "", **columns: Any) -> Entry:
@@ -117,6 +119,37 @@ def test_a_reopened_step_measures_its_policy_from_then_on():
     step.reopen(10**9)
     assert step.policy_from_ns == 10**9
     assert step.started_at_ns == 101
+
+
+@pytest.mark.parametrize(
+    ("label", "columns", "status", "begun"),
+    [
+        ("succeeded", {"payload": b"7"}, StepStatus.SUCCEEDED, True),
+        ("failed", {"error": b"e", "due_at_ns": 9}, StepStatus.FAILED, True),
+        ("rejected", {"error": b"e"}, StepStatus.REJECTED, True),
+        ("withheld", {}, StepStatus.FAILED, False),
+    ],
+)
+def test_an_abandoned_step_ends_as_its_attempt_did(
+    label: str, columns: dict[str, Any], status: StepStatus, *, begun: bool
+):
+    """An attempt that returned while nobody drove the run is no doubt once the body's part is over."""
+    late = entry("noted", 2, label=label, started_at_ns=101, **columns)
+    step = folded(late, entry("signalled", 3, key="", label=ABANDON))
+    assert (step.status, step.begun, step.result, step.due_at_ns) == (status, begun, columns.get("payload"), None)
+
+
+def test_only_the_attempt_under_way_can_have_returned_late():
+    """A note about another attempt says nothing of the one that was cut: it stays in doubt."""
+    late = entry("noted", 2, label="succeeded", attempt=2, started_at_ns=101, payload=b"7")
+    step = folded(late, entry("signalled", 3, key="", label=ABANDON))
+    assert (step.status, step.result) == (StepStatus.UNKNOWN, None)
+
+
+def test_an_operators_retry_reopens_its_step():
+    """A signal that names a step, other than one that ends the body's part, begins its policy anew."""
+    step = folded(entry("failed", 2, label="failed"), entry("signalled", 3, key="", label="charge", attempt=2))
+    assert (step.status, step.begun, step.ended_at_ns) == (StepStatus.RUNNING, False, None)
 
 
 def test_a_run_has_its_steps_in_the_order_of_their_intents():
