@@ -5,11 +5,13 @@ import types
 from collections.abc import Callable, Coroutine
 from importlib import import_module
 from typing import (
+    TYPE_CHECKING,
     Any,
     Concatenate,
     Generic,
     Literal,
     ParamSpec,
+    Protocol,
     TypeGuard,
     TypeVar,
     Union,
@@ -100,9 +102,11 @@ class Declared(DeclaredStep[P, R]):
         self.call = f"s.run({self.name}, ...)"
         self.resources = resources_of(fn)
 
-    def node_result(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ARG002
-        """For type checkers: the arguments and the result of a node of a graph that runs this step."""
-        raise TypeError("for type checkers only")
+    if TYPE_CHECKING:
+
+        def node_result(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            """The arguments and the result of a node of a graph that runs this step."""
+            ...
 
     @property
     def settles(self) -> bool:
@@ -249,7 +253,7 @@ class Step(Probed[P, R]):
         return not self.compensated_by_nothing
 
 
-class Compensate(Generic[P, R]):
+class Compensate(Protocol[P, R]):
     """The type of ``@step.compensate(...)`` with options, for type checkers."""
 
     @overload
@@ -258,21 +262,15 @@ class Compensate(Generic[P, R]):
     def __call__(  # type: ignore[overload-cannot-match]
         self, undo: Callable[Concatenate[R, P], T], /
     ) -> Callable[Concatenate[R, P], T]: ...
-    def __call__(self, undo: Any, /) -> Any:  # noqa: ARG002 - the overloads are all there is to it
-        """Declare the compensation."""
-        raise TypeError("for type checkers only")
 
 
-class Probing(Generic[P, R]):
+class Probing(Protocol[P, R]):
     """The type of ``@step.probe(...)`` with options, for type checkers."""
 
     @overload
     def __call__(self, fn: AsyncProbe[P, R], /) -> AsyncProbe[P, R]: ...
     @overload
     def __call__(self, fn: PlainProbe[P, R], /) -> PlainProbe[P, R]: ...
-    def __call__(self, fn: Any, /) -> Any:  # noqa: ARG002 - the overloads are all there is to it
-        """Declare the probe."""
-        raise TypeError("for type checkers only")
 
 
 class Pivot(Probed[P, R]):
@@ -329,9 +327,11 @@ class SagaDef(Generic[P, R]):
         """``file:line`` of its declaration."""
         return place_of(self.body)
 
-    def node_result(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ARG002
-        """For type checkers: the arguments and the result of a node of a graph that runs this saga."""
-        raise TypeError("for type checkers only")
+    if TYPE_CHECKING:
+
+        def node_result(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            """The arguments and the result of a node of a graph that runs this saga."""
+            ...
 
     def diagram(self, format: Literal["mermaid", "dot", "svg", "bpmn"] = "mermaid") -> str:  # noqa: A002 - the contract's
         """Draw the saga: a graph exactly, a body as far as its source shows it. Nothing is run.
