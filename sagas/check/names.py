@@ -16,7 +16,8 @@ from typing import Any
 
 import attrs
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+Helper = ast.FunctionDef | ast.AsyncFunctionDef
+Function = Helper | ast.Lambda
 BY_CLASS = frozenset({staticmethod, classmethod, ClassMethodDescriptorType})
 """Attributes that a class returns in another form than it holds them."""
 HOPS = 4
@@ -46,7 +47,7 @@ class Imported:
     what: object
 
 
-Binding = Role | Imported | Function | ast.expr | None
+Binding = Role | Imported | Helper | ast.expr | None
 """A runner of steps, an import, a helper defined in the body, another name or ``s.parallel()``; None: data."""
 
 
@@ -109,7 +110,7 @@ class Names:
     def role(self, node: ast.expr, hops: int = HOPS) -> Role | None:
         """Whether ``node`` is certainly the saga, or one of its parallel blocks."""
         bound, names = self._find(node.id) if isinstance(node, ast.Name) else (None, None)
-        if names is None or not hops or isinstance(bound, Function):
+        if names is None or not hops or isinstance(bound, Helper):
             return None
         match bound:
             case Role():
@@ -121,10 +122,10 @@ class Names:
             case _:
                 return None
 
-    def helper(self, node: ast.expr) -> "tuple[Function, Names] | None":
+    def helper(self, node: ast.expr) -> "tuple[Helper, Names] | None":
         """The function of the body that ``node`` names, and the names in scope at its definition."""
         bound, names = self._find(node.id) if isinstance(node, ast.Name) else (None, None)
-        return (bound, names) if names is not None and isinstance(bound, Function) else None
+        return (bound, names) if names is not None and isinstance(bound, Helper) else None
 
     def _find(self, name: str) -> "tuple[Binding, Names | None]":
         """What binds ``name``, and the names in scope there; no names if the body does not bind it."""

@@ -7,13 +7,13 @@ import ast
 import copy
 import inspect
 import textwrap
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import attrs
 
-from sagas.check.names import MISSING, Function, Names, Role
+from sagas.check.names import MISSING, Helper, Names, Role
 from sagas.model.definition import Declared, SagaDef, is_saga, is_step
 from sagas.model.graph import NodeKind, kind_of
 
@@ -183,7 +183,7 @@ class _Reader:
         self._names = names
         self._scope = ""
         self._counts: dict[tuple[str, str], int] = {}
-        self._following: list[Function] = []
+        self._following: list[Helper] = []
         self._size = 0
 
     # -- statements ------------------------------------------------------------------------------------------------
@@ -360,17 +360,16 @@ class _Reader:
             kind = kind_of(what)
             return [] if kind is None else [self._act(what.name, kind, what, begins=begins)]
         if helper is not None and (begins or maps):
-            function = helper[0]
-            with self._within(self._key(getattr(function, "name", "branch"))):
+            with self._within(self._key(helper[0].name)):
                 return [Inner(_joined(self._helper(helper, [first, *others], skip=1)), begins=begins)]
         unknown = "" if what is MISSING else " is no step"
         return [Unreadable(f"{_text(first)}{unknown}", begins)]
 
-    def _helper(self, helper: tuple[Function, Names], args: Sequence[ast.expr], *, skip: int) -> list[Part]:
+    def _helper(self, helper: tuple[Helper, Names], args: Sequence[ast.expr], *, skip: int) -> list[Part]:
         """A function of the body in the place where it is called; ``skip``: of a branch, whose first is the saga."""
         function, around = helper
         if function in self._following:
-            return [Unreadable(f"{getattr(function, 'name', 'lambda')} calls itself")]
+            return [Unreadable(f"{function.name} calls itself")]
         parameters = [each.arg for each in (*function.args.posonlyargs, *function.args.args)]
         roles = dict.fromkeys(parameters[:skip], Role.SAGA)
         for name, given in zip(parameters[skip:], args[skip:], strict=False):
@@ -380,8 +379,6 @@ class _Reader:
         outer, self._names = self._names, around.inside(function, roles)
         self._following.append(function)
         try:
-            if isinstance(function, ast.Lambda):
-                return self._expression(function.body)
             return [Inner(self.block(function.body))]
         finally:
             self._names = outer
@@ -435,17 +432,21 @@ def is_begun(part: Part) -> bool:
             return False
 
 
-def _leaves(part: Part) -> bool:
+def _leaves(part: Part, ways: Collection[str] = ("return", "raise")) -> bool:  # noqa: PLR0911 - an answer for each kind
     """Whether a part may leave the function around it."""
     match part:
         case Leave(how=how):
-            return how in ("return", "raise")
+            return how in ways
         case Chain(parts=parts):
-            return any(map(_leaves, parts))
-        case Choice(arms=arms) | Attempt(arms=arms):
-            return any(_leaves(arm.part) for arm in arms)
+            return any(_leaves(each, ways) for each in parts)
+        case Choice(arms=arms):
+            return any(_leaves(arm.part, ways) for arm in arms)
+        case Attempt(body=body, arms=arms):
+            return _leaves(body, ways) or any(_leaves(arm.part, ways) for arm in arms)
         case Loop(part=inner) | Block(part=inner) | Save(part=inner):
-            return _leaves(inner)
+            return _leaves(inner, ways)
+        case Inner(part=inner):
+            return _leaves(inner, ("raise",))  # its `return` leaves nothing but itself
         case _:
             return False
 

@@ -191,7 +191,7 @@ class _Builder:
                 self.gate("raise", f"raise {leave.label}".strip(), ends)
             case "break":
                 self._breaks[-1] += ends
-            case "continue":
+            case _:  # continue
                 self._rounds[-1] += ends
         return []
 

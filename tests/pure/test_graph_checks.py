@@ -1,7 +1,8 @@
 """What a graph refuses, and when: at the line that declares it, or with all other faults in ``check``."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NewType
 
 import attrs
 import pytest
@@ -447,3 +448,184 @@ def test_types_of_one_name_are_told_apart_in_a_fault():
     g.returns(g.lookup(drive, g.step(reserve, g.input)))
     said = faults(g)
     assert f"whose type is {__name__}.Car and not shop.cars.Car" in said
+
+
+def test_what_a_node_waits_for_is_a_list_of_references():
+    """Anything else in `after=` is shown."""
+    g = graph()
+    g.returns(g.lookup(holds, g.input, after=[7]))  # type: ignore[list-item]
+    assert "lookup 'holds' has after=7. Give `after=` a list of references" in faults(g)
+
+
+@attrs.frozen
+class Pair:
+    """Something that holds others."""
+
+    left: Any
+    right: Any = None
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda ref: {"a": ref}, lambda ref: Pair(1, ref), lambda ref: [Pair(({"a": ref},))]],
+    ids=["dict", "Pair", "deep"],
+)
+def test_a_reference_within_a_value_is_refused(wrap: Any):
+    """As deep as one is likely to be written; each reference is an argument of its own."""
+
+    @lookup
+    async def weigh(what: Any) -> int:
+        return 1
+
+    g = graph()
+    g.returns(g.lookup(weigh, wrap(g.input)))
+    assert "with a reference in it. Give each reference as an argument of its own" in faults(g)
+
+
+Sure = NewType("Sure", bool)
+
+
+@lookup
+async def sure(trip: Trip) -> Annotated[Sure, "by law"]:
+    """A bool by another name."""
+    return Sure(bool(trip.city))
+
+
+def test_a_condition_may_be_a_bool_by_another_name():
+    """`NewType` and `Annotated` are what they stand for."""
+    g = graph()
+    g.returns(g.lookup(holds, g.input, when=g.lookup(sure, g.input)))
+    g.check()
+
+
+@lookup
+async def take(it: Opaque) -> None:
+    """Takes what cannot be stored."""
+
+
+@lookup
+async def later(it: "Nowhere") -> None:  # type: ignore[name-defined]  # noqa: F821 - a type that is not there
+    """Its annotation cannot be read."""
+
+
+def test_a_type_that_cannot_be_used_is_a_fault_of_its_own():
+    """The argument for it is not blamed: the one fault names the type."""
+    for declared, name in ((take, "Opaque"), (later, "Nowhere")):
+        g = graph()
+        g.returns(g.lookup(declared, 7))
+        said = faults(g)
+        assert name in said
+        assert "the plain value" not in said
+
+
+@lookup
+async def either(car: int | Car | None) -> bool:
+    """Takes a value that may be missing."""
+    return car is not None
+
+
+@lookup
+async def listed(car: list[Car]) -> bool:
+    """Takes a list."""
+    return bool(car)
+
+
+@lookup
+async def alias(car: "tuple[Car, ...] | Sequence[Car]") -> bool:
+    """Takes none of the types that are compared."""
+    return bool(car)
+
+
+def test_a_value_that_may_be_none_is_compared_with_every_kind_of_parameter():
+    """A union with None takes it, a union or a collection without does not; what is not compared may take anything."""
+
+    def given(declared: Any) -> SagaGraph[[Trip]]:
+        g = graph()
+        car = g.lookup(fetch, g.input, when=g.lookup(holds, g.input))
+        g.returns(g.lookup(declared, car))
+        return g
+
+    given(either).check()
+    given(alias).check()
+    assert "which is None where it is skipped. Let the parameter admit None" in faults(given(listed))
+
+
+@lookup
+async def fetch(trip: Trip) -> Car:
+    """A read that gives a car."""
+    return Car(trip.city)
+
+
+def test_a_child_graph_by_g_pivot_has_a_pivot():
+    """One without is a step."""
+    child = SagaGraph("child", version=1, input=Trip)
+    child.returns(child.lookup(holds, child.input))
+    g = graph()
+    g.returns(g.pivot(child, g.input))
+    assert "child 'child' has no pivot. Add the child by g.step" in faults(g)
+
+
+def test_a_child_after_the_pivot_is_judged_by_its_steps():
+    """The step within that can be undone is named, and not the child beside it."""
+    child = SagaGraph("child", version=1, input=Trip)
+    child.returns(child.step(reserve, child.input))
+    g = graph()
+    paid = g.pivot(pay, g.input)
+    g.returns(g.step(child, g.input, after=[paid]))
+    said = faults(g)
+    assert "child 'child' comes after the pivot" not in said
+    assert "'reserve'" in said
+
+
+def test_a_graph_returns_once_and_its_own():
+    """Two calls of g.returns, and a reference of another graph, are faults."""
+    g, other = graph(), graph()
+    ok = g.lookup(holds, g.input)
+    g.returns(ok)
+    g.returns(other.input)
+    said = faults(g)
+    assert "calls g.returns 2 times. Call it once" in said
+    assert "g.returns was given the input of another graph. Take one of this graph" in said
+
+
+@step(timeout=40, compensation=None, because="a test")
+async def slow(trip: Trip) -> str:
+    """Takes its time."""
+    return trip.city
+
+
+@retriable(timeout=4000)
+async def slow_mail(note: str) -> str:
+    """After the pivot."""
+    return note
+
+
+def test_a_deadline_counts_children_and_stops_at_the_pivot():
+    """A child graph takes as long as its own nodes, each time; a callback, a coded child and what is late, nothing."""
+
+    @saga("coded", version=1)
+    async def code(s: Saga, trip: Trip) -> str:
+        return await s.run(slow, trip)
+
+    child = SagaGraph("child", version=1, input=Trip)
+    child.returns(child.step(slow, child.input))
+
+    def of(deadline: float) -> SagaGraph[[Trip]]:
+        g = graph(deadline=deadline)
+        first = g.step(child, g.input)
+        second = g.step(child, g.input, after=[first])
+        third = g.step(code, g.input, after=[second, g.callback("ok", bool)])
+        paid = g.pivot(pay, g.input, after=[third])
+        g.returns(g.retriable(slow_mail, paid))
+        return g
+
+    of(81).check()
+    assert "may take 80 s together and keep their timeouts, and its deadline is 79 s" in faults(of(79))
+
+
+def test_a_plan_has_a_line_for_a_value_that_cannot_be_stored():
+    """Its class stands for it: a repr would differ from run to run."""
+    g = graph()
+    g.lookup(take, Opaque())
+    g.returns()
+    assert list(lines_of(g))[1] == "lookup take(a Opaque)"

@@ -364,6 +364,366 @@ BODIES = {
         unreadable2 > end
         """,
     ),
+    "a choice of nothing": (
+        """
+        if x:
+            pass
+        match x:
+            case 1:
+                pass
+        await s.run(book)
+        """,
+        """
+        start > book
+        book > end
+        """,
+    ),
+    "a match of everything": (
+        """
+        match x:
+            case [] if items:
+                pass
+            case []:
+                pass
+            case 1:
+                await s.run(book)
+            case _:
+                await s.run(note)
+        await s.run(charge)
+        """,
+        """
+        start > choice
+        choice > book: 1
+        choice > note: _
+        choice > charge: []
+        book > charge
+        note > charge
+        charge > end
+        """,
+    ),
+    "a loop of nothing": (
+        """
+        for item in items:
+            print(item)
+        else:
+            await s.run(book)
+        """,
+        """
+        start > book
+        book > end
+        """,
+    ),
+    "a loop in a loop": (
+        """
+        for item in items:
+            for each in item:
+                await s.run(book)
+        """,
+        """
+        start > choice1
+        choice1 > choice2: next
+        choice2 > book: next
+        book ^> choice2: again
+        choice2 ^> choice1: again
+        choice1 > end: done
+        """,
+    ),
+    "a loop that may return": (
+        """
+        for item in items:
+            if item:
+                return
+        await s.run(book)
+        """,
+        """
+        start > choice1
+        choice1 > choice2: next
+        choice2 ^> choice1: again
+        choice1 > book: done
+        book > end
+        choice2 > end: yes
+        """,
+    ),
+    "a loop that may return from a try": (
+        """
+        for item in items:
+            try:
+                return
+            except Declined:
+                pass
+        await s.run(book)
+        """,
+        """
+        start > choice
+        choice > book: done
+        book > end
+        choice > end: next
+        """,
+    ),
+    "a loop that may return from an except": (
+        """
+        for item in items:
+            try:
+                if item:
+                    break
+            except Declined:
+                return
+        await s.run(book)
+        """,
+        """
+        start > choice1
+        choice1 > choice2: next
+        choice2 ^> choice1: again
+        choice1 > book: done
+        choice2 > book: yes
+        book > end
+        choice2 !> end: except Declined
+        """,
+    ),
+    "a loop that may raise in another loop": (
+        """
+        while x:
+            for item in items:
+                print(item)
+                raise Declined
+        await s.run(book)
+        """,
+        """
+        start > choice1
+        choice1 > choice2: next
+        choice2 > raise: next
+        choice2 ^> choice1: again
+        choice1 > book: done
+        book > end
+        """,
+    ),
+    "a loop that may return from a block": (
+        """
+        for item in items:
+            async with s.parallel():
+                if item:
+                    return
+        await s.run(book)
+        """,
+        """
+        start > choice1
+        choice1 > choice2: next
+        choice2 ^> choice1: again
+        choice1 > book: done
+        book > end
+        choice2 > end: yes
+        """,
+    ),
+    "a loop that may return from a savepoint": (
+        """
+        for item in items:
+            async with s.savepoint('a'):
+                return
+        await s.run(book)
+        """,
+        """
+        start > choice
+        choice > book: done
+        book > end
+        choice > end: next
+        """,
+    ),
+    "a loop whose function may raise": (
+        """
+        def check():
+            raise Declined
+        for item in items:
+            check()
+        await s.run(book)
+        """,
+        """
+        start > choice
+        choice > raise: next
+        choice > book: done
+        book > end
+        """,
+    ),
+    "a loop whose function may return": (
+        """
+        def check():
+            return 1
+        for item in items:
+            check()
+        await s.run(book)
+        """,
+        """
+        start > book
+        book > end
+        """,
+    ),
+    "a loop that returns at once": (
+        """
+        while True:
+            return
+        await s.run(book)
+        """,
+        """
+        start > end
+        """,
+    ),
+    "blocks of others": (
+        """
+        async with elsewhere.parallel() as p, x:
+            await s.run(book)
+        with x as y:
+            await s.run(note)
+        with s.parallel():
+            await s.run(reserve)
+        """,
+        """
+        start > book
+        book > note
+        note > reserve
+        reserve > end
+        """,
+    ),
+    "a block of one": (
+        """
+        async with s.parallel():
+            await s.run(book)
+        """,
+        """
+        start > book
+        book > end
+        """,
+    ),
+    "a lambda": (
+        """
+        later = lambda: s.run(book)
+        await s.run(note)
+        """,
+        """
+        start > note
+        note > end
+        """,
+    ),
+    "what a call gives is called": (
+        """
+        await x()(1)
+        await elsewhere(s)(2)
+        """,
+        """
+        start > unreadable
+        unreadable > end
+        """,
+    ),
+    "an operation that runs nothing": (
+        """
+        at = s.now()
+        await s.run(book)
+        """,
+        """
+        start > book
+        book > end
+        """,
+    ),
+    "a function that is given the saga": (
+        """
+        async def go(given, item):
+            await given.run(book, item)
+        await go(s, 1)
+        """,
+        """
+        start > book
+        book > end
+        """,
+    ),
+    "a sleep without a length": (
+        """
+        await s.sleep()
+        await s.run(book)
+        """,
+        """
+        start > sleep
+        sleep > book
+        book > end
+        """,
+    ),
+    "an answer as a condition": (
+        """
+        if await s.callback('ok', bool):
+            await s.run(book)
+        """,
+        """
+        start > ok
+        ok > choice
+        choice > book: yes
+        book > end
+        choice > end: no
+        """,
+    ),
+    "elif with a step": (
+        """
+        if x:
+            await s.run(book)
+        elif await s.run(look):
+            await s.run(note)
+        """,
+        """
+        start > choice1
+        choice1 > book: yes
+        choice1 > look: no
+        look > choice2
+        choice2 > note: yes
+        book > end
+        note > end
+        choice2 > end: no
+        """,
+    ),
+    "a try of a sleep": (
+        """
+        try:
+            await s.sleep(1)
+        except Declined:
+            await s.run(note)
+        """,
+        """
+        start > sleep
+        sleep !> note: except Declined
+        sleep > end
+        note > end
+        """,
+    ),
+    "a try of a choice": (
+        """
+        try:
+            if x:
+                return
+        except Declined:
+            await s.run(note)
+        """,
+        """
+        start > choice
+        choice !> note: except Declined
+        choice > end: no or yes
+        note > end
+        """,
+    ),
+    "a block whose branches all raise": (
+        """
+        async def one(t):
+            await t.run(book)
+            raise Declined
+        async def two(t):
+            await t.run(note)
+            raise Declined
+        async with s.parallel() as p:
+            p.run(one)
+            p.run(two)
+        """,
+        """
+        start > fork
+        fork > one/book
+        one/book > raise1
+        fork > two/note
+        two/note > raise2
+        """,
+    ),
 }
 
 
