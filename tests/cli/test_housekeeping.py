@@ -7,16 +7,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 import typer
 
 from durable_core import read_line
-from durable_core.layer import Facts, Group, Level, WorkerSeen
 from durable_core.testing import ManualClock
 from sagas import Orchestrator, Retry, Saga, SagasError, saga, step
 from sagas.cli.durations import duration_of
-from sagas.model.health import judged
 from tests.cli.line import Ended, Line
 
 NS = 1_000_000_000
@@ -380,46 +377,3 @@ def test_an_address_that_is_none_is_bad_usage(desk: Desk):
     """That is no question of health: exit code 2."""
     desk.url = "mysql://there"
     assert desk.run("doctor").code == 2
-
-
-# -- judgement ---------------------------------------------------------------------------------------------------------
-
-HEALTHY = Facts(
-    statuses={"pending": 0, "running": 0, "stuck": 0, "waiting": 0},
-    rows={"runs": 0, "journal": 0, "signals": 0, "tombstones": 0, "workers": 0, "served": 0},
-    unswept=0,
-    oldest_end_ns=None,
-    newest_at_ns=None,
-    workers=(),
-    stuck=Group(),
-    runnable=None,
-    overdue=Group(),
-    past_deadline=Group(),
-    paused=Group(),
-    unserved={},
-)
-
-
-def test_an_empty_store_is_healthy():
-    """Without rows there is nothing to say against it."""
-    assert {finding.level for finding in judged(HEALTHY, now_ns=0)} == {Level.OK}
-
-
-@pytest.mark.parametrize(("ahead_s", "level"), [(0.5, "ok"), (5, "warn"), (61, "fail"), (-9, "ok")])
-def test_a_clock_is_judged_by_the_newest_row(ahead_s: float, level: str):
-    """A second is forgiven; a minute is not."""
-    found = judged(attrs.evolve(HEALTHY, newest_at_ns=round(ahead_s * NS)), now_ns=0)
-    assert found[0].level == level
-
-
-def test_many_ids_are_cut_short():
-    """A group of thousands is told by its count and its first ids."""
-    worker = WorkerSeen("w", 1, "here", 0, alive=True)
-    facts = attrs.evolve(
-        HEALTHY, workers=(worker,), overdue=Group(9000, ("a", "b")), unswept=2, paused=Group(1, ("p",))
-    )
-    told = {finding.check: finding for finding in judged(facts, now_ns=0)}
-    assert told["overdue"].what.endswith("a, b, ...")
-    assert "--concurrency" in told["overdue"].advice
-    assert "paused: p" in told["open"].what
-    assert "2 purged ones" in told["kept"].what
