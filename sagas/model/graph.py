@@ -62,8 +62,7 @@ class Ref(Generic[T_co]):
         )
 
     def __format__(self, how: str) -> NoReturn:
-        str(self)
-        raise AssertionError(how)
+        self.__str__()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Ref):
