@@ -204,8 +204,10 @@ def _judge(value: Any, back: Any) -> bool:
         found = _same_time(value, back)
     elif isinstance(value, Decimal) and isinstance(back, Decimal):
         found = str(value) == str(back)
-    elif isinstance(value, Enum) or registered(kind) is not None:
-        found = value is back or (back is not None and _plain(value) == _plain(back))
+    elif isinstance(value, Enum):
+        found = value is back or _plain(value) == _plain(back)
+    elif registered(kind) is not None:  # a value that is written as null is not None for all that
+        found = back is not None and _plain(value) == _plain(back)
     elif isinstance(value, int | float) and isinstance(back, int | float):
         found = value == back
     elif isinstance(value, _PLAIN) and not alike:

@@ -359,12 +359,10 @@ class BodyReader:
                 return meet(*(self._expression(part, at, awaited=awaited) for part in ways))
             case ast.BoolOp(values=values) if awaited:  # exactly one of them is awaited
                 return meet(*(self._expression(value, at, awaited=True) for value in values))
-            case ast.BoolOp(values=[first, *others]):
-                at = self._expression(first, at)
-            case ast.Compare(left=left, comparators=[first, *others]):
-                at = self._expressions([left, first], at)
+            case ast.BoolOp(values=values):
+                at, others = self._expression(values[0], at), values[1:]
             case _:
-                return at
+                at, others = self._expressions([node.left, node.comparators[0]], at), node.comparators[1:]
         self._expressions(others, at)  # these may not be evaluated
         return at
 

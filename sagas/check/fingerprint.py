@@ -51,9 +51,9 @@ def _text(definition: SagaDef[..., Any]) -> str:
 def _body(body: Callable[..., Any]) -> str:
     """The body as text: its syntax tree, or its byte code if its source cannot be read."""
     try:
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(body))).body
-        if isinstance(tree, _DOCUMENTED):
-            tree.decorator_list = []
+        parts = ast.parse(textwrap.dedent(inspect.getsource(body))).body
+        (tree,) = (part for part in parts if isinstance(part, _DOCUMENTED))  # none: the file has changed since
+        tree.decorator_list = []
         return "".join(_syntax(tree))
     except (OSError, TypeError, ValueError, SyntaxError, RecursionError):
         code: CodeType | None = getattr(inspect.unwrap(body), "__code__", None)

@@ -40,6 +40,7 @@ def made(code: str, *, source: bool = True) -> SagaDef[..., Any]:
     """The saga ``shop`` of a module of this code; without source, as if it had been typed at a prompt."""
     name = f"<{abs(hash(code))}>"
     text = HEAD + code
+    linecache.cache.pop(name, None)
     if source:
         linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     scope: dict[str, Any] = {"__name__": "made"}
@@ -143,3 +144,11 @@ def test_a_body_nested_too_deep_has_one_too():
     deep = BODY.replace('"a": 1', f'"a": {"+".join(["1"] * 900)}')
     assert len(of(deep)) == 16
     assert of(deep) != of(BODY)
+
+
+@pytest.mark.parametrize("text", ["", "now = 'something else'\n" * 60])
+def test_a_file_that_was_changed_since_is_not_taken_for_the_body(text: str):
+    """What stands in the body's place by now is no function: the byte code counts."""
+    changed, before = made(BODY + "# changed"), of(BODY, source=False)
+    linecache.cache[changed.body.__code__.co_filename] = (1, None, text.splitlines(keepends=True), "")
+    assert fingerprint(changed, scan(changed)) == before

@@ -1,7 +1,9 @@
 """The pass over a saga's body: what cannot work is refused with its place, and what can work never is."""
 
+import linecache
 from typing import Any
 
+import attrs
 import pytest
 
 from sagas import SagaDef
@@ -244,6 +246,8 @@ from tests.pure.bodies import Read, cases
     if False: await s.run(naked)
     x = (await s.run(naked)) if 0 else 1
     while 0: await s.run(naked)
+    if 1: await s.run(a)
+    else: await s.run(naked)
     return await s.run(a)
     await s.run(naked)
     -- code after a child that always fails
@@ -524,6 +528,41 @@ def test_helpers_that_call_each_other_twice_are_read_once():
     seen = Read("\n".join([*lines, "await f40()", "await s.run(pay)"]))
     assert seen.scan.faults == ()
     assert seen.used() == {"a", "pay"}
+
+
+def test_a_file_that_was_changed_since_is_not_judged():
+    """What stands in the body's place by now is no body: it is left to the first run."""
+    seen = Read("await s.run(naked)")
+    linecache.cache[seen.path] = (1, None, ["now = 'something else'\n"] * 90, seen.path)
+    assert scan(seen.saga) == Scan((), (), ())
+
+
+def test_a_graph_that_may_not_be_run_is_not_judged():
+    """One without a node is refused where the saga runs it, and not where it is given to something else."""
+    head = "from sagas import SagaGraph\nEMPTY = SagaGraph('empty', version=1)"
+    (fault,) = Read("await s.run(EMPTY)", head).scan.faults
+    assert "the graph 'empty' has no node" in fault
+    assert Read("await k.run(EMPTY)", head).scan.faults == ()
+
+
+def test_a_function_that_is_given_a_list_is_not_sure_to_have_the_saga():
+    """Which of its parameters is the saga cannot be told, so what it runs is collected only."""
+    seen = Read("async def go(x, t): await t.run(naked)\nawait go(*k, s)")
+    assert (seen.scan.faults, seen.used()) == ((), {"naked"})
+
+
+@pytest.mark.parametrize(
+    ("body", "warnings"),
+    [
+        ("await s.run(slow)\nawait s.run(slow)", 1),
+        ("await s.run(slow)\nasync def later(): await s.run(slow)\nmake = lambda: s.run(slow)", 0),
+    ],
+)
+def test_what_is_only_defined_takes_no_time(body: str, warnings: int):
+    """A function or lambda counts against the deadline where it is seen to be called, and not where it stands."""
+    head = "@step(timeout=10, retry=1, compensation=None, because='a test')\nasync def slow(): ..."
+    saga = attrs.evolve(Read(body, head).saga, deadline=15)
+    assert len([said for said in scan(saga).warnings if "its deadline is 15 s" in said]) == warnings
 
 
 def test_a_body_without_source_is_not_refused():

@@ -120,6 +120,18 @@ def test_names_that_the_body_imports_are_told(monkeypatch: pytest.MonkeyPatch):
         assert len(scan(seen.saga).faults) == len(seen.marked) + more
 
 
+def test_a_name_that_is_imported_twice_is_told_where_both_are_the_same(monkeypatch: pytest.MonkeyPatch):
+    """By the object, whatever it is called; of two objects it could be either."""
+    shelf = types.ModuleType("shelf")
+    monkeypatch.setitem(sys.modules, "shelf", shelf)
+    space = Read("pass").space
+    shelf.one = shelf.same = space["naked"]  # type: ignore[attr-defined]
+    shelf.other = space["a"]  # type: ignore[attr-defined]
+    for name, told in (("same", True), ("other", False)):
+        body = f"if k: from shelf import one as it\nelse: from shelf import {name} as it\nawait s.run(it)"
+        assert bool(Read(body).refused) is told
+
+
 def test_a_module_that_cannot_load_a_part_is_no_reason_to_refuse():
     """A part that a module loads on demand is looked at; where it cannot be loaded it is data."""
     seen = Read(
