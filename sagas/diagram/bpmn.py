@@ -188,7 +188,7 @@ class _Document:
                 x, y, width, height = boxes[edge.source]
                 yield _event(f"caught_{place}", x + BESIDE, y + height, said=_said(edge))
                 leaving = (x + BESIDE, y + height + EVENT / 2)
-                yield _line(f"flow_{place}", self._caught_way(leaving, x + width, points, back=track.back))
+                yield _line(f"flow_{place}", self._caught_way(leaving, points))
             else:
                 yield _line(f"flow_{place}", self._cornered(points), self._edge_label(track, points))
 
@@ -208,16 +208,14 @@ class _Document:
             found.append((x, y))
         return found
 
-    def _caught_way(self, leaving: Point, right: float, points: Sequence[Point], *, back: bool) -> list[Point]:
-        """From an event beneath a task, behind the task's layer to the level of what comes next, and on from there."""
+    def _caught_way(self, leaving: Point, points: Sequence[Point]) -> list[Point]:
+        """From an event beneath a task, behind the task's layer to the level of what comes next, and on from there.
+
+        What catches an exception stands ahead: a `continue` there is an edge to the next round like any other.
+        """
         x, y = leaving
-        if back:
-            rail = min(level for _, level in points)
-            turn, rest = right + TURN / 2, [point for point in points if point[1] == rail][-1:]
-            rest += points[points.index(rest[0]) + 1 :]
-        else:
-            place = self._gap_at(points)
-            turn, rest = points[place][0] + TURN / 2, list(points[place + 1 :])
+        place = self._gap_at(points)
+        turn, rest = points[place][0] + TURN / 2, list(points[place + 1 :])
         return [(x, y), (x, y + UNDER), (turn, y + UNDER), *self._cornered([(turn, rest[0][1]), *rest])]
 
     def _edge_label(self, track: Track, points: Sequence[Point]) -> Box | None:

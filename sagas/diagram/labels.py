@@ -6,6 +6,7 @@ Invariant: no name can end a label, open a tag or a comment, or reorder the text
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import accumulate
 
 LONGEST = 80
 """Characters of a label in the formats that have no room of their own to keep to."""
@@ -67,12 +68,7 @@ def wrapped(text: str, *, room: float, lines: int) -> Sequence[str]:
 
 def _fitting(text: str, room: float) -> int:
     """How many characters of ``text`` fit, at least one."""
-    taken = 0.0
-    for place, char in enumerate(text):
-        taken += _column(char)
-        if taken > room:
-            return max(place, 1)
-    return len(text)
+    return max(sum(taken <= room for taken in accumulate(map(_column, text))), 1)
 
 
 def xml(text: str) -> str:

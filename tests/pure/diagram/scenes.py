@@ -205,6 +205,19 @@ if x:
 await s.run(charge)
 await s.run(ship)
 """
+CROWDED = """
+await s.map(book, items)
+async with s.savepoint("courier"):
+    await s.run(reserve)
+    while x:
+        try:
+            await s.run(look)
+        except Declined:
+            continue
+        if x == 2:
+            raise Declined("no")
+    await s.run(note)
+"""
 HOSTILE = [
     'say "hi"',
     "<script>alert(1)</script>",
@@ -241,6 +254,7 @@ def ordinary() -> dict[str, Picture]:
     return {
         "graph": graph_picture(trip()),
         "code": body,
+        "crowded": coded_picture(coded(CROWDED)),
         "run": run_picture(info, body),
         "alone": run_picture(info),
         "states": run_picture(run(*(state(f"s-{name}", name) for name in SIGNS if name), status="stuck")),

@@ -93,6 +93,19 @@ def test_svg_keeps_within_its_page(picture: Picture):
             assert x + float(node.get("width") or 0) <= width
 
 
+def test_svg_frames_a_savepoint_where_nothing_else_stands_in_it():
+    """A frame around something else would say that it is part of the savepoint."""
+    assert drawn(ORDINARY["code"], "svg").count('class="frame"') == 1
+    assert [frame.label for frame in ORDINARY["crowded"].frames] == ["savepoint courier"]
+    assert 'class="frame"' not in drawn(ORDINARY["crowded"], "svg")
+
+
+def test_a_map_is_drawn_as_many():
+    """In SVG with more cards behind it, in BPMN as a task of several instances at once."""
+    assert drawn(ORDINARY["crowded"], "svg").count('class="card" d=') == 1
+    assert drawn(ORDINARY["crowded"], "bpmn").count("<bpmn:multiInstanceLoopCharacteristics/>") == 1
+
+
 def test_states_are_told_without_colours():
     """Each state has a sign of its own, and its word is written."""
     signs = [sign for sign in SIGNS.values() if sign]

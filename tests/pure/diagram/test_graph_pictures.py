@@ -93,3 +93,19 @@ def test_ten_thousand_nodes(kind: str, form: str):
         before = [refs[place // 2], refs[place * 7 // 8]] if kind == "wide" else [refs[place // 2], refs[-1]]
         refs.append(g.lookup(far, g.input, after=before))
     assert drawn(graph_picture(g), form).count("far#") >= 9_999
+
+
+def test_a_sleep_says_how_long():
+    """In the words of a run's durations."""
+    g = SagaGraph("nap", version=1)
+    g.returns(g.sleep(90))
+    assert [mark.note for mark in graph_picture(g).nodes if mark.kind == "sleep"] == ["1 min 30 s"]
+
+
+def test_a_child_is_undone_for_a_step_in_it_that_is():
+    """Whatever else it does: waits have nothing to undo."""
+    child = SagaGraph("child", version=1, input=Trip)
+    child.returns(child.step(car, child.input, after=[child.sleep(1)]))
+    g = SagaGraph("parent", version=1, input=Trip)
+    g.returns(g.step(child, g.input))
+    assert [undo.serves for undo in graph_picture(g).undos] == ["child"]

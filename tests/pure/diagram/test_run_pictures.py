@@ -243,3 +243,60 @@ def test_every_state_of_a_step_can_be_drawn():
     """A status that pictures do not know is shown as unknown, a kind that they do not know as a step."""
     drawn = run_picture(run(attrs.evolve(state("odd", "novel"), kind="novel")))
     assert (marks(drawn)["odd"].state, marks(drawn)["odd"].kind) == ("unknown", "step")
+
+
+def test_a_step_without_a_time_stands_beside_the_others():
+    """What is not known to come after another step is not drawn after it, and none is left out."""
+    steps = [state("a", started_at=None, status="pending", end=None), state("b"), state("c", begin=2, end=3)]
+    assert sorted(flow(run_picture(run(*steps))).splitlines()) == [
+        "a > end",
+        "b > c",
+        "c > end",
+        "start > a",
+        "start > b",
+    ]
+
+
+def test_a_step_beyond_the_last_of_its_places_stands_at_that():
+    """A run of another version may have more of a name than the definition shows."""
+    body = (
+        "if x:\n    await s.run(look)\nelse:\n    await s.run(note)\nawait s.run(charge)\n" + "await s.run(book)\n" * 2
+    )
+    found = marks(run_picture(run(state("book"), state("book#2"), state("book#3")), definition(body)))
+    assert (found["book"].times, found["book#2"].times) == (1, 2)
+
+
+def taken(body: str, *steps: StepState) -> set[tuple[str, str]]:
+    """The edges that a completed run took; gates by their kind."""
+    drawn = observed_picture(definition(body), [run(*steps)])
+    names = {
+        mark.key: mark.kind if "/" in mark.key or mark.kind in ("start", "end") else mark.key for mark in drawn.nodes
+    }
+    return {(names[edge.source], names[edge.target]) for edge in drawn.edges if edge.count}
+
+
+def test_a_round_that_ends_with_a_choice_is_counted():
+    """Back from the choice to the head of the loop, where the step before it ran again."""
+    body = "for item in items:\n    await s.run(book)\n    if x:\n        await s.run(note)"
+    assert ("choice", "choice") in taken(body, state("book"), state("book#2"))
+    assert ("note", "choice") not in taken(body, state("book"), state("book#2"))
+
+
+def test_a_join_is_come_to_from_all_that_it_waits_for():
+    """Each branch of a block that ran leads to its end."""
+    body = "async with s.parallel() as p:\n    p.run(book)\n    p.run(reserve)"
+    assert {("book", "join"), ("reserve", "join"), ("join", "end")} <= {
+        (source, target.removesuffix("/")) for source, target in taken(body, state("book"), state("reserve"))
+    }
+
+
+def test_steps_that_the_definition_does_not_show_are_not_counted():
+    """A picture of many runs has the definition's nodes only."""
+    drawn = observed_picture(definition("await s.run(reserve)"), [run(state("reserve"), state("book"))])
+    assert {key for key, mark in marks(drawn).items() if mark.counts and mark.counts.reached} == {"reserve"}
+
+
+def test_a_child_of_waits_has_nothing_to_undo():
+    """A child's steps are looked at, however often it is run and whatever else it does."""
+    body = "await s.run(looking)\nawait s.sleep(1)\nawait s.run(booking)\nawait s.run(booking)"
+    assert {undo.serves for undo in definition(body).undos} == {"booking", "booking#2"}
