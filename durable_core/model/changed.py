@@ -226,7 +226,7 @@ def _compares(cls: type) -> bool:
 
 def _same_time(value: datetime | time, back: datetime | time) -> bool:
     """The same hands on the clock and the same offset from UTC; a zone comes back as its offset."""
-    if not isinstance(back, datetime if isinstance(value, datetime) else time):
+    if isinstance(value, datetime) is not isinstance(back, datetime):
         return False
     offset = value.utcoffset()
     if offset != back.utcoffset() or (offset is None and value.fold != back.fold):

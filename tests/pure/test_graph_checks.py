@@ -629,3 +629,44 @@ def test_a_plan_has_a_line_for_a_value_that_cannot_be_stored():
     g.lookup(take, Opaque())
     g.returns()
     assert list(lines_of(g))[1] == "lookup take(a Opaque)"
+
+
+def test_a_reference_is_itself_and_no_value():
+    """It says what it stands for, and equals no other reference."""
+    g = graph()
+    answer = g.callback("ok", bool)
+    assert [repr(each) for each in (g.input, answer, answer.token)] == [
+        "<reference to the input>",
+        "<reference to callback 'ok'>",
+        "<reference to the token of callback 'ok'>",
+    ]
+    again = answer
+    assert answer == again
+    assert answer != g.input
+
+
+def test_a_graph_knows_the_graphs_that_it_runs():
+    """Each once, however often it is run and by whom."""
+    inner = SagaGraph("inner", version=1, input=Trip)
+    inner.returns(inner.lookup(holds, inner.input))
+    outer = SagaGraph("outer", version=1, input=Trip)
+    outer.returns(outer.step(inner, outer.input))
+    g = graph()
+    g.step(inner, g.input)
+    g.step(inner, g.input)
+    g.returns(g.step(outer, g.input))
+    assert g.within() == {g, outer, inner}
+
+
+@lookup
+async def lost(trip: Trip) -> "Nowhere":  # type: ignore[name-defined]  # noqa: F821 - a type that is not there
+    """Its result's type cannot be read."""
+
+
+def test_a_result_whose_type_cannot_be_read_is_compared_with_nothing():
+    """That is a fault of its own; who takes the result is not blamed."""
+    g = graph()
+    g.returns(g.lookup(either, g.lookup(lost, g.input)))
+    said = faults(g)
+    assert "Nowhere" in said
+    assert "takes a" not in said
