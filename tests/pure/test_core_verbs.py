@@ -2,12 +2,17 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+import attrs
+import msgspec
 import pytest
 
 from durable_core import RunStatus
 from durable_core.layer import RunRecord
 from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.info import RunInfo, plain_input, run_info
+from durable_core.model.run import RunUpdate, unchanged
 from durable_core.model.verbs import VERBS, Accept, Refuse, Repeat, faulted_on, judge
 
 PAGE = Path(__file__).parents[2] / "docs/reference/durable-core.md"
@@ -101,3 +106,40 @@ def test_the_page_shows_the_table():
         assert [cell.strip() for cell in row[1].split("|")] == answers
     for verb, rule in VERBS.items():
         assert f"| `{verb}` | {rule.does} |" in page
+
+
+def test_a_claim_makes_a_run_its_workers():
+    """It runs then, and no time is left that it waits for; a stuck one stays so, with what is promised beside that."""
+    for status in RunStatus:
+        waiting = attrs.evolve(record(status), wake_at_ns=7)
+        claimed = waiting.claimed_by("w")
+        is_stuck = status is RunStatus.STUCK
+        assert claimed == attrs.evolve(
+            waiting,
+            owner="w",
+            status=RunStatus.STUCK if is_stuck else RunStatus.RUNNING,
+            wake_at_ns=7 if is_stuck else None,
+        )
+
+
+def test_a_row_as_it_stands_changes_nothing():
+    """Each column that a change may write has its own value."""
+    stands = attrs.evolve(record(RunStatus.WAITING), phase="p", wake_at_ns=7, paused=True, detail=b"1")
+    assert {name: getattr(stands, name) for name in RunUpdate._fields if hasattr(stands, name)} == {
+        name: value for name, value in unchanged(stands)._asdict().items() if hasattr(stands, name)
+    }
+
+
+def test_a_run_is_shown_with_what_stopped_it():
+    """Its own failure, or the last one of its journal where it is stuck; its value by its type, or plain."""
+
+    def shown(status: RunStatus, *entries: Entry, **columns: Any) -> RunInfo:
+        row = attrs.evolve(record(status), **columns)
+        return run_info(row, entries, read_input=plain_input, read_result=msgspec.json.decode)
+
+    failed = entry(EntryKind.FAILED, "charge")._replace(label="failed", error=b'{"type":"shop:Closed","message":"no"}')
+    assert "no" in str(shown(RunStatus.STUCK, failed, entry(EntryKind.NOTED)).error)
+    assert shown(RunStatus.RUNNING, failed).error is None
+    done = shown(RunStatus.COMPLETED, output=b"[1]", input=b'["a"]', wake_at_ns=7000)
+    assert (done.result, done.input, done.error, done.wake_at) == ([1], {"0": "a"}, None, None)
+    assert shown(RunStatus.WAITING, wake_at_ns=7000).wake_at is not None
