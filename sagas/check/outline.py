@@ -160,8 +160,8 @@ def acts_of(part: Part) -> Iterator[Act | Unreadable]:
                 todo += [otherwise, inner]
             case Each(part=inner) | Block(part=inner) | Save(part=inner) | Inner(part=inner):
                 todo.append(inner)
-            case Leave():
-                pass
+            case _:
+                pass  # a jump
 
 
 def _tree(body: Callable[..., Any]) -> ast.AsyncFunctionDef | None:
@@ -254,7 +254,7 @@ class _Reader:
 
     def _repeated(self, body: Part, label: str, *, exits: bool = True, otherwise: Part = NOTHING) -> list[Part]:
         """A loop; one that only begins things in a parallel block is a map."""
-        if not any(True for _ in acts_of(body)) and not _leaves(body):
+        if not _leaves(body) and not any(True for _ in acts_of(body)):
             return [otherwise]
         return [Each(body), otherwise] if is_begun(body) else [Loop(label, body, exits=exits, otherwise=otherwise)]
 

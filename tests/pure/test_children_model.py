@@ -137,6 +137,14 @@ def test_a_child_within_a_child_is_undone_with_it():
     assert status_of_child(S.RUNNING, ended, "fly/eat") is S.COMPENSATED
 
 
+def test_the_first_rollback_around_a_child_is_its_own():
+    """One that begins later, around it or elsewhere, changes nothing."""
+    entries = journal(*UNDOING, opened("other"), mark("undoing", "other"), mark("undoing", "fly"))
+    found = children_of(entries)
+    assert (found["fly"].undoing, found["fly"].undone_with) == (entries[3], "fly")
+    assert found["other"].undone_with == "other"
+
+
 def test_a_child_is_shown_as_a_saga():
     """Its name, version, arguments, result and times; its steps have keys within it."""
     entries = journal(*COMPLETED, begun("hotel"))

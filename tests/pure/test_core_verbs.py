@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from durable_core import RunStatus
-from durable_core.layer import RunRecord
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.info import RunInfo, plain_input, run_info
 from durable_core.model.run import RunUpdate, unchanged
 from durable_core.model.verbs import VERBS, Accept, Refuse, Repeat, faulted_on, judge
+from tests.pure.records import record
 
 PAGE = Path(__file__).parents[2] / "docs/reference/durable-core.md"
 GOING = {RunStatus.PENDING, RunStatus.RUNNING, RunStatus.WAITING}
@@ -24,32 +24,6 @@ EXPECTED: dict[str, tuple[set[RunStatus], set[RunStatus]]] = {
     "resume": (GOING | {RunStatus.STUCK}, set()),
 }
 CELLS = {Accept: "✓", Repeat: "=", Refuse: ""}
-
-
-def record(status: RunStatus, *, paused: bool = False) -> RunRecord:
-    return RunRecord(
-        num=1,
-        id="r",
-        uid=b"u" * 16,
-        name="f",
-        version=1,
-        status=status,
-        phase="",
-        owner=None,
-        wake_at_ns=None,
-        deadline_at_ns=None,
-        paused=paused,
-        input=b"[]",
-        output=None,
-        error=None,
-        reason=None,
-        detail=None,
-        parent=None,
-        traceparent=None,
-        created_at_ns=0,
-        updated_at_ns=0,
-        ended_at_ns=None,
-    )
 
 
 @pytest.mark.parametrize("verb", EXPECTED)

@@ -239,6 +239,11 @@ def test_a_step_decorates_a_function_of_any_make():
         durable_core.step(name="charge")(7)
 
 
+def test_a_step_called_by_itself_calls_its_function():
+    """As a unit test wants it: nothing is journalled."""
+    assert durable_core.step(name="double")(lambda n: 2 * n)(4) == 8
+
+
 @pytest.mark.parametrize("rejects", [(7,), 7, (str,), [KeyError, "x"]])
 def test_what_rejects_is_a_tuple_of_exceptions(rejects: Any):
     """Anything else is refused where it is declared."""

@@ -365,6 +365,18 @@ def test_what_an_older_release_recorded() -> None:
     assert found.encode((), {"order": ORDER, "times": 1}, what=WHAT, recorded=recorded) == plain.replace(b"true", b"1")
 
 
+def test_what_was_stored_and_no_longer_fits_is_named() -> None:
+    """Arguments and a result of another type than the code declares by now."""
+
+    def take(times: int) -> int: ...
+
+    found = shape(take)
+    with pytest.raises(PayloadError, match="cannot be read as int"):
+        found.decode(b'["often"]', what=WHAT)
+    with pytest.raises(PayloadError, match="cannot be read as int"):
+        found.decode_result(b'"often"', what=WHAT)
+
+
 class Handle(Enum):
     RAW = object()
 
