@@ -428,6 +428,21 @@ BODIES = {
         choice1 > end: done
         """,
     ),
+    "a loop of a try": (
+        """
+        for item in items:
+            try:
+                await s.run(book)
+            except Declined:
+                pass
+        """,
+        """
+        start > choice
+        choice > book: next
+        book ^> choice: again
+        choice > end: done
+        """,
+    ),
     "a loop that may return": (
         """
         for item in items:
