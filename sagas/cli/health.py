@@ -4,7 +4,9 @@ Invariant: health means that the work goes on, not that the process is alive: wi
 """
 
 import asyncio
+import errno
 import json
+import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +15,7 @@ import attrs
 import typer
 
 from durable_core.layer import Health, Runtime
+from sagas.cli.output import CommandError
 
 WELL_S = 30.0
 """How long the store may be silent before the worker reports itself as not well."""
@@ -46,17 +49,37 @@ def report(name: str, health: Health, *, limit_s: float) -> dict[str, Any]:
 
 @asynccontextmanager
 async def answering(endpoint: HealthEndpoint | None, engine: Runtime, limit_s: float) -> AsyncGenerator[int | None]:
-    """Answer at ``endpoint`` until the block ends. Gives the port, which differs from the endpoint's if that is 0."""
+    """Answer at ``endpoint`` until the block ends. Gives the port, which differs from the endpoint's if that is 0.
+
+    Raises:
+        CommandError: nothing can listen there.
+    """
     if endpoint is None:
         yield None
         return
-    server = await asyncio.start_server(
-        _handler(lambda: report(engine.name, engine.health(), limit_s=limit_s)), endpoint.host, endpoint.port
-    )
+    handler = _handler(lambda: report(engine.name, engine.health(), limit_s=limit_s))
+    try:
+        server = await asyncio.start_server(handler, endpoint.host, endpoint.port)
+    except (OSError, UnicodeError) as error:  # UnicodeError: what no name of a host can be
+        raise _unusable(endpoint, error) from error
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+
+
+def _unusable(endpoint: HealthEndpoint, error: OSError | UnicodeError) -> CommandError:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EADDRINUSE:
+        why = "another process has the port. Give another one, or 0 for any free port"
+    elif number in (errno.EACCES, errno.EPERM):
+        why = "this user may not listen on that port. Give one from 1024 on, or 0 for any free port"
+    elif number == errno.EADDRNOTAVAIL or isinstance(error, UnicodeError | socket.gaierror):
+        why = f"{endpoint.host!r} is no address of this machine. Give one that is, or PORT alone for the loopback"
+    else:
+        why = f"{error}. Give another HOST:PORT"
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    return CommandError(f"--health {host}:{endpoint.port} cannot be used: {why}")
 
 
 def _handler(facts: Callable[[], dict[str, Any]]) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]:

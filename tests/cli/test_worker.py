@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,8 @@ import pytest
 
 from durable_core.layer import Health
 from sagas import Orchestrator
-from sagas.cli.health import WELL_S, report
+from sagas.cli.health import WELL_S, HealthEndpoint, answering, report
+from sagas.cli.output import CommandError
 from sagas.cli.worker import _leave
 from tests.cli.line import Ended, run_here
 
@@ -351,3 +353,40 @@ def test_a_worker_is_not_well_once_its_store_is_silent_for_as_long_as_it_may_be(
     """30 s, or the limit after which it ends where that is less: nobody is told that all is well by a dying worker."""
     pulse = Health(silent_s=silent_s, wrote_s=None, runs=0, under_way=0, backlog=0, trouble=None)
     assert report("w-1", pulse, limit_s=limit_s)["well"] is well
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("127.0.0.1", "another process has the port. Give another one, or 0 for any free port"),
+        ("203.0.113.1", "is no address of this machine"),
+        ("no such host", "is no address of this machine"),
+        ("a..b", "is no address of this machine"),
+    ],
+)
+def test_a_health_endpoint_that_cannot_be_served_is_a_wrong_option(host: str, why: str):
+    """A port in use, and a host that is not this machine, are told in words that say what to give instead."""
+
+    async def serve(port: int) -> None:
+        async with (
+            Orchestrator("memory://", worker=False) as orchestrator,
+            answering(HealthEndpoint(host, port), orchestrator.engine, 300),
+        ):
+            pass
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CommandError) as refused:
+            asyncio.run(serve(port))
+    assert f"--health {host}:{port} cannot be used: " in str(refused.value)
+    assert why in str(refused.value)
+
+
+def test_a_worker_whose_health_port_is_taken_exits_with_a_wrong_use(place: Place):
+    """The whole command: exit code 2 and one line, and no talk of a bug."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        worker, ready = place.work("shop", "--health", str(taken.getsockname()[1]))
+        _, err = worker.communicate(timeout=LONGEST_S)
+    assert (worker.returncode, ready) == (2, "")
+    assert "another process has the port" in err
+    assert "bug" not in err
