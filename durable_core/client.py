@@ -297,19 +297,23 @@ class Client(Generic[InfoT, StatusT]):
 
     # -- operators -------------------------------------------------------------------------------------------------
 
-    async def act(self, id: str, verb: str, action: msgspec.Struct) -> None:
+    async def act(self, id: str, verb: str, action: msgspec.Struct) -> bool:
         """Signal an operator's verb to a run, unless it is already as asked; durable on return.
+
+        Returns:
+            Whether it was recorded; False where it had been done already, and nothing was changed.
 
         Raises:
             RunNotFound: there is no such run.
             WrongState: the verb is refused in this state.
         """
         record, child = await self.find(id)
-        while not await self._acted(record, child, verb, action):
+        while (recorded := await self._acted(record, child, verb, action)) is None:
             pass  # the run moved on while it was judged: look again
+        return recorded
 
-    async def _acted(self, known: RunRecord, child: str, verb: str, action: msgspec.Struct) -> bool:
-        """Judge the verb as the run stands now, and signal it; False where the run has moved on meanwhile.
+    async def _acted(self, known: RunRecord, child: str, verb: str, action: msgspec.Struct) -> bool | None:
+        """Judge the verb as the run stands now, and signal it unless it is repeated; None where the run has moved on.
 
         The signals are read before the row and the journal, and again after them: where none was taken up in between,
         each verb that was accepted is either still waiting or in both.
@@ -320,13 +324,14 @@ class Client(Generic[InfoT, StatusT]):
         record = await self._find_num(known)
         entries = await runtime.journal(record.num)
         if [each.num for each in await runtime.store.signals.waiting([known.num])] != [each.num for each in signals]:
-            return False
+            return None
         paused = await runtime.will_pause(record) if verb in ("pause", "resume") else record.paused
         standing = Standing(record=record, entries=entries, child=child, paused=paused, signals=signals)
         order = self.face.judge(verb, action, standing)
-        return order is None or await runtime.signal(
-            record, order.name, order.payload, label=order.label, since=order.since
-        )
+        if order is None:
+            return False
+        signalled = await runtime.signal(record, order.name, order.payload, label=order.label, since=order.since)
+        return True if signalled else None
 
     # -- callbacks -------------------------------------------------------------------------------------------------
 

@@ -12,15 +12,16 @@ from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
+import msgspec
 import typer
 
-from durable_core.layer import AnswerReceipt, CallbackAddress, Client, Taken
+from durable_core.layer import AnswerReceipt, CallbackAddress, Client, Codec, Taken
 from sagas.cli import output, snapshot
 from sagas.cli.arguments import OneStep, SagaId, StepKey
 from sagas.cli.options import Options, ask, command, json_of, signed_command
 from sagas.cli.output import CommandError
 from sagas.cli.snapshot import Snapshot
-from sagas.model.verbs import Repeat, judge
+from sagas.model.verbs import OperatorAction
 
 if TYPE_CHECKING:
     from sagas.orchestrator import Orchestrator
@@ -34,7 +35,9 @@ ALREADY = {
     "kill": "is already killed",
     "pause": "is already paused",
     "resume": "is not paused",
+    "retry": "was already retried so",
     "skip": "has already skipped this step",
+    "resolve": "was already given this outcome",
 }
 """Why a verb has nothing to change."""
 
@@ -61,11 +64,11 @@ class Action:
     """The outcome that ``resolve`` gives the step, with its ``result``."""
     result: Any = None
 
-    async def send(self, orchestrator: "Orchestrator", signed: dict[str, str]) -> None:
-        """Write it to the store."""
-        about = [self.saga_id] if self.step is None else [self.saga_id, self.step]
-        outcome: dict[str, Any] = {} if self.happened is None else {"happened": self.happened, "result": self.result}
-        await getattr(orchestrator, self.verb)(*about, **outcome, **signed)
+    async def send(self, orchestrator: "Orchestrator", signed: dict[str, str]) -> bool:
+        """Write it to the store; False if it had been done already. No class of the user's is known here."""
+        stored = Codec().encode(self.result, what=f"saga {self.saga_id}, step {self.step!r}: the result")
+        action = OperatorAction(step=self.step, happened=self.happened, result=msgspec.Raw(stored), **signed)
+        return await orchestrator.client.act(self.saga_id, self.verb, action)
 
 
 @signed_command
@@ -152,9 +155,8 @@ def act(options: Options, action: Action) -> None:
 
     async def send(orchestrator: "Orchestrator") -> tuple[Snapshot, bool]:
         before = await snapshot.take(orchestrator, action.saga_id)
-        repeated = _repeats(action, before)
-        await action.send(orchestrator, signed)
-        return before, repeated
+        _check_whole(action, before)
+        return before, not await action.send(orchestrator, signed)
 
     before, repeated = ask(options.address, send)
     info, root = before.info, before.root
@@ -171,16 +173,14 @@ def act(options: Options, action: Action) -> None:
     output.say(text, command=f"sagas show {quote(action.saga_id)}{options.address.option}")
 
 
-def _repeats(action: Action, before: Snapshot) -> bool:
-    """Whether the action has been done already, so that there is nothing to change."""
+def _check_whole(action: Action, before: Snapshot) -> None:
+    """Refuse a verb about a child as a whole."""
     root = before.root
     if before.is_child and action.step is None:
         raise CommandError(
             f"{action.saga_id} is part of the saga {root.id}, and `{action.verb}` applies to a whole saga, so "
             f"{UNCHANGED}; use `sagas {action.verb} {quote(root.id)}`"
         )
-    step = None if action.step is None else before.prefix + action.step
-    return isinstance(judge(action.verb, root, before.phase, step), Repeat)
 
 
 @signed_command

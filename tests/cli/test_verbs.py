@@ -170,6 +170,33 @@ def test_skip_counts_a_compensation_as_done(desk: Desk):
     assert desk.run("history", "o-1", "--json").out == before
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_verb_that_repeats_the_last_one_is_not_called_recorded(desk: Desk, *, ends: bool):
+    """A second `retry`, before a worker has taken up the first or after the saga has ended, says what is true."""
+    closed = desk.there("closed")
+    desk.begin("stay", "o-1", '"Ritz"', "99", work="stuck")
+    assert desk.ok("retry", "o-1")["repeated"] is False
+    if ends:
+        closed.unlink()
+        desk.work("o-1", "compensated")
+    before = desk.run("history", "o-1", "--json").out
+    assert desk.ok("retry", "o-1")["repeated"] is True
+    assert "Nothing was changed: o-1 was already retried so" in desk.run("retry", "o-1").out
+    assert desk.run("history", "o-1", "--json").out == before
+
+
+def test_a_resolve_that_repeats_the_last_one_is_not_called_recorded(desk: Desk):
+    """The same outcome twice is one; another one is refused."""
+    desk.there("silent")
+    desk.begin("stay", "o-1", '"Ritz"', "7", work="stuck")
+    given = ("resolve", "o-1", "pay", "--happened", "--result", "7")
+    assert desk.ok(*given)["repeated"] is False
+    desk.work("o-1", "completed")
+    assert desk.ok(*given)["repeated"] is True
+    assert "was already given this outcome" in desk.run(*given).out
+    assert desk.run("resolve", "o-1", "pay", "--did-not-happen").code == 2
+
+
 def test_rollback_of_a_stuck_saga(desk: Desk):
     """`rollback` of a saga with a doubt: the doubt is still to be settled, and then what was done is undone."""
     desk.there("silent")
