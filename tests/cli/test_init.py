@@ -1,5 +1,6 @@
 """``sagas init``: the project that it writes runs, and nothing is overwritten."""
 
+import json
 import os
 import re
 import subprocess
@@ -35,7 +36,7 @@ def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_project_passes_its_own_tests(line: Line, tmp_path: Path):
-    """A new project's tests pass as they are, and `sagas check` finds no fault in its saga."""
+    """A new project's tests pass as they are, without a warning, and `sagas check` has nothing to say of its saga."""
     ended = line.run("init", "order-service")
     assert (ended.code, ended.err) == (0, "")
     assert "cd order-service" in ended.out
@@ -43,8 +44,11 @@ def test_the_project_passes_its_own_tests(line: Line, tmp_path: Path):
     tested = run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     assert tested.returncode == 0, tested.stdout + tested.stderr
     assert re.search(r"\d passed", tested.stdout)
-    checked = run(project, "-m", "sagas", "check", "app.orders")
+    assert "warning" not in tested.stdout
+    checked = run(project, "-m", "sagas", "check", "app.orders", "--json")
     assert checked.returncode == 0, checked.stdout + checked.stderr
+    found = json.loads(checked.stdout)
+    assert (found["faults"], found["warnings"]) == ([], [])
 
 
 def test_its_name_is_everywhere_and_every_file_is_named_in_the_readme(line: Line, tmp_path: Path):
@@ -58,6 +62,7 @@ def test_its_name_is_everywhere_and_every_file_is_named_in_the_readme(line: Line
     modules = [path for path, text in texts.items() if path.endswith(".py") and "__init__" not in path]
     assert [path for path in modules if f"`{path}`" not in texts["README.md"]] == []
     assert ".venv/" in texts[".gitignore"]
+    assert "export OTEL_SERVICE_NAME=order-service\n" in texts["README.md"]
 
 
 def test_nothing_is_overwritten(line: Line, tmp_path: Path):
