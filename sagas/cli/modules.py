@@ -147,6 +147,14 @@ def outboxes_of(modules: Sequence[ModuleType]) -> "list[Outbox[Any]]":
     return list({id(value): value for value in held if isinstance(value, Outbox)}.values())  # pyright: ignore[reportUnknownArgumentType]
 
 
+def outbox_names(modules: Sequence[ModuleType]) -> list[str]:
+    """``MODULE:OUTBOX`` of each of ``outboxes_of``, by the first variable that holds it."""
+    return [
+        next(f"{module.__name__}:{name}" for module in modules for name, value in vars(module).items() if value is each)
+        for each in outboxes_of(modules)
+    ]
+
+
 def outbox_at(target: str) -> "Outbox[Any]":
     """The outbox that ``MODULE:OUTBOX`` means: the variable of a module.
 

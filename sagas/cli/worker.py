@@ -25,7 +25,7 @@ from durable_core.layer import Runtime
 from sagas.cli import output
 from sagas.cli.durations import retention_of
 from sagas.cli.health import HealthEndpoint, answering, store_lost
-from sagas.cli.modules import load, outboxes_of, resources_of, sagas_of
+from sagas.cli.modules import load, outbox_names, outboxes_of, resources_of, sagas_of
 from sagas.cli.options import IdRetention, Modules, Options, command, orchestrator_at
 from sagas.cli.output import DONE, INTERRUPTED, CommandError, Piece, clean, tell
 from sagas.cli.reload import folders_of, supervise
@@ -145,7 +145,8 @@ async def _serve(
         settle_gc()
         engine = orchestrator.engine
         port = await stack.enter_async_context(answering(monitoring.health, engine, monitoring.store_limit))
-        _ready(engine.name, sorted((saga.name, saga.version) for saga in sagas), options, port)
+        served = sorted((saga.name, saga.version) for saga in sagas)
+        _ready(engine.name, served, outbox_names(modules), options, port)
         await _until_asked(stop, engine, monitoring.store_limit)
     say("stopped; other workers can continue its sagas")
 
@@ -186,7 +187,9 @@ def stop_on_signals(say: Callable[[str], None]) -> asyncio.Event:
     return stop
 
 
-def _ready(name: str, served: Sequence[tuple[str, int]], options: Options, port: int | None) -> None:
+def _ready(
+    name: str, served: Sequence[tuple[str, int]], outboxes: Sequence[str], options: Options, port: int | None
+) -> None:
     store = options.address.shown
     if options.json:
         facts: dict[str, Any] = {
@@ -195,11 +198,16 @@ def _ready(name: str, served: Sequence[tuple[str, int]], options: Options, port:
             "store": store,
             "health": port,
             "sagas": [{"saga": saga, "version": version} for saga, version in served],
+            "outboxes": list(outboxes),
         }
         output.document(facts, indent=None)
         return
     sagas = ", ".join(f"{saga} v{version}" for saga, version in served)
-    output.show([(Piece(clean(f"worker {name} (pid {os.getpid()}) is ready: {sagas} on {store}")),)])
+    ready = f"worker {name} (pid {os.getpid()}) is ready: {sagas} on {store}"
+    if outboxes:
+        count = "1 outbox" if len(outboxes) == 1 else f"{len(outboxes)} outboxes"
+        ready += f", hands on {count}: {', '.join(outboxes)}"
+    output.show([(Piece(clean(ready)),)])
 
 
 def _leave(say: Callable[[str], None]) -> None:

@@ -164,10 +164,14 @@ def test_for_ever(shop: Shop):
 
 @pytest.mark.slow
 def test_a_worker_hands_on_the_outboxes_of_its_modules(shop: Shop):
-    """`sagas worker MODULE` does the same for every outbox of the module."""
+    """`sagas worker MODULE` does the same for every outbox of the module, and names it."""
+    with shop.process("worker", shop.module, "--json") as running:
+        assert running.stdout is not None
+        assert json.loads(running.stdout.readline())["outboxes"] == [shop.target]
+        running.send_signal(signal.SIGTERM)
     with shop.process("worker", shop.module) as running:
         assert running.stdout is not None
-        assert "is ready" in running.stdout.readline()
+        assert running.stdout.readline().endswith(f", hands on 1 outbox: {shop.target}\n")
         shop.fill()
         asyncio.run(until(lambda: shop.is_there("one")))
         running.send_signal(signal.SIGTERM)
