@@ -100,6 +100,7 @@ class Client(Generic[InfoT, StatusT]):
             url,
             store=store,
             noun=face.noun,
+            not_open=face.not_open,
             settings=settings,
             clock=clock,
             on_attention=self._attend,

@@ -65,6 +65,8 @@ class Face(Protocol[InfoT, StatusT_co]):
 
     noun: ClassVar[str]
     """What the layer calls a run."""
+    not_open: ClassVar[tuple[str, str]]
+    """What it says of a call before it was entered or after it was left, and the advice."""
     exists: ClassVar[type[RunExists]]
     killed: ClassVar[type[RunKilled]]
     stuck: ClassVar[type[RunStuck]]

@@ -47,6 +47,7 @@ class RunFace(Face[RunInfo, RunStatus]):
     """The face of runs."""
 
     noun: ClassVar[str] = "run"
+    not_open: ClassVar[tuple[str, str]] = ("this engine is not open", "Use it within its `async with` block")
     exists: ClassVar[type[RunExists]] = RunExists
     killed: ClassVar[type[RunKilled]] = RunKilled
     stuck: ClassVar[type[RunStuck]] = RunStuck

@@ -46,6 +46,10 @@ class SagaFace(Face[SagaInfo, SagaStatus]):
     """How the step with this key is stored, where the saga is registered in this process."""
 
     noun: ClassVar[str] = "saga"
+    not_open: ClassVar[tuple[str, str]] = (
+        "this orchestrator is not open",
+        "Use it within its `async with` block, or give the application `lifespan(orchestrator)` of sagas.fastapi",
+    )
     exists: ClassVar[type[RunExists]] = SagaExists
     killed: ClassVar[type[RunKilled]] = SagaKilled
     stuck: ClassVar[type[RunStuck]] = SagaStuck

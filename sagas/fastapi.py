@@ -119,7 +119,8 @@ def problems(app: FastAPI) -> None:
     """Answer errors of sagas with problem details (RFC 9457), whose ``type`` is the page about the error.
 
     404 for what does not exist, 409 where it comes too late or meets another state, 410 for ``Undone``, 422 for
-    ``KeyReused`` and for values that do not fit, 503 if the database refuses. Others are the application's faults: 500.
+    ``KeyReused`` and for values that do not fit, 503 if the database refuses and may take it later. Others are the
+    application's faults: 500.
 
     Args:
         app: the application; call this once.
@@ -129,7 +130,7 @@ def problems(app: FastAPI) -> None:
 
 async def _answer(_request: Request, error: Exception) -> JSONResponse:
     status = _of(STATUSES, error)
-    if status is None or not isinstance(error, SagasError):
+    if status is None or not isinstance(error, SagasError) or _is_a_fault(error):
         raise error
     problem = {
         "type": error.page,
@@ -140,6 +141,11 @@ async def _answer(_request: Request, error: Exception) -> JSONResponse:
     }
     headers = {"Retry-After": str(RETRY_S)} if isinstance(error, StoreError) else None
     return JSONResponse(problem, status, headers, media_type="application/problem+json")
+
+
+def _is_a_fault(error: SagasError) -> bool:
+    """Whether no repetition helps, as where the orchestrator was never entered."""
+    return isinstance(error, StoreError) and not error.transient
 
 
 def _of(table: Mapping[type[SagasError], Any], error: Exception) -> Any:

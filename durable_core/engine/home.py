@@ -21,9 +21,11 @@ ENTRANCES = ("__aenter__", "__aexit__")
 class Home:
     """The loop that an engine was entered on."""
 
-    __slots__ = ("_loop",)
+    __slots__ = ("_loop", "not_open")
 
-    def __init__(self) -> None:
+    def __init__(self, not_open: tuple[str, str]) -> None:
+        self.not_open = not_open
+        """What is said of a call while there is none, and the advice."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def enter(self) -> None:

@@ -64,6 +64,7 @@ class Runtime:
         ids: makes identities and jitter.
         store: a store instead of ``url``. One that is open is opened anew, as this worker's; leaving closes it.
         noun: what the layer calls a run, for messages; see ``DurableFunction.noun``.
+        not_open: what is said of a call outside its ``async with`` block, and the advice.
         tracing: where the spans of runs go; None: nowhere.
 
     Use it as an asynchronous context manager. On entry it recovers the runs of a dead process.
@@ -79,6 +80,7 @@ class Runtime:
         ids: Ids | None = None,
         store: Store | None = None,
         noun: str = "run",
+        not_open: tuple[str, str] = ("this engine is not open", "Use it within its `async with` block"),
         on_attention: Callable[[str], Awaitable[None]] | None = None,
         on_rewritten: Rewritten = warn,
         tracing: "Tracing | None" = None,
@@ -88,7 +90,7 @@ class Runtime:
         self._on_rewritten = on_rewritten
         self.clock = clock_of(clock)
         self.ids: Ids = ids or SystemIds()
-        self.home, self.codec = Home(), Codec()
+        self.home, self.codec = Home(not_open), Codec()
         self.registry = Registry(noun)
         for function in functions:
             self.registry.add(function)
@@ -265,7 +267,7 @@ class Runtime:
     def _open(self) -> Poller:
         self.home.check("a call that writes")
         if self._poller is None:
-            raise StoreError("this engine is not open", "Use it within its `async with` block")
+            raise StoreError(*self.home.not_open)
         return self._poller
 
     def health(self) -> Health:

@@ -94,6 +94,22 @@ async def test_a_fault_of_the_application(error: SagasError):
     assert (await asked(app, "/")).status_code == 500
 
 
+async def test_an_orchestrator_that_was_never_entered_is_a_fault_of_the_application():
+    """500, and no invitation to try again; the log says what to write."""
+    orchestrator = Orchestrator("memory://", sagas=[buy])
+    app = FastAPI()
+    problems(app)
+
+    @app.get("/")
+    async def start() -> str:
+        return (await orchestrator.start(buy, 1)).id
+
+    answer = await asked(app, "/")
+    assert (answer.status_code, answer.headers.get("retry-after")) == (500, None)
+    with pytest.raises(StoreError, match=r"this orchestrator is not open.*lifespan\(orchestrator\)"):
+        await orchestrator.start(buy, 1)
+
+
 async def test_the_key_of_a_request():
     """The header is the key, with or without quotation marks; without it, or with what is none, 400."""
     app = FastAPI()
