@@ -126,6 +126,7 @@ def problems(app: FastAPI) -> None:
         app: the application; call this once.
     """
     app.add_exception_handler(SagasError, _answer)
+    app.add_exception_handler(KeyRefused, _refuse)
 
 
 async def _answer(_request: Request, error: Exception) -> JSONResponse:
@@ -143,6 +144,13 @@ async def _answer(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(problem, status, headers, media_type="application/problem+json")
 
 
+async def _refuse(_request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, KeyRefused):
+        raise error
+    problem = {"type": "about:blank", "title": "Bad Request", "status": error.status_code, "detail": error.detail}
+    return JSONResponse(problem, error.status_code, media_type="application/problem+json")
+
+
 def _is_a_fault(error: SagasError) -> bool:
     """Whether no repetition helps, as where the orchestrator was never entered."""
     return isinstance(error, StoreError) and not error.transient
@@ -153,13 +161,21 @@ def _of(table: Mapping[type[SagasError], Any], error: Exception) -> Any:
     return next((table[kind] for kind in type(error).__mro__ if kind in table), None)
 
 
+class KeyRefused(HTTPException):
+    """A request without an ``Idempotency-Key``, or with what cannot be one; ``problems`` answers it as the others."""
+
+
 def idempotency_key(idempotency_key: Annotated[str, Header()] = "") -> str:
     """The header ``Idempotency-Key`` of a request; 400 without it, or where it cannot be one."""
+    if not idempotency_key:
+        raise KeyRefused(
+            400, "the header Idempotency-Key is missing; send the same one with each repeat of this request"
+        )
     key = idempotency_key.removeprefix('"').removesuffix('"') if idempotency_key[-1:] == '"' else idempotency_key
     try:
         return check_key(key, "the header Idempotency-Key")
     except DefinitionError as error:
-        raise HTTPException(400, error.text) from error
+        raise KeyRefused(400, error.text) from error
 
 
 IdempotencyKey = Annotated[str, Depends(idempotency_key)]

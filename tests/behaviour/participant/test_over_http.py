@@ -126,6 +126,21 @@ async def test_the_key_of_a_request():
         assert "Idempotency-Key" in answer.json()["detail"]
 
 
+async def test_a_missing_key_is_a_problem_too():
+    """With `problems`, it is answered as the errors of sagas are, and says what to send."""
+    app = FastAPI()
+    problems(app)
+
+    @app.get("/")
+    def told(key: IdempotencyKey) -> str:
+        return key
+
+    answer = await asked(app, "/")
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+    missing = "the header Idempotency-Key is missing; send the same one with each repeat of this request"
+    assert answer.json() == {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": missing}
+
+
 @attrs.frozen
 class Receipt:
     """A saga's result."""
