@@ -1,5 +1,6 @@
 """The tutorial tells the truth: each chapter is played from an empty folder, and prints what its page shows."""
 
+import re
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -48,6 +49,16 @@ def test_there_are_no_other_chapters_and_no_other_files():
     )
     shown = {block.name for chapter in CHAPTERS for block in blocks(FOLDER / f"{chapter}.md")}
     assert shown == {path.name for path in (FOLDER / "code").iterdir() if path.suffix == ".py"}
+
+
+def test_a_reader_of_the_raw_page_finds_each_file():
+    """Where includes are not expanded, as in the repository's own view, a link above each leads to the file."""
+    for chapter in CHAPTERS:
+        page = (FOLDER / f"{chapter}.md").read_text(encoding="utf-8")
+        included = re.findall(r'^--8<-- "tutorial/code/(\w+\.py)"$', page, re.MULTILINE)
+        linked = re.findall(r'^\[(\w+\.py)\]\(code/\1\)\n\n```python.*\n--8<-- "tutorial/code/\1"$', page, re.MULTILINE)
+        assert included
+        assert linked == included
 
 
 @pytest.mark.slow
