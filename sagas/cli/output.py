@@ -117,6 +117,8 @@ class Column(NamedTuple):
     right: bool = False
     optional: bool = False
     """Left out of a narrow table, unless there is room."""
+    yields: bool = False
+    """Left out of a table of any width, where that keeps the rows whole."""
 
 
 class Table:
@@ -147,6 +149,9 @@ class Table:
         widths = {place: max(cells(row[place].text) for row in every) for place in range(len(title))}
         if self._spare(widths) < 0 and self._width < NARROW:
             widths = {place: width for place, width in widths.items() if not self._columns[place].optional}
+        fewer = {place: width for place, width in widths.items() if not self._columns[place].yields}
+        if self._spare(widths) < 0 <= self._spare(fewer):
+            widths = fewer
         spare = self._spare(widths)
         if spare < 0:
             widths[self._flexible] = max(widths[self._flexible] + spare, cells(title[self._flexible].text))

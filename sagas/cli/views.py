@@ -96,7 +96,7 @@ OF_SAGAS = (
     Column("id"),
     Column("saga"),
     Column("status"),
-    Column("started (UTC)", optional=True),
+    Column("started (UTC)", optional=True, yields=True),
     Column("duration", right=True, optional=True),
 )
 OF_ENTRIES = (

@@ -164,6 +164,15 @@ def test_a_narrow_table_leaves_out_columns(width: int, columns: int):
     assert cells(row) <= width
 
 
+def test_a_row_with_a_random_id_stays_whole_in_80_columns():
+    """The start of a saga gives way to its id; the rows that have room for both show both."""
+    info = saga(SagaStatus.COMPENSATED, cause="deadline", id="k3v9x0m2q8w1z7ab", saga="confirm-booking")
+    title, row = plain(sagas_table([info], now_ns=NOW_NS, width=80)).splitlines()
+    assert re.split(r" {2,}", title.strip()) == ["id", "saga", "status", "duration"]
+    assert row.startswith("k3v9x0m2q8w1z7ab  confirm-booking v1  ")
+    assert "started" in plain(sagas_table([info], now_ns=NOW_NS, width=100))
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_lines_fit_the_width(width: int):
     """No line is wider than asked for, whatever the length of keys and errors; a key stays whole."""
