@@ -3,6 +3,7 @@
 Invariant: one worker at a time; the next one begins when the one before has ended, as it would after SIGTERM.
 """
 
+import logging
 import signal
 import sys
 import threading
@@ -40,6 +41,7 @@ def supervise(arguments: Sequence[str], folders: Sequence[Path], say: Callable[[
         from watchfiles import PythonFilter, watch  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise CommandError(f"{OPTION} needs watchfiles: pip install 'durable-sagas[reload]'") from error
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it reports each change, as this function does
     command = [sys.executable, "-m", "sagas", *(each for each in arguments if each != OPTION)]
     asked = threading.Event()
 

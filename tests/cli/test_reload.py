@@ -69,7 +69,7 @@ def test_a_change_starts_the_worker_again(worker: Worker):
     """A new version in the file is served after the worker has ended; SIGTERM ends both processes with code 0."""
     assert "find v1" in worker.until("is ready")
     worker.write(SHOP.format(version=2))
-    assert "shop.py changed" in worker.until("starting the worker again")
+    assert "shop.py changed: starting the worker again" in worker.until("change")  # the one line about it
     assert "find v2" in worker.until("is ready")
 
     async def found() -> object:
