@@ -112,6 +112,7 @@ async def _operate(outbox: "Outbox[Any]", retry: Sequence[int], drop: Sequence[i
 
     try:
         with reached(outbox.database.place):
+            known = {each.id for each in await _answer(outbox.refused())}
             retried = await _answer(outbox.retry(*retry)) if retry else 0
             dropped = await _answer(outbox.drop(*drop)) if drop else 0
             left: list[RefusedEntry] = await _answer(outbox.refused())
@@ -122,6 +123,8 @@ async def _operate(outbox: "Outbox[Any]", retry: Sequence[int], drop: Sequence[i
         return
     if retry or drop:
         output.say(f"Handed on again: {retried}. Deleted: {dropped}. Left: {len(left)}.")
+    if missing := sorted({*retry, *drop} - known):
+        output.say(f"No refused entry has the number {', '.join(map(str, missing))}.")
     output.show([line for entry in left for line in _lines(entry)] or [(Piece("No entry is refused."),)])
 
 

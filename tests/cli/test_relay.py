@@ -117,6 +117,7 @@ def test_refused_entries(shop: Shop, line: Line, monkeypatch: pytest.MonkeyPatch
     ended = line.run("relay", shop.target, "--retry", str(first), "--drop", str(second), "--drop", "999", "--json")
     assert ended.document == {"retried": 1, "dropped": 1, "refused": []}
     assert line.run("relay", shop.target, "--refused").out == "No entry is refused.\n"
+    assert "No refused entry has the number 99999." in line.run("relay", shop.target, "--drop", "99999").out
     no_store = line.run("relay", shop.target, "--once")
     assert no_store.code == 2
     assert "SAGAS_STORE" in no_store.err
