@@ -61,7 +61,7 @@ def in_words(error: BaseException) -> str:
     """An exception as a part of another message: its class and what it says, without a code of ours."""
     ours = isinstance(error, _Explained) and type(error).__str__ is _Explained.__str__
     said = _message_of(error).removesuffix(".") if ours else str(error)
-    return f"{type(error).__name__}: {said}"
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def without_code(message: str) -> str:

@@ -50,7 +50,7 @@ def test_an_error_says_what_happened_and_what_to_do() -> None:
         (Sets("card refused"), "Sets: card refused"),
         (Overrides("card refused"), "Overrides: card refused"),
         (Speaks("x"), "Speaks: declined for 5"),
-        (Empty(), "Empty: "),
+        (Empty(), "Empty"),
         (Coded("card refused"), "Coded: card refused"),
         (SagasError("the seat is taken [LH123]"), "DurableError: the seat is taken [LH123]"),
         (ValueError("plain"), "ValueError: plain"),
