@@ -5,7 +5,7 @@ Invariant: a declaration is checked when it is made, so a mistake is found where
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from durable_core.errors import DefinitionError
 from durable_core.model.duration import Duration, seconds_of, shown
@@ -19,9 +19,13 @@ R = TypeVar("R")
 
 
 class DeclaredStep(Generic[P, R]):
-    """A function with the options that each kind of step takes. Calling it just calls the function."""
+    """A function with the options that each kind of step takes. Outside a body, calling it just calls the function."""
 
     kind: str = "step"
+    operation: str = "step"
+    """The operation with which a body runs it."""
+    judge_call: ClassVar[Callable[["DeclaredStep[..., Any]"], None] | None] = None
+    """Refuses a call that a body makes; set by what drives bodies, and None as long as nothing here does."""
 
     def __init__(
         self,
@@ -53,7 +57,10 @@ class DeclaredStep(Generic[P, R]):
         self.__wrapped__ = fn
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Call the function itself."""
+        """Call the function itself; in a body that is refused, since it would leave no trace."""
+        judge = DeclaredStep.judge_call
+        if judge is not None:
+            judge(self)
         return self.fn(*args, **kwargs)
 
     def __repr__(self) -> str:

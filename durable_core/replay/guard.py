@@ -2,7 +2,7 @@
 
 A body may only await its context's operations. Whatever else it starts (``asyncio.sleep``, ``gather``, an HTTP call, an
 anyio scope) asks for the running loop first, so it is caught at that very line, and recorded: swallowing the error
-does not help.
+does not help. So is a step that the body calls as a plain function: nothing would be recorded, and nothing undone.
 """
 
 import sys
@@ -12,6 +12,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn, cast
 
 from durable_core.errors import ForeignAwaitError
+from durable_core.model.declared import DeclaredStep
 
 ADVICE = {
     "create_future": "`await {s}.sleep(...)` for a pause, and a step for anything that touches the world outside",
@@ -69,6 +70,18 @@ class LoopGuard:
             self.caught = error
         return error
 
+    def refuse_call(self, step: DeclaredStep[..., Any]) -> ForeignAwaitError:
+        """The error for a step that the body calls itself, remembered as caught."""
+        spelled = getattr(step.fn, "__name__", step.name)
+        error = ForeignAwaitError(
+            f"{_line_of_body()}the body calls {step.kind} {step.name!r} itself, so it would not be recorded and not "
+            f"undone; write `await {self.operations}.{step.operation}({spelled}, ...)`",
+            f"Then retry the {self.noun}",
+        )
+        if self.caught is None:
+            self.caught = error
+        return error
+
     def refuse_yield(self, coro: Any, awaited: object) -> ForeignAwaitError:
         """The error for a body that yielded something that is not a command."""
         frame = getattr(coro, "cr_frame", None)
@@ -94,6 +107,16 @@ class LoopGuard:
 
     def __eq__(self, other: object) -> bool:
         return self is other
+
+
+def judge_call(step: DeclaredStep[..., Any]) -> None:
+    """Refuse a call of ``step`` that a body makes: the guard stands in for the loop just while a body is driven."""
+    running = _get_running_loop()
+    if isinstance(running, LoopGuard):
+        raise running.refuse_call(step)
+
+
+DeclaredStep.judge_call = staticmethod(judge_call)
 
 
 def _line_of_body() -> str:

@@ -95,7 +95,9 @@ class Serving:
 
 
 class Declared(DeclaredStep[P, R]):
-    """The base of all kinds of steps. Calling a step outside a saga just calls its function."""
+    """The base of all kinds of steps. Calling a step outside a saga's body just calls its function."""
+
+    operation = "run"
 
     def __init__(self, fn: Callable[P, Any], **options: Any) -> None:
         super().__init__(fn, **options)

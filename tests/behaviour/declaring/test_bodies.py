@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sagas import Retry, Saga, lookup, saga
+from sagas import Retry, Saga, lookup, pivot, retriable, saga, step
 from tests.kit import Broken, End, Place, World, act, end_of, entered, journalled, orchestrator, party, reaches
 
 
@@ -128,6 +128,93 @@ async def test_a_foreign_await_is_refused_at_its_line(
     assert any(place in reason for place in places), reason
     assert advice in reason, reason
     assert world == ["first"]
+
+
+# -- steps that a body calls itself ---------------------------------------------------------------------------------
+
+
+def called_itself(world: list[str], kind: str, *, plain: bool) -> Any:
+    """A step of a kind, by the name of its function."""
+
+    def plainly() -> str:
+        world.append("called")
+        return "called"
+
+    async def waiting() -> str:
+        return plainly()
+
+    fn: Callable[[], Any] = plainly if plain else waiting
+    kinds: dict[str, Callable[[Any], Any]] = {
+        "step": step(compensation=None, because="a test"),
+        "pivot": pivot,
+        "retriable": retriable,
+        "lookup": lookup,
+    }
+    return kinds[kind](fn)
+
+
+@pytest.mark.parametrize("swallowed", [False, True], ids=["", "swallowed"])
+@pytest.mark.parametrize("plain", [False, True], ids=["async", "plain"])
+@pytest.mark.parametrize("kind", ["step", "pivot", "retriable", "lookup"])
+async def test_a_step_that_the_body_calls_itself_is_refused(
+    url: str, world: list[str], kind: str, *, plain: bool, swallowed: bool
+):
+    """Its code does not run, the saga is stuck with what to write instead, and goes on once the code is mended."""
+    first, direct = act(world, "first"), called_itself(world, kind, plain=plain)
+    broken = [direct]
+    """A place where the check before the start does not see it."""
+
+    @saga("direct", version=1)
+    async def body(s: Saga) -> str:
+        await s.run(first)
+        if broken:
+            try:
+                broken[0]()
+            except BaseException:
+                if not swallowed:
+                    raise
+        return await s.run(direct)
+
+    async with orchestrator(url, body) as running:
+        end = await end_of(await running.start(body, id="one"), running)
+        assert end.status == "stuck"
+        said = f"the body calls {kind} {direct.name!r} itself, so it would not be recorded and not undone; write "
+        assert f"{said}`await s.run({direct.name}, ...)`. Then retry the saga" in end.error[0]
+        assert f"{__file__}:" in end.error[0]
+        assert world == ["first"]
+        broken.clear()
+        await running.retry("one")
+        assert (await end_of(await running.get("one"), running)).value == "called"
+    assert world == ["first", "called"]
+
+
+async def test_a_step_calls_steps_as_plain_functions(url: str, world: list[str]):
+    """In an attempt of a step, a compensation or a thread, and outside of sagas, a step stays a plain function."""
+    plain = called_itself(world, "lookup", plain=True)
+    waiting = called_itself(world, "pivot", plain=False)
+
+    @step
+    async def outer() -> str:
+        return str(plain() + await waiting())
+
+    @outer.compensate
+    def undo(done: str) -> None:
+        plain()
+
+    @lookup
+    def on_a_thread() -> str:
+        return str(plain())
+
+    @saga("plain", version=1)
+    async def body(s: Saga) -> str:
+        await s.run(outer)
+        await s.run(on_a_thread)
+        raise Broken("undo it")
+
+    async with orchestrator(url, body) as running:
+        assert (await end_of(await running.start(body, id="one"), running)).status == "compensated"
+        assert plain() == await waiting() == "called"
+    assert world == ["called"] * 6
 
 
 @refused_calls
