@@ -21,6 +21,8 @@ from sagas.model.definition import Declared, Pivot, SagaDef, Step, is_saga, is_s
 from sagas.model.graph import GraphDef, Plan
 
 RUNNERS = frozenset({"run", "map"})
+AWAITED = frozenset({"run", "map", "sleep", "sleep_until", "callback", "first"})
+"""Operations of the saga that do nothing unless they are awaited."""
 At = bool | None
 """Whether the pivot has been passed on every path to a place; None if no path leads there."""
 
@@ -50,6 +52,8 @@ class Frame:
     """Within a parallel block, a map or a savepoint."""
     sure: bool
     """Whether it is known to be called, with the saga if it takes one; else its steps are only collected."""
+    called: bool = True
+    """Whether the body certainly calls it itself; else a step, a thread or nobody may be who does."""
     returns: list[At] = attrs.field(factory=list[At])
     breaks: list[At] = attrs.field(factory=list[At])
     """What holds after each ``break`` of the innermost loop."""
@@ -160,29 +164,39 @@ class BodyReader:
         return () if source is None else source.tree.body
 
     def _helper(
-        self, helper: tuple[Function, Names], roles: Mapping[str, Role], *, at: At, in_block: bool, sure: bool
+        self,
+        helper: tuple[Function, Names],
+        roles: Mapping[str, Role],
+        *,
+        at: At,
+        in_block: bool,
+        sure: bool,
+        called: bool = True,
     ) -> At:
         """Follow a function that is defined in the body, as it is called here."""
+        called = called and self.frame.called
         function, around = helper
         names = around.inside(function, roles)
-        key = (function, names.roles, at, in_block, sure)
+        key = (function, names.roles, at, in_block, sure, called)
         if key not in self._ends:
             self._ends[key] = at
             body = [ast.Expr(function.body)] if isinstance(function, ast.Lambda) else function.body
-            fresh = attrs.evolve(self.frame, names=names, in_block=in_block, sure=sure, returns=[], breaks=[])
+            fresh = attrs.evolve(
+                self.frame, names=names, in_block=in_block, sure=sure, called=called, returns=[], breaks=[]
+            )
             self._ends[key] = self._function(body, fresh, at)
         return self._ends[key]
 
     def _defined(self, function: Function, *, kept: bool) -> None:
         """Collect its steps; if it may be called unseen, judge it for every place."""
         helper = function, self.frame.names
-        self._helper(helper, {}, at=False, in_block=False, sure=self.frame.sure and kept)
+        self._helper(helper, {}, at=False, in_block=False, sure=self.frame.sure and kept, called=False)
 
     def _mentioned(self, name: ast.Name) -> None:
         """A helper that is passed on may be called unseen."""
         helper = self.frame.names.helper(name)
         if helper is not None:
-            self._helper(helper, {}, at=False, in_block=False, sure=self.frame.sure)
+            self._helper(helper, {}, at=False, in_block=False, sure=self.frame.sure, called=False)
 
     def _function(self, body: Sequence[ast.stmt], frame: Frame, at: At) -> At:
         """Follow a function from its beginning; returns what holds at its end."""
@@ -235,6 +249,9 @@ class BodyReader:
                 at = self._block(node.body, at)
             case ast.Assign(targets=targets, value=value):
                 at = self._expressions([value, *targets], at)
+            case ast.Expr(value=ast.Call() as call):
+                self._warn_of_dropped(call)
+                at = self._expression(call, at)
             case ast.Assert(test=test, msg=message):
                 at = self._expression(test, at)
                 self._expression(message, at)
@@ -394,6 +411,7 @@ class BodyReader:
         at = self._expressions(ast.iter_child_nodes(node), at)
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
         self.hidden = self.hidden or any(names.role(argument) is not None for argument in given)
+        self._judge_direct(node)
         self._warn(node)
         return at
 
@@ -456,6 +474,27 @@ class BodyReader:
                 f"{place}: {what.what} has no compensation, so a rollback could not undo it. Declare one with "
                 f"`@{what.name}.compensate`, or say `@step(compensation=None, because=...)`; a step that changes "
                 "nothing is a `@lookup`"
+            )
+
+    def _judge_direct(self, node: ast.Call) -> None:
+        """Refuse a step that the body calls as a plain function: it would leave no trace."""
+        what = self.frame.names.what(node.func)
+        if is_step(what) and self.frame.sure and self.frame.called:
+            self.faults.append(
+                f"{self._place(node)}: the body calls {what.kind} {what.name!r} itself, so it would not be recorded "
+                f"and not undone; write `await {self.frame.names.saga}.run({ast.unparse(node.func)}, ...)`"
+            )
+
+    def _warn_of_dropped(self, node: ast.Call) -> None:
+        """Warn of an operation that is dropped without ``await``; the run is stuck there, and can be mended."""
+        func = node.func
+        if not (isinstance(func, ast.Attribute) and func.attr in AWAITED and self.frame.sure and self.frame.called):
+            return
+        if self.frame.names.role(func.value) is Role.SAGA:
+            said = f"{ast.unparse(func)}(...)"
+            self.warnings.append(
+                f"{self._place(node)}: `{said}` is not awaited, so it never runs and the saga is stuck there; write "
+                f"`await {said}`"
             )
 
     def _warn(self, node: ast.Call) -> None:

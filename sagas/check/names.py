@@ -91,6 +91,12 @@ class Names:
             for scope in self.scopes
         )
 
+    @property
+    def saga(self) -> str:
+        """What the code at the place calls the saga, for messages."""
+        every = (name for scope in reversed(self.scopes) for name, binding in scope.items() if binding is Role.SAGA)
+        return next(every, "s")
+
     def what(self, node: ast.expr, hops: int = HOPS) -> object:
         """The object that ``node`` stands for; ``MISSING`` if it is not known."""
         match node:

@@ -143,6 +143,15 @@ def test_what_a_declaration_refuses_is_a_fault(bench: Bench):
     assert "[DC" not in ended.out
 
 
+def test_a_step_that_the_body_calls_itself_is_a_fault(bench: Bench):
+    """The fault stands at the line of the call, and says what to write in its place."""
+    ended = bench.check(GOOD.replace("await s.run(look)", "await look()"))
+    assert ended.code == 1
+    said = "the body calls step 'look' itself, so it would not be recorded and not undone; write"
+    told = f"{bench.path.name}:{FIRST + 2}: fault: {said} `await s.run(look, ...)`"
+    assert " ".join(ended.out.split()).startswith(told)
+
+
 def test_a_module_that_cannot_be_checked_is_an_error(bench: Bench):
     """No such module, one that raises, one without sagas: exit code 2."""
     assert bench.run("check", "no_such_module").code == 2

@@ -69,6 +69,7 @@ KINDS = {
     "second": "is a second pivot",
     "block": "the pivot runs alone",
     "name": "has the name of",
+    "itself": "itself, so it would not be recorded and not undone",
 }
 
 

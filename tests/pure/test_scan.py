@@ -263,6 +263,23 @@ from tests.pure.bodies import Read, cases
         async def go(self, naked): await s.run(naked)
     await Plan().go(a)
     await s.run(Plan.step)
+    -- a step that a step of the body calls as a plain function
+    @step(compensation=None, because="a test")
+    async def outer(): return await a()
+    await s.run(outer)
+    -- a helper that is passed on, and calls a step wherever it is called
+    def later(): return look()
+    await s.run(a, later)
+    -- a lambda that may be called elsewhere
+    await s.run(a, lambda: look())
+    -- a helper that nobody calls, and calls a step
+    def never(): return look()
+    -- the functions that serve a step
+    a.fn(k)
+    a.probe(look)
+    -- a name of the body that hides a step
+    a = str
+    a(k)
 """)
 def test_a_saga_that_can_work_is_not_refused(body: str):
     """What is right on a path that exists is never refused, however the body is written."""
@@ -270,6 +287,37 @@ def test_a_saga_that_can_work_is_not_refused(body: str):
 
 
 @cases("""
+    -- a step that the body calls itself
+    x = await a(k)  #! itself
+    -- a lookup, without await
+    x = look()  #! itself
+    -- a pivot and a retriable as statements
+    await pay()  #! itself
+    tell()  #! itself
+    -- a call in the arguments of an operation
+    await s.run(a, look(k))  #! itself
+    -- a call in place of a step
+    await s.run(a(k))  #! itself
+    -- a call under another name, of a module or an object
+    mine = a
+    if k:
+        await mine(k)  #! itself
+    await holder.pay()  #! itself
+    -- a call in a comprehension
+    x = [await a(n) for n in range(k)]  #! itself
+    -- a helper that the body calls
+    async def helper(t: Saga):
+        return await a(k)  #! itself
+    return await helper(s)
+    -- a helper that is passed on and called
+    def helper(): return look()  #! itself
+    await s.run(b, helper)
+    helper()
+    -- a branch
+    async def branch(t: Saga):
+        await a()  #! itself
+    async with s.parallel() as p:
+        p.run(branch)
     -- a step without compensation
     await s.run(naked)  #! lacking
     -- what a `for` goes through
@@ -593,6 +641,42 @@ def test_a_body_nested_too_deep_is_not_refused():
     seen = Read(f"await s.run(b)\nx = {' + '.join(['k'] * 1500)}\nawait s.run(pay)")
     assert seen.scan.faults == ()
     assert "b" in seen.used()
+
+
+@cases("""
+    -- operations that are dropped
+    s.run(a)  #! dropped
+    s.map(a, [1])  #! dropped
+    if k:
+        s.sleep(1)  #! dropped
+    -- an operation of the saga under another name
+    me = s
+    me.sleep(1)  #! dropped
+    -- in a helper that is called, and in a branch
+    async def helper(t: Saga): t.sleep(1)  #! dropped
+    await helper(s)
+    async with s.parallel() as p:
+        p.run(helper)
+    -- what is awaited, here or later
+    await s.run(a)
+    later = s.sleep(1)
+    await later
+    -- an operation that another object has
+    k.run(b)
+    asyncio.run(k)
+    -- branches, which are not awaited
+    async with s.parallel() as p:
+        p.run(a)
+    -- a helper that is passed on
+    async def later(t: Saga): s.sleep(1)
+    await s.run(a, later)
+""")
+def test_an_operation_that_is_dropped_is_warned_of(body: str):
+    """Without ``await`` it never runs: told at its line where that is certain, and the saga is not refused."""
+    seen = Read(body)
+    warned = {int(said.split(":")[1]) for said in seen.scan.warnings if "is not awaited, so it never runs" in said}
+    assert warned == {line for line, _ in seen.marked}
+    assert seen.scan.faults == ()
 
 
 @pytest.mark.parametrize(
