@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from durable_core.engine.registry import Registry
-from durable_core.errors import RunExists, StoreError, sentences
+from durable_core.errors import PayloadError, RunExists, StoreError, sentences
 from durable_core.model.codec import Codec
 from durable_core.model.duration import moment
 from durable_core.model.run import NewRun, RunRecord, RunRef, RunStatus
@@ -62,9 +62,12 @@ def encoded_call(
 ) -> bytes:
     """The arguments as they are stored. Without the function they are not checked; its worker will do so."""
     what = f"starting {name}: the arguments"
-    if definition is not None:
-        return definition.shape.encode(args, kwargs, what=what)
-    return codec.encode_ordered({"args": args, "kwargs": kwargs} if kwargs else args, what=what)
+    try:
+        if definition is not None:
+            return definition.shape.encode(args, kwargs, what=what)
+        return codec.encode_ordered({"args": args, "kwargs": kwargs} if kwargs else args, what=what)
+    except PayloadError as error:
+        raise PayloadError(error.text, sentences(error.advice, "Nothing was started")) from error
 
 
 async def announced_version(store: Store, registry: Registry, name: str, version: int | None) -> int:

@@ -31,6 +31,8 @@ _SUPPORTED = (
     "plain JSON values, attrs classes, dataclasses, Enum, UUID, date and time types, Decimal, bytes, tuples, sets, "
     "NamedTuple, TypedDict, pydantic and SQLModel models, unions of these, and types that are registered with a codec"
 )
+_EXPECTED = re.compile(r"Expected `[^`]*`, got `(?P<got>[^`]*)`")
+"""What msgspec says of a value that is of another type as a whole, and not somewhere within."""
 _NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 """How MessagePack writes a float that is NaN or infinite (and, by chance, other data)."""
 
@@ -191,7 +193,7 @@ class Codec:
         if isinstance(again, PayloadError):
             raise again
         if isinstance(again, Exception):
-            raise misfit(typed.declared, what, again) from again
+            raise unfit(typed.declared, what, again) from again
         raise PayloadError(
             f"{what} would not come back as it is: {again}",
             "Declare the type that the value has, or store what can be read back",
@@ -261,6 +263,15 @@ def misfit(declared: object, what: str, error: Exception) -> PayloadError:
         "where it is made; for data that an older release wrote, keep the type able to read it."
     )
     return PayloadError(message)
+
+
+def unfit(declared: object, what: str, error: Exception) -> PayloadError:
+    """The error for a value that was given just now and is not ``declared``; raise it ``from error``."""
+    plain = _EXPECTED.fullmatch(str(error))
+    why = f", and got {plain['got']}" if plain is not None else f": {error}"
+    return PayloadError(
+        f"{what} must be {type_name(declared)}{why}", "Give a value of that type, or correct the annotation"
+    )
 
 
 def _typed(declared: Any) -> Typed:

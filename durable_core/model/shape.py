@@ -15,7 +15,7 @@ import msgspec
 
 from durable_core.errors import DefinitionError, PayloadError
 from durable_core.model.annotations import annotations_of, declared_type, name_of, result_type
-from durable_core.model.codec import PLAIN, Codec, Typed, misfit
+from durable_core.model.codec import PLAIN, Codec, Typed, misfit, unfit
 from durable_core.model.plain import kind_name
 
 _MISSING: Final[Any] = Parameter.empty
@@ -146,7 +146,12 @@ class CallShape:
             self.check(args, kwargs)
         positional, named = self._normal(args, kwargs) if kwargs else (args, {})
         if self._whole is not None and not named and len(positional) == self._most:
-            return self._codec.exchange(positional, self._whole, what=what, ordered=True)[0]
+            try:
+                return self._codec.exchange(positional, self._whole, what=what, ordered=True)[0]
+            except PayloadError:
+                for place, value in enumerate(positional):  # the parameter at fault says so itself
+                    self._part(place, value, what)
+                raise
         parts = [self._part(place, value, what) for place, value in enumerate(positional)]
         if not named:
             return self._codec.encode_ordered(parts, what=what)
@@ -165,11 +170,16 @@ class CallShape:
         """One argument as it is stored, by its position or its keyword."""
         parameter = self._parameter(place)
         typed = PLAIN if parameter is None else self._typed[parameter.name]
-        where = what if parameter is None else f"{what}, parameter {parameter.name!r}"
+        where = what if parameter is None else _where(what, parameter)
         return msgspec.Raw(self._codec.exchange(value, typed, what=where, ordered=True)[0])
 
-    def decode(self, payload: bytes, *, what: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def decode(self, payload: bytes, *, what: str, given: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Read the arguments back, each by its annotation.
+
+        Args:
+            payload: a call, as ``encode`` writes it.
+            what: the call's name for messages.
+            given: whether somebody gave the values just now, so that none is of an older release.
 
         Raises:
             PayloadError: The payload is no call of this signature, or a value does not fit its annotation.
@@ -178,16 +188,16 @@ class CallShape:
             try:
                 return self._whole.read(payload), {}
             except Exception:  # noqa: BLE001 - one by one it can be read nevertheless, or it is told what is wrong
-                return self._decode_each(payload, what)
-        return self._decode_each(payload, what)
+                return self._decode_each(payload, what, given=given)
+        return self._decode_each(payload, what, given=given)
 
-    def _decode_each(self, payload: bytes, what: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _decode_each(self, payload: bytes, what: str, *, given: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
         try:
             call = _read_call(payload) if payload.startswith(b"{") else _Call(_read_array(payload), {})
         except msgspec.MsgspecError as error:
             raise misfit(self._text(), what, error) from error
-        args = tuple(self._read_value(index, raw, what) for index, raw in enumerate(call.args))
-        kwargs = {name: self._read_value(name, raw, what) for name, raw in call.kwargs.items()}
+        args = tuple(self._read_value(index, raw, what, given=given) for index, raw in enumerate(call.args))
+        kwargs = {name: self._read_value(name, raw, what, given=given) for name, raw in call.kwargs.items()}
         try:
             self.check(args, kwargs)
         except DefinitionError as error:
@@ -256,7 +266,7 @@ class CallShape:
                 named[parameter.name] = given[parameter.name]
         return tuple(positional), named
 
-    def _read_value(self, place: int | str, raw: msgspec.Raw, what: str) -> Any:
+    def _read_value(self, place: int | str, raw: msgspec.Raw, what: str, *, given: bool) -> Any:
         """Read one argument, by its position or its keyword."""
         parameter = self._parameter(place)
         if parameter is None:
@@ -264,6 +274,8 @@ class CallShape:
         try:
             return self._typed[parameter.name].read(raw)
         except Exception as error:  # a user's model validates itself and may raise anything
+            if given:
+                raise unfit(parameter.annotation, _where(what, parameter), error) from error
             raise misfit(parameter.annotation, f"{what}, parameter {parameter.name!r}", error) from error
 
     def _parameter(self, place: int | str) -> Parameter | None:
@@ -288,6 +300,11 @@ class CallShape:
         hint = f"Leave out {', '.join(filled)}: the engine fills it." if filled else "Pass what the signature asks for."
         message = f"{self.name}{self.signature} cannot be called with ({', '.join(given)}): {error}. {hint}"
         return DefinitionError(message)
+
+
+def _where(what: str, parameter: Parameter) -> str:
+    """The name of one argument of a call, for messages."""
+    return f"{what.removesuffix(': the arguments')}: parameter {parameter.name!r}"
 
 
 def _journalled(fn: Callable[..., Any], skip: int, exclude: Collection[str]) -> list[Parameter]:

@@ -13,7 +13,8 @@ import attrs
 import msgspec
 import typer
 
-from durable_core.layer import CallShape
+from durable_core import PayloadError
+from durable_core.layer import CallShape, sentences
 from sagas.cli import output, snapshot, views
 from sagas.cli.modules import load, sagas_of
 from sagas.cli.options import Options, command, json_of, orchestrator_at
@@ -147,7 +148,10 @@ def _arguments(
     if definition is None:
         return tuple(request.call.args), request.call.kwargs
     shape = CallShape.of(definition.body, orchestrator.engine.codec, skip=1)
-    return converted(shape, request.call, what=f"starting {request.name}: the arguments")
+    try:
+        return converted(shape, request.call, what=f"starting {request.name}: the arguments")
+    except PayloadError as error:
+        raise PayloadError(error.text, sentences(error.advice, NOT_STARTED)) from error
 
 
 def converted(shape: CallShape, call: Call, *, what: str) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
@@ -162,7 +166,7 @@ def converted(shape: CallShape, call: Call, *, what: str) -> tuple[tuple[Any, ..
     gap = [name for name in bound.kwargs if name in shape.signature.parameters and _positional(shape, name)]
     if gap:
         raise CommandError(f"{what}: {gap[0]!r} is given, but a parameter before it is not; give that too")
-    return shape.decode(msgspec.json.encode({"args": bound.args, "kwargs": bound.kwargs}), what=what)
+    return shape.decode(msgspec.json.encode({"args": bound.args, "kwargs": bound.kwargs}), what=what, given=True)
 
 
 def _positional(shape: CallShape, name: str) -> bool:

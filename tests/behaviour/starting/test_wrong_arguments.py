@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from durable_core import Context, Engine, RunStuck, durable
-from sagas import Saga, SagaStuck, saga, step
+from sagas import Orchestrator, PayloadError, Saga, SagaStuck, saga, step
 from sagas.testing import ManualClock
 from tests.kit import Place, World, party
 
@@ -227,3 +227,20 @@ async def test_no_time_and_a_past_time_are_no_mistakes(place: Place, wait: Any):
         began = clock.now()
         assert await (await running.start(short)).result(20) == "done"
         assert clock.now() == began
+
+
+@saga("typed-order", version=1)
+async def typed_order(s: Saga, item: str, amount: int, pieces: int = 1) -> None:
+    """Takes numbers."""
+
+
+@pytest.mark.parametrize("args", [("teapot", "3"), ("teapot", "3", 2)], ids=["some arguments", "all of them"])
+async def test_a_value_of_another_type_is_told_by_its_parameter(args: tuple[Any, ...]):
+    """The parameter, its type and what came, and that nothing was started; nothing of data of older releases."""
+    async with Orchestrator("memory://", sagas=[typed_order]) as running:
+        with pytest.raises(PayloadError) as caught:
+            await running.start(typed_order, *args)  # type: ignore[arg-type]
+    said = str(caught.value)
+    assert said.startswith("starting typed-order: parameter 'amount' must be int, and got str. ")
+    assert "Nothing was started" in said
+    assert "older release" not in said
