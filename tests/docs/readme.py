@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+WITHOUT_ASYNCIO = "-p no:asyncio"
+"""For a reader's pytest: pytest-asyncio, which a reader need not have, warns until its loop scope is set."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -29,6 +31,7 @@ def run(code: str, folder: Path, *, source: Path | None, name: str = "example.py
     script = folder / name
     script.write_text(code, encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment["PYTEST_ADDOPTS"] = WITHOUT_ASYNCIO
     if source is not None:
         environment["PYTHONPATH"] = str(source)
     done = subprocess.run(

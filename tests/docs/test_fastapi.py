@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from sagas.fastapi import STATUSES
-from tests.docs.readme import BLOCK, ROOT
+from tests.docs.readme import BLOCK, ROOT, WITHOUT_ASYNCIO
 
 PAGE = ROOT / "docs/how-to/fastapi.md"
 FRONT = ROOT / "examples/booking/front.py"
@@ -23,7 +23,7 @@ def test_the_application_passes_its_tests(tmp_path: Path):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *warnings, "test_shop.py"],
         cwd=tmp_path,
-        env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "HOME": str(tmp_path)},
+        env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "HOME": str(tmp_path), "PYTEST_ADDOPTS": WITHOUT_ASYNCIO},
         capture_output=True,
         text=True,
         timeout=100,
