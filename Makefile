@@ -11,6 +11,8 @@ PY := $(VENV)/bin/python
 PINS := constraints.txt
 INSTALL := $(PY) -m pip install -qq --no-input --disable-pip-version-check -c $(PINS)
 AT_ONCE := -n auto --dist worksteal
+# Tests against another engine's server, which `make test-hosts` runs: what they see depends on its timing.
+ON_OTHER_ENGINES := --ignore=tests/hosts/temporal
 JAEGER = program=$$($(PY) -m tests.real_jaeger.build) && SAGAS_JAEGER="$$program"
 CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 
@@ -23,7 +25,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-booking test coverage lint types test-jaeger test-node soak bench docs wheel test-wheel format generated pins clean
+.PHONY: help demo demo-booking test coverage lint types test-jaeger test-hosts test-node soak bench docs wheel test-wheel format generated pins clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -36,10 +38,10 @@ demo-booking: $(VENV)/.ready-demo ## run the trips of examples/booking, by a sag
 	@$(PY) -m examples.booking.demo $(DEMO_ARGS)
 
 test: $(VENV)/.ready-test ## run the tests on all cores (PYTEST_ARGS="-k words" picks some, "-n0" keeps to one)
-	@$(PY) -m pytest $(AT_ONCE) $(PYTEST_ARGS)
+	@$(PY) -m pytest $(AT_ONCE) $(ON_OTHER_ENGINES) $(PYTEST_ARGS)
 
 coverage: $(VENV)/.ready-test ## run the tests; fails where they cover too little, branches included
-	@$(PY) -m pytest --cov --cov-report=term $(AT_ONCE) $(PYTEST_ARGS)
+	@$(PY) -m pytest --cov --cov-report=term $(AT_ONCE) $(ON_OTHER_ENGINES) $(PYTEST_ARGS)
 	@$(PY) -m tools.pure_coverage
 
 lint: $(VENV)/.ready-test $(VENV)/.ready-lint ## ruff, import contracts, unused code and dependencies
@@ -56,6 +58,9 @@ types: $(VENV)/.ready-test $(VENV)/.ready-types ## mypy --strict and pyright str
 
 test-jaeger: $(VENV)/.ready-test ## what a real Jaeger says of our traces; builds it once, where Go is (GO=/path/to/go)
 	@$(JAEGER) $(PY) -m pytest -rs tests/real_jaeger $(PYTEST_ARGS)
+
+test-hosts: $(VENV)/.ready-test ## the same sagas on Temporal's test server; needs Linux and the right to make a network namespace
+	@$(PY) -m pytest -rs -n 2 tests/hosts/temporal $(PYTEST_ARGS)
 
 test-node: $(VENV)/.ready-test $(VENV)/node/.ready ## what Mermaid and bpmn-js make of our pictures; needs npm
 	@NODE_PATH=$(abspath $(VENV))/node/node_modules $(PY) -m pytest -rs tests/node $(PYTEST_ARGS)

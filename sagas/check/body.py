@@ -493,7 +493,7 @@ class BodyReader:
         if self.frame.names.role(func.value) is Role.SAGA:
             said = f"{ast.unparse(func)}(...)"
             self.warnings.append(
-                f"{self._place(node)}: `{said}` is not awaited, so it never runs and the saga is stuck there; write "
+                f"{self._place(node)}: `{said}` is not awaited, so it never begins and the saga is stuck there; write "
                 f"`await {said}`"
             )
 

@@ -74,7 +74,7 @@ def _unusable(endpoint: HealthEndpoint, error: OSError | UnicodeError) -> Comman
         why = "another process has the port. Give another one, or 0 for any free port"
     elif number in (errno.EACCES, errno.EPERM):
         why = "this user may not listen on that port. Give one from 1024 on, or 0 for any free port"
-    elif number == errno.EADDRNOTAVAIL or isinstance(error, UnicodeError | socket.gaierror):
+    elif number in (errno.EADDRNOTAVAIL, None) or isinstance(error, socket.gaierror):  # Python 3.13 gives no number
         why = f"{endpoint.host!r} is no address of this machine. Give one that is, or PORT alone for the loopback"
     else:
         why = f"{error}. Give another HOST:PORT"

@@ -233,12 +233,12 @@ LOST: list[tuple[Any, Any, str]] = [
     (Nothing | None, Nothing(), "Nothing comes back as None"),
     (Void | None, Void(), "it holds a .*Void that is written as null, where None may stand too"),
     (Broken | None, Broken(), "raised RuntimeError: no link to the vault"),
-    (dict[str, Alias], [TOM], "Expected `object`, got `array`"),
-    (list[Alias], TOM, "Expected `array`, got `dict`"),
+    (dict[str, Alias], [TOM], r"must be dict\[str, Alias\], and got array"),
+    (list[Alias], TOM, r"must be list\[Alias\], and got dict"),
     (tuple[Alias, int], (TOM,), "Expected `array` of length 2"),
-    (Pet, 3, "Expected `object`, got `int`"),
-    (Kennel, 3, "Expected `object`, got `int`"),
-    (Home, 3, "Expected `array`, got `int`"),
+    (Pet, 3, "must be .*Pet, and got int"),
+    (Kennel, 3, "must be .*Kennel, and got int"),
+    (Home, 3, "must be .*Home, and got int"),
 ]
 
 

@@ -674,7 +674,7 @@ def test_a_body_nested_too_deep_is_not_refused():
 def test_an_operation_that_is_dropped_is_warned_of(body: str):
     """Without ``await`` it never runs: told at its line where that is certain, and the saga is not refused."""
     seen = Read(body)
-    warned = {int(said.split(":")[1]) for said in seen.scan.warnings if "is not awaited, so it never runs" in said}
+    warned = {int(said.split(":")[1]) for said in seen.scan.warnings if "is not awaited, so it never begins" in said}
     assert warned == {line for line, _ in seen.marked}
     assert seen.scan.faults == ()
 

@@ -35,7 +35,7 @@ WRONG: dict[str, tuple[type[Exception], str, Any]] = {
     "too few arguments": (DefinitionError, "cannot be called", lambda o, s: o.start(s, order)),
     "an unknown argument": (DefinitionError, "tags", lambda o, s: o.start(s, order, "tea", tags={"a": "b"})),
     "a value": (PayloadError, "object", lambda o, s: o.start(s, loose, object())),
-    "a wrong type": (PayloadError, "expected|Expected", lambda o, s: o.start(s, order, 7)),
+    "a wrong type": (PayloadError, "parameter 'what' must be str, and got int", lambda o, s: o.start(s, order, 7)),
     "another version": (DefinitionError, "v2", lambda o, s: o.start(s, loose, 1, version=1)),
     "a slash": (DefinitionError, "id", lambda o, s: o.start(s, order, "tea", id="a/b")),
     "an empty id": (DefinitionError, "id", lambda o, s: o.start(s, order, "tea", id="")),
