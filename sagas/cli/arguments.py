@@ -58,11 +58,13 @@ def _begun(offers: list[Offer], incomplete: str) -> list[Offer]:
 
 
 def _asked(ctx: typer.Context, question: "Callable[[Orchestrator], Awaitable[list[Offer]]]") -> list[Offer]:
-    logging.disable()  # this process does nothing but answer the shell
+    logging.disable()
     try:
         return ask(address_of(ctx, _store(ctx)), question, store_timeout=PATIENCE_S)
     except (CommandError, SagasError):
         return []
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _store(ctx: typer.Context) -> str | None:

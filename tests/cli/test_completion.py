@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from importlib import metadata
 from pathlib import Path
 
@@ -74,6 +75,7 @@ def test_a_store_that_cannot_be_asked_offers_nothing(line: Line, monkeypatch: py
     monkeypatch.setenv("SAGAS_STORE", url)
     assert offers(line, monkeypatch, "sagas show ") == []
     assert offers(line, monkeypatch, "sagas skip north-1 ") == []
+    assert logging.getLogger("sagas").isEnabledFor(logging.ERROR)
 
 
 @pytest.mark.parametrize(
