@@ -139,17 +139,18 @@ def _refused(error: Exception) -> int:
     if isinstance(error, _BadUsage):
         error.show()
         return error.exit_code
-    tell(f"error: {error if isinstance(error, CommandError | SagasError) else _bug(error)}")
+    tell(f"error: {_message(error)}")
     return REFUSED
 
 
 def _refused_as_json(error: Exception) -> int:
     """The same as one JSON document."""
-    message = error.format_message() if isinstance(error, _BadUsage) else str(error)
-    if not isinstance(error, _BadUsage | CommandError | SagasError):
-        message = _bug(error)
-    refusal(error, message)
+    refusal(error, error.format_message() if isinstance(error, _BadUsage) else _message(error))
     return REFUSED
+
+
+def _message(error: Exception) -> str:
+    return str(error) if isinstance(error, CommandError | SagasError) else _bug(error)
 
 
 def _bug(error: Exception) -> str:
