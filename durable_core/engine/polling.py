@@ -178,6 +178,7 @@ class Poller:
         release_at = loop.time() + RELEASE_S
         while not self._closed:
             check_cancelled()
+            await asyncio.sleep(0)  # for a round that was asked for, and finds nothing to wait for, never pauses
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await process.woken.wait()

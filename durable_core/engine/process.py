@@ -248,7 +248,8 @@ class WorkerProcess:
     async def look(self, *, changed: bool) -> None:
         """Announce new functions, claim runs that are due, look for unserved ones. ``changed``: the store has."""
         if self._next is not None:
-            return  # nothing is claimed between two workers
+            await asyncio.wait([self._next])  # nothing is claimed between two workers
+            return
         if changed or self.woken.is_set():
             self._unserved.notify()
         await self._announcer.announce()

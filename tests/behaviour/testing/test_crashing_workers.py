@@ -235,6 +235,18 @@ def test_a_blocking_orchestrator(place: Place):
     assert world.called() == {"room": 1, "seat": 2}
 
 
+async def test_it_dies_just_as_it_was_about_to_look_for_work(place: Place):
+    """Between two workers nothing is looked for, and the look that was asked for does not keep the loop from the next."""
+    world = World()
+    async with place.orchestrator(trip, world=world) as running:
+        for _ in range(3):
+            await until(lambda: not running.engine.working())
+            running.engine._process.woken.set()
+            running.engine.die()
+            handle = await within(running.start(trip), running)
+            assert await within(handle.result(), running) == "booked"
+
+
 async def test_leaving_right_after_a_crash(place: Place):
     """The block can be left while the next worker is being opened; another process goes on."""
     world, faults = World(), Faults()
