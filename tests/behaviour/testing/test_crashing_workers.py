@@ -236,7 +236,7 @@ def test_a_blocking_orchestrator(place: Place):
 
 
 async def test_it_dies_just_as_it_was_about_to_look_for_work(place: Place):
-    """Between two workers nothing is looked for, and the look that was asked for does not keep the loop from the next."""
+    """Between two workers nothing is looked for, and the look that was asked for lets the next one open."""
     world = World()
     async with place.orchestrator(trip, world=world) as running:
         for _ in range(3):
