@@ -4,6 +4,7 @@ Invariant: one worker at a time; the next one begins when the one before has end
 """
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -59,7 +60,9 @@ def supervise(arguments: Sequence[str], folders: Sequence[Path], say: Callable[[
 
 
 def _begin(command: Sequence[str]) -> Popen[bytes]:
-    return Popen(command)  # noqa: S603 - the same program, with the arguments that it was given
+    # Bytecode is kept by a source's size and second: after two changes in one second it would be that of the first.
+    fresh = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    return Popen(command, env=fresh)  # noqa: S603 - the same program, with the arguments that it was given
 
 
 def _end(worker: Popen[bytes]) -> int:

@@ -82,6 +82,16 @@ def test_a_change_starts_the_worker_again(worker: Worker):
     assert worker.process.wait() == 0
 
 
+def test_a_change_within_the_same_second_is_seen(worker: Worker):
+    """Bytecode is taken for that of any source of the same size and second: the next worker runs the new source."""
+    assert "find v1" in worker.until("is ready")
+    saved = worker.module.stat()
+    worker.write(SHOP.format(version=2))
+    os.utime(worker.module, ns=(saved.st_atime_ns, saved.st_mtime_ns))
+    assert worker.module.stat().st_size == saved.st_size
+    assert "find v2" in worker.until("is ready")
+
+
 def test_code_that_cannot_be_imported_waits_for_the_next_change(worker: Worker):
     """A typing mistake is reported with its line, and the worker is back once it is repaired."""
     worker.until("is ready")
