@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from durable_core.ports import Clock
     from durable_core.replay.current import AttemptInfo, current
     from durable_core.replay.scheduler import Branch
-    from durable_core.runs import Engine, RunHandle
+    from durable_core.runs import Engine, RunFilters, RunHandle
 
 LATER = {
     "durable_core.body": ("Callback",),
@@ -79,7 +79,7 @@ LATER = {
     "durable_core.ports": ("Clock",),
     "durable_core.replay.current": ("AttemptInfo", "current"),
     "durable_core.replay.scheduler": ("Branch",),
-    "durable_core.runs": ("Engine", "RunHandle"),
+    "durable_core.runs": ("Engine", "RunFilters", "RunHandle"),
 }
 """The other names, by the module that they are loaded from on first use: few programs need all of them."""
 
@@ -111,6 +111,7 @@ __all__ = [
     "RemoteError",
     "Retry",
     "RunExists",
+    "RunFilters",
     "RunHandle",
     "RunInfo",
     "RunKilled",

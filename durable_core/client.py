@@ -26,11 +26,12 @@ from durable_core.engine.watch import AttentionLog
 from durable_core.errors import DefinitionError, DurableError, RunExists, RunNotFound
 from durable_core.face import Face, Standing
 from durable_core.model.callback import COMPLETED, FAILED, HEARTBEAT, Answer, Taken
-from durable_core.model.duration import Duration, ns_of, to_ns
+from durable_core.model.duration import Duration, moment_of, ns_of, to_ns
 from durable_core.model.info import HistoryEntry, history_of
 from durable_core.model.retry import duration
 from durable_core.model.run import RunQuery, RunRecord, RunRef, RunStatus
 from durable_core.model.shape import CallShape
+from durable_core.model.tags import check_tags, write_tags
 from durable_core.model.texts import is_text
 from durable_core.ports import Clock, Store
 from durable_core.tracing.enabled import spans_wanted
@@ -120,13 +121,15 @@ class Client(Generic[InfoT, StatusT]):
         version: int | None,
         deadline_ns: int | None = None,
         trace: Literal["link", "join"] = "link",
+        tags: Mapping[str, str] | None = None,
     ) -> RunRef:
         """Start a run; see ``Runtime.begin``."""
         if trace not in ("link", "join"):
             raise DefinitionError(f"trace={trace!r}", "Use 'link' or 'join'")
+        stored = write_tags(check_tags(tags, f"starting {name}: tags"))
         try:
             return await self.runtime.begin(
-                name, args, kwargs, id=id, version=version, deadline_ns=deadline_ns, trace=trace
+                name, args, kwargs, id=id, version=version, deadline_ns=deadline_ns, trace=trace, tags=stored
             )
         except RunExists as taken:
             raise self._taken(taken) from None
@@ -141,11 +144,19 @@ class Client(Generic[InfoT, StatusT]):
         deadline_ns: int | None = None,
         trace: Literal["link", "join"] = "link",
         traceparent: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> RunRef:
         """Start a run with arguments that were encoded before; see ``Runtime.begin_encoded``."""
         try:
             return await self.runtime.begin_encoded(
-                name, payload, id=id, version=version, deadline_ns=deadline_ns, trace=trace, traceparent=traceparent
+                name,
+                payload,
+                id=id,
+                version=version,
+                deadline_ns=deadline_ns,
+                trace=trace,
+                traceparent=traceparent,
+                tags=write_tags(tags or {}),
             )
         except RunExists as taken:
             raise self._taken(taken) from None
@@ -180,17 +191,18 @@ class Client(Generic[InfoT, StatusT]):
 
     def query(
         self,
-        status: str | None,
-        name: str | None,
-        version: int | None,
-        since: datetime | None,
         *,
+        status: str | None = None,
+        name: str | None = None,
+        version: int | None = None,
+        since: datetime | None = None,
+        tags: Mapping[str, str] | None = None,
         limit: int | None = None,
-        attention: bool,
+        attention: bool = False,
     ) -> RunQuery:
         """The query for runs, from the filters of a user."""
         statuses, phases = (None, None) if status is None else self.face.query(status)
-        if since is not None and since.tzinfo is None:
+        if since is not None and moment_of(since) is None:
             raise DefinitionError(f"since={since!r}: give a datetime with a time zone")
         return RunQuery(
             statuses=statuses,
@@ -198,6 +210,7 @@ class Client(Generic[InfoT, StatusT]):
             name=name,
             version=version,
             since_ns=None if since is None else ns_of(since),
+            tags=tuple(check_tags(tags, "the tags to search for").items()),
             limit=limit,
             attention=attention,
         )

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from durable_core.model.shape import CallShape
     from durable_core.model.spec import DurableFunction, StepSpec, is_async
     from durable_core.model.startable import StartOptions, Takes0, Takes1, Takes2, Takes3
+    from durable_core.model.tags import check_tag, check_tags, read_tags
     from durable_core.model.texts import check_text, is_text
     from durable_core.model.verbs import faulted_on
     from durable_core.model.version import Announced, Offer, Tally
@@ -125,6 +126,7 @@ LATER = {
         "history_of",
         "plain_input",
         "read_or_plain",
+        "read_tags",
         "step_of",
         "stuck_error",
         "waits_of",
@@ -137,6 +139,7 @@ LATER = {
     "durable_core.model.shape": ("CallShape",),
     "durable_core.model.spec": ("DurableFunction", "StepSpec", "is_async"),
     "durable_core.model.startable": ("StartOptions", "Takes0", "Takes1", "Takes2", "Takes3"),
+    "durable_core.model.tags": ("check_tag", "check_tags", "read_tags"),
     "durable_core.model.texts": ("check_text", "is_text"),
     "durable_core.model.verbs": ("faulted_on",),
     "durable_core.model.version": ("Announced", "Offer", "Tally"),
@@ -283,6 +286,8 @@ __all__ = [
     "capture",
     "check_id",
     "check_name",
+    "check_tag",
+    "check_tags",
     "check_text",
     "check_timeout",
     "check_version",
@@ -316,6 +321,7 @@ __all__ = [
     "plain_input",
     "positional",
     "read_or_plain",
+    "read_tags",
     "rebuild",
     "same",
     "sentences",

@@ -166,11 +166,11 @@ class Runs(Protocol):
         ...
 
     async def select(self, query: RunQuery) -> list[RunRecord]:
-        """The runs that match ``query``, newest (largest number) first."""
+        """The runs that match ``query``, in the order of their start, the newest first unless it says otherwise."""
         ...
 
     async def count(self, query: RunQuery) -> int:
-        """How many runs match ``query``; its limit is ignored."""
+        """How many runs match ``query``; its limit and its cursor are ignored."""
         ...
 
     async def next_wake_ns(self, *, after_ns: int) -> int | None:

@@ -4,11 +4,11 @@ Invariant: what a call reports has been committed before it returns.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import Any, ClassVar, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack, overload
 
 import attrs
 import msgspec
@@ -104,6 +104,23 @@ class RunFace(Face[RunInfo, RunStatus]):
         """The reason that its row gives."""
         if info.reason is not None:
             yield f"run {info.id!r} ({info.name} v{info.version}) is {info.status} and needs a person: {info.reason}"
+
+
+class RunFilters(TypedDict, total=False):
+    """Which runs are listed or counted."""
+
+    status: RunStatus | str | None
+    """Only runs with this status."""
+    name: str | None
+    """Only runs of this durable function."""
+    version: int | None
+    """Only runs of this version."""
+    since: datetime | None
+    """Only runs started at or after this time (aware)."""
+    tags: Mapping[str, str] | None
+    """Only runs that have all of these tags."""
+    attention: bool
+    """Only runs that need a person: stuck, failing repeatedly, or of a version that no worker serves."""
 
 
 class RunHandle(Handle[R, RunInfo, RunStatus]):
@@ -248,6 +265,7 @@ class Engine:
         id: str | None = ...,
         version: int | None = ...,
         trace: Literal["link", "join"] = ...,
+        tags: Mapping[str, str] | None = ...,
         **kwargs: Any,
     ) -> RunHandle[Any]: ...
     @overload
@@ -270,11 +288,12 @@ class Engine:
         id: str | None = None,
         version: int | None = None,
         trace: Literal["link", "join"] = "link",
+        tags: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> RunHandle[Any]:
         """Start a run; its start is durable on return.
 
-        The same ``id`` with the same function and input returns the existing run.
+        The same ``id`` with the same function and input returns the existing run, as it was begun.
 
         Args:
             what: the durable function, or its name. A name need not be registered here: its newest version here is
@@ -284,12 +303,13 @@ class Engine:
             version: default: that of the function given, or the newest.
             trace: ``link``: the run has a trace of its own with a link to the caller's; ``join``: it is part of that
                 one.
+            tags: to search by: up to 16 pairs of texts, keys of up to 64 characters, values of up to 256.
             **kwargs: the body's arguments.
 
         Raises:
             RunExists: the id is taken by another function or other input.
             DefinitionError: an unknown function, or arguments that do not match its signature.
-            PayloadError: an argument cannot be stored.
+            PayloadError: an argument or a tag cannot be stored.
             StoreError: the store refused it; nothing was started.
         """
         if isinstance(what, Durable):
@@ -302,7 +322,8 @@ class Engine:
             raise DefinitionError(
                 f"{what!r} is neither a durable function nor the name of one", "Decorate its body with @durable(...)"
             )
-        return RunHandle(self.client, await self.client.begin(name, args, kwargs, id=id, version=version, trace=trace))
+        ref = await self.client.begin(name, args, kwargs, id=id, version=version, trace=trace, tags=tags)
+        return RunHandle(self.client, ref)
 
     async def get(self, id: str) -> RunHandle[Any]:
         """Get the run with this id.
@@ -330,41 +351,22 @@ class Engine:
         going = [status for status in RunStatus if status not in ENDS]
         return versions_of(announced, tallies, status_of=lambda status, _: status, open=going)
 
-    async def list(
-        self,
-        *,
-        status: RunStatus | str | None = None,
-        name: str | None = None,
-        version: int | None = None,
-        since: datetime | None = None,
-        limit: int | None = 100,
-        attention: bool = False,
-    ) -> "list[RunInfo]":
+    async def list(self, *, limit: int | None = 100, **filters: Unpack[RunFilters]) -> "list[RunInfo]":
         """List runs, newest first.
 
         Args:
-            status: only runs with this status.
-            name: only runs of this durable function.
-            version: only runs of this version.
-            since: only runs started at or after this time (aware).
             limit: at most this many. None: all.
-            attention: only runs that need a person: stuck, failing repeatedly, or of a version that no worker serves.
-        """
-        query = self.client.query(status, name, version, since, limit=limit, attention=attention)
-        return await self.client.select(query)
+            **filters: see ``RunFilters``; a run is listed if all that are given hold.
 
-    async def count(
-        self,
-        *,
-        status: RunStatus | str | None = None,
-        name: str | None = None,
-        version: int | None = None,
-        since: datetime | None = None,
-        attention: bool = False,
-    ) -> int:
-        """Count the runs that match these filters; see ``list``."""
-        query = self.client.query(status, name, version, since, attention=attention)
-        return await self.client.runtime.count(query)
+        Raises:
+            DefinitionError: there is no such status, or ``since`` has no time zone.
+            PayloadError: these are no tags.
+        """
+        return await self.client.select(self.client.query(limit=limit, **filters))
+
+    async def count(self, **filters: Unpack[RunFilters]) -> int:
+        """Count the runs that match these filters; see ``RunFilters``."""
+        return await self.client.runtime.count(self.client.query(**filters))
 
     # -- operators -------------------------------------------------------------------------------------------------
 

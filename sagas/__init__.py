@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from sagas.graph import SagaGraph
     from sagas.model.graph import Ref
     from sagas.model.versions import VersionInfo
-    from sagas.orchestrator import Orchestrator, SagaHandle
+    from sagas.orchestrator import Orchestrator, SagaFilters, SagaHandle
     from sagas.runtime.saga import Saga
 
 LATER = {
@@ -64,7 +64,7 @@ LATER = {
     "sagas.graph": ("SagaGraph",),
     "sagas.model.graph": ("Ref",),
     "sagas.model.versions": ("VersionInfo",),
-    "sagas.orchestrator": ("Orchestrator", "SagaHandle"),
+    "sagas.orchestrator": ("Orchestrator", "SagaFilters", "SagaHandle"),
     "sagas.runtime.saga": ("Saga",),
 }
 """The names for running sagas, by the module that they are loaded from: declaring sagas takes half of the whole."""
@@ -94,6 +94,7 @@ __all__ = [
     "SagaCompensated",
     "SagaDef",
     "SagaExists",
+    "SagaFilters",
     "SagaGraph",
     "SagaHandle",
     "SagaInfo",

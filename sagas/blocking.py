@@ -8,7 +8,7 @@ import asyncio
 import functools
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -319,6 +319,7 @@ class Orchestrator:
         version: int | None = ...,
         deadline: Duration | None = ...,
         trace: Literal["link", "join"] = ...,
+        tags: Mapping[str, str] | None = ...,
         **kwargs: Any,
     ) -> SagaHandle[Any]: ...
     @overload
@@ -339,7 +340,7 @@ class Orchestrator:
         Args:
             what: the saga, or its name.
             *args: the body's arguments.
-            **kwargs: the body's arguments by name, and ``id=``, ``version=``, ``deadline=``, ``trace=``.
+            **kwargs: the body's arguments by name, and ``id=``, ``version=``, ``deadline=``, ``trace=``, ``tags=``.
         """
         return SagaHandle(self.home, self.home.call(lambda: self.served.start(what, *args, **kwargs)))
 

@@ -5,11 +5,11 @@ Invariant: what a call reports has been committed before it returns.
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -63,6 +63,23 @@ class SagaStartOptions(StartOptions, total=False):
     """The options of ``start``, beside the arguments of the saga."""
 
     deadline: Duration | None
+
+
+class SagaFilters(TypedDict, total=False):
+    """Which sagas ``list`` and ``count`` find; all that are given must hold."""
+
+    status: SagaStatus | str | None
+    """Only sagas with this status."""
+    saga: str | None
+    """Only sagas of this name."""
+    version: int | None
+    """Only sagas of this version."""
+    since: datetime | None
+    """Only sagas started at or after this time (aware)."""
+    tags: Mapping[str, str] | None
+    """Only sagas that have all of these tags."""
+    attention: bool
+    """Only sagas that need a person: stuck, failing repeatedly, or of a version that no worker serves."""
 
 
 @at_home("_client.runtime.home")
@@ -282,6 +299,7 @@ class Orchestrator:
         version: int | None = ...,
         deadline: Duration | None = ...,
         trace: Literal["link", "join"] = ...,
+        tags: Mapping[str, str] | None = ...,
         **kwargs: Any,
     ) -> SagaHandle[Any]: ...
     @overload
@@ -307,11 +325,12 @@ class Orchestrator:
         version: int | None = None,
         deadline: Duration | None = None,
         trace: Literal["link", "join"] = "link",
+        tags: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> SagaHandle[Any]:
         """Start a saga; its start is durable on return.
 
-        The same ``id`` with the same saga and input returns the existing saga.
+        The same ``id`` with the same saga and input returns the existing saga, with the options of its start.
 
         Args:
             what: the saga, or its name.
@@ -322,12 +341,13 @@ class Orchestrator:
             deadline: instead of the saga's own.
             trace: ``link``: the saga has a trace of its own with a link to the caller's; ``join``: it is part of that
                 one.
+            tags: to search by: up to 16 pairs of texts, keys of up to 64 characters, values of up to 256.
             **kwargs: the body's arguments.
 
         Raises:
             SagaExists: the id is taken by another saga or other input, or was by one that has been purged.
             DefinitionError: an unknown saga, or arguments that do not match its signature.
-            PayloadError: an argument cannot be stored.
+            PayloadError: an argument or a tag cannot be stored.
             StoreError: the store refused it; nothing was started.
         """
         if isinstance(what, SagaDef):
@@ -339,7 +359,9 @@ class Orchestrator:
         else:
             raise DefinitionError(f"{what!r} is neither a saga nor a saga's name", "Decorate its body with @saga(...)")
         deadline_ns = None if deadline is None else to_ns(check_timeout(deadline, f"starting {name}: deadline") or 0)
-        ref = await self.client.begin(name, args, kwargs, id=id, version=version, deadline_ns=deadline_ns, trace=trace)
+        ref = await self.client.begin(
+            name, args, kwargs, id=id, version=version, deadline_ns=deadline_ns, trace=trace, tags=tags
+        )
         return SagaHandle(self.client, ref)
 
     async def get(self, id: str) -> SagaHandle[Any]:
@@ -374,52 +396,26 @@ class Orchestrator:
         """
         return versions_of(*await self.client.runtime.versions(saga))
 
-    async def list(
-        self,
-        *,
-        status: SagaStatus | str | None = None,
-        saga: str | None = None,
-        version: int | None = None,
-        since: datetime | None = None,
-        limit: int | None = 100,
-        attention: bool = False,
-    ) -> "list[SagaInfo]":
+    async def list(self, *, limit: int | None = 100, **filters: Unpack[SagaFilters]) -> "list[SagaInfo]":
         """List sagas, newest first.
 
         Args:
-            status: only sagas with this status.
-            saga: only sagas of this name.
-            version: only sagas of this version.
-            since: only sagas started at or after this time (aware).
             limit: at most this many. None: all.
-            attention: only sagas that need a person: stuck, failing repeatedly, or of a version that no worker serves.
+            **filters: see ``SagaFilters``: ``status=``, ``saga=``, ``version=``, ``since=``, ``tags=``, ``attention=``.
 
         Raises:
             DefinitionError: there is no such status, or ``since`` has no time zone.
+            PayloadError: these are no tags.
         """
-        query = self.client.query(status, saga, version, since, limit=limit, attention=attention)
-        return await self.client.select(query)
+        return await self.client.select(self.client.query(limit=limit, **_of_runs(**filters)))
 
-    async def count(
-        self,
-        *,
-        status: SagaStatus | str | None = None,
-        saga: str | None = None,
-        version: int | None = None,
-        since: datetime | None = None,
-        attention: bool = False,
-    ) -> int:
+    async def count(self, **filters: Unpack[SagaFilters]) -> int:
         """Count the sagas that match these filters.
 
         Args:
-            status: only sagas with this status.
-            saga: only sagas of this name.
-            version: only sagas of this version.
-            since: only sagas started at or after this time (aware).
-            attention: only sagas that need a person; see ``list``.
+            **filters: see ``SagaFilters``.
         """
-        query = self.client.query(status, saga, version, since, attention=attention)
-        return await self.client.runtime.count(query)
+        return await self.client.runtime.count(self.client.query(**_of_runs(**filters)))
 
     # -- operators -------------------------------------------------------------------------------------------------
 
@@ -669,6 +665,11 @@ class Orchestrator:
             SagaNotFound: no saga has this id.
         """
         await self.client.beat(CallbackAddress(token=token, run_id=saga_id, name=name))
+
+
+def _of_runs(*, saga: str | None = None, **filters: Any) -> dict[str, Any]:
+    """Filters of sagas as filters of runs."""
+    return {"name": saga, **filters}
 
 
 def _relays(outboxes: Sequence["Outbox[Any]"], client: Client[SagaInfo, SagaStatus]) -> "Relays":

@@ -10,6 +10,7 @@ import attrs
 from durable_core.engine import slots, watch, writer
 from durable_core.engine.settings import SHORTEST
 from durable_core.model import codec, duration, keys, said
+from durable_core.model import tags as tagged
 from durable_core.replay.run import MANY_FAILURES
 from durable_core.stores.postgres.schema import OLDEST_SERVER
 from durable_core.stores.sqlite.schema import OLDEST_SQLITE
@@ -83,6 +84,11 @@ LIMITS = {
             "`DefinitionError`",
         ),
         Limit("A secret for callback tokens", f"at least {SHORTEST} bytes", "`DefinitionError`"),
+    ],
+    "Tags": [
+        Limit("Tags of a saga", f"{tagged.MOST_TAGS}", "`PayloadError`; nothing was started or changed"),
+        Limit("Characters of a tag's key", f"{tagged.LONGEST_KEY}", "As above"),
+        Limit("Characters of its value", f"{tagged.LONGEST_VALUE}", "As above"),
     ],
     "Sagas": [
         Limit(

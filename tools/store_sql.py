@@ -1,6 +1,7 @@
 """Makes the SQL of the stores from ``tables.py``: run ``python -m tools.store_sql`` after a change to the tables.
 
-``sql.py`` is for SQLite; ``postgres/columns.py`` and the first migration there are for PostgreSQL.
+``sql.py`` is for SQLite; ``postgres/columns.py`` is for PostgreSQL. Its migrations are written by hand, and a test
+checks that what they make is what these tables say.
 
 Invariant: the same tables give the same text, so that a test can check that the committed files are current.
 """
@@ -18,7 +19,15 @@ from sqlmodel import SQLModel
 from durable_core.model.entry import Entry
 from durable_core.model.run import NewRun, RunUpdate
 from durable_core.model.tombstone import Tombstone
-from durable_core.stores.tables import TABLES, JournalRow, RunRow, SignalRow, WorkerRow
+from durable_core.stores.tables import (
+    POSTGRES_TRIGGERS,
+    SQLITE_TRIGGERS,
+    TABLES,
+    JournalRow,
+    RunRow,
+    SignalRow,
+    WorkerRow,
+)
 
 STORES = Path(__file__).parents[1] / "durable_core/stores"
 NUMBERS = 1 << 20
@@ -40,10 +49,6 @@ _POSTGRES_HEAD = '''"""Columns of the tables in PostgreSQL, in order, each with 
 Made from ``tables.py`` by ``python -m tools.store_sql``; edit the tables, not this file.
 """
 '''
-_MIGRATION_HEAD = """\
--- 1: the tables. Made from tables.py by `python -m tools.store_sql`.
-
-"""
 
 
 def _table(row: type[SQLModel]) -> Table:
@@ -56,7 +61,7 @@ def _text(element: DDLElement, dialect: Dialect) -> str:
 
 
 def definitions(dialect: Dialect = SQLITE) -> tuple[str, ...]:
-    """The statements that make every table and index, in order."""
+    """The statements that make every table, index and trigger, in order."""
     made: list[str] = []
     for row in TABLES:
         table = _table(row)
@@ -65,7 +70,7 @@ def definitions(dialect: Dialect = SQLITE) -> tuple[str, ...]:
         made.extend(
             _text(CreateIndex(index), dialect) for index in indexes if index.info.get("only") in (None, dialect.name)
         )
-    return tuple(made)
+    return (*made, *(SQLITE_TRIGGERS if dialect is SQLITE else POSTGRES_TRIGGERS))
 
 
 def _columns(row: type[SQLModel], *, without: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -141,16 +146,9 @@ def render_postgres() -> str:
     return f"{text}\nNUMBERS = {NUMBERS}\n"
 
 
-def render_migration() -> str:
-    """The whole text of the first migration for PostgreSQL."""
-    parts = (*definitions(POSTGRES), f"CREATE SEQUENCE run_numbers INCREMENT BY {NUMBERS}")
-    return _MIGRATION_HEAD + "\n\n".join(f"{part};" for part in parts) + "\n"
-
-
 TARGETS = {
     STORES / "sql.py": render,
     STORES / "postgres" / "columns.py": render_postgres,
-    STORES / "postgres" / "migrations" / "0001.sql": render_migration,
 }
 
 

@@ -319,11 +319,12 @@ class Runtime:
         version: int | None = None,
         deadline_ns: int | None = None,
         trace: Literal["link", "join"] = "link",
+        tags: str | None = None,
     ) -> RunRef:
         """Start a run; it is durable on return.
 
-        The same id with the same function and input gives the existing run. ``trace``: whether the run's trace
-        links to the one that is current here, or joins it.
+        The same id with the same function and input gives the existing run, as it was begun. ``trace``: whether the
+        run's trace links to the one that is current here, or joins it. ``tags`` are as ``write_tags`` has them.
 
         Raises:
             RunExists: the id is taken by another function or input, or was by a run that has been purged.
@@ -339,7 +340,9 @@ class Runtime:
         if id is not None:
             check_id(id)
         payload = encoded_call(name, definition, args, dict(kwargs or {}), codec=self.codec)
-        return await self.begin_encoded(name, payload, id=id, version=version, deadline_ns=deadline_ns, trace=trace)
+        return await self.begin_encoded(
+            name, payload, id=id, version=version, deadline_ns=deadline_ns, trace=trace, tags=tags
+        )
 
     async def begin_encoded(
         self,
@@ -351,6 +354,7 @@ class Runtime:
         deadline_ns: int | None = None,
         trace: Literal["link", "join"] = "link",
         traceparent: str | None = None,
+        tags: str | None = None,
     ) -> RunRef:
         """Start a run with arguments that ``CallShape.encode`` has written; it is durable on return.
 
@@ -375,7 +379,8 @@ class Runtime:
             span_ns=definition.deadline_ns if deadline_ns is None and definition is not None else deadline_ns,
             input=payload,
             now_ns=self.clock.now_ns(),
-            traceparent=asked_by(traceparent, trace) if self.context is None else self.context.origin(uid, name, trace),
+            traceparent=self._origin(uid, name, trace, traceparent),
+            tags=tags,
         )
         if self.registry.fresh:
             await self._process.announce()
@@ -386,6 +391,9 @@ class Runtime:
         if definition is None:
             self._process.expect_unserved()
         return RunRef(row.num, row.id, row.name, row.version)
+
+    def _origin(self, uid: bytes, name: str, trace: Literal["link", "join"], asked: str | None) -> str | None:
+        return asked_by(asked, trace) if self.context is None else self.context.origin(uid, name, trace)
 
     def _put(
         self, writer: Writer, row: NewRun, definition: DurableFunction | None, worker: Worker | None

@@ -101,13 +101,28 @@ def new_run(
     input: bytes,
     now_ns: int,
     traceparent: str | None = None,
+    tags: str | None = None,
+    restarts: str | None = None,
 ) -> NewRun:
     """The row of a new run: driven at once by ``owner``, or pending and due for any worker."""
     status = RunStatus.PENDING if owner is None else RunStatus.RUNNING
     wake_at_ns = 0 if owner is None else None
     deadline_at_ns = None if span_ns is None else now_ns + span_ns
     return NewRun(
-        num, id, uid, name, version, status, owner, wake_at_ns, deadline_at_ns, input, None, traceparent, now_ns
+        num=num,
+        id=id,
+        uid=uid,
+        name=name,
+        version=version,
+        status=status,
+        owner=owner,
+        wake_at_ns=wake_at_ns,
+        deadline_at_ns=deadline_at_ns,
+        input=input,
+        traceparent=traceparent,
+        created_at_ns=now_ns,
+        tags=tags,
+        restarts=restarts,
     )
 
 

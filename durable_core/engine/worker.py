@@ -294,7 +294,13 @@ class Worker:
     def start(self, row: NewRun, definition: DurableFunction, receipt: StartReceipt) -> None:
         """Drive a new run from its start; its row and its first intent are one commit."""
         identity = identity_of(row, definition)
-        run = Run(self, definition, identity, Row(deadline_at_ns=row.deadline_at_ns), created_at_ns=row.created_at_ns)
+        run = Run(
+            self,
+            definition,
+            identity,
+            Row(tags=row.tags, deadline_at_ns=row.deadline_at_ns),
+            created_at_ns=row.created_at_ns,
+        )
         args, kwargs = definition.shape.decode(row.input, what=f"{run.title}: the arguments")
         self.runs[row.num] = run
         run.cursor.start_log = []
@@ -392,6 +398,7 @@ class Worker:
             paused=record.paused,
             reason=record.reason,
             detail=record.detail,
+            tags=record.tags,
             deadline_at_ns=deadline_of(record, definition),
         )
         return Run(self, definition, identity_of(record, definition), row, created_at_ns=record.created_at_ns)

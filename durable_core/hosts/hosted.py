@@ -27,6 +27,7 @@ from durable_core.model.keys import served
 from durable_core.model.record import ABANDON
 from durable_core.model.run import ENDS, OPEN, RunRecord, RunStatus, RunUpdate
 from durable_core.model.spec import DurableFunction
+from durable_core.model.tags import write_tags
 from durable_core.model.verbs import faulted_on
 from durable_core.ports import Signal
 from durable_core.replay import restoring
@@ -95,6 +96,7 @@ class HostedRun:
         codec: reads and writes values.
         token: the host's token of the callback at a key, the same on each re-drive.
         deadline_at_ns: the run's own deadline; default its function's.
+        tags: those of its start, checked.
     """
 
     worker = "host"
@@ -112,6 +114,7 @@ class HostedRun:
         codec: Codec,
         token: Callable[[str], str],
         deadline_at_ns: int | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         self.journal: list[Entry] = []
         """Derived so far."""
@@ -128,8 +131,9 @@ class HostedRun:
         if deadline_at_ns is None and function.deadline_ns is not None:
             deadline_at_ns = at_ns + function.deadline_ns
         identity = RunIdentity(1, id, uid, function.name, function.version, noun=function.noun)
-        self._record = _begun(identity, input, at_ns=at_ns, deadline_at_ns=deadline_at_ns)
-        self._run = Run(self, function, identity, Row(deadline_at_ns=deadline_at_ns), created_at_ns=at_ns)
+        row = Row(tags=write_tags(tags or {}), deadline_at_ns=deadline_at_ns)
+        self._record = _begun(identity, input, at_ns=at_ns, row=row)
+        self._run = Run(self, function, identity, row, created_at_ns=at_ns)
         args, kwargs = function.shape.decode(input, what=f"{identity.title}: the arguments")
         restoring.begin(self._run, args, kwargs)
         self.arm(self._run)
@@ -297,6 +301,7 @@ class HostedRun:
             phase=record.phase,
             paused=record.paused,
             detail=record.detail,
+            tags=record.tags,
             deadline_at_ns=before.row.deadline_at_ns,
         )
         run = Run(self, before.definition, before.identity, row, created_at_ns=record.created_at_ns)
@@ -354,6 +359,8 @@ class HostedRun:
             detail=update.detail,
             updated_at_ns=update.updated_at_ns,
             ended_at_ns=update.ended_at_ns,
+            tags=update.tags,
+            awaits=update.awaits,
         )
 
     def after(self, call: Callable[[], None], /) -> None:
@@ -491,7 +498,7 @@ def _result(step: PendingStep, done: Done) -> Result:
     return Result(done.began, payload, value, None)
 
 
-def _begun(run: RunIdentity, input: bytes, *, at_ns: int, deadline_at_ns: int | None) -> RunRecord:
+def _begun(run: RunIdentity, input: bytes, *, at_ns: int, row: Row) -> RunRecord:
     """The row of a run that begins."""
     return RunRecord(
         num=run.num,
@@ -503,16 +510,16 @@ def _begun(run: RunIdentity, input: bytes, *, at_ns: int, deadline_at_ns: int | 
         phase="",
         owner=HostedRun.worker,
         wake_at_ns=None,
-        deadline_at_ns=deadline_at_ns,
+        deadline_at_ns=row.deadline_at_ns,
         paused=False,
         input=input,
         output=None,
         error=None,
         reason=None,
         detail=None,
-        parent=None,
         traceparent=run.traceparent,
         created_at_ns=at_ns,
         updated_at_ns=at_ns,
         ended_at_ns=None,
+        tags=row.tags,
     )

@@ -16,6 +16,7 @@ from durable_core.model.failure import describe, rebuild
 from durable_core.model.keys import name_of
 from durable_core.model.record import StepRecord, StepStatus, fold
 from durable_core.model.run import ENDS, RunRecord, RunStatus
+from durable_core.model.tags import read_tags
 
 WAIT_ENDS = {
     EntryKind.FIRED.value: "succeeded",
@@ -95,6 +96,8 @@ class RunInfo:
     updated_at: datetime
     ended_at: datetime | None
     wake_at: datetime | None
+    tags: dict[str, str]
+    """What it can be searched by."""
     steps: list[RunStep]
     """Steps, waits and children, in the order in which they began; what a child did has keys under its own."""
 
@@ -131,6 +134,7 @@ def run_info(
         updated_at=at(record.updated_at_ns),
         ended_at=maybe_at(record.ended_at_ns),
         wake_at=None if record.status in ENDS else not_before(record.wake_at_ns),
+        tags=read_tags(record.tags),
         steps=steps_of(entries),
     )
 

@@ -62,14 +62,16 @@ class NewRun(NamedTuple):
     """When an unowned run may be claimed; 0 is now, None not before somebody signals it."""
     deadline_at_ns: int | None
     input: bytes
-    parent: int | None
-    """The parent run's number, for a child."""
     traceparent: str | None
     """What was decided of its trace: the caller's W3C trace context, as ``link:00-...`` or ``join:00-...``.
 
     Its flags say whether the run's own spans are exported; ``self:00-...-00`` is a run without a caller that is not.
     """
     created_at_ns: int
+    tags: str | None = None
+    """Its tags, as ``model.tags`` writes them; None without any."""
+    restarts: str | None = None
+    """The id of the ended run that it begins again."""
 
 
 class RunUpdate(NamedTuple):
@@ -92,6 +94,10 @@ class RunUpdate(NamedTuple):
     """JSON that the body published with ``set_status``."""
     updated_at_ns: int
     ended_at_ns: int | None
+    tags: str | None
+    """See ``NewRun.tags``."""
+    awaits: str | None
+    """For a person: what the run waits for, while nobody drives it."""
     num: int
 
 
@@ -102,6 +108,13 @@ class RunRef(NamedTuple):
     id: str
     name: str
     version: int
+
+
+class Place(NamedTuple):
+    """A run's place in the order of start: runs with equal times have one by number."""
+
+    created_at_ns: int
+    num: int
 
 
 @attrs.frozen
@@ -124,11 +137,18 @@ class RunRecord:
     error: bytes | None
     reason: str | None
     detail: bytes | None
-    parent: int | None
     traceparent: str | None
     created_at_ns: int
     updated_at_ns: int
     ended_at_ns: int | None
+    tags: str | None = None
+    awaits: str | None = None
+    restarts: str | None = None
+
+    @property
+    def place(self) -> "Place":
+        """Its place in the order of start."""
+        return Place(self.created_at_ns, self.num)
 
     def claimed_by(self, worker: str) -> "RunRecord":
         """The run as ``worker``'s. A stuck one stays so: only what is promised beside that is due."""
@@ -159,7 +179,7 @@ def check_limit(_: object, __: "attrs.Attribute[Any]", value: object) -> None:
 
 @attrs.frozen(kw_only=True)
 class RunQuery:
-    """Which runs to list or count; every given field must hold. Newest first."""
+    """Which runs to list or count; every given field must hold. In the order of start, newest first."""
 
     statuses: frozenset[RunStatus] | None = None
     phases: frozenset[str] | None = None
@@ -169,9 +189,13 @@ class RunQuery:
     """Created at or after."""
     ended_before_ns: int | None = None
     """Ended, and before that time."""
-    before_num: int | None = None
-    """A page's cursor: only runs with a smaller number."""
-    parent: int | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+    """Keys and values, all of which the run must have."""
+    restarts: str | None = None
+    """Only runs that begin the run of this id again."""
+    after: Place | None = None
+    """A page's cursor: only runs that follow this place in the order asked for."""
+    oldest_first: bool = False
     attention: bool = False
     """Only open runs that say why somebody should look (``RunRecord.reason``)."""
     at_ns: int | None = None
@@ -194,5 +218,7 @@ def unchanged(record: RunRecord) -> RunUpdate:
         record.detail,
         record.updated_at_ns,
         record.ended_at_ns,
+        record.tags,
+        record.awaits,
         record.num,
     )

@@ -1,5 +1,6 @@
 """The typed parameters of ``start``: its options, and bodies that can be called with the given arguments."""
 
+from collections.abc import Mapping
 from typing import Literal, Protocol, TypedDict, TypeVar
 
 A_contra = TypeVar("A_contra", contravariant=True)
@@ -14,6 +15,7 @@ class StartOptions(TypedDict, total=False):
     id: str | None
     version: int | None
     trace: Literal["link", "join"]
+    tags: Mapping[str, str] | None
 
 
 class Versioned(Protocol):

@@ -94,6 +94,7 @@ class Row:
     paused: bool = False
     reason: str | None = None
     detail: bytes | None = None
+    tags: str | None = None
     deadline_at_ns: int | None = None
     ended_at_ns: int | None = None
     void: bool = False
@@ -109,7 +110,16 @@ class Row:
             raise RuntimeError(f"a run cannot go from {self.status} to {status}")
         self.status = status
 
-    def update(self, num: int, *, owner: str | None, wake_at_ns: int | None, now_ns: int, end: End | None) -> RunUpdate:
+    def update(
+        self,
+        num: int,
+        *,
+        owner: str | None,
+        wake_at_ns: int | None,
+        now_ns: int,
+        end: End | None,
+        awaits: str | None = None,
+    ) -> RunUpdate:
         """All mutable columns at once."""
         if self.status in ENDS and self.ended_at_ns is None:
             self.ended_at_ns = now_ns
@@ -125,6 +135,8 @@ class Row:
             self.detail,
             now_ns,
             self.ended_at_ns,
+            self.tags,
+            awaits,
             num,
         )
 

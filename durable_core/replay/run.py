@@ -14,6 +14,7 @@ import msgspec
 from msgspec.json import encode as json_encode
 
 from durable_core.errors import Closed, DurableError, Fault
+from durable_core.model.awaited import Awaited, awaits_of
 from durable_core.model.callback import ANSWERS, Answer
 from durable_core.model.entry import (
     ANSWERED_SO_FAR,
@@ -518,10 +519,19 @@ class Run:
 
     def save(self, *, owner: str | None, wake_at_ns: int | None, end: End | None = None) -> None:
         """Queue the run's row as it stands now."""
-        effects = self.effects
+        effects, row = self.effects, self.row
+        awaits = self._awaits() if row.status is RunStatus.WAITING else None
         effects.update(
-            self.row.update(self.identity.num, owner=owner, wake_at_ns=wake_at_ns, now_ns=effects.now_ns(), end=end)
+            row.update(
+                self.identity.num, owner=owner, wake_at_ns=wake_at_ns, now_ns=effects.now_ns(), end=end, awaits=awaits
+            )
         )
+
+    def _awaits(self) -> str | None:
+        """What it waits for, for people."""
+        waits = [Awaited(wait.timed, key, wait.due_at_ns) for key, wait in self.waits.items() if not wait.over]
+        steps = [step for step in self.steps.values() if step.due_at_ns is not None]
+        return awaits_of([*waits, *(Awaited("retry", step.key, step.due_at_ns, step.attempt) for step in steps)])
 
     def arm(self, timed: Timed) -> None:
         """Have it rung at its time."""

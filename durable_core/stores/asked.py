@@ -2,6 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
+import attrs
+
 from durable_core.errors import StoreError
 from durable_core.model.entry import Entry
 from durable_core.model.run import RunQuery, RunRecord, RunRef, RunStatus
@@ -74,9 +76,9 @@ class AskedRuns:
 
     async def count(self, query: RunQuery) -> int:
         """See ``Runs.count``."""
-        condition, values = where(query)
-        text = f"SELECT count(*) FROM {{s}}runs WHERE {condition}"
-        return await self._ask(Question("count runs", text, values, number, reads=Reads.ALL))
+        asked = where(attrs.evolve(query, after=None))
+        text = f"SELECT count(*) FROM {asked.rows} WHERE {asked.condition}"
+        return await self._ask(Question("count runs", text, asked.values, number, reads=Reads.ALL))
 
     async def next_wake_ns(self, *, after_ns: int) -> int | None:
         """See ``Runs.next_wake_ns``."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 import attrs
 
 from durable_core.model.entry import Entry
-from durable_core.model.run import OPEN, RunQuery, RunRecord, RunStatus
+from durable_core.model.run import ENDS, OPEN, RunQuery, RunRecord, RunStatus
 from durable_core.model.tombstone import EndedRun, Tombstone
 from durable_core.model.version import Announced
 from durable_core.stores import sql
@@ -97,22 +97,53 @@ ENDED = """
 SELECT num, id, ended_at_ns, coalesce((SELECT max(seq) FROM {s}journal WHERE run = runs.num), 0) FROM {s}runs
 WHERE ended_at_ns IS NOT NULL AND (ended_at_ns, num) > (?, ?) AND ended_at_ns < ?
     AND NOT EXISTS (SELECT 1 FROM {s}workers WHERE workers.id = runs.owner)"""
+TAGGED = """EXISTS (
+    SELECT 1 FROM {s}run_tags AS o
+    WHERE o.key = ? AND o.value = ? AND o.started_at_ns = tag.started_at_ns AND o.run = tag.run
+)"""
 TOMBSTONES = f"SELECT {sql.TOMBSTONE_COLUMNS} FROM {{s}}tombstones WHERE id {{ids}}"
 
 _FIELDS = [field.name for field in attrs.fields(RunRecord)]
-_ID, _STATUS, _PAUSED, _REASON = map(_FIELDS.index, ("id", "status", "paused", "reason"))
+_ID, _STATUS, _PAUSED = map(_FIELDS.index, ("id", "status", "paused"))
+_ESCAPED = tuple(map(_FIELDS.index, ("reason", "awaits", "restarts")))
+"""Columns that may be empty, of texts that a dialect may have to escape."""
 
 
-def where(query: RunQuery) -> tuple[str, tuple[object, ...]]:
-    """What ``query`` asks, as a condition on ``runs``, and the values that it binds."""
+@attrs.frozen
+class Filter:
+    """What a query asks, as SQL."""
+
+    rows: str
+    """For FROM."""
+    condition: str
+    values: tuple[object, ...]
+    order: str
+    """For ORDER BY."""
+
+
+def where(query: RunQuery) -> Filter:
+    """What ``query`` asks, as a condition on ``runs``, and the values that it binds.
+
+    Where tags are asked for, the first leads to the runs. Where open runs are, of which there are few, these are read
+    and sorted: a walk along an index of all runs would pass the many that have ended. ``+ 0`` and ``|| ''`` keep a
+    planner that knows no statistics from such a walk.
+    """
     parts: list[str] = []
     values: list[object] = []
+    rows, at, num = "{s}runs", "created_at_ns", "num"
+    few = query.attention or (query.statuses is not None and query.statuses <= OPEN) or query.restarts is not None
+    if query.tags:
+        rows, at, num = "{s}run_tags AS tag CROSS JOIN {s}runs", "tag.started_at_ns", "tag.run"
+        parts.append("num = tag.run AND tag.key = ? AND tag.value = ?")
+        parts += [TAGGED] * (len(query.tags) - 1)
+        values += [text for pair in query.tags for text in pair]
+    elif few:
+        at = "created_at_ns + 0"
     for column, wanted in (("status", query.statuses), ("phase", query.phases)):
         if wanted is not None:
             parts.append(f"{column} IN ({', '.join('?' * len(wanted))})" if wanted else "1 = 0")
             values.extend(sorted(map(str, wanted)))
-    if query.statuses is not None and query.statuses <= OPEN:
-        parts.append("ended_at_ns IS NULL")  # nothing new, but it lets the index of open runs serve
+    parts += _implied(query)
     if query.attention:
         asked = "SELECT num FROM {s}runs WHERE reason IS NOT NULL AND ended_at_ns IS NULL"
         if query.at_ns is not None:
@@ -120,24 +151,38 @@ def where(query: RunQuery) -> tuple[str, tuple[object, ...]]:
             values.append(query.at_ns)
         parts.append(f"num IN ({asked})")
     for text, value in (
-        ("name = ?", query.name),
+        ("name || '' = ?" if few else "name = ?", query.name),
         ("version = ?", query.version),
-        ("created_at_ns >= ?", query.since_ns),
+        (f"{at} >= ?", query.since_ns),
         ("ended_at_ns < ?", query.ended_before_ns),
-        ("num < ?", query.before_num),
-        ("parent = ?", query.parent),
+        ("restarts = ?", query.restarts),
     ):
         if value is not None:
             parts.append(text)
             values.append(value)
-    return " AND ".join(parts) or "1 = 1", tuple(values)
+    if query.after is not None:
+        parts.append(f"({at}, {num}) {'>' if query.oldest_first else '<'} (?, ?)")
+        values += query.after
+    direction = "" if query.oldest_first else " DESC"
+    return Filter(rows, " AND ".join(parts) or "1 = 1", tuple(values), f"{at}{direction}, {num}{direction}")
+
+
+def _implied(query: RunQuery) -> list[str]:
+    """What follows from the statuses asked for: nothing new, but it lets the index of these runs serve."""
+    if query.statuses is None:
+        return []
+    if query.statuses <= OPEN:
+        return ["ended_at_ns IS NULL"]
+    if query.statuses <= ENDS - {RunStatus.COMPLETED}:
+        return ["ended_at_ns IS NOT NULL AND status <> 'completed'"]
+    return []
 
 
 def select(query: RunQuery) -> tuple[str, tuple[object, ...]]:
     """The text and values of a list of runs."""
-    condition, values = where(query)
-    text = f"SELECT {sql.RUN_COLUMNS} FROM {{s}}runs WHERE {condition} ORDER BY num DESC"
-    return (text, values) if query.limit is None else (f"{text} LIMIT ?", (*values, query.limit))
+    asked = where(query)
+    text = f"SELECT {sql.RUN_COLUMNS} FROM {asked.rows} WHERE {asked.condition} ORDER BY {asked.order}"
+    return (text, asked.values) if query.limit is None else (f"{text} LIMIT ?", (*asked.values, query.limit))
 
 
 def only(rows: Sequence[Row]) -> int | None:
@@ -165,8 +210,9 @@ class Questions:
         values[_PAUSED] = bool(values[_PAUSED])
         if self._plain is not None:
             values[_ID] = self._plain(values[_ID])
-            if values[_REASON] is not None:
-                values[_REASON] = self._plain(values[_REASON])
+            for place in _ESCAPED:
+                if values[place] is not None:
+                    values[place] = self._plain(values[place])
         return RunRecord(*values)
 
     def to_runs(self, rows: Sequence[Row]) -> list[RunRecord]:
@@ -225,7 +271,8 @@ class Questions:
         def read(rows: Sequence[Row]) -> list[EndedRun]:
             return [EndedRun(num, self.plain(id_), at_ns, last) for num, id_, at_ns, last in rows]
 
-        text = f"{ENDED} {'AND name = ?' if named else ''} ORDER BY ended_at_ns, num LIMIT ?"
+        only_named = "AND name || '' = ?" if named else ""  # not by the index of names: the longest ended come first
+        text = f"{ENDED} {only_named} ORDER BY ended_at_ns, num LIMIT ?"
         values = (at_ns, num, before_ns, *named, max(limit, 0))
         return Question("look for ended runs", text, values, read, reads=Reads.ALL)
 

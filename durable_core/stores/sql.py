@@ -22,23 +22,47 @@ CREATE TABLE runs (
     error BLOB,
     reason TEXT,
     detail BLOB,
-    parent BIGINT,
     traceparent TEXT,
     created_at_ns BIGINT NOT NULL,
     updated_at_ns BIGINT NOT NULL,
     ended_at_ns BIGINT,
+    tags TEXT,
+    awaits TEXT,
+    restarts TEXT,
     PRIMARY KEY (num),
     UNIQUE (id)
 )
 """,
     """
-CREATE INDEX runs_children ON runs (parent) WHERE parent IS NOT NULL
-""",
-    """
 CREATE INDEX runs_ended ON runs (ended_at_ns) WHERE ended_at_ns IS NOT NULL
 """,
     """
+CREATE INDEX runs_named ON runs (name, created_at_ns, num)
+""",
+    """
 CREATE INDEX runs_open ON runs (owner, wake_at_ns) WHERE ended_at_ns IS NULL
+""",
+    """
+CREATE INDEX runs_restarts ON runs (restarts) WHERE restarts IS NOT NULL
+""",
+    """
+CREATE INDEX runs_started ON runs (created_at_ns, num)
+""",
+    """
+CREATE INDEX runs_undone ON runs (created_at_ns, num) WHERE ended_at_ns IS NOT NULL AND status <> 'completed'
+""",
+    """
+CREATE INDEX runs_unwell ON runs (created_at_ns, num) WHERE reason IS NOT NULL AND ended_at_ns IS NULL
+""",
+    """
+CREATE TABLE run_tags (
+    "key" TEXT NOT NULL,
+    value TEXT NOT NULL,
+    started_at_ns BIGINT NOT NULL,
+    run BIGINT NOT NULL,
+    PRIMARY KEY ("key", value, started_at_ns, run)
+)
+ WITHOUT ROWID
 """,
     """
 CREATE TABLE journal (
@@ -138,26 +162,52 @@ CREATE TABLE meta (
     PRIMARY KEY ("key")
 )
 """,
+    """
+CREATE TRIGGER runs_tag AFTER INSERT ON runs WHEN new.tags IS NOT NULL
+BEGIN
+    INSERT INTO run_tags (key, value, started_at_ns, run)
+    SELECT key, value, new.created_at_ns, new.num FROM json_each(new.tags);
+END
+""",
+    """
+CREATE TRIGGER runs_tag_again AFTER UPDATE OF tags ON runs WHEN new.tags IS NOT old.tags
+BEGIN
+    DELETE FROM run_tags WHERE (key, value, started_at_ns, run) IN
+        (SELECT key, value, old.created_at_ns, old.num FROM json_each(old.tags));
+    INSERT INTO run_tags (key, value, started_at_ns, run)
+    SELECT key, value, new.created_at_ns, new.num FROM json_each(new.tags);
+END
+""",
+    """
+CREATE TRIGGER runs_untag AFTER DELETE ON runs WHEN old.tags IS NOT NULL
+BEGIN
+    DELETE FROM run_tags WHERE (key, value, started_at_ns, run) IN
+        (SELECT key, value, old.created_at_ns, old.num FROM json_each(old.tags));
+END
+""",
 )
 
 RUN_COLUMNS = (
     "num, id, uid, name, version, status, phase, owner, wake_at_ns, deadline_at_ns, paused, input, "
-    "output, error, reason, detail, parent, traceparent, created_at_ns, updated_at_ns, ended_at_ns"
+    "output, error, reason, detail, traceparent, created_at_ns, updated_at_ns, ended_at_ns, tags, "
+    "awaits, restarts"
 )
 
 INSERT_RUNS = (
     "INSERT INTO runs (num, id, uid, name, version, status, owner, wake_at_ns, deadline_at_ns, input, "
-    "parent, traceparent, created_at_ns, updated_at_ns) VALUES "
+    "traceparent, created_at_ns, tags, restarts, updated_at_ns) VALUES "
 )
 
 RUN_MARKS = (
-    "(?, ?, ?, ?, ?, ?, NULLIF(?, 0.5), NULLIF(?, 0.5), NULLIF(?, 0.5), ?, NULLIF(?, 0.5), NULLIF(?, 0.5), ?, ?)"
+    "(?, ?, ?, ?, ?, ?, NULLIF(?, 0.5), NULLIF(?, 0.5), NULLIF(?, 0.5), ?, NULLIF(?, 0.5), ?, NULLIF(?, "
+    "0.5), NULLIF(?, 0.5), ?)"
 )
 
 UPDATE_RUN = (
     "UPDATE runs SET status = ?, phase = ?, owner = NULLIF(?, 0.5), wake_at_ns = NULLIF(?, 0.5), paused "
     "= ?, output = NULLIF(?, 0.5), error = NULLIF(?, 0.5), reason = NULLIF(?, 0.5), detail = NULLIF(?, "
-    "0.5), updated_at_ns = ?, ended_at_ns = NULLIF(?, 0.5) WHERE num = ?"
+    "0.5), updated_at_ns = ?, ended_at_ns = NULLIF(?, 0.5), tags = NULLIF(?, 0.5), awaits = NULLIF(?, "
+    "0.5) WHERE num = ?"
 )
 
 ENTRY_COLUMNS = "run, seq, kind, key, attempt, label, payload, error, started_at_ns, at_ns, due_at_ns, worker"

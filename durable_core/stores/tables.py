@@ -5,7 +5,7 @@ Migrations, admin queries and the dashboard use these classes. The hot path does
 since SQLModel costs 320 ms and 30 MiB.
 
 Invariant: the columns of ``runs`` are those of ``RunRecord`` and the columns of ``journal`` those of ``Entry``, in
-order, after the row's own number.
+order, after the row's own number. New columns come last, as a migrated table has them.
 """
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Text, text
@@ -55,9 +55,15 @@ class RunRow(SQLModel, table=True):
     __table_args__ = (
         # What claim, next_wake_ns and release_dead look for: the open runs only, so that ended ones cost nothing.
         _some("owner", "wake_at_ns", name="runs_open", rows="ended_at_ns IS NULL"),
-        _some("parent", name="runs_children", rows="parent IS NOT NULL"),
         # What a purge looks for, the longest ended first.
         _some("ended_at_ns", name="runs_ended", rows="ended_at_ns IS NOT NULL"),
+        # Pages of a list, in the order of start: of all runs, and of one function's.
+        Index("runs_started", "created_at_ns", "num"),
+        Index("runs_named", "name", "created_at_ns", "num"),
+        # The few that a person looks for among many: those that need attention, and those that ended in another way.
+        _some("created_at_ns", "num", name="runs_unwell", rows="reason IS NOT NULL AND ended_at_ns IS NULL"),
+        _some("created_at_ns", "num", name="runs_undone", rows="ended_at_ns IS NOT NULL AND status <> 'completed'"),
+        _some("restarts", name="runs_restarts", rows="restarts IS NOT NULL"),
         # What many workers claim from: by function, so that a flood of one does not hide the others, and by age.
         _some(
             "name",
@@ -87,11 +93,25 @@ class RunRow(SQLModel, table=True):
     error: bytes | None = Field(sa_column=_data_or_none())
     reason: str | None = Field(sa_column=_text_or_none())
     detail: bytes | None = Field(sa_column=_data_or_none())
-    parent: int | None = Field(sa_column=_whole_or_none())
     traceparent: str | None = Field(sa_column=_text_or_none())
     created_at_ns: int = Field(sa_column=_whole())
     updated_at_ns: int = Field(sa_column=_whole())
     ended_at_ns: int | None = Field(sa_column=_whole_or_none())
+    tags: str | None = Field(sa_column=_text_or_none())
+    awaits: str | None = Field(sa_column=_text_or_none())
+    restarts: str | None = Field(sa_column=_text_or_none())
+
+
+class TagRow(SQLModel, table=True):
+    """One tag of a run, to search by. Triggers on ``runs`` keep it in step with the column ``tags`` there."""
+
+    __tablename__ = "run_tags"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    key: str = Field(sa_column=_text(key=True))
+    value: str = Field(sa_column=_text(key=True))
+    started_at_ns: int = Field(sa_column=_whole(key=True))
+    run: int = Field(sa_column=_whole(key=True))
 
 
 class JournalRow(SQLModel, table=True):
@@ -217,6 +237,7 @@ class MetaRow(SQLModel, table=True):
 
 TABLES: tuple[type[SQLModel], ...] = (
     RunRow,
+    TagRow,
     JournalRow,
     SignalRow,
     TombstoneRow,
@@ -226,3 +247,47 @@ TABLES: tuple[type[SQLModel], ...] = (
     TracedRow,
     MetaRow,
 )
+
+# A run's tags are JSON of an object of texts, so both databases can take them apart.
+_TAG = """
+    INSERT INTO run_tags (key, value, started_at_ns, run)
+    SELECT key, value, new.created_at_ns, new.num FROM json_each(new.tags);"""
+_UNTAG = """
+    DELETE FROM run_tags WHERE (key, value, started_at_ns, run) IN
+        (SELECT key, value, old.created_at_ns, old.num FROM json_each(old.tags));"""
+_ON = "CREATE TRIGGER runs_{name} AFTER {event} ON runs WHEN {when}\nBEGIN{body}\nEND"
+SQLITE_TRIGGERS = (
+    _ON.format(name="tag", event="INSERT", when="new.tags IS NOT NULL", body=_TAG),
+    _ON.format(name="tag_again", event="UPDATE OF tags", when="new.tags IS NOT old.tags", body=_UNTAG + _TAG),
+    _ON.format(name="untag", event="DELETE", when="old.tags IS NOT NULL", body=_UNTAG),
+)
+"""Keep ``run_tags`` in step with ``runs.tags``; a run without tags runs none of their statements."""
+
+# The table is named with its schema, because behind a pooler a search path does not stay set.
+_TAG_RUNS = """\
+CREATE FUNCTION tag_runs() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' AND old.tags IS NOT NULL THEN
+        EXECUTE format(
+            'DELETE FROM %I.run_tags WHERE (key, value, started_at_ns, run) IN'
+            ' (SELECT key, value, $2, $3 FROM json_each_text($1::json))', TG_TABLE_SCHEMA
+        ) USING old.tags, old.created_at_ns, old.num;
+    END IF;
+    IF TG_OP <> 'DELETE' AND new.tags IS NOT NULL THEN
+        EXECUTE format(
+            'INSERT INTO %I.run_tags (key, value, started_at_ns, run)'
+            ' SELECT key, value, $2, $3 FROM json_each_text($1::json)', TG_TABLE_SCHEMA
+        ) USING new.tags, new.created_at_ns, new.num;
+    END IF;
+    RETURN NULL;
+END
+$$"""
+_EXECUTE = "FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION tag_runs()"
+_AGAIN = _EXECUTE.format(when="new.tags IS DISTINCT FROM old.tags")
+POSTGRES_TRIGGERS = (
+    _TAG_RUNS,
+    f"CREATE TRIGGER runs_tag AFTER INSERT ON runs {_EXECUTE.format(when='new.tags IS NOT NULL')}",
+    f"CREATE TRIGGER runs_tag_again AFTER UPDATE OF tags ON runs {_AGAIN}",
+    f"CREATE TRIGGER runs_untag AFTER DELETE ON runs {_EXECUTE.format(when='old.tags IS NOT NULL')}",
+)
+"""The same for PostgreSQL."""

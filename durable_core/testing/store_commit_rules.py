@@ -32,11 +32,13 @@ class CommitRules(Rules):
     async def test_a_start_is_read_back_whole(self, make_store: MakeStore) -> None:
         """Every column of a start is found again, and the others have their first values."""
         async with opened(make_store, "w1") as (store,):
-            start = new_run(store.journal.next_num(), "a", owner="w1", wake_at_ns=None, parent=7)
+            start = new_run(
+                store.journal.next_num(), "a", owner="w1", wake_at_ns=None, tags={"customer": "42"}, restarts="b"
+            )
             await store.journal.commit(new_batch(starts=[start]))
             run = attrs.asdict(await the(store, "a"))
             assert {name: run.pop(name) for name in start._fields} == start._asdict()
-            firsts: dict[str, Any] = dict.fromkeys(("output", "error", "reason", "detail", "ended_at_ns"))
+            firsts: dict[str, Any] = dict.fromkeys(("output", "error", "reason", "detail", "ended_at_ns", "awaits"))
             assert run == firsts | {"phase": "", "paused": False, "updated_at_ns": 17}
 
     @in_loop
@@ -50,7 +52,7 @@ class CommitRules(Rules):
             assert {name: getattr(run, name) for name in update._fields} == update._asdict()
             assert run.status is RunStatus.STUCK
             assert run.paused is True
-            cleared = RunUpdate("running", "", None, None, 0, None, None, None, None, 19, None, num)
+            cleared = RunUpdate("running", "", None, None, 0, None, None, None, None, 19, None, None, None, num)
             await store.journal.commit(new_batch(updates=[cleared]))
             run = await the(store, "a")
             assert {name: getattr(run, name) for name in cleared._fields} == cleared._asdict()
@@ -196,7 +198,8 @@ class CommitRules(Rules):
                         version=place,
                         owner=f"w{place}",
                         wake_at_ns=place or None,
-                        parent=place,
+                        tags=f'{{"place":"{place}"}}',
+                        restarts=f"r{place}",
                         traceparent=str(place),
                     )
                     for place, start in enumerate(starts)

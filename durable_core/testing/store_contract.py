@@ -6,10 +6,12 @@ Each test's docstring is a rule of ``durable_core.ports.Store``; the suite runs 
 
 import asyncio
 
+import attrs
 import pytest
 
 from durable_core.errors import StoreError
-from durable_core.model.run import RunQuery, RunStatus
+from durable_core.model.run import Place, RunQuery, RunStatus
+from durable_core.model.tags import read_tags
 from durable_core.testing.store_checkup_rules import CheckupRules
 from durable_core.testing.store_claim_rules import ClaimRules
 from durable_core.testing.store_commit_rules import CommitRules
@@ -24,6 +26,7 @@ from durable_core.testing.store_rows import (
     new_run,
     new_update,
     opened,
+    the,
 )
 from durable_core.testing.store_span_rules import SpanRules
 from durable_core.testing.store_version_rules import VersionRules
@@ -52,14 +55,14 @@ class StoreContract(CommitRules, ClaimRules, VersionRules, PurgeRules, CheckupRu
         async with opened(make_store, "w1") as (store,):
             a = await add(store, "a", created_at_ns=10)
             b = await add(store, "b", created_at_ns=20, version=2)
-            c = await add(store, "c", created_at_ns=30, name="trip", parent=a)
+            c = await add(store, "c", created_at_ns=30, name="trip", restarts="a")
             end = new_update(b, status=RunStatus.COMPLETED, ended_at_ns=40, phase="done")
             await store.journal.commit(new_batch(updates=[end]))
             pending, completed = RunStatus.PENDING, RunStatus.COMPLETED
             for query, expected in (
                 (RunQuery(), [c, b, a]),
                 (RunQuery(limit=2), [c, b]),
-                (RunQuery(limit=2, before_num=c), [b, a]),
+                (RunQuery(oldest_first=True, limit=2), [a, b]),
                 (RunQuery(limit=None), [c, b, a]),
                 (RunQuery(statuses=frozenset({pending})), [c, a]),
                 (RunQuery(statuses=frozenset({pending, completed}), limit=None), [c, b, a]),
@@ -68,12 +71,82 @@ class StoreContract(CommitRules, ClaimRules, VersionRules, PurgeRules, CheckupRu
                 (RunQuery(name="order"), [b, a]),
                 (RunQuery(name="order", version=1), [a]),
                 (RunQuery(since_ns=20), [c, b]),
-                (RunQuery(parent=a), [c]),
-                (RunQuery(parent=c), []),
+                (RunQuery(restarts="a"), [c]),
+                (RunQuery(restarts="c"), []),
             ):
                 assert [run.num for run in await store.runs.select(query)] == expected
             assert await store.runs.count(RunQuery(limit=1)) == 3
             assert await store.runs.count(RunQuery(statuses=frozenset({completed}))) == 1
+
+    @in_loop
+    async def test_pages_are_in_the_order_of_start(self, make_store: MakeStore) -> None:
+        """Page by page, in both orders and with every filter, each run comes once; equal times have a fixed order."""
+        async with opened(make_store, "w1", "w2") as stores:
+            nums = [
+                await add(stores[place % 2], f"r{place}", created_at_ns=place // 3, tags={"half": str(place % 2)})
+                for place in range(12)
+            ]
+            store = stores[0]
+            for place in (0, 5, 11):
+                end = new_update(nums[place], status=RunStatus.FAILED, ended_at_ns=40, tags={"half": str(place % 2)})
+                await store.journal.commit(new_batch(updates=[end]))
+            whole = [run.place for run in await store.runs.select(RunQuery(limit=None))]
+            assert whole == sorted(whole, reverse=True)
+            assert {run.num for run in whole} == set(nums)
+            opened_ones = frozenset({RunStatus.PENDING})
+            for filters in (
+                RunQuery(),
+                RunQuery(name="order"),
+                RunQuery(statuses=opened_ones),
+                RunQuery(statuses=frozenset({RunStatus.FAILED, RunStatus.KILLED})),
+                RunQuery(tags=(("half", "1"),)),
+                RunQuery(tags=(("half", "1"),), statuses=opened_ones, since_ns=1),
+            ):
+                for oldest_first in (False, True):
+                    query = attrs.evolve(filters, oldest_first=oldest_first)
+                    found = [run.place for run in await store.runs.select(attrs.evolve(query, limit=None))]
+                    assert found == sorted(found, reverse=not oldest_first)
+                    pages, after = list[Place](), None
+                    while page := await store.runs.select(attrs.evolve(query, limit=2, after=after)):
+                        pages += [run.place for run in page]
+                        after = page[-1].place
+                    assert pages == found
+                    assert await store.runs.count(attrs.evolve(query, limit=1, after=after)) == len(found)
+
+    @in_loop
+    async def test_runs_are_found_by_tags(self, make_store: MakeStore) -> None:
+        """All tags asked for must match, as texts; they follow each update of the row, and go with a purge."""
+        odd = {"quote": 'it\'s "42"', "é\n": "", "a": "x" * 256}
+        async with opened(make_store, "w1", None) as (store, other):
+
+            async def found(**tags: str) -> list[str]:
+                query = RunQuery(tags=tuple(tags.items()))
+                runs = await other.runs.select(query)
+                assert await store.runs.count(query) == len(runs)
+                return [run.id for run in runs]
+
+            a = await add(store, "a", tags={"customer": "42", "shop": "7"}, created_at_ns=1)
+            await add(store, "b", tags={"customer": "42"}, created_at_ns=2)
+            await add(store, "c", tags=odd, created_at_ns=3)
+            assert await found(customer="42") == ["b", "a"]
+            assert await found(customer="42", shop="7") == ["a"]
+            assert await found(customer="4") == await found(shop="42") == []
+            assert await found(**odd) == ["c"]
+            for tags, by_shop in ({"shop": "8"}, []), ({"shop": "7", "b": "1"}, ["a"]), (None, []):
+                await store.journal.commit(new_batch(updates=[new_update(a, tags=tags)]))
+                assert await found(shop="7") == by_shop
+                assert read_tags((await the(store, "a")).tags) == (tags or {})
+            end = new_update(a, status=RunStatus.COMPLETED, ended_at_ns=9, tags={"shop": "7"})
+            await store.journal.commit(new_batch(updates=[end]))
+            assert await found(shop="7") == ["a"]
+            assert await store.retention.purge(await store.retention.ended(before_ns=10), now_ns=11, until_ns=None) == [
+                a
+            ]
+            assert await found(shop="7") == []
+            assert await store.journal.commit(
+                new_batch(starts=[new_run(99, "b", tags={"late": "1"}), new_run(98, "d", tags={"late": "1"})])
+            ) == {99}
+            assert await found(late="1") == ["d"]
 
     @in_loop
     async def test_changed_tells_of_others_only(self, make_store: MakeStore) -> None:

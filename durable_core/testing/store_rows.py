@@ -11,6 +11,7 @@ import pytest
 
 from durable_core.model.entry import Entry
 from durable_core.model.run import NewRun, RunRecord, RunStatus, RunUpdate
+from durable_core.model.tags import write_tags
 from durable_core.ports import Batch, Store
 
 P = ParamSpec("P")
@@ -38,13 +39,27 @@ def new_run(
     wake_at_ns: int | None = 0,
     name: str = "order",
     version: int = 1,
-    parent: int | None = None,
     created_at_ns: int = 17,
+    tags: dict[str, str] | None = None,
+    restarts: str | None = None,
 ) -> NewRun:
     """A run that begins; due at once and unowned by default."""
     uid = num.to_bytes(16, "big")
     return NewRun(
-        num, id, uid, name, version, "pending", owner, wake_at_ns, 99, b'{"a":1}', parent, "link:00-1", created_at_ns
+        num,
+        id,
+        uid,
+        name,
+        version,
+        "pending",
+        owner,
+        wake_at_ns,
+        99,
+        b'{"a":1}',
+        "link:00-1",
+        created_at_ns,
+        write_tags(tags or {}),
+        restarts,
     )
 
 
@@ -62,10 +77,24 @@ def new_update(
     paused: bool = False,
     phase: str = "",
     ended_at_ns: int | None = None,
+    tags: dict[str, str] | None = None,
 ) -> RunUpdate:
     """A run's new state; unowned and without a wake by default."""
     return RunUpdate(
-        str(status), phase, owner, wake_at_ns, int(paused), b"out", b"err", "why", b"{}", 18, ended_at_ns, num
+        str(status),
+        phase,
+        owner,
+        wake_at_ns,
+        int(paused),
+        b"out",
+        b"err",
+        "why",
+        b"{}",
+        18,
+        ended_at_ns,
+        write_tags(tags or {}),
+        "waits",
+        num,
     )
 
 

@@ -35,6 +35,21 @@ def duration_of(text: str, option: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def since_of(text: str, option: str) -> datetime | timedelta:
+    """The time that was typed after ``option``, or how long ago it was.
+
+    Raises:
+        BadParameter: it is neither; or a time without a zone.
+    """
+    try:
+        when = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return duration_of(text, option)
+    if when.tzinfo is None:
+        raise typer.BadParameter(f"{text!r} has no time zone; write it as {text.strip()}Z", param_hint=option)
+    return when
+
+
 def retention_of(text: str, option: str) -> timedelta | None:
     """How long something is kept; None for ``forever``."""
     return None if text == FOREVER else duration_of(text, option)

@@ -1,11 +1,12 @@
 """Commands that look: ``list``, ``show``, ``history``, ``versions``. They change nothing and never create a store."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sagas.cli import output, snapshot, views
 from sagas.cli.arguments import SagaId, Status
+from sagas.cli.filters import Filters, Since, Tags, Version
 from sagas.cli.options import Options, SagaName, ask, command
 from sagas.model.info import SagaInfo
 
@@ -19,24 +20,28 @@ def list_sagas(
     *,
     status: Status = None,
     saga: SagaName = None,
+    version: Version = None,
+    tag: Tags = None,
+    since: Since = None,
     attention: Annotated[
         bool, typer.Option("--attention", help="Only sagas that need attention: stuck, failing, or without a worker.")
     ] = False,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most N.")] = 50,
 ) -> None:
     """List sagas, newest first."""
-    which: dict[str, Any] = {"status": status, "saga": saga, "attention": attention}
+    which = Filters(status=status, saga=saga, version=version, tag=tag, since=since, attention=attention)
 
     async def select(orchestrator: "Orchestrator") -> tuple[list[SagaInfo], int, int]:
-        found = await orchestrator.list(limit=limit, **which)
-        return found, await orchestrator.count(**which), orchestrator.engine.clock.now_ns()
+        now_ns = orchestrator.engine.clock.now_ns()
+        found = await orchestrator.list(limit=limit, **which.asked(now_ns))
+        return found, await orchestrator.count(**which.asked(now_ns)), now_ns
 
     found, count, now_ns = ask(options.address, select)
     if options.json:
         output.document({"sagas": [views.summary(info) for info in found], "count": count})
     elif not found:
         found_none = "No sagas need attention" if attention else "No sagas found"
-        output.say(f"{found_none} in {options.address.shown}{_filters(status=status, saga=saga)}.")
+        output.say(f"{found_none} in {options.address.shown}{which.words}.")
     else:
         output.show(views.sagas_table(found, now_ns=now_ns, width=output.width(), reasons=attention))
         if count > len(found):
@@ -92,10 +97,4 @@ def versions(options: Options, *, saga: SagaName = None) -> None:
     elif found:
         output.show(views.versions_table(found, width=output.width()))
     else:
-        output.say(f"No versions found in {options.address.shown}{_filters(saga=saga)}.")
-
-
-def _filters(**which: str | None) -> str:
-    """The filters that were given, for a message; empty if there were none."""
-    given = [f"--{name} {value}" for name, value in which.items() if value is not None]
-    return f" with {' '.join(given)}" if given else ""
+        output.say(f"No versions found in {options.address.shown}{Filters(saga=saga).words}.")

@@ -16,6 +16,7 @@ import typer
 from durable_core import PayloadError
 from durable_core.layer import CallShape, sentences
 from sagas.cli import output, snapshot, views
+from sagas.cli.filters import tags_of
 from sagas.cli.modules import load, sagas_of
 from sagas.cli.options import Options, command, json_of, orchestrator_at
 from sagas.cli.output import CommandError, code_of, tell
@@ -45,13 +46,14 @@ class StartRequest:
     id: str | None
     deadline: float | None
     """Seconds."""
+    tags: dict[str, str]
     call: Call
 
     @property
     def options(self) -> dict[str, Any]:
         """The options for the orchestrator."""
         deadline = None if self.deadline is None else timedelta(seconds=self.deadline)
-        return {"id": self.id, "version": self.version, "deadline": deadline}
+        return {"id": self.id, "version": self.version, "deadline": deadline, "tags": self.tags}
 
 
 NOT_STARTED = "nothing was started"
@@ -82,6 +84,9 @@ def start(
         int | None, typer.Option(metavar="N", help="The version to start. [default: the newest in MODULE]")
     ] = None,
     deadline: Annotated[float | None, typer.Option(metavar="SECONDS", help="Replaces the saga's own deadline.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A tag, to find the saga by; may be repeated.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the saga ends; exit code 1 if it failed.")] = False,
     timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Stop waiting after so long; the saga continues.")
@@ -91,8 +96,9 @@ def start(
 
     The saga is durable when the command returns.
     """
+    call, tags = _call(arguments or [], args), tags_of(tag)
     request = StartRequest(
-        name=name, module=module, version=version, id=saga_id, deadline=deadline, call=_call(arguments or [], args)
+        name=name, module=module, version=version, id=saga_id, deadline=deadline, tags=tags, call=call
     )
     raise typer.Exit(asyncio.run(_start(request, options, wait=wait or timeout is not None, timeout_s=timeout)))
 

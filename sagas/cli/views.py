@@ -126,7 +126,7 @@ TO_DO = {SagaStatus.STUCK: "to fix", SagaStatus.KILLED: "to undo"}
 """The label of the first command."""
 OF_A_SAGA = (
     "id", "saga", "version", "status", "cause", "paused", "reason", "stuck_on",
-    "created_at", "updated_at", "ended_at", "wake_at",
+    "created_at", "updated_at", "ended_at", "wake_at", "tags",
 )  # fmt: skip
 
 
@@ -246,6 +246,8 @@ class Page:
         text, style = meaning(info)
         yield from self._labelled("status", f"{info.status.upper()}: {text}", style=style)
         yield from self._times()
+        if info.tags:
+            yield from self._labelled("tags", ", ".join(f"{key}={value}" for key, value in info.tags.items()))
         if snapshot.error is not None and (info.reason is None or snapshot.error not in info.reason):
             yield from self._labelled("error", snapshot.error, style="red")
         if info.status is SagaStatus.STUCK or (info.ended_at is None and info.reason is not None):

@@ -28,6 +28,7 @@ from durable_core.layer import (
     Standing,
     SystemIds,
     check_id,
+    check_tags,
     check_timeout,
     duration,
     history_of,
@@ -134,6 +135,7 @@ class HostClient:
         id: str | None = None,
         version: int | None = None,
         deadline: Duration | None = None,
+        tags: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> "HostHandle[R]":
         """Start a saga; its start is durable on return.
@@ -146,12 +148,13 @@ class HostClient:
             id: the host's own id of the execution. Default: a random one.
             version: default: that of the saga given, else the newest of those that the worker serves which begins it.
             deadline: instead of the saga's own.
+            tags: part of ``SagaInfo.tags``; the host does not search by them.
             **kwargs: the body's arguments.
 
         Raises:
             SagaExists: the id is taken by another saga or other input.
             DefinitionError: an unknown saga, arguments that do not match its signature, or an id that cannot be used.
-            PayloadError: an argument cannot be stored, or the input is too large for the host.
+            PayloadError: an argument or a tag cannot be stored, or the input is too large for the host.
         """
         name, version, shape = self._named(what, version)
         id = self._ids.name() if id is None else id
@@ -163,7 +166,8 @@ class HostClient:
             call = {"args": list(args), "kwargs": kwargs} if kwargs else list(args)
             stored = self._registry.codec.encode_ordered(call, what=what_for)
         deadline_ns = None if deadline is None else to_ns(check_timeout(deadline, f"starting {name}: deadline") or 0)
-        begin = Begin(version, deadline_ns, self._port.digest(stored))
+        kept = check_tags(tags, f"starting {name}: tags")
+        begin = Begin(version, deadline_ns, self._port.digest(stored), kept)
         if not await self._port.begin(id, name, stored, begin):
             found = await self._port.find(id)
             if found is None or found[0] != name or found[1].digest != begin.digest:

@@ -184,6 +184,8 @@ class Begin(msgspec.Struct, frozen=True, omit_defaults=True):
     """Instead of the saga's own."""
     digest: str = ""
     """Of the stored input: tells whether the same id is started with the same input again."""
+    tags: dict[str, str] = {}
+    """Those given at the start."""
 
 
 class Snapshot(msgspec.Struct):

@@ -140,6 +140,7 @@ def child_info(root: SagaInfo, entries: Sequence[JournalEntry], key: str) -> Sag
         error=root.error if child.error is None else rebuild(child.error),
         created_at=at(child.opened.at_ns),
         ended_at=None if child.closed is None else at(child.closed.at_ns),
+        tags={},
         steps=[
             attrs.evolve(state, key=state.key.removeprefix(prefix)) for state in within(root, entries, prefix=prefix)
         ],

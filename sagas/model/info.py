@@ -25,6 +25,7 @@ from durable_core.layer import (
     maybe_at,
     not_before,
     read_or_plain,
+    read_tags,
     rebuild,
     served,
     step_of,
@@ -93,6 +94,8 @@ class SagaInfo:
     """For a person: why it is stuck, and what to do."""
     stuck_on: tuple[str, ...] = ()
     """The steps that need a person, if it is stuck."""
+    tags: dict[str, str] = attrs.field(factory=dict[str, str])
+    """What it can be searched by: given at its start, and by ``s.tag``."""
     unserved: bool = False
     """It could continue, but no living worker serves its version; ``reason`` says which."""
     steps: list[StepState]
@@ -127,6 +130,7 @@ def info_of(
         paused=record.paused,
         reason=reason_of(record, entries),
         stuck_on=tuple(dict.fromkeys(step for steps in parked(entries).values() for step in steps)),
+        tags=read_tags(record.tags),
         steps=steps_of(entries),
     )
 

@@ -30,6 +30,7 @@ class Start(msgspec.Struct, frozen=True):
     input: msgspec.Raw
     deadline_ns: int | None = None
     trace: Literal["link", "join"] = "link"
+    tags: dict[str, str] = {}
 
 
 class Answered(msgspec.Struct, frozen=True):

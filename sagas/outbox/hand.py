@@ -68,6 +68,7 @@ class ClientHand:
                     deadline_ns=request.deadline_ns,
                     trace=request.trace,
                     traceparent=entry.traceparent,
+                    tags=request.tags,
                 )
             case Answered(token=token, name=name):
                 kind = COMPLETED if entry.verb == Verb.COMPLETE else FAILED

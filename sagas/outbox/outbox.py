@@ -3,7 +3,7 @@
 Invariant: everything that can be wrong with a request is found before anything is added to the session.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Unpack, overload
 
 import msgspec
@@ -22,6 +22,7 @@ from durable_core.layer import (
     Takes3,
     caller,
     check_id,
+    check_tags,
     check_text,
     check_timeout,
     to_ns,
@@ -132,6 +133,7 @@ class Outbox(Generic[EngineT]):
         version: int | None = None,
         deadline: Duration | None = None,
         trace: Literal["link", "join"] = "link",
+        tags: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> str:
         """Start a saga once the session commits; returns the saga's id. See ``Orchestrator.start``.
@@ -144,11 +146,12 @@ class Outbox(Generic[EngineT]):
             version: that of the saga, if it is given.
             deadline: instead of the saga's own, counted from the moment at which the saga is started.
             trace: how the saga's trace relates to the span that is current here: ``link`` or ``join``.
+            tags: to search by; see ``Orchestrator.start``.
             **kwargs: the body's arguments.
 
         Raises:
             DefinitionError: the saga, its arguments, an option or the session cannot be used; nothing was added.
-            PayloadError: an argument cannot be stored; nothing was added.
+            PayloadError: an argument or a tag cannot be stored; nothing was added.
         """
         if not isinstance(saga, SagaDef):
             raise DefinitionError(
@@ -170,7 +173,8 @@ class Outbox(Generic[EngineT]):
         deadline_ns = None if deadline is None else to_ns(check_timeout(deadline, f"starting {name}: deadline") or 0)
         payload = self._binder.shape_of(definition).encode(args, kwargs, what=f"starting {name}: the arguments")
         saga_id = id or self._ids.name()
-        request = Start(name, definition.version, msgspec.Raw(payload), deadline_ns, trace)
+        kept = check_tags(tags, f"starting {name}: tags")
+        request = Start(name, definition.version, msgspec.Raw(payload), deadline_ns, trace, kept)
         self._add(session, Verb.START, saga_id, request)
         return saga_id
 

@@ -193,7 +193,7 @@ def test_start_stops_waiting_after_its_timeout(shop: Shop):
 
 OF_A_SAGA = {
     "id", "saga", "version", "status", "cause", "paused", "reason", "stuck_on", "created_at", "updated_at", "ended_at",
-    "wake_at",
+    "wake_at", "tags",
 }  # fmt: skip
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
@@ -264,6 +264,29 @@ def test_list_filters_and_counts(shop: Shop):
     assert shop.run("list", "--json", "--saga", "other").document == {"sagas": [], "count": 0}
     assert "Showing 2 of 3; use --limit" in shop.run("list", "--limit", "2").out
     assert "No sagas found" in shop.run("list", "--saga", "other").out
+
+
+def test_list_finds_by_tag_version_and_age(shop: Shop):
+    """`start --tag` and `list --tag --since --version`: all must match; what is no filter is refused."""
+    for number, tags in enumerate((("customer=42", "shop=7"), ("customer=42",), ())):
+        shop.start(f"o-{number}", 4, *(word for tag in tags for word in ("--tag", tag)))
+
+    def found(*filters: str) -> list[str]:
+        return [each["id"] for each in shop.run("list", "--json", *filters).document["sagas"]]
+
+    assert found("--tag", "customer=42") == ["o-1", "o-0"]
+    assert found("--tag", "customer=42", "--tag", "shop=7") == ["o-0"]
+    assert found("--since", "1h", "--version", "1", "--tag", "shop=7") == ["o-0"]
+    assert found("--version", "2") == found("--since", "2200-01-01T00:00Z") == []
+    assert "customer=42, shop=7" in shop.run("show", "o-0").out
+    for wrong, told in (
+        (("--tag", "customer"), "give a key and a value"),
+        (("--tag", "a=1", "--tag", "a=2"), "given twice"),
+        (("--since", "2026-01-01T00:00"), "no time zone"),
+        (("--since", "yesterday"), "not a duration"),
+    ):
+        ended = shop.run("list", *wrong)
+        assert (ended.code, told in ended.err) == (2, True)
 
 
 def test_history_is_the_journal(shop: Shop):

@@ -307,11 +307,11 @@ def test_what_is_no_store_is_told_and_left_alone(desk: Desk, make: Any, told: st
 def test_a_newer_format_and_a_damaged_file_fail(desk: Desk):
     """The stored format that this release does not know, and pages that are not as they should be."""
     desk.work(*map(str, range(40)))
-    desk.write("UPDATE meta SET value = 2 WHERE key = 'format'")
+    desk.write("UPDATE meta SET value = 99 WHERE key = 'format'")
     ended = desk.doctor()
     assert (ended.code, findings(ended)["format"][0]) == (1, "fail")
     assert "newer release" in findings(ended)["format"][1]
-    desk.write("UPDATE meta SET value = 1 WHERE key = 'format'")
+    desk.write("UPDATE meta SET value = 2 WHERE key = 'format'")
     with desk.file.open("r+b") as file:
         file.seek(4096 * 5)
         file.write(os.urandom(4096 * 4))

@@ -61,7 +61,6 @@ A_RUN = RunRecord(
     error=None,
     reason=None,
     detail=None,
-    parent=None,
     traceparent=None,
     created_at_ns=0,
     updated_at_ns=0,

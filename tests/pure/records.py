@@ -23,7 +23,6 @@ def record(status: RunStatus, *, paused: bool = False) -> RunRecord:
         error=None,
         reason=None,
         detail=None,
-        parent=None,
         traceparent=None,
         created_at_ns=0,
         updated_at_ns=0,

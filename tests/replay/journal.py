@@ -121,6 +121,7 @@ def load(path: Path) -> Golden:
     head, *lines = map(msgspec.json.decode, path.read_bytes().splitlines())
     assert head["format"] == 1
     run = head["run"]
+    run.pop("parent", None)  # a column of the first stored format, in which nothing ever was
     run |= {name: _data(run[name]) for name in ("input", "output", "error", "detail")}
     row = RunRecord(**(run | {"uid": bytes.fromhex(run["uid"]), "status": RunStatus(run["status"])}))
     entries = [JournalEntry(**(line | {name: _data(line[name]) for name in _TEXTS})) for line in lines]

@@ -111,7 +111,7 @@ async def resumed(row: RunRecord, prefix: Sequence[JournalEntry], now: datetime)
     await store.open(worker=None)
     num = store.journal.next_num()
     new = NewRun(
-        num, row.id, row.uid, row.name, row.version, "running", None, 0, None, row.input, None, None, row.created_at_ns
+        num, row.id, row.uid, row.name, row.version, "running", None, 0, None, row.input, None, row.created_at_ns
     )
     await store.journal.commit(Batch(starts=[new], entries=[entry._replace(run=num) for entry in prefix]))
     await store.close()

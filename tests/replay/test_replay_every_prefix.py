@@ -182,7 +182,7 @@ async def resumed(definition: SagaDef[..., Any], row: RunRecord, prefix: Sequenc
     await store.open(worker=None)
     num = store.journal.next_num()
     new = NewRun(
-        num, row.id, row.uid, row.name, row.version, "running", None, 0, None, row.input, None, None, row.created_at_ns
+        num, row.id, row.uid, row.name, row.version, "running", None, 0, None, row.input, None, row.created_at_ns
     )
     await store.journal.commit(Batch(starts=[new], entries=[entry._replace(run=num) for entry in prefix]))
     await store.close()

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import sqlite3
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -12,7 +14,10 @@ from durable_core.ports import Store
 from durable_core.stores.postgres import schema
 from durable_core.stores.postgres.address import place_of
 from durable_core.testing.store_rows import add, claimed, in_loop, new_batch, new_entry, opened
+from sagas import Orchestrator
 from tests.postgres_server import GUARDED, PASSWORD, Server, execute
+from tests.store.test_sqlite_opening import old_file
+from tests.store.upgraded import ask, order
 from tools import store_sql as generate
 
 COLUMNS = """
@@ -89,13 +94,57 @@ def test_an_older_schema_is_migrated_when_asked(server: Server, monkeypatch: pyt
         use(url)
     assert tables(server, name_in(url)) == before
     place = place_of(url, {})
-    assert asyncio.run(schema.migrate(place)) == schema.Step(1, 2)
-    assert asyncio.run(schema.migrate(place)) == schema.Step(2, 2)
+    newest = len(known) + 1
+    assert asyncio.run(schema.migrate(place)) == schema.Step(len(known), newest)
+    assert asyncio.run(schema.migrate(place)) == schema.Step(newest, newest)
     use(url)
     assert len(tables(server, name_in(url))) == len(before) + 1
     fresh = server.fresh()
     use(fresh)
     assert tables(server, name_in(fresh)) == tables(server, name_in(url))
+
+
+def test_the_first_migration_is_upgraded_with_runs_in_flight(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What a killed worker of that release left goes on to its end once the schema is migrated."""
+    old_file(tmp_path / "old.db")
+    url, first = server.fresh(), schema.migrations()[:1]
+    with monkeypatch.context() as old:
+        old.setattr(schema, "migrations", lambda: first)
+        asyncio.run(schema.migrate(place_of(url, {})))
+    copy_rows(tmp_path / "old.db", server.url(), name_in(url))
+    assert asyncio.run(schema.migrate(place_of(url, {}))).after == len(schema.migrations())
+
+    async def go_on() -> None:
+        async with Orchestrator(url, sagas=[order, ask]) as orchestrator:
+            assert await (await orchestrator.get("in-flight")).result() == "slow packed"
+            await orchestrator.complete_callback(saga_id="waiting", name="approval", value="yes")
+            assert await (await orchestrator.get("waiting")).result() == "tea packed, yes"
+            handle = await orchestrator.start(order, "new", id="new", tags={"customer": "42"})
+            assert await handle.result() == "new packed"
+            assert [info.id for info in await orchestrator.list(tags={"customer": "42"})] == ["new"]
+
+    asyncio.run(go_on())
+
+
+def copy_rows(path: Path, url: str, name: str) -> None:
+    """Put runs and journals of a SQLite file into a schema, as if their worker had been found dead."""
+    source = sqlite3.connect(path)
+    source.execute("UPDATE runs SET owner = NULL, wake_at_ns = 0 WHERE owner IS NOT NULL")
+
+    async def copy() -> None:
+        connection = await schema.connect(url)
+        await connection.fetchval(f"SELECT nextval('{name}.run_numbers')")  # the numbers of the file are taken
+        for table in ("runs", "journal"):
+            rows = source.execute(f"SELECT * FROM {table}")
+            columns = [column[0] for column in rows.description if column[0] != "pos"]
+            values = [row[-len(columns) :] for row in rows]
+            await connection.copy_records_to_table(table, records=values, columns=columns, schema_name=name)
+        await connection.close()
+
+    asyncio.run(copy())
+    source.close()
 
 
 def test_a_migration_that_fails_leaves_nothing(server: Server, monkeypatch: pytest.MonkeyPatch):

@@ -8,6 +8,7 @@ import pytest
 
 from durable_core import RunStatus
 from durable_core.layer import RunQuery, open_store
+from durable_core.model.run import Place
 from durable_core.stores.asked import NEXT_WAKE, READ
 from durable_core.stores.postgres import columns
 from durable_core.stores.postgres.batch import OFTEN_ALIKE
@@ -26,13 +27,14 @@ NOW_NS = 1_800_000_000_000_000_000
 # Of a hundred runs 80 have ended, 15 wait for a later time, 2 are owned, 2 are due and one waits for a person.
 FILL = f"""
 INSERT INTO runs
-    (num, id, uid, name, version, status, owner, wake_at_ns, input, created_at_ns, updated_at_ns, ended_at_ns)
+    (num, id, uid, name, version, status, owner, wake_at_ns, input, created_at_ns, updated_at_ns, ended_at_ns, tags)
 SELECT n, 'r' || n, '\\x00'::bytea, 'saga' || n % 20, 1,
     CASE WHEN n % 100 < 80 THEN 'completed' WHEN n % 100 < 95 THEN 'waiting' WHEN n % 100 < 97 THEN 'running'
         WHEN n % 100 < 99 THEN 'pending' ELSE 'stuck' END,
     CASE WHEN n % 100 BETWEEN 95 AND 96 THEN 'w' || n % 7 END,
     CASE WHEN n % 100 BETWEEN 80 AND 94 THEN {NOW_NS} + n WHEN n % 100 BETWEEN 97 AND 98 THEN 0 END,
-    '\\x00'::bytea, n, n, CASE WHEN n % 100 < 80 THEN n END
+    '\\x00'::bytea, n, n, CASE WHEN n % 100 < 80 THEN n END,
+    CASE WHEN n % 10 = 0 THEN '{{"customer":"' || n % 1000 || '"}}' END
 FROM generate_series(1, {RUNS}) AS n;
 INSERT INTO journal (run, seq, kind, key, attempt, label, at_ns, worker)
 SELECT n, seq, 'started', 'charge', 1, 'step', n, 'w' || n % 7
@@ -101,7 +103,7 @@ def filled(server: Server) -> Iterator[Filled]:
 NAMES = [f"saga{n}" for n in range(20)]
 DUE = (NAMES, [1] * 20, NOW_NS, 40)
 ALIKE = frozenset(OFTEN_ALIKE & columns.UPDATE.keys())
-UPDATE = ["waiting", "", None, 1, 0, None, None, None, None, 1, None, 95]
+UPDATE = ["waiting", "", None, 1, 0, None, None, None, None, 1, None, None, None, 95]
 
 
 def update_values(form: Form) -> list[Typed]:
@@ -156,11 +158,15 @@ def test_a_batch_finds_its_runs_by_number(filled: Filled, mode: str, form: Form)
 @pytest.mark.parametrize(
     ("query", "index"),
     [
-        (RunQuery(), "runs_pkey"),
-        (RunQuery(before_num=5000), "runs_pkey"),
-        (RunQuery(statuses=frozenset({RunStatus.COMPLETED})), "runs_pkey"),
+        (RunQuery(), "runs_started"),
+        (RunQuery(after=Place(5000, 5000)), "runs_started"),
+        (RunQuery(after=Place(5000, 5000), oldest_first=True), "runs_started"),
+        (RunQuery(statuses=frozenset({RunStatus.COMPLETED})), "runs_started"),
+        (RunQuery(statuses=frozenset({RunStatus.FAILED, RunStatus.KILLED}), after=Place(5000, 5000)), "runs_undone"),
         (RunQuery(statuses=frozenset({RunStatus.STUCK}), limit=None), "runs_"),
-        (RunQuery(parent=1), "runs_children"),
+        (RunQuery(name="saga7", after=Place(5000, 5000)), "runs_named"),
+        (RunQuery(tags=(("customer", "42"),), after=Place(5000, 5000)), "run_tags_pkey"),
+        (RunQuery(restarts="r1"), "runs_restarts"),
     ],
 )
 def test_lists_use_an_index(filled: Filled, query: RunQuery, index: str):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_core.model.run import RunQuery
+from durable_core.model.run import Place, RunQuery
 from durable_core.ports import Batch
 from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.stores.sqlite.workers import release
@@ -21,10 +21,9 @@ FILL = (
     f"""
 WITH RECURSIVE n(i) AS (SELECT 1000 UNION ALL SELECT i + 1 FROM n WHERE i < {RUNS + 999})
 INSERT INTO runs (num, id, uid, name, version, status, owner, wake_at_ns, input, created_at_ns, updated_at_ns,
-    ended_at_ns, parent)
+    ended_at_ns)
 SELECT i, 'r' || i, x'00', 'order', 1, CASE WHEN i % 10 = 0 THEN 'completed' ELSE 'waiting' END,
-    CASE WHEN i % 200 = 1 THEN 'dead' END, i, x'7b7d', 1, 1, CASE WHEN i % 10 = 0 THEN 1 END,
-    CASE WHEN i % 7 = 0 THEN i - 1 END FROM n
+    CASE WHEN i % 200 = 1 THEN 'dead' END, i, x'7b7d', 1, 1, CASE WHEN i % 10 = 0 THEN 1 END FROM n
 """,
     """
 INSERT INTO journal (run, seq, kind, key, attempt, label, at_ns, worker)
@@ -103,7 +102,7 @@ async def everything(store: SqliteStore) -> None:
     await store.signals.waiting(range(1, RUNS))
     await store.runs.find([f"r{num}" for num in soon])
     await store.runs.find_num(soon[0])
-    await store.runs.select(RunQuery(parent=1001))
+    await store.runs.select(RunQuery(name="order", after=Place(1, 5000)))
     num = store.journal.next_num()
     await store.journal.commit(
         new_batch(

@@ -14,8 +14,12 @@ import pytest
 
 from durable_core.errors import StoreError, StoreFormatError, StoreNotFound
 from durable_core.stores.sqlite import schema
+from durable_core.stores.sqlite.checkup import check_up
+from durable_core.stores.sqlite.locks import worker_lock
 from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing.store_rows import add, in_loop
+from sagas import Orchestrator
+from tests.store.upgraded import ask, order
 
 
 def refusal(path: Path | str, *, worker: str | None = "w1") -> StoreError:
@@ -104,6 +108,72 @@ async def test_commits_are_as_durable_as_promised(tmp_path: Path, durability: st
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             reader.execute("DELETE FROM runs")
     await store.close()
+
+
+def old_file(path: Path) -> None:
+    """A file of stored format 1, as a killed process of that release left it."""
+    connection = sqlite3.connect(path)
+    connection.executescript((Path(__file__).parent / "format-1.sql").read_text(encoding="utf-8"))
+    connection.close()
+
+
+def tables(path: Path) -> list[tuple[object, ...]]:
+    """All columns, indexes and triggers."""
+    connection = sqlite3.connect(path)
+    names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")]
+    columns = [(name, *row) for name in names for row in connection.execute(f"PRAGMA table_xinfo({name})")]
+    others = connection.execute("SELECT name, sql FROM sqlite_master WHERE type <> 'table' ORDER BY 1").fetchall()
+    connection.close()
+    return [*columns, *others]
+
+
+@in_loop
+async def test_a_file_of_the_older_format_is_upgraded(tmp_path: Path):
+    """Its tables become those of a fresh file, and the sagas that were in flight go on to their end."""
+    old_file(tmp_path / "old.db")
+    async with Orchestrator(f"sqlite:///{tmp_path / 'old.db'}", sagas=[order, ask]) as orchestrator:
+        assert await (await orchestrator.get("in-flight")).result() == "slow packed"
+        await orchestrator.complete_callback(saga_id="waiting", name="approval", value="yes")
+        assert await (await orchestrator.get("waiting")).result() == "tea packed, yes"
+        handle = await orchestrator.start(order, "new", id="new", tags={"customer": "42"})
+        assert await handle.result() == "new packed"
+        assert [info.id for info in await orchestrator.list(tags={"customer": "42"})] == ["new"]
+        assert await orchestrator.count(status="completed") == 4
+    store = SqliteStore(str(tmp_path / "fresh.db"))
+    await store.open(worker=None)
+    await store.close()
+    assert tables(tmp_path / "old.db") == tables(tmp_path / "fresh.db")
+
+
+def test_a_file_with_workers_of_the_older_release_is_not_upgraded(tmp_path: Path):
+    """They could no longer write to it: the refusal names them, and the file stays as it is."""
+    path = tmp_path / "old.db"
+    old_file(path)
+    connection = sqlite3.connect(path)
+    (worker,) = connection.execute("SELECT id FROM workers").fetchone()
+    connection.close()
+    before = tables(path)
+    lock = worker_lock(str(path), worker)
+    assert lock.try_acquire()
+    assert worker in str(refusal(path))
+    lock.close()
+    assert tables(path) == before
+    seen = {finding.check: finding for finding in check_up(str(path), now_ns=1, deep=True).findings}
+    assert seen["format"].what == "stored format 1; this release writes 2"
+    use(path)
+    assert tables(path) != before
+
+
+def test_an_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """All of it is there or nothing, and the next release can try again."""
+    path = tmp_path / "old.db"
+    old_file(path)
+    before = tables(path)
+    monkeypatch.setattr(schema, "COLUMNS_OF_2", (*schema.COLUMNS_OF_2, "ALTER TABLE nowhere ADD COLUMN a TEXT"))
+    refusal(path)
+    assert tables(path) == before
+    monkeypatch.undo()
+    use(path)
 
 
 def test_an_empty_file_is_nobodys(tmp_path: Path):

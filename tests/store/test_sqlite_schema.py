@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from durable_core.model.entry import Entry
-from durable_core.model.run import RunQuery, RunRecord
+from durable_core.model.run import Place, RunQuery, RunRecord, RunStatus
 from durable_core.model.tombstone import Tombstone
 from durable_core.stores import asked, questions, sql
 from durable_core.stores.questions import select
@@ -15,6 +15,11 @@ from durable_core.stores.sqlite import claims, journal, retention, signals, work
 from durable_core.stores.sqlite.dialect import QUESTIONS, statement
 from durable_core.stores.tables import JournalRow, RunRow, TombstoneRow
 from tools import store_sql
+
+COMPLETED = frozenset({RunStatus.COMPLETED})
+UNDONE = frozenset({RunStatus.FAILED, RunStatus.KILLED})
+STUCK = frozenset({RunStatus.STUCK})
+PLACE = Place(1, 2)
 
 
 def test_the_committed_text_is_what_the_tables_give():
@@ -70,12 +75,9 @@ def ended(name: str | None) -> str:
         (retention.EXPIRED, "tombstones_until (until_ns<?)"),
         (statement(questions.TOMBSTONES, 2), "sqlite_autoindex_tombstones_1 (id=?)"),
         (journal.PURGED.format(marks="?, ?"), "sqlite_autoindex_tombstones_1 (id=?)"),
-        (listed(RunQuery(ended_before_ns=1, before_num=9)), "INTEGER PRIMARY KEY (rowid<?)"),
         (statement(asked.UNBEGUN), "runs_open (owner=? AND wake_at_ns=?)"),
         (statement(asked.READ), "INTEGER PRIMARY KEY (rowid>?)"),
         (sql.UPDATE_RUN, "INTEGER PRIMARY KEY (rowid=?)"),
-        (listed(RunQuery(parent=1)), "runs_children (parent=?)"),
-        (listed(RunQuery(before_num=1)), "INTEGER PRIMARY KEY (rowid<?)"),
     ],
 )
 def test_questions_use_an_index(connection: sqlite3.Connection, text: str, index: str):
@@ -86,3 +88,50 @@ def test_questions_use_an_index(connection: sqlite3.Connection, text: str, index
     assert not [step for step in plan if step.startswith("SCAN") and ("runs" in step or "journal" in step)]
     if index.startswith(("runs_open", "runs_ended", "journal")):
         assert "USE TEMP B-TREE FOR ORDER BY" not in plan
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (RunQuery(), "SCAN runs USING INDEX runs_started"),
+        (RunQuery(after=PLACE), "SEARCH runs USING INDEX runs_started (created_at_ns<?)"),
+        (RunQuery(after=PLACE, oldest_first=True), "SEARCH runs USING INDEX runs_started (created_at_ns>?)"),
+        (RunQuery(name="order", after=PLACE), "SEARCH runs USING INDEX runs_named (name=? AND created_at_ns<?)"),
+        (RunQuery(name="order", version=2, statuses=COMPLETED), "SEARCH runs USING INDEX runs_named (name=?)"),
+        (RunQuery(statuses=COMPLETED), "SCAN runs USING INDEX runs_started"),
+        (RunQuery(statuses=UNDONE, phases=frozenset({"a", "b"})), "SCAN runs USING INDEX runs_undone"),
+        (RunQuery(statuses=UNDONE, after=PLACE), "SEARCH runs USING INDEX runs_undone (created_at_ns<?)"),
+        (RunQuery(tags=(("a", "1"),)), "SEARCH tag USING PRIMARY KEY (key=? AND value=?)"),
+        (
+            RunQuery(tags=(("a", "1"), ("b", "2")), statuses=STUCK, name="order", after=PLACE),
+            "SEARCH tag USING PRIMARY KEY (key=? AND value=? AND (started_at_ns,run)<(?,?))",
+        ),
+    ],
+)
+def test_a_page_is_read_in_order(connection: sqlite3.Connection, query: RunQuery, index: str):
+    """An index has the rows in the order of the page, so none are sorted and no more are read than it shows."""
+    plan = plan_of(connection, query)
+    assert plan[0] == index
+    assert not [step for step in plan[1:] if "SCAN" in step or "TEMP B-TREE" in step]
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (RunQuery(statuses=STUCK), "SCAN runs USING INDEX runs_open"),
+        (RunQuery(statuses=STUCK, name="order", after=PLACE), "SCAN runs USING INDEX runs_open"),
+        (RunQuery(attention=True, name="order"), "SCAN runs USING INDEX runs_unwell"),
+        (RunQuery(restarts="a", name="order"), "SEARCH runs USING INDEX runs_restarts (restarts=?)"),
+    ],
+)
+def test_a_page_of_few_is_sorted(connection: sqlite3.Connection, query: RunQuery, index: str):
+    """Open runs are few, however many have ended: only these are read."""
+    plan = plan_of(connection, query)
+    assert index in plan
+    assert not [step for step in plan if "runs_started" in step or "runs_named" in step or step == "SCAN runs"]
+
+
+def plan_of(connection: sqlite3.Connection, query: RunQuery) -> list[str]:
+    """How SQLite goes about a list."""
+    text = listed(query)
+    return [str(row[3]) for row in connection.execute("EXPLAIN QUERY PLAN " + text, [1] * text.count("?"))]

@@ -8,6 +8,7 @@ import attrs
 from durable_core.errors import StoreError
 from durable_core.model.entry import Entry
 from durable_core.model.run import NewRun, RunQuery, RunRecord, RunStatus, RunUpdate
+from durable_core.model.tags import read_tags
 from durable_core.ports import Batch
 from durable_core.stores.memory.data import MemoryData, MemorySession
 
@@ -114,11 +115,12 @@ def _begun(start: NewRun) -> RunRecord:
         error=None,
         reason=None,
         detail=None,
-        parent=start.parent,
         traceparent=start.traceparent,
         created_at_ns=start.created_at_ns,
         updated_at_ns=start.created_at_ns,
         ended_at_ns=None,
+        tags=start.tags,
+        restarts=start.restarts,
     )
 
 
@@ -150,14 +152,14 @@ class MemoryRuns:
     async def select(self, query: RunQuery) -> list[RunRecord]:
         """See ``Runs.select``."""
         data = self._session.data
-        newest_first = sorted(data.runs.values(), key=lambda run: run.num, reverse=True)
+        ordered = sorted(data.runs.values(), key=lambda run: run.place, reverse=not query.oldest_first)
         unserved = data.unserved(-1 if query.at_ns is None else query.at_ns)  # nothing is due before the epoch
-        found = [run for run in newest_first if _matches(run, query, unserved)]
+        found = [run for run in ordered if _matches(run, query, unserved)]
         return found if query.limit is None else found[: query.limit]
 
     async def count(self, query: RunQuery) -> int:
         """See ``Runs.count``."""
-        return len(await self.select(attrs.evolve(query, limit=None)))
+        return len(await self.select(attrs.evolve(query, limit=None, after=None)))
 
     async def next_wake_ns(self, *, after_ns: int) -> int | None:
         """See ``Runs.next_wake_ns``."""
@@ -207,7 +209,8 @@ def _matches(run: RunRecord, query: RunQuery, unserved: Callable[[RunRecord], bo
         and (query.version is None or run.version == query.version)
         and (query.since_ns is None or run.created_at_ns >= query.since_ns)
         and (query.ended_before_ns is None or (run.ended_at_ns is not None and run.ended_at_ns < query.ended_before_ns))
-        and (query.before_num is None or run.num < query.before_num)
+        and (query.after is None or (run.place > query.after if query.oldest_first else run.place < query.after))
+        and (query.restarts is None or run.restarts == query.restarts)
+        and (not query.tags or dict(query.tags).items() <= read_tags(run.tags).items())
         and (not query.attention or (run.reason is not None and run.ended_at_ns is None) or unserved(run))
-        and (query.parent is None or run.parent == query.parent)
     )

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 import attrs
 
 from durable_core.errors import StoreError
-from durable_core.model.run import RunStatus
+from durable_core.model.run import NewRun, RunStatus, RunUpdate
 from durable_core.ports import Batch
 from durable_core.stores.postgres import columns
 from durable_core.stores.postgres.connection import COMMAND_S, Connection, Row, in_transaction
@@ -27,8 +27,8 @@ the statements for all such numbers of rows stay together among the hundred that
 MANY_RUNS = 100
 """From so many on, what all of them have alike is bound once."""
 OFTEN_ALIKE = frozenset(
-    {"name", "version", "status", "owner", "wake_at_ns", "deadline_at_ns", "parent", "traceparent"}
-    | {"phase", "paused", "error", "reason", "detail"}
+    {"name", "version", "status", "owner", "wake_at_ns", "deadline_at_ns", "traceparent"}
+    | {"tags", "restarts", "phase", "paused", "error", "reason", "detail", "awaits"}
 )
 """Columns in which the runs of one batch mostly agree."""
 NO_SUCH_RUN = "22012"
@@ -75,20 +75,29 @@ def _rows(batch: Batch) -> _Rows:
     few = len(batch.starts) <= 1 and len(batch.entries) <= FEW_ENTRIES and len(batch.updates) <= 1
     return _Rows(
         _bound(
-            [(start.num, escaped(start.id), *start[2:], start.created_at_ns) for start in batch.starts],
+            [_start(start) for start in batch.starts],
             columns.START,
             few=few,
         ),
         _bound(batch.entries if len(batch.entries) < MANY_ENTRIES else (), columns.ENTRY, few=few),
         _bound(
-            [
-                update if update.reason is None else update._replace(reason=escaped(update.reason))
-                for update in batch.updates.values()
-            ],
+            [_update(update) for update in batch.updates.values()],
             columns.UPDATE,
             few=few,
         ),
     )
+
+
+def _start(start: NewRun) -> tuple[object, ...]:
+    if start.restarts is not None:
+        start = start._replace(restarts=escaped(start.restarts))
+    return (start.num, escaped(start.id), *start[2:], start.created_at_ns)
+
+
+def _update(update: RunUpdate) -> RunUpdate:
+    if update.reason is not None:
+        update = update._replace(reason=escaped(update.reason))
+    return update if update.awaits is None else update._replace(awaits=escaped(update.awaits))
 
 
 def _bound(rows: Sequence[Sequence[object]], names: Mapping[str, str], *, few: bool) -> Bound | None:

@@ -20,11 +20,13 @@ RUN = {
     "error": "bytea",
     "reason": "text",
     "detail": "bytea",
-    "parent": "int8",
     "traceparent": "text",
     "created_at_ns": "int8",
     "updated_at_ns": "int8",
     "ended_at_ns": "int8",
+    "tags": "text",
+    "awaits": "text",
+    "restarts": "text",
 }
 
 START = {
@@ -38,9 +40,10 @@ START = {
     "wake_at_ns": "int8",
     "deadline_at_ns": "int8",
     "input": "bytea",
-    "parent": "int8",
     "traceparent": "text",
     "created_at_ns": "int8",
+    "tags": "text",
+    "restarts": "text",
     "updated_at_ns": "int8",
 }
 
@@ -56,6 +59,8 @@ UPDATE = {
     "detail": "bytea",
     "updated_at_ns": "int8",
     "ended_at_ns": "int8",
+    "tags": "text",
+    "awaits": "text",
     "num": "int8",
 }
 

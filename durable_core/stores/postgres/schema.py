@@ -22,7 +22,7 @@ from durable_core.stores.postgres.connection import CAUGHT, Connection, in_trans
 FORMAT = 1
 """The stored format that this release writes and reads."""
 OLDEST_SERVER = 14
-TABLES = ("runs", "journal", "signals", "tombstones", "workers", "served", "serving", "traced", "meta")
+TABLES = ("runs", "journal", "signals", "tombstones", "run_tags", "workers", "served", "serving", "traced", "meta")
 
 _RIGHTS = "42501"
 _LOOK = """

@@ -21,7 +21,7 @@ def runs(starts: Iterable[NewRun]) -> list[object]:
     """The values of several starts for ``sql.INSERT_RUNS``; the first update is the start."""
     values: list[object] = []
     for start in starts:
-        num, id, uid, name, version, status, owner, wake_at_ns, deadline_at_ns, input, parent, trace, at_ns = start
+        num, id, uid, name, version, status, owner, wake_at_ns, deadline_at_ns, input, trace, at_ns, tags, again = start
         values += (
             num,
             id,
@@ -33,9 +33,10 @@ def runs(starts: Iterable[NewRun]) -> list[object]:
             ABSENT if wake_at_ns is None else wake_at_ns,
             ABSENT if deadline_at_ns is None else deadline_at_ns,
             bytearray(input),
-            ABSENT if parent is None else parent,
             ABSENT if trace is None else trace,
             at_ns,
+            ABSENT if tags is None else tags,
+            ABSENT if again is None else again,
             at_ns,
         )
     return values
@@ -67,7 +68,22 @@ def entries(some: Iterable[Entry]) -> list[object]:
 
 def update(row: RunUpdate) -> tuple[object, ...]:
     """The values of an update for ``sql.UPDATE_RUN``."""
-    status, phase, owner, wake_at_ns, paused, output, error, reason, detail, updated_at_ns, ended_at_ns, num = row
+    (
+        status,
+        phase,
+        owner,
+        wake_at_ns,
+        paused,
+        output,
+        error,
+        reason,
+        detail,
+        updated_at_ns,
+        ended_at_ns,
+        tags,
+        awaits,
+        num,
+    ) = row
     return (
         status,
         phase,
@@ -80,5 +96,7 @@ def update(row: RunUpdate) -> tuple[object, ...]:
         ABSENT if detail is None else bytearray(detail),
         updated_at_ns,
         ABSENT if ended_at_ns is None else ended_at_ns,
+        ABSENT if tags is None else tags,
+        ABSENT if awaits is None else awaits,
         num,
     )

@@ -130,13 +130,19 @@ def _looked(path: str, *, used: bool, now_ns: int, deep: bool) -> tuple[list[Fin
     connection = schema.connect_reader(path) if used else schema.connect_asleep(path)
     try:
         connection.execute("BEGIN")
-        schema.check_format(connection, path)
-        found = [Finding("format", Level.OK, f"stored format {schema.FORMAT}"), _mode(path), _pages(connection)]
+        found = [_format(schema.check_format(connection, path)), _mode(path), _pages(connection)]
         if deep:
             found.append(_sound(connection))
         return found, _facts(connection, path, now_ns=now_ns)
     finally:
         connection.close()
+
+
+def _format(stored: int) -> Finding:
+    if stored == schema.FORMAT:
+        return Finding("format", Level.OK, f"stored format {stored}")
+    what = f"stored format {stored}; this release writes {schema.FORMAT}"
+    return Finding("format", Level.WARN, what, "open it with this release once, while no older worker runs")
 
 
 def _facts(connection: sqlite3.Connection, path: str, *, now_ns: int) -> Facts:

@@ -5,6 +5,7 @@ under its name only when it is complete: it is made beside it and renamed, so a 
 """
 
 import os
+import re
 import secrets
 import sqlite3
 from pathlib import Path
@@ -12,11 +13,15 @@ from urllib.parse import quote
 
 from durable_core.errors import StoreError, StoreFormatError, StoreNotFound
 from durable_core.stores import sql
+from durable_core.stores.sqlite.locks import is_held, worker_path
+from durable_core.stores.sqlite.workers import others
 
 APPLICATION_ID = 0x53414741
 """``SAGA`` in ASCII, in the file's header: ``file`` and ``PRAGMA application_id`` show it."""
-FORMAT = 1
-"""The stored format that this release writes and reads."""
+FORMAT = 2
+"""The stored format that this release writes and reads; see ``upgrade`` for those that it brings to it."""
+OLDEST_FORMAT = 1
+"""The oldest stored format that this release brings to its own."""
 OLDEST_SQLITE = (3, 35, 0)
 """The first with RETURNING."""
 FIRST_NUM = 1
@@ -129,7 +134,9 @@ def sync_directory(path: str) -> None:
 
 
 def connect_writer(path: str, *, synchronous: str) -> sqlite3.Connection:
-    """The connection for all writes and checkpoints; call under the write lock, on a file that is ours.
+    """The connection for all writes and checkpoints, of a file that is ours; call under the write lock.
+
+    A file of an older format is brought to this release's; see ``upgrade``.
 
     It is set to WAL and ``synchronous``, and asked whether it took them: only WAL with FULL kept every acknowledged
     commit when power loss was simulated.
@@ -141,6 +148,7 @@ def connect_writer(path: str, *, synchronous: str) -> sqlite3.Connection:
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
         (level,) = connection.execute("PRAGMA synchronous").fetchone()
+        upgrade(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -180,13 +188,13 @@ def _connect(path: str, options: str, *, timeout_s: float) -> sqlite3.Connection
     )
 
 
-def check_format(connection: sqlite3.Connection, path: str) -> None:
-    """Raise ``StoreFormatError`` where the stored format is not one that this release reads."""
+def check_format(connection: sqlite3.Connection, path: str) -> int:
+    """The stored format. Raises ``StoreFormatError`` where it is not one that this release reads."""
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").fetchone()
     row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone() if tables else None
     stored = row[0] if row else None
-    if stored == FORMAT:
-        return
+    if isinstance(stored, int) and OLDEST_FORMAT <= stored <= FORMAT:
+        return stored
     if isinstance(stored, int) and stored > FORMAT:
         raise StoreFormatError(
             f"{path} has the stored format {stored}, written by a newer release; this one reads {FORMAT}",
@@ -196,3 +204,50 @@ def check_format(connection: sqlite3.Connection, path: str) -> None:
         f"{path} bears our mark but has no stored format that this release knows ({stored!r})",
         "Restore it from a backup, or name another file",
     )
+
+
+COLUMNS_OF_2 = (
+    "DROP INDEX runs_children",
+    "ALTER TABLE runs DROP COLUMN parent",
+    "ALTER TABLE runs ADD COLUMN tags TEXT",
+    "ALTER TABLE runs ADD COLUMN awaits TEXT",
+    "ALTER TABLE runs ADD COLUMN restarts TEXT",
+)
+"""What makes the tables of format 1 those of format 2, but for what is new beside them."""
+
+
+_MADE = re.compile(r"\s*CREATE (?:UNIQUE )?(?:TABLE|INDEX|TRIGGER) (\w+)")
+"""The name of what a definition makes."""
+
+
+def upgrade(connection: sqlite3.Connection, path: str) -> None:
+    """Bring a file of an older format to this release's, in one transaction; call under the write lock.
+
+    Raises:
+        StoreFormatError: a worker of the older release is alive on it. Nothing was changed.
+    """
+    stored = check_format(connection, path)
+    if stored == FORMAT:
+        return
+    alive = [worker for worker in others(connection, None) if is_held(worker_path(path, worker))]
+    if alive:
+        raise StoreFormatError(
+            f"{path} has the stored format {stored}, this release writes {FORMAT}, and workers of the older release "
+            f"are alive on it ({', '.join(alive)}); nothing was changed",
+            "End them, and open it again: it is upgraded then. A release that knows only the older format can no "
+            "longer open it",
+        )
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in COLUMNS_OF_2:
+            connection.execute(statement)
+        there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        for definition in sql.CREATE:
+            made = _MADE.match(definition)
+            if made is None or made[1] not in there:
+                connection.execute(definition)
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (FORMAT,))
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise

@@ -191,6 +191,7 @@ class Execution:
                 codec=self.registry.codec,
                 token=self._token,
                 deadline_at_ns=None if begin.deadline_ns is None else at_ns + begin.deadline_ns,
+                tags=begin.tags,
             )
             self._run = self._new()
         except DurableError as refused:  # arguments that do not fit

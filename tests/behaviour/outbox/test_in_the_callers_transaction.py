@@ -21,11 +21,12 @@ async def test_a_saga_starts_with_the_commit(url: str):
     async with shop_at(url) as shop, Orchestrator("memory://", sagas=[order], outboxes=[shop.outbox]) as running:
         async with shop.opened() as session:
             session.add(Booking(what="tea"))
-            saga_id = shop.outbox.start(session, order, "tea", id="order-1")
+            saga_id = shop.outbox.start(session, order, "tea", id="order-1", tags={"customer": "42"})
             assert saga_id == "order-1"
             await done(session.commit())
         await soon(lambda: _is_there(running, saga_id))
         assert await (await running.get(saga_id)).result() == "tea"
+        assert [info.id for info in await running.list(tags={"customer": "42"})] == [saga_id]
         await emptied(shop)
         assert await shop.bookings() == ["tea"]
         assert await shop.refused() == []

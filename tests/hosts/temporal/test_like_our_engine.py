@@ -180,17 +180,19 @@ def test_a_deadline(tmp_path: Path):
     assert (found.log, found.info["cause"]) == (["car", "undo car"], "deadline")
 
 
-def test_a_deadline_given_at_the_start(tmp_path: Path):
-    """It counts instead of the saga's own."""
+def test_a_deadline_and_tags_given_at_the_start(tmp_path: Path):
+    """The deadline counts instead of the saga's own, and the tags are shown."""
 
     async def scene(stage: Stage) -> Outcome:
-        handle = await stage.client.start(scenes.slow, "ann", id="one", deadline=timedelta(minutes=1))
+        options = {"deadline": timedelta(minutes=1), "tags": {"customer": "42"}}
+        handle = await stage.client.start(scenes.slow, "ann", id="one", **options)
         await begun(handle, None, "sleep")  # type: ignore[arg-type]
         await stage.pass_time(61)
         await stage.end(handle)
         return await stage.outcome(handle)
 
-    assert played(tmp_path, scene, scenes.slow).info["cause"] == "deadline"
+    info = played(tmp_path, scene, scenes.slow).info
+    assert (info["cause"], info["tags"]) == ("deadline", {"customer": "42"})
 
 
 def test_a_cancel_amid_a_step(tmp_path: Path):
