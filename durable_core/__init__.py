@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from durable_core.model.archive import read_line
     from durable_core.model.declared import Step
     from durable_core.model.durable import Durable
-    from durable_core.model.info import HistoryEntry, RunInfo, RunStep
+    from durable_core.model.info import HistoryEntry, RunInfo, RunStep, RunSummary
     from durable_core.model.registered import register_type
     from durable_core.model.retry import Retry
     from durable_core.model.run import RunStatus
@@ -71,7 +71,7 @@ LATER = {
     "durable_core.model.archive": ("read_line",),
     "durable_core.model.declared": ("Step",),
     "durable_core.model.durable": ("Durable",),
-    "durable_core.model.info": ("HistoryEntry", "RunInfo", "RunStep"),
+    "durable_core.model.info": ("HistoryEntry", "RunInfo", "RunStep", "RunSummary"),
     "durable_core.model.registered": ("register_type",),
     "durable_core.model.retry": ("Retry",),
     "durable_core.model.run": ("RunStatus",),
@@ -119,6 +119,7 @@ __all__ = [
     "RunStatus",
     "RunStep",
     "RunStuck",
+    "RunSummary",
     "SiblingFailed",
     "Step",
     "StepCrashed",

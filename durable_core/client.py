@@ -8,7 +8,7 @@ Invariant: what a call reports has been committed before it returns.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -29,7 +29,7 @@ from durable_core.model.callback import COMPLETED, FAILED, HEARTBEAT, Answer, Ta
 from durable_core.model.duration import Duration, moment_of, ns_of, to_ns
 from durable_core.model.info import HistoryEntry, history_of
 from durable_core.model.retry import duration
-from durable_core.model.run import RunQuery, RunRecord, RunRef, RunStatus
+from durable_core.model.run import Place, RunQuery, RunRecord, RunRef, RunStatus
 from durable_core.model.shape import CallShape
 from durable_core.model.tags import check_tags, write_tags
 from durable_core.model.texts import is_text
@@ -199,9 +199,13 @@ class Client(Generic[InfoT, StatusT]):
         tags: Mapping[str, str] | None = None,
         limit: int | None = None,
         attention: bool = False,
+        after: Place | None = None,
+        order: str = "newest",
     ) -> RunQuery:
         """The query for runs, from the filters of a user."""
         statuses, phases = (None, None) if status is None else self.face.query(status)
+        if order not in ("newest", "oldest"):
+            raise DefinitionError(f"order={order!r}", "Use 'newest' or 'oldest'")
         if since is not None and moment_of(since) is None:
             raise DefinitionError(f"since={since!r}: give a datetime with a time zone")
         return RunQuery(
@@ -213,23 +217,50 @@ class Client(Generic[InfoT, StatusT]):
             tags=tuple(check_tags(tags, "the tags to search for").items()),
             limit=limit,
             attention=attention,
+            after=after,
+            oldest_first=order == "oldest",
         )
 
     async def select(self, query: RunQuery) -> list[InfoT]:
-        """Runs that match the query, newest first."""
-        records = [each for each in await self.runtime.select(query) if self.face.shows(each)]
-        journals = await self.runtime.journals([record.num for record in records])
+        """Runs that match the query, whole, in its order; it reads their journals."""
+        rows = await self.rows(query)
+        journals = await self.runtime.journals([each.record.num for each in rows])
+        whole = [attrs.evolve(each, entries=journals[each.record.num]) for each in rows]
+        return [info for info in map(self.face.describe, whole) if info is not None]
+
+    async def rows(self, query: RunQuery) -> list[Standing]:
+        """Runs that match the query, in its order, without their journals."""
+        return await self._standings(await self.runtime.select(query))
+
+    async def _standings(self, found: Sequence[RunRecord]) -> list[Standing]:
+        records = [each for each in found if self.face.shows(each)]
         unserved = await self.runtime.unserved(records)
-        standings = [
-            Standing(
-                record=each,
-                entries=journals[each.num],
-                shape=self._shape(each),
-                unserved_at_ns=self.runtime.clock.now_ns() if each.num in unserved else None,
-            )
+        now_ns = self.runtime.clock.now_ns()
+        return [
+            Standing(record=each, shape=self._shape(each), unserved_at_ns=now_ns if each.num in unserved else None)
             for each in records
         ]
-        return [info for info in map(self.face.describe, standings) if info is not None]
+
+    async def pages(self, query: RunQuery, *, size: int = 100) -> AsyncIterator[list[Standing]]:
+        """Every run that matches the query, page by page: one that is purged meanwhile does not break the walk."""
+        while page := await self.runtime.select(attrs.evolve(query, limit=size)):
+            query = attrs.evolve(query, after=page[-1].place)
+            yield await self._standings(page)
+            if len(page) < size:
+                return
+
+    async def place_of(self, id: str) -> Place:
+        """The place of a run in the order of start, also where it has been purged.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        if is_text(id):
+            for record in await self.runtime.store.runs.find([id]):
+                return record.place
+            for stone in await self.runtime.store.retention.tombstones([id]):
+                return Place(stone.created_at_ns, stone.num)
+        raise self.face.not_found(id)
 
     async def status_of(self, ref: RunRef, child: str) -> StatusT:
         """The status of a run; one row is read, and for a child the journal too."""

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         read_or_plain,
         step_of,
         stuck_error,
+        told_reason,
         waits_of,
     )
     from durable_core.model.keys import check_id, check_name, derived, idempotency_key, name_of, served
@@ -129,6 +130,8 @@ LATER = {
         "read_tags",
         "step_of",
         "stuck_error",
+        "told_reason",
+        "waits_for_person",
         "waits_of",
     ),
     "durable_core.model.keys": ("check_id", "check_name", "derived", "idempotency_key", "name_of", "served"),
@@ -139,6 +142,7 @@ LATER = {
     "durable_core.model.shape": ("CallShape",),
     "durable_core.model.spec": ("DurableFunction", "StepSpec", "is_async"),
     "durable_core.model.startable": ("StartOptions", "Takes0", "Takes1", "Takes2", "Takes3"),
+    "durable_core.model.awaited": ("waits_for_person",),
     "durable_core.model.tags": ("check_tag", "check_tags", "read_tags"),
     "durable_core.model.texts": ("check_text", "is_text"),
     "durable_core.model.verbs": ("faulted_on",),
@@ -333,6 +337,7 @@ __all__ = [
     "step_of",
     "stuck_error",
     "to_ns",
+    "told_reason",
     "tracing_with",
     "versions_of",
     "waits_of",

@@ -27,7 +27,7 @@ from durable_core.model.durable import Durable
 from durable_core.model.duration import Duration
 from durable_core.model.entry import Entry
 from durable_core.model.failure import rebuild
-from durable_core.model.info import RunInfo, run_info
+from durable_core.model.info import RunInfo, RunSummary, run_info, run_summary
 from durable_core.model.run import ENDS, RunRef, RunStatus
 from durable_core.model.startable import StartOptions, Takes0, Takes1, Takes2, Takes3
 from durable_core.model.verbs import Accept, Asked, Refuse, Repeat, faulted_on, judge
@@ -99,6 +99,11 @@ class RunFace(Face[RunInfo, RunStatus]):
             case Accept():
                 label, since = faulted_on(standing.entries) if verb == "retry" else ("", 0)
                 return Order(name=verb, payload=msgspec.json.encode(action), label=label, since=since)
+
+    def summary(self, standing: Standing) -> RunSummary:
+        """A run in a list; its journal is not needed."""
+        told = run_summary(standing.record)
+        return told if standing.unserved_at_ns is None else attrs.evolve(told, reason=self.unserved(standing))
 
     def attention(self, info: RunInfo, entries: Sequence[Entry], *, worker: str) -> Iterator[str]:  # noqa: ARG002
         """The reason that its row gives."""
@@ -203,9 +208,10 @@ class Engine:
             retention=retention,
             id_retention=id_retention,
         )
+        self._face = RunFace()
         self.client: Client[RunInfo, RunStatus] = Client(
             url,
-            RunFace(),
+            self._face,
             store=store,
             settings=settings,
             clock=clock,
@@ -351,18 +357,32 @@ class Engine:
         going = [status for status in RunStatus if status not in ENDS]
         return versions_of(announced, tallies, status_of=lambda status, _: status, open=going)
 
-    async def list(self, *, limit: int | None = 100, **filters: Unpack[RunFilters]) -> "list[RunInfo]":
-        """List runs, newest first.
+    async def list(
+        self,
+        *,
+        limit: int | None = 100,
+        after: RunSummary | str | None = None,
+        order: Literal["newest", "oldest"] = "newest",
+        **filters: Unpack[RunFilters],
+    ) -> "list[RunSummary]":
+        """List runs in the order of their start, the newest first; it reads no journal.
 
         Args:
             limit: at most this many. None: all.
+            after: the last run of the page before, or its id: the page begins behind it.
+            order: ``oldest``: the oldest first.
             **filters: see ``RunFilters``; a run is listed if all that are given hold.
 
         Raises:
-            DefinitionError: there is no such status, or ``since`` has no time zone.
+            DefinitionError: there is no such status or order, or ``since`` has no time zone.
             PayloadError: these are no tags.
+            RunNotFound: no run has the id ``after``, and none that was purged had it.
         """
-        return await self.client.select(self.client.query(limit=limit, **filters))
+        query = self.client.query(limit=limit, order=order, **filters)
+        if after is not None:
+            place = await self.client.place_of(after if isinstance(after, str) else after.id)
+            query = attrs.evolve(query, after=place)
+        return [self._face.summary(each) for each in await self.client.rows(query)]
 
     async def count(self, **filters: Unpack[RunFilters]) -> int:
         """Count the runs that match these filters; see ``RunFilters``."""

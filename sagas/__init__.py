@@ -47,7 +47,7 @@ from sagas.model.definition import (
     StillUnknown,
     Unknown,
 )
-from sagas.model.info import SagaInfo, StepState
+from sagas.model.info import SagaInfo, SagaSummary, StepState
 from sagas.model.phases import SagaStatus
 from sagas.model.resource import resource
 
@@ -103,6 +103,7 @@ __all__ = [
     "SagaPastPivot",
     "SagaStatus",
     "SagaStuck",
+    "SagaSummary",
     "SagasError",
     "Step",
     "StepExited",

@@ -8,7 +8,7 @@ import asyncio
 import functools
 import os
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -18,11 +18,11 @@ from durable_core import DefinitionError, StoreError
 from durable_core import HistoryEntry as Entry
 from durable_core.layer import Duration, Takes0, Takes1, Takes2, Takes3
 from sagas.model.definition import SagaDef
-from sagas.model.info import SagaInfo
+from sagas.model.info import SagaInfo, SagaSummary
 from sagas.model.phases import SagaStatus
 from sagas.orchestrator import Orchestrator as Served
+from sagas.orchestrator import SagaFilters, SagaStartOptions
 from sagas.orchestrator import SagaHandle as ServedHandle
-from sagas.orchestrator import SagaStartOptions
 
 __all__ = ["Orchestrator", "SagaHandle"]
 
@@ -33,6 +33,8 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 Raised = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+PAGE = 100
+"""Sagas that a walk fetches at once."""
 COPIED = ("__name__", "__qualname__", "__doc__")
 """Copied from the asynchronous method; ``inspect.signature`` follows ``__wrapped__``."""
 
@@ -354,6 +356,28 @@ class Orchestrator:
             SagaNotFound: no saga has this id.
         """
         return SagaHandle(self.home, self.home.call(lambda: self.served.get(id)))
+
+    def scan(
+        self, *, order: Literal["newest", "oldest"] = "newest", **filters: Unpack[SagaFilters]
+    ) -> Iterator[SagaSummary]:
+        """Walk through all sagas that match, page by page; see ``sagas.Orchestrator.scan``.
+
+        Args:
+            order: ``oldest``: the oldest first.
+            **filters: see ``sagas.SagaFilters``.
+        """
+        walk = self.served.scan(order=order, **filters)
+
+        async def page() -> Sequence[SagaSummary]:
+            found: Sequence[SagaSummary] = []
+            async for each in walk:
+                found = [*found, each]
+                if len(found) == PAGE:
+                    break
+            return found
+
+        while found := self.home.call(page):
+            yield from found
 
     list = forward(Served.list)
     count = forward(Served.count)

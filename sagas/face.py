@@ -4,7 +4,7 @@ Pure functions of a run's row and journal; ``Client`` asks the store.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import attrs
 import msgspec
@@ -29,10 +29,11 @@ from durable_core.layer import (
 from sagas.errors import SagaCompensated, SagaExists, SagaKilled, SagaNotFound, SagaPastPivot, SagaStuck
 from sagas.model.attention import line_of, needs_of
 from sagas.model.children import child_info, status_of_child, undone_in, within
-from sagas.model.info import SagaInfo, info_of, parked
+from sagas.model.info import SagaInfo, SagaSummary, info_of, parked, summary_of
 from sagas.model.phases import SagaStatus, cause_of, is_compensating, is_saga, query_of, rolls_back, status_of
 from sagas.model.verbs import VERBS, Accept, OperatorAction, Refuse, Repeat, judge
 
+SummaryT = TypeVar("SummaryT", bound=SagaSummary)
 GOING = frozenset({RunStatus.PENDING, RunStatus.RUNNING, RunStatus.WAITING})
 LASTING = {"kill": SagaStatus.KILLED, "rollback": SagaStatus.COMPENSATING}
 """The status of a saga once it has taken up a verb that decides it by itself."""
@@ -91,11 +92,20 @@ class SagaFace(Face[SagaInfo, SagaStatus]):
         """A child is a saga of its own."""
         record, entries = standing.record, standing.entries
         info = info_of(record, entries, read_input=standing.read_input, read_result=standing.result_reader(self.noun))
-        if standing.unserved_at_ns is not None:
-            info = attrs.evolve(info, reason=self._unserved(standing, standing.unserved_at_ns), unserved=True)
+        info = self._with_workers(info, standing)
         if standing.child:
             return child_info(info, entries, standing.child)
         return attrs.evolve(info, steps=within(info, entries, prefix=""))
+
+    def summary(self, standing: Standing) -> SagaSummary:
+        """A saga in a list; its journal is not needed."""
+        return self._with_workers(summary_of(standing.record), standing)
+
+    def _with_workers(self, info: SummaryT, standing: Standing) -> SummaryT:
+        """What the row and the journal cannot tell: that no worker serves its version."""
+        if standing.unserved_at_ns is None:
+            return info
+        return attrs.evolve(info, reason=self._unserved(standing, standing.unserved_at_ns), unserved=True)
 
     def _unserved(self, standing: Standing, now_ns: int) -> str:
         record, more = standing.record, " (`sagas versions` shows the workers of each version)"

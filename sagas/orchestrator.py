@@ -5,12 +5,13 @@ Invariant: what a call reports has been committed before it returns.
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack, overload
 
+import attrs
 import msgspec
 
 from durable_core import Clock, DefinitionError, PayloadError, PurgeReport
@@ -38,7 +39,7 @@ from durable_core.layer import (
 )
 from sagas.face import SagaFace
 from sagas.model.definition import SagaDef
-from sagas.model.info import SagaInfo
+from sagas.model.info import SagaInfo, SagaSummary
 from sagas.model.phases import SagaStatus
 from sagas.model.verbs import OperatorAction
 from sagas.model.versions import VersionInfo, versions_of
@@ -202,9 +203,10 @@ class Orchestrator:
             id_retention=id_retention,
             faults=faults,
         )
+        self._face = SagaFace(self._step_shape)
         self.client: Client[SagaInfo, SagaStatus] = Client(
             url,
-            SagaFace(self._step_shape),
+            self._face,
             store=store,
             settings=settings,
             clock=clock,
@@ -396,18 +398,52 @@ class Orchestrator:
         """
         return versions_of(*await self.client.runtime.versions(saga))
 
-    async def list(self, *, limit: int | None = 100, **filters: Unpack[SagaFilters]) -> "list[SagaInfo]":
-        """List sagas, newest first.
+    async def list(
+        self,
+        *,
+        limit: int | None = 100,
+        after: SagaSummary | str | None = None,
+        order: Literal["newest", "oldest"] = "newest",
+        **filters: Unpack[SagaFilters],
+    ) -> "list[SagaSummary]":
+        """List sagas in the order of their start, the newest first; it reads no journal.
 
         Args:
             limit: at most this many. None: all.
+            after: the last saga of the page before, or its id: the page begins behind it.
+            order: ``oldest``: the oldest first.
             **filters: see ``SagaFilters``: ``status=``, ``saga=``, ``version=``, ``since=``, ``tags=``, ``attention=``.
 
         Raises:
-            DefinitionError: there is no such status, or ``since`` has no time zone.
+            DefinitionError: there is no such status or order, or ``since`` has no time zone.
+            PayloadError: these are no tags.
+            SagaNotFound: no saga has the id ``after``, and none that was purged had it.
+        """
+        query = self.client.query(limit=limit, order=order, **_of_runs(**filters))
+        if after is not None:
+            place = await self.client.place_of(after if isinstance(after, str) else after.id)
+            query = attrs.evolve(query, after=place)
+        return [self._face.summary(each) for each in await self.client.rows(query)]
+
+    async def scan(
+        self, *, order: Literal["newest", "oldest"] = "newest", **filters: Unpack[SagaFilters]
+    ) -> AsyncIterator[SagaSummary]:
+        """Walk through all sagas that match, page by page: ``async for saga in orchestrator.scan(status="stuck")``.
+
+        A saga that is there all the time comes once; one that starts, changes or is purged meanwhile may come or not.
+
+        Args:
+            order: ``oldest``: the oldest first.
+            **filters: see ``SagaFilters``.
+
+        Raises:
+            DefinitionError: there is no such status or order, or ``since`` has no time zone.
             PayloadError: these are no tags.
         """
-        return await self.client.select(self.client.query(limit=limit, **_of_runs(**filters)))
+        self.engine.home.check("Orchestrator.scan")
+        async for page in self.client.pages(self.client.query(order=order, **_of_runs(**filters))):
+            for each in page:
+                yield self._face.summary(each)
 
     async def count(self, **filters: Unpack[SagaFilters]) -> int:
         """Count the sagas that match these filters.

@@ -8,6 +8,7 @@ import attrs
 import msgspec
 
 from durable_core.errors import DurableError
+from durable_core.model.awaited import waits_for
 from durable_core.model.callback import answered_by
 from durable_core.model.children import COMPLETED, OPENED
 from durable_core.model.duration import at, maybe_at, not_before
@@ -77,27 +78,33 @@ class HistoryEntry:
 
 
 @attrs.frozen(kw_only=True)
-class RunInfo:
-    """A run as it stands, as far as it is durable."""
+class RunSummary:
+    """A run as its row tells it: all of ``RunInfo`` but its input, result and steps."""
 
     id: str
     name: str
     version: int
     status: RunStatus
-    input: dict[str, Any]
-    """The body's arguments by parameter name; decoded where the function is registered here, else plain JSON."""
-    result: Any
     error: BaseException | None
     """What left the body, or what the run is stuck on."""
     reason: str | None
-    """For a person: why somebody should look, and what to do."""
+    """For a person: what it waits for, or why somebody should look and what to do."""
     paused: bool
     created_at: datetime
     updated_at: datetime
     ended_at: datetime | None
     wake_at: datetime | None
-    tags: dict[str, str]
+    tags: dict[str, str] = attrs.field(factory=dict[str, str])
     """What it can be searched by."""
+
+
+@attrs.frozen(kw_only=True)
+class RunInfo(RunSummary):
+    """A run as it stands, as far as it is durable."""
+
+    input: dict[str, Any]
+    """The body's arguments by parameter name; decoded where the function is registered here, else plain JSON."""
+    result: Any
     steps: list[RunStep]
     """Steps, waits and children, in the order in which they began; what a child did has keys under its own."""
 
@@ -111,6 +118,11 @@ def error_text(stored: bytes | None) -> str | None:
     return f"{short}: {failure.message}" if failure.message else short
 
 
+def run_summary(record: RunRecord) -> RunSummary:
+    """A run's row as its users see it."""
+    return RunSummary(**_told(record, record.error))
+
+
 def run_info(
     record: RunRecord,
     entries: Sequence[Entry],
@@ -119,24 +131,37 @@ def run_info(
     read_result: Callable[[bytes], Any],
 ) -> RunInfo:
     """A run's row and journal as its users see them."""
-    stored = stuck_error(record, entries)
     return RunInfo(
-        id=record.id,
-        name=record.name,
-        version=record.version,
-        status=record.status,
+        **_told(record, stuck_error(record, entries)),
         input=read_or_plain(read_input, record.input, {}),
         result=None if record.output is None else read_or_plain(read_result, record.output, None),
-        error=None if stored is None else rebuild(stored),
-        reason=record.reason,
-        paused=record.paused,
-        created_at=at(record.created_at_ns),
-        updated_at=at(record.updated_at_ns),
-        ended_at=maybe_at(record.ended_at_ns),
-        wake_at=None if record.status in ENDS else not_before(record.wake_at_ns),
-        tags=read_tags(record.tags),
         steps=steps_of(entries),
     )
+
+
+def _told(record: RunRecord, error: bytes | None) -> dict[str, Any]:
+    """What a summary and a whole run have in common."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "version": record.version,
+        "status": record.status,
+        "error": None if error is None else rebuild(error),
+        "reason": told_reason(record),
+        "paused": record.paused,
+        "created_at": at(record.created_at_ns),
+        "updated_at": at(record.updated_at_ns),
+        "ended_at": maybe_at(record.ended_at_ns),
+        "wake_at": None if record.status in ENDS else not_before(record.wake_at_ns),
+        "tags": read_tags(record.tags),
+    }
+
+
+def told_reason(record: RunRecord) -> str | None:
+    """Why somebody should look at a run; else what it waits for."""
+    if record.reason is None and record.status is RunStatus.WAITING:
+        return waits_for(record.awaits)
+    return record.reason
 
 
 def read_or_plain(read: Callable[[bytes], Any], stored: bytes, otherwise: Any) -> Any:

@@ -97,7 +97,7 @@ class RunUpdate(NamedTuple):
     tags: str | None
     """See ``NewRun.tags``."""
     awaits: str | None
-    """For a person: what the run waits for, while nobody drives it."""
+    """What the run waits for, or is stuck on; see ``model.awaited``."""
     num: int
 
 

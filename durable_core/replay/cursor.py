@@ -93,6 +93,10 @@ class Row:
     phase: str = ""
     paused: bool = False
     reason: str | None = None
+    stuck_on: tuple[str, ...] = ()
+    """The steps that a fault is about."""
+    error: bytes | None = None
+    """The last failure in the journal: where the run is stuck, it is stuck on that."""
     detail: bytes | None = None
     tags: str | None = None
     deadline_at_ns: int | None = None
@@ -130,7 +134,7 @@ class Row:
             wake_at_ns,
             int(self.paused),
             end.output if end else None,
-            end.error if end else None,
+            end.error if end else self.error if self.status is RunStatus.STUCK else None,
             self.reason,
             self.detail,
             now_ns,

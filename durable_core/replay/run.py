@@ -14,7 +14,6 @@ import msgspec
 from msgspec.json import encode as json_encode
 
 from durable_core.errors import Closed, DurableError, Fault
-from durable_core.model.awaited import Awaited, awaits_of
 from durable_core.model.callback import ANSWERS, Answer
 from durable_core.model.entry import (
     ANSWERED_SO_FAR,
@@ -31,6 +30,7 @@ from durable_core.model.failure import capture
 from durable_core.model.run import RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.replay import faults
+from durable_core.replay.awaiting import awaits_of
 from durable_core.replay.cursor import NOTHING, Cursor, End, LateResult, Message, Row, RunIdentity
 from durable_core.replay.effects import Effects, Timed, TimedKind
 from durable_core.replay.guard import LoopGuard
@@ -150,6 +150,7 @@ class Run:
         cursor.restoring = True
         cursor.inbox = (*(Message(one.key, one.payload or b"{}", one.seq) for one in held(entries)), *cursor.inbox)
         cursor.backlog = deque(effective(entries))
+        self.row.error = next((entry.error for entry in reversed(entries) if entry.error is not None), None)
         cursor.seq = max(cursor.seq, entries[-1].seq if entries else 0)
         answered = False
         while not self.dead:
@@ -479,6 +480,8 @@ class Run:
                 effects.worker,
             ),
         )
+        if error is not None:
+            self.row.error = error
         effects.append(entry if cursor.masks is None else cursor.masks.hide(entry))
         return entry
 
@@ -520,18 +523,14 @@ class Run:
     def save(self, *, owner: str | None, wake_at_ns: int | None, end: End | None = None) -> None:
         """Queue the run's row as it stands now."""
         effects, row = self.effects, self.row
-        awaits = self._awaits() if row.status is RunStatus.WAITING else None
+        awaits = None
+        if row.status is RunStatus.WAITING or row.status is RunStatus.STUCK:
+            awaits = awaits_of(row, stuck=self.stuck.values(), steps=self.steps.values(), waits=self.waits)
         effects.update(
             row.update(
                 self.identity.num, owner=owner, wake_at_ns=wake_at_ns, now_ns=effects.now_ns(), end=end, awaits=awaits
             )
         )
-
-    def _awaits(self) -> str | None:
-        """What it waits for, for people."""
-        waits = [Awaited(wait.timed, key, wait.due_at_ns) for key, wait in self.waits.items() if not wait.over]
-        steps = [step for step in self.steps.values() if step.due_at_ns is not None]
-        return awaits_of([*waits, *(Awaited("retry", step.key, step.due_at_ns, step.attempt) for step in steps)])
 
     def arm(self, timed: Timed) -> None:
         """Have it rung at its time."""
@@ -575,7 +574,7 @@ class Run:
         self.fault = None
         row = self.row
         row.move(RunStatus.STUCK)
-        row.reason = str(fault)
+        row.reason, row.stuck_on = str(fault), (fault.step,) if fault.step else tuple(fault.about)
         # A remark: it is kept for people, never replayed, so that the run can go on once the code is fixed.
         about = json_encode({"steps": fault.about}) if fault.about else None
         self.input(EntryKind.FAULTED, fault.step, fault.since, type(fault).__name__, about, capture(fault))

@@ -99,13 +99,13 @@ WHERE ended_at_ns IS NOT NULL AND (ended_at_ns, num) > (?, ?) AND ended_at_ns < 
     AND NOT EXISTS (SELECT 1 FROM {s}workers WHERE workers.id = runs.owner)"""
 TAGGED = """EXISTS (
     SELECT 1 FROM {s}run_tags AS o
-    WHERE o.key = ? AND o.value = ? AND o.started_at_ns = tag.started_at_ns AND o.run = tag.run
+    WHERE o.key = ? AND o.value = ? AND o.started_at_ns = runs.created_at_ns AND o.run = runs.num
 )"""
 TOMBSTONES = f"SELECT {sql.TOMBSTONE_COLUMNS} FROM {{s}}tombstones WHERE id {{ids}}"
 
 _FIELDS = [field.name for field in attrs.fields(RunRecord)]
 _ID, _STATUS, _PAUSED = map(_FIELDS.index, ("id", "status", "paused"))
-_ESCAPED = tuple(map(_FIELDS.index, ("reason", "awaits", "restarts")))
+_ESCAPED = tuple(map(_FIELDS.index, ("reason", "restarts")))
 """Columns that may be empty, of texts that a dialect may have to escape."""
 
 
@@ -124,24 +124,26 @@ class Filter:
 def where(query: RunQuery) -> Filter:
     """What ``query`` asks, as a condition on ``runs``, and the values that it binds.
 
-    Where tags are asked for, the first leads to the runs. Where open runs are, of which there are few, these are read
-    and sorted: a walk along an index of all runs would pass the many that have ended. ``+ 0`` and ``|| ''`` keep a
+    Where tags are asked for, the first leads to the runs. But where open runs are, of which there are few, these are
+    read and sorted: a walk along an index of all runs would pass the many that have ended. ``+ 0`` and ``|| ''`` keep a
     planner that knows no statistics from such a walk.
     """
     parts: list[str] = []
     values: list[object] = []
     rows, at, num = "{s}runs", "created_at_ns", "num"
     few = query.attention or (query.statuses is not None and query.statuses <= OPEN) or query.restarts is not None
-    if query.tags:
+    if few:
+        at = "created_at_ns + 0"
+        parts += [TAGGED] * len(query.tags)
+    elif query.tags:
         rows, at, num = "{s}run_tags AS tag CROSS JOIN {s}runs", "tag.started_at_ns", "tag.run"
         parts.append("num = tag.run AND tag.key = ? AND tag.value = ?")
         parts += [TAGGED] * (len(query.tags) - 1)
-        values += [text for pair in query.tags for text in pair]
-    elif few:
-        at = "created_at_ns + 0"
+    values += [text for pair in query.tags for text in pair]
     for column, wanted in (("status", query.statuses), ("phase", query.phases)):
         if wanted is not None:
-            parts.append(f"{column} IN ({', '.join('?' * len(wanted))})" if wanted else "1 = 0")
+            marks = "= ?" if len(wanted) == 1 else f"IN ({', '.join('?' * len(wanted))})"
+            parts.append(f"{column} {marks}" if wanted else "1 = 0")
             values.extend(sorted(map(str, wanted)))
     parts += _implied(query)
     if query.attention:

@@ -49,7 +49,7 @@ CREATE INDEX runs_restarts ON runs (restarts) WHERE restarts IS NOT NULL
 CREATE INDEX runs_started ON runs (created_at_ns, num)
 """,
     """
-CREATE INDEX runs_undone ON runs (created_at_ns, num) WHERE ended_at_ns IS NOT NULL AND status <> 'completed'
+CREATE INDEX runs_undone ON runs (status, created_at_ns, num) WHERE ended_at_ns IS NOT NULL AND status <> 'completed'
 """,
     """
 CREATE INDEX runs_unwell ON runs (created_at_ns, num) WHERE reason IS NOT NULL AND ended_at_ns IS NULL

@@ -62,7 +62,13 @@ class RunRow(SQLModel, table=True):
         Index("runs_named", "name", "created_at_ns", "num"),
         # The few that a person looks for among many: those that need attention, and those that ended in another way.
         _some("created_at_ns", "num", name="runs_unwell", rows="reason IS NOT NULL AND ended_at_ns IS NULL"),
-        _some("created_at_ns", "num", name="runs_undone", rows="ended_at_ns IS NOT NULL AND status <> 'completed'"),
+        _some(
+            "status",
+            "created_at_ns",
+            "num",
+            name="runs_undone",
+            rows="ended_at_ns IS NOT NULL AND status <> 'completed'",
+        ),
         _some("restarts", name="runs_restarts", rows="restarts IS NOT NULL"),
         # What many workers claim from: by function, so that a flood of one does not hide the others, and by age.
         _some(

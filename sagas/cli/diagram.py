@@ -116,7 +116,8 @@ def _of_many(ctx: typer.Context, store: str | None, definition: SagaDef[..., Any
     from sagas.diagram.runs import observed_picture  # noqa: PLC0415 - as above
 
     async def select(orchestrator: "Orchestrator") -> list[SagaInfo]:
-        return await orchestrator.list(saga=definition.name, version=definition.version, limit=limit)
+        query = orchestrator.client.query(name=definition.name, version=definition.version, limit=limit)
+        return await orchestrator.client.select(query)
 
     infos = ask(address_of(ctx, store), select)
     if not infos:

@@ -10,7 +10,7 @@ from durable_core.layer import at
 from sagas.cli.durations import moment
 from sagas.cli.output import Line, Piece, clean
 from sagas.cli.views import MEANINGS, sagas_table, summary
-from sagas.model.info import SagaInfo
+from sagas.model.info import SagaSummary
 from sagas.model.phases import SAGA_ENDS, SagaStatus
 from sagas.model.versions import VersionInfo
 
@@ -29,11 +29,11 @@ class Overview:
     """A store at one moment."""
 
     versions: Sequence[VersionInfo]
-    attention: Sequence[SagaInfo]
+    attention: Sequence[SagaSummary]
     """The newest of those that need it."""
     needing: int
     """How many need attention."""
-    newest: Sequence[SagaInfo]
+    newest: Sequence[SagaSummary]
     now_ns: int
 
     @property

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagas.cli import output, snapshot, views
-from sagas.cli.arguments import SagaId, Status
+from sagas.cli.arguments import SagaId, Status, saga_ids
 from sagas.cli.filters import Filters, Since, Tags, Version
 from sagas.cli.options import Options, SagaName, ask, command
-from sagas.model.info import SagaInfo
+from sagas.model.info import SagaSummary
 
 if TYPE_CHECKING:
     from sagas.orchestrator import Orchestrator
@@ -26,14 +26,18 @@ def list_sagas(
     attention: Annotated[
         bool, typer.Option("--attention", help="Only sagas that need attention: stuck, failing, or without a worker.")
     ] = False,
+    after: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Show the page behind this saga.", autocompletion=saga_ids),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most N.")] = 50,
 ) -> None:
     """List sagas, newest first."""
     which = Filters(status=status, saga=saga, version=version, tag=tag, since=since, attention=attention)
 
-    async def select(orchestrator: "Orchestrator") -> tuple[list[SagaInfo], int, int]:
+    async def select(orchestrator: "Orchestrator") -> tuple[list[SagaSummary], int, int]:
         now_ns = orchestrator.engine.clock.now_ns()
-        found = await orchestrator.list(limit=limit, **which.asked(now_ns))
+        found = await orchestrator.list(limit=limit, after=after, **which.asked(now_ns))
         return found, await orchestrator.count(**which.asked(now_ns)), now_ns
 
     found, count, now_ns = ask(options.address, select)
@@ -45,7 +49,7 @@ def list_sagas(
     else:
         output.show(views.sagas_table(found, now_ns=now_ns, width=output.width(), reasons=attention))
         if count > len(found):
-            output.say(f"Showing {len(found)} of {count}; use --limit to see more.")
+            output.say(f"Showing {len(found)} of {count}; use --limit or --after {found[-1].id} to see more.")
 
 
 @command

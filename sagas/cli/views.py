@@ -20,7 +20,7 @@ from sagas.cli.durations import minute, moment, shown
 from sagas.cli.output import Column, Line, Piece, Table, clean, wrapped
 from sagas.cli.remedies import remedies
 from sagas.cli.snapshot import Snapshot
-from sagas.model.info import SagaInfo, StepState
+from sagas.model.info import SagaInfo, SagaSummary, StepState
 from sagas.model.phases import SagaStatus
 from sagas.model.versions import VersionInfo
 
@@ -130,7 +130,7 @@ OF_A_SAGA = (
 )  # fmt: skip
 
 
-def meaning(info: SagaInfo) -> Meaning:
+def meaning(info: SagaSummary) -> Meaning:
     """The saga's status in words."""
     known = MEANINGS[info.status]
     text, style = UNSERVED.get(info.status, known) if info.unserved else known
@@ -138,7 +138,7 @@ def meaning(info: SagaInfo) -> Meaning:
     return Meaning(f"{words}; paused by an operator, so no new step starts" if info.paused else words, style)
 
 
-def sagas_table(found: Sequence[SagaInfo], *, now_ns: int, width: int, reasons: bool = False) -> list[Line]:
+def sagas_table(found: Sequence[SagaSummary], *, now_ns: int, width: int, reasons: bool = False) -> list[Line]:
     """One row for each saga; with ``reasons``, beneath it why it needs attention."""
     table = Table(OF_SAGAS, width=width)
     for info in found:
@@ -182,12 +182,12 @@ def _of_version(info: VersionInfo, width: int) -> Iterator[Line]:
         yield from wrapped(line, width=width, indent=UNDER + "  ", first=UNDER, style="dim")
 
 
-def _reason(info: SagaInfo) -> str:
+def _reason(info: SagaSummary) -> str:
     """Why it needs attention, without its id, which stands beside it."""
     return (info.reason or "no reason was recorded").replace(f"saga {info.id}: ", "")
 
 
-def _status(info: SagaInfo) -> str:
+def _status(info: SagaSummary) -> str:
     status = info.status.value if info.cause is None else f"{info.status} ({info.cause})"
     return f"{status}, paused" if info.paused else status
 
@@ -344,7 +344,7 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def summary(info: SagaInfo) -> dict[str, Any]:
+def summary(info: SagaSummary) -> dict[str, Any]:
     """A saga in a list."""
     return {name: getattr(info, name) for name in OF_A_SAGA}
 

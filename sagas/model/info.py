@@ -30,6 +30,8 @@ from durable_core.layer import (
     served,
     step_of,
     stuck_error,
+    told_reason,
+    waits_for_person,
     waits_of,
 )
 from sagas.model.phases import (
@@ -59,8 +61,8 @@ class StepState(RunStep):
 
 
 @attrs.frozen(kw_only=True)
-class SagaInfo:
-    """A saga's durable state."""
+class SagaSummary:
+    """A saga in a list: all of ``SagaInfo`` but its input, its result and its steps. It is read from one row."""
 
     id: str
     """Its id."""
@@ -72,10 +74,6 @@ class SagaInfo:
     """Where it stands."""
     cause: str | None
     """Why it compensates or compensated: failed, cancelled, deadline."""
-    input: dict[str, Any]
-    """The body's arguments by parameter name; decoded if the saga is registered here, else plain JSON."""
-    result: Any
-    """What the body returned; None unless it has completed."""
     error: BaseException | None
     """The exception that left the body, or that the saga is stuck on."""
     status_detail: dict[str, Any] | None
@@ -91,15 +89,32 @@ class SagaInfo:
     paused: bool
     """Whether an operator has paused it."""
     reason: str | None
-    """For a person: why it is stuck, and what to do."""
+    """For a person: what it waits for; or why it is stuck, and what to do."""
     stuck_on: tuple[str, ...] = ()
     """The steps that need a person, if it is stuck."""
     tags: dict[str, str] = attrs.field(factory=dict[str, str])
     """What it can be searched by: given at its start, and by ``s.tag``."""
     unserved: bool = False
     """It could continue, but no living worker serves its version; ``reason`` says which."""
+
+
+@attrs.frozen(kw_only=True)
+class SagaInfo(SagaSummary):
+    """A saga's durable state."""
+
+    input: dict[str, Any]
+    """The body's arguments by parameter name; decoded if the saga is registered here, else plain JSON."""
+    result: Any
+    """What the body returned; None unless it has completed."""
     steps: list[StepState]
     """In the order in which they began; compensations are only inside their step."""
+
+
+def summary_of(record: RunRecord) -> SagaSummary:
+    """A saga's row as its users see it."""
+    return SagaSummary(
+        **_told(record, record.error), reason=told_reason(record), stuck_on=waits_for_person(record.awaits)
+    )
 
 
 def info_of(
@@ -110,35 +125,40 @@ def info_of(
     read_result: Callable[[bytes], Any],
 ) -> SagaInfo:
     """A saga's row and journal as its users see them."""
-    status = status_of(record.status, record.phase)
+    completed = record.status is RunStatus.COMPLETED
     return SagaInfo(
-        id=record.id,
-        saga=record.name,
-        version=record.version,
-        status=status,
-        cause=cause_of(record.phase),
-        input=read_or_plain(read_input, record.input, {}),
-        result=read_or_plain(read_result, record.output, None)
-        if status is SagaStatus.COMPLETED and record.output
-        else None,
-        error=None if (stored := stuck_error(record, entries)) is None else rebuild(stored),
-        status_detail=None if record.detail is None else msgspec.json.decode(record.detail),
-        created_at=at(record.created_at_ns),
-        updated_at=at(record.updated_at_ns),
-        ended_at=maybe_at(record.ended_at_ns),
-        wake_at=not_before(record.wake_at_ns),
-        paused=record.paused,
+        **_told(record, stuck_error(record, entries)),
         reason=reason_of(record, entries),
         stuck_on=tuple(dict.fromkeys(step for steps in parked(entries).values() for step in steps)),
-        tags=read_tags(record.tags),
+        input=read_or_plain(read_input, record.input, {}),
+        result=read_or_plain(read_result, record.output, None) if completed and record.output else None,
         steps=steps_of(entries),
     )
 
 
+def _told(record: RunRecord, error: bytes | None) -> dict[str, Any]:
+    """What a summary and a whole saga have in common."""
+    return {
+        "id": record.id,
+        "saga": record.name,
+        "version": record.version,
+        "status": status_of(record.status, record.phase),
+        "cause": cause_of(record.phase),
+        "error": None if error is None else rebuild(error),
+        "status_detail": None if record.detail is None else msgspec.json.decode(record.detail),
+        "created_at": at(record.created_at_ns),
+        "updated_at": at(record.updated_at_ns),
+        "ended_at": maybe_at(record.ended_at_ns),
+        "wake_at": not_before(record.wake_at_ns),
+        "paused": record.paused,
+        "tags": read_tags(record.tags),
+    }
+
+
 def reason_of(record: RunRecord, entries: Sequence[JournalEntry]) -> str | None:
-    """Why the saga needs attention; also that a cancel waits until the code fits again."""
+    """Why the saga needs attention, or what it waits for; also that a cancel waits until the code fits again."""
     if record.reason is None or record.status is not RunStatus.STUCK:
-        return record.reason
+        return told_reason(record)
     waiting = next((entry.key for entry in held(entries) if entry.key in ("cancel", "deadline")), None)
     if waiting is None:
         return record.reason

@@ -55,7 +55,7 @@ def public_names() -> dict[str, Any]:
 
 SHOWN = {path: resolved(path) for path in directives()}
 CHANGING = {
-    "sagas.Orchestrator": {"count", "get", "list", "register", "versions"},
+    "sagas.Orchestrator": {"count", "get", "list", "register", "scan", "versions"},
     "sagas.SagaHandle": {"id", "result"},
     "sagas.Saga": {"first", "id", "log", "map", "now", "parallel", "random", "savepoint", "uuid", "version"},
 }

@@ -17,7 +17,7 @@ from durable_core.stores.tables import JournalRow, RunRow, TombstoneRow
 from tools import store_sql
 
 COMPLETED = frozenset({RunStatus.COMPLETED})
-UNDONE = frozenset({RunStatus.FAILED, RunStatus.KILLED})
+FAILED = frozenset({RunStatus.FAILED})
 STUCK = frozenset({RunStatus.STUCK})
 PLACE = Place(1, 2)
 
@@ -99,11 +99,11 @@ def test_questions_use_an_index(connection: sqlite3.Connection, text: str, index
         (RunQuery(name="order", after=PLACE), "SEARCH runs USING INDEX runs_named (name=? AND created_at_ns<?)"),
         (RunQuery(name="order", version=2, statuses=COMPLETED), "SEARCH runs USING INDEX runs_named (name=?)"),
         (RunQuery(statuses=COMPLETED), "SCAN runs USING INDEX runs_started"),
-        (RunQuery(statuses=UNDONE, phases=frozenset({"a", "b"})), "SCAN runs USING INDEX runs_undone"),
-        (RunQuery(statuses=UNDONE, after=PLACE), "SEARCH runs USING INDEX runs_undone (created_at_ns<?)"),
+        (RunQuery(statuses=FAILED, phases=frozenset({"a", "b"})), "SEARCH runs USING INDEX runs_undone (status=?)"),
+        (RunQuery(statuses=FAILED, after=PLACE), "SEARCH runs USING INDEX runs_undone (status=? AND created_at_ns<?)"),
         (RunQuery(tags=(("a", "1"),)), "SEARCH tag USING PRIMARY KEY (key=? AND value=?)"),
         (
-            RunQuery(tags=(("a", "1"), ("b", "2")), statuses=STUCK, name="order", after=PLACE),
+            RunQuery(tags=(("a", "1"), ("b", "2")), statuses=COMPLETED, name="order", after=PLACE),
             "SEARCH tag USING PRIMARY KEY (key=? AND value=? AND (started_at_ns,run)<(?,?))",
         ),
     ],
@@ -120,6 +120,7 @@ def test_a_page_is_read_in_order(connection: sqlite3.Connection, query: RunQuery
     [
         (RunQuery(statuses=STUCK), "SCAN runs USING INDEX runs_open"),
         (RunQuery(statuses=STUCK, name="order", after=PLACE), "SCAN runs USING INDEX runs_open"),
+        (RunQuery(statuses=STUCK, tags=(("a", "1"),)), "SCAN runs USING INDEX runs_open"),
         (RunQuery(attention=True, name="order"), "SCAN runs USING INDEX runs_unwell"),
         (RunQuery(restarts="a", name="order"), "SEARCH runs USING INDEX runs_restarts (restarts=?)"),
     ],

@@ -26,6 +26,7 @@ from sagas import (
     SagaHandle,
     SagaInfo,
     SagaStatus,
+    SagaSummary,
     Step,
     StillUnknown,
     Unknown,
@@ -296,7 +297,7 @@ async def run(order: Order) -> None:
         assert_type(await orchestrator.start(place_order, order=order), SagaHandle[Receipt])
         assert_type(await orchestrator.start("place-order", order), SagaHandle[Any])
         assert_type(await orchestrator.get("order-17"), SagaHandle[Any])
-        assert_type(await orchestrator.list(status=SagaStatus.STUCK, saga="ship"), list[SagaInfo])
+        assert_type(await orchestrator.list(status=SagaStatus.STUCK, saga="ship"), list[SagaSummary])
         assert_type(await orchestrator.count(status="stuck"), int)
         await orchestrator.retry("order-17", "charge", actor="me", note="mended")
         await orchestrator.complete_callback(saga_id="order-17", name="approval", value=True, actor="ann", note="seen")
@@ -316,7 +317,7 @@ def run_blocking(order: Order) -> None:
         assert_type(orchestrator.start(no_input), sagas.blocking.SagaHandle[None])
         assert_type(orchestrator.start("place-order", order), sagas.blocking.SagaHandle[Any])
         assert_type(orchestrator.get("order-17"), sagas.blocking.SagaHandle[Any])
-        assert_type(orchestrator.list(status="stuck"), list[SagaInfo])
+        assert_type(orchestrator.list(status="stuck"), list[SagaSummary])
         assert_type(orchestrator.count(version=2), int)
         orchestrator.cancel("order-17", reason="changed my mind", actor="me")
         orchestrator.skip("order-17", "charge", actor="me", note="undone by hand")

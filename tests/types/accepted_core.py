@@ -20,6 +20,7 @@ from durable_core import (
     RunHandle,
     RunInfo,
     RunStatus,
+    RunSummary,
     Step,
     VersionInfo,
     current,
@@ -142,7 +143,7 @@ async def main() -> None:
         assert_type(await engine.get("a"), RunHandle[Any])
         assert_type(await engine.versions("nightly"), list[VersionInfo[RunStatus]])
         assert_type(await engine.purge(older_than=timedelta(days=30), name="nightly", dry_run=True), PurgeReport)
-        assert_type(await engine.list(status="stuck"), list[RunInfo])
+        assert_type(await engine.list(status="stuck"), list[RunSummary])
         assert_type(await engine.count(name="nightly"), int)
         await engine.complete_callback("token", Table(1), actor="ann", note="seen")
         await engine.fail_callback(run_id="a", name="approval", message="no")

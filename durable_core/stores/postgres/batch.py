@@ -95,9 +95,7 @@ def _start(start: NewRun) -> tuple[object, ...]:
 
 
 def _update(update: RunUpdate) -> RunUpdate:
-    if update.reason is not None:
-        update = update._replace(reason=escaped(update.reason))
-    return update if update.awaits is None else update._replace(awaits=escaped(update.awaits))
+    return update if update.reason is None else update._replace(reason=escaped(update.reason))
 
 
 def _bound(rows: Sequence[Sequence[object]], names: Mapping[str, str], *, few: bool) -> Bound | None:

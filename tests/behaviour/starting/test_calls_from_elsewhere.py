@@ -50,7 +50,8 @@ def call(owner: object, name: str) -> Callable[[], Coroutine[Any, Any, Any]]:
     kwargs = {each.name: object() for each in needed if each.kind is each.KEYWORD_ONLY}
 
     async def made() -> Any:
-        return await method(*args, **kwargs)
+        made = method(*args, **kwargs)
+        return await (anext(made) if inspect.isasyncgen(made) else made)
 
     return made
 

@@ -146,7 +146,8 @@ async def test_a_paused_run_waits_for_its_operator_and_not_for_a_worker(place: P
     async with place.orchestrator(order_2, world=world, clock=clock) as running:
         await clock.advance(timedelta(days=31))
         assert await running.list(attention=True) == []
-        assert (await running.info("a")).reason is None
+        info = await running.info("a")
+        assert (info.unserved, (info.reason or "").partition(" until ")[0]) == (False, "waits for sleep 'sleep'")
         await running.resume("a")
         (info,) = await running.list(attention=True)
         assert info.reason == (await running.info("a")).reason
