@@ -124,6 +124,7 @@ class ChildBlock:
         self._shape = shape
         self._scope = core.scope(name, block=False, key=key)
         self.key, self.prefix = self._scope.key, self._scope.prefix
+        core.tags[self.prefix] = {}
         self._what = f"{core.title}, child {self.key!r}"
         try:
             payload = shape.encode(args, kwargs, what=f"{self._what}: the arguments")

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from durable_core.model.shape import CallShape
     from durable_core.model.spec import DurableFunction, StepSpec, is_async
     from durable_core.model.startable import StartOptions, Takes0, Takes1, Takes2, Takes3
-    from durable_core.model.tags import check_tag, check_tags, read_tags
+    from durable_core.model.tags import TAGGED, check_tags, read_tags
     from durable_core.model.texts import check_text, is_text
     from durable_core.model.verbs import faulted_on
     from durable_core.model.version import Announced, Offer, Tally
@@ -130,6 +130,7 @@ LATER = {
         "read_tags",
         "step_of",
         "stuck_error",
+        "tags_in",
         "told_reason",
         "waits_for_person",
         "waits_of",
@@ -143,7 +144,7 @@ LATER = {
     "durable_core.model.spec": ("DurableFunction", "StepSpec", "is_async"),
     "durable_core.model.startable": ("StartOptions", "Takes0", "Takes1", "Takes2", "Takes3"),
     "durable_core.model.awaited": ("waits_for_person",),
-    "durable_core.model.tags": ("check_tag", "check_tags", "read_tags"),
+    "durable_core.model.tags": ("TAGGED", "check_tags", "read_tags", "tags_in"),
     "durable_core.model.texts": ("check_text", "is_text"),
     "durable_core.model.verbs": ("faulted_on",),
     "durable_core.model.version": ("Announced", "Offer", "Tally"),
@@ -191,6 +192,7 @@ __all__ = [
     "MANY_FAILURES",
     "METRICS",
     "MISFIT",
+    "TAGGED",
     "Announced",
     "Answer",
     "AnswerReceipt",
@@ -290,7 +292,6 @@ __all__ = [
     "capture",
     "check_id",
     "check_name",
-    "check_tag",
     "check_tags",
     "check_text",
     "check_timeout",

@@ -83,6 +83,9 @@ ATTRIBUTES = (
     AttributeDoc(
         "saga.name", "all", "The saga's name; that of the root, but the child's own on `saga <child>` and its outcome"
     ),
+    AttributeDoc(
+        "saga.tag.<key>", "all", "The root's tags: those of its start, and each other one from the moment it was set on"
+    ),
     AttributeDoc("saga.version", "saga, ended, outcome", "The saga's version"),
     AttributeDoc(
         "saga.status", "ended, outcome", "How it ended: completed, compensated, resolved, killed. Not of a child"

@@ -399,6 +399,7 @@ class Worker:
             reason=record.reason,
             detail=record.detail,
             tags=record.tags,
+            retagged=record.retagged,
             deadline_at_ns=deadline_of(record, definition),
         )
         return Run(self, definition, identity_of(record, definition), row, created_at_ns=record.created_at_ns)

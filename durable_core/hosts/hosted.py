@@ -302,6 +302,7 @@ class HostedRun:
             paused=record.paused,
             detail=record.detail,
             tags=record.tags,
+            retagged=record.retagged,
             deadline_at_ns=before.row.deadline_at_ns,
         )
         run = Run(self, before.definition, before.identity, row, created_at_ns=record.created_at_ns)
@@ -359,7 +360,7 @@ class HostedRun:
             detail=update.detail,
             updated_at_ns=update.updated_at_ns,
             ended_at_ns=update.ended_at_ns,
-            tags=update.tags,
+            retagged=update.retagged,
             awaits=update.awaits,
         )
 

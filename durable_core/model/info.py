@@ -153,7 +153,7 @@ def _told(record: RunRecord, error: bytes | None) -> dict[str, Any]:
         "updated_at": at(record.updated_at_ns),
         "ended_at": maybe_at(record.ended_at_ns),
         "wake_at": None if record.status in ENDS else not_before(record.wake_at_ns),
-        "tags": read_tags(record.tags),
+        "tags": read_tags(record.current_tags),
     }
 
 

@@ -69,7 +69,7 @@ class NewRun(NamedTuple):
     """
     created_at_ns: int
     tags: str | None = None
-    """Its tags, as ``model.tags`` writes them; None without any."""
+    """Those of its start, as ``model.tags`` writes them; None without any."""
     restarts: str | None = None
     """The id of the ended run that it begins again."""
 
@@ -94,8 +94,8 @@ class RunUpdate(NamedTuple):
     """JSON that the body published with ``set_status``."""
     updated_at_ns: int
     ended_at_ns: int | None
-    tags: str | None
-    """See ``NewRun.tags``."""
+    retagged: str | None
+    """All of its tags, once it has tagged itself; until then None."""
     awaits: str | None
     """What the run waits for, or is stuck on; see ``model.awaited``."""
     num: int
@@ -142,8 +142,15 @@ class RunRecord:
     updated_at_ns: int
     ended_at_ns: int | None
     tags: str | None = None
+    """Those of its start; see ``current_tags``."""
+    retagged: str | None = None
     awaits: str | None = None
     restarts: str | None = None
+
+    @property
+    def current_tags(self) -> str | None:
+        """Its tags now, in their stored form."""
+        return self.tags if self.retagged is None else self.retagged
 
     @property
     def place(self) -> "Place":
@@ -218,7 +225,7 @@ def unchanged(record: RunRecord) -> RunUpdate:
         record.detail,
         record.updated_at_ns,
         record.ended_at_ns,
-        record.tags,
+        record.retagged,
         record.awaits,
         record.num,
     )

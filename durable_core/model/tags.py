@@ -3,18 +3,39 @@
 Invariant: equal tags have one stored form, JSON of an object with its keys in order; no tags are None.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
 from durable_core.errors import PayloadError
+from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.texts import check_text
 
+TAGGED = "tag:"
+"""With the prefix of a child's keys, or nothing for the run itself: a tag was set. The payload is a ``Tagged``."""
 MOST_TAGS = 16
 LONGEST_KEY = 64
 LONGEST_VALUE = 256
 NUL = "\0"
+
+
+class Tagged(NamedTuple):
+    """One tag, as a body has set it."""
+
+    key: str
+    value: str
+
+
+def tag_in(entry: Entry) -> Tagged:
+    """The tag of a mark that says so."""
+    return msgspec.json.decode(entry.payload or b"[]", type=Tagged)
+
+
+def tags_in(entries: Iterable[Entry], child: str = "") -> dict[str, str]:
+    """The tags that the code of a run, or of the child whose keys begin so, has set."""
+    key = f"{TAGGED}{child}"
+    return dict(tag_in(entry) for entry in entries if entry.kind == EntryKind.MARKED and entry.key == key)
 
 
 def check_tags(tags: Any, what: str) -> dict[str, str]:

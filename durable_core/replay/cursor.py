@@ -99,6 +99,8 @@ class Row:
     """The last failure in the journal: where the run is stuck, it is stuck on that."""
     detail: bytes | None = None
     tags: str | None = None
+    """Those of the start."""
+    retagged: str | None = None
     deadline_at_ns: int | None = None
     ended_at_ns: int | None = None
     void: bool = False
@@ -139,7 +141,7 @@ class Row:
             self.detail,
             now_ns,
             self.ended_at_ns,
-            self.tags,
+            self.retagged,
             awaits,
             num,
         )

@@ -19,6 +19,7 @@ from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.keys import check_name
 from durable_core.model.record import StepRecord
 from durable_core.model.spec import StepSpec
+from durable_core.model.tags import TAGGED, Tagged, check_tags, read_tags, tag_in, write_tags
 from durable_core.model.texts import is_text
 from durable_core.replay import faults
 from durable_core.replay.blocks import Branches, ScopeBlock, Shield
@@ -34,11 +35,13 @@ R = TypeVar("R")
 class HostContext:
     """The primitives of one run. All coroutines of the body share them; keys are those of the caller's scope."""
 
-    __slots__ = ("_patches", "_run", "unheard")
+    __slots__ = ("_patches", "_run", "tags", "unheard")
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._patches: dict[str, bool] = {}
+        self.tags: dict[str, dict[str, str]] = {}
+        """Those of each child, by the prefix of its keys."""
         self.unheard: list[Any] = []
         """For the layer above: verbs that came amid a catching up for something that is not parked yet."""
 
@@ -356,6 +359,26 @@ class HostContext:
         run.row.detail = detail
         if not run.cursor.backlog and not run.dead:
             run.save(owner=run.effects.worker, wake_at_ns=None)
+
+    def tag(self, key: str, value: str) -> None:
+        """Set a tag of the run, or of the child whose code the caller is; durable with the next commit.
+
+        The journal decides: on replay the recorded one counts. Only the run's own tags are searched by.
+        """
+        run, scope = self._run, self.caller().scope.prefix
+        row, child = run.row, max((each for each in self.tags if scope.startswith(each)), key=len, default="")
+        tags = self.tags[child] if child else read_tags(row.tags if row.retagged is None else row.retagged)
+        try:
+            check_tags({**tags, key: value}, f"{self.word}.tag")
+        except PayloadError as error:
+            self.mistake(error)
+        mark = f"{TAGGED}{child}"
+        entry, new = run.output(EntryKind.MARKED, mark, 0, "", msgspec.json.encode(Tagged(key, value)))
+        tags.update([tag_in(entry)])
+        if not child:
+            row.retagged = write_tags(tags)
+            if new and not run.dead:
+                run.save(owner=run.effects.worker, wake_at_ns=None)
 
     def refuse(self, fault: Fault) -> NoReturn:
         """Stop this run with ``fault``, even if the body catches what is raised here."""

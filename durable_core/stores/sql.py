@@ -27,6 +27,7 @@ CREATE TABLE runs (
     updated_at_ns BIGINT NOT NULL,
     ended_at_ns BIGINT,
     tags TEXT,
+    retagged TEXT,
     awaits TEXT,
     restarts TEXT,
     PRIMARY KEY (num),
@@ -166,23 +167,23 @@ CREATE TABLE meta (
 CREATE TRIGGER runs_tag AFTER INSERT ON runs WHEN new.tags IS NOT NULL
 BEGIN
     INSERT INTO run_tags (key, value, started_at_ns, run)
-    SELECT key, value, new.created_at_ns, new.num FROM json_each(new.tags);
+    SELECT key, value, new.created_at_ns, new.num FROM json_each(coalesce(new.retagged, new.tags));
 END
 """,
     """
-CREATE TRIGGER runs_tag_again AFTER UPDATE OF tags ON runs WHEN new.tags IS NOT old.tags
+CREATE TRIGGER runs_tag_again AFTER UPDATE OF retagged ON runs WHEN new.retagged IS NOT old.retagged
 BEGIN
     DELETE FROM run_tags WHERE (key, value, started_at_ns, run) IN
-        (SELECT key, value, old.created_at_ns, old.num FROM json_each(old.tags));
+        (SELECT key, value, old.created_at_ns, old.num FROM json_each(coalesce(old.retagged, old.tags)));
     INSERT INTO run_tags (key, value, started_at_ns, run)
-    SELECT key, value, new.created_at_ns, new.num FROM json_each(new.tags);
+    SELECT key, value, new.created_at_ns, new.num FROM json_each(coalesce(new.retagged, new.tags));
 END
 """,
     """
-CREATE TRIGGER runs_untag AFTER DELETE ON runs WHEN old.tags IS NOT NULL
+CREATE TRIGGER runs_untag AFTER DELETE ON runs WHEN coalesce(old.retagged, old.tags) IS NOT NULL
 BEGIN
     DELETE FROM run_tags WHERE (key, value, started_at_ns, run) IN
-        (SELECT key, value, old.created_at_ns, old.num FROM json_each(old.tags));
+        (SELECT key, value, old.created_at_ns, old.num FROM json_each(coalesce(old.retagged, old.tags)));
 END
 """,
 )
@@ -190,7 +191,7 @@ END
 RUN_COLUMNS = (
     "num, id, uid, name, version, status, phase, owner, wake_at_ns, deadline_at_ns, paused, input, "
     "output, error, reason, detail, traceparent, created_at_ns, updated_at_ns, ended_at_ns, tags, "
-    "awaits, restarts"
+    "retagged, awaits, restarts"
 )
 
 INSERT_RUNS = (
@@ -206,8 +207,8 @@ RUN_MARKS = (
 UPDATE_RUN = (
     "UPDATE runs SET status = ?, phase = ?, owner = NULLIF(?, 0.5), wake_at_ns = NULLIF(?, 0.5), paused "
     "= ?, output = NULLIF(?, 0.5), error = NULLIF(?, 0.5), reason = NULLIF(?, 0.5), detail = NULLIF(?, "
-    "0.5), updated_at_ns = ?, ended_at_ns = NULLIF(?, 0.5), tags = NULLIF(?, 0.5), awaits = NULLIF(?, "
-    "0.5) WHERE num = ?"
+    "0.5), updated_at_ns = ?, ended_at_ns = NULLIF(?, 0.5), retagged = NULLIF(?, 0.5), awaits = "
+    "NULLIF(?, 0.5) WHERE num = ?"
 )
 
 ENTRY_COLUMNS = "run, seq, kind, key, attempt, label, payload, error, started_at_ns, at_ns, due_at_ns, worker"

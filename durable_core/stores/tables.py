@@ -104,6 +104,7 @@ class RunRow(SQLModel, table=True):
     updated_at_ns: int = Field(sa_column=_whole())
     ended_at_ns: int | None = Field(sa_column=_whole_or_none())
     tags: str | None = Field(sa_column=_text_or_none())
+    retagged: str | None = Field(sa_column=_text_or_none())
     awaits: str | None = Field(sa_column=_text_or_none())
     restarts: str | None = Field(sa_column=_text_or_none())
 
@@ -257,43 +258,49 @@ TABLES: tuple[type[SQLModel], ...] = (
 # A run's tags are JSON of an object of texts, so both databases can take them apart.
 _TAG = """
     INSERT INTO run_tags (key, value, started_at_ns, run)
-    SELECT key, value, new.created_at_ns, new.num FROM json_each(new.tags);"""
+    SELECT key, value, new.created_at_ns, new.num FROM json_each(coalesce(new.retagged, new.tags));"""
 _UNTAG = """
     DELETE FROM run_tags WHERE (key, value, started_at_ns, run) IN
-        (SELECT key, value, old.created_at_ns, old.num FROM json_each(old.tags));"""
+        (SELECT key, value, old.created_at_ns, old.num FROM json_each(coalesce(old.retagged, old.tags)));"""
+_OLD = "coalesce(old.retagged, old.tags) IS NOT NULL"
 _ON = "CREATE TRIGGER runs_{name} AFTER {event} ON runs WHEN {when}\nBEGIN{body}\nEND"
 SQLITE_TRIGGERS = (
     _ON.format(name="tag", event="INSERT", when="new.tags IS NOT NULL", body=_TAG),
-    _ON.format(name="tag_again", event="UPDATE OF tags", when="new.tags IS NOT old.tags", body=_UNTAG + _TAG),
-    _ON.format(name="untag", event="DELETE", when="old.tags IS NOT NULL", body=_UNTAG),
+    _ON.format(
+        name="tag_again", event="UPDATE OF retagged", when="new.retagged IS NOT old.retagged", body=_UNTAG + _TAG
+    ),
+    _ON.format(name="untag", event="DELETE", when=_OLD, body=_UNTAG),
 )
-"""Keep ``run_tags`` in step with ``runs.tags``; a run without tags runs none of their statements."""
+"""Keep ``run_tags`` in step with ``runs.retagged``, or ``runs.tags`` where that is empty.
+
+A run without tags runs none of their statements.
+"""
 
 # The table is named with its schema, because behind a pooler a search path does not stay set.
 _TAG_RUNS = """\
 CREATE FUNCTION tag_runs() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_OP <> 'INSERT' AND old.tags IS NOT NULL THEN
+    IF TG_OP <> 'INSERT' AND coalesce(old.retagged, old.tags) IS NOT NULL THEN
         EXECUTE format(
             'DELETE FROM %I.run_tags WHERE (key, value, started_at_ns, run) IN'
             ' (SELECT key, value, $2, $3 FROM json_each_text($1::json))', TG_TABLE_SCHEMA
-        ) USING old.tags, old.created_at_ns, old.num;
+        ) USING coalesce(old.retagged, old.tags), old.created_at_ns, old.num;
     END IF;
-    IF TG_OP <> 'DELETE' AND new.tags IS NOT NULL THEN
+    IF TG_OP <> 'DELETE' AND coalesce(new.retagged, new.tags) IS NOT NULL THEN
         EXECUTE format(
             'INSERT INTO %I.run_tags (key, value, started_at_ns, run)'
             ' SELECT key, value, $2, $3 FROM json_each_text($1::json)', TG_TABLE_SCHEMA
-        ) USING new.tags, new.created_at_ns, new.num;
+        ) USING coalesce(new.retagged, new.tags), new.created_at_ns, new.num;
     END IF;
     RETURN NULL;
 END
 $$"""
 _EXECUTE = "FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION tag_runs()"
-_AGAIN = _EXECUTE.format(when="new.tags IS DISTINCT FROM old.tags")
+_AGAIN = _EXECUTE.format(when="new.retagged IS DISTINCT FROM old.retagged")
 POSTGRES_TRIGGERS = (
     _TAG_RUNS,
     f"CREATE TRIGGER runs_tag AFTER INSERT ON runs {_EXECUTE.format(when='new.tags IS NOT NULL')}",
-    f"CREATE TRIGGER runs_tag_again AFTER UPDATE OF tags ON runs {_AGAIN}",
-    f"CREATE TRIGGER runs_untag AFTER DELETE ON runs {_EXECUTE.format(when='old.tags IS NOT NULL')}",
+    f"CREATE TRIGGER runs_tag_again AFTER UPDATE OF retagged ON runs {_AGAIN}",
+    f"CREATE TRIGGER runs_untag AFTER DELETE ON runs {_EXECUTE.format(when=_OLD)}",
 )
 """The same for PostgreSQL."""

@@ -38,7 +38,9 @@ class CommitRules(Rules):
             await store.journal.commit(new_batch(starts=[start]))
             run = attrs.asdict(await the(store, "a"))
             assert {name: run.pop(name) for name in start._fields} == start._asdict()
-            firsts: dict[str, Any] = dict.fromkeys(("output", "error", "reason", "detail", "ended_at_ns", "awaits"))
+            firsts: dict[str, Any] = dict.fromkeys(
+                ("output", "error", "reason", "detail", "ended_at_ns", "retagged", "awaits")
+            )
             assert run == firsts | {"phase": "", "paused": False, "updated_at_ns": 17}
 
     @in_loop

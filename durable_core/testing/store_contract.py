@@ -88,7 +88,7 @@ class StoreContract(CommitRules, ClaimRules, VersionRules, PurgeRules, CheckupRu
             ]
             store = stores[0]
             for place in (0, 5, 11):
-                end = new_update(nums[place], status=RunStatus.FAILED, ended_at_ns=40, tags={"half": str(place % 2)})
+                end = new_update(nums[place], status=RunStatus.FAILED, ended_at_ns=40)
                 await store.journal.commit(new_batch(updates=[end]))
             whole = [run.place for run in await store.runs.select(RunQuery(limit=None))]
             assert whole == sorted(whole, reverse=True)
@@ -132,11 +132,11 @@ class StoreContract(CommitRules, ClaimRules, VersionRules, PurgeRules, CheckupRu
             assert await found(customer="42", shop="7") == ["a"]
             assert await found(customer="4") == await found(shop="42") == []
             assert await found(**odd) == ["c"]
-            for tags, by_shop in ({"shop": "8"}, []), ({"shop": "7", "b": "1"}, ["a"]), (None, []):
-                await store.journal.commit(new_batch(updates=[new_update(a, tags=tags)]))
+            for tags, by_shop in ({"shop": "8"}, []), ({"shop": "7", "b": "1"}, ["a"]), (None, ["a"]):
+                await store.journal.commit(new_batch(updates=[new_update(a, retagged=tags)]))
                 assert await found(shop="7") == by_shop
-                assert read_tags((await the(store, "a")).tags) == (tags or {})
-            end = new_update(a, status=RunStatus.COMPLETED, ended_at_ns=9, tags={"shop": "7"})
+                assert read_tags((await the(store, "a")).current_tags) == (tags or {"customer": "42", "shop": "7"})
+            end = new_update(a, status=RunStatus.COMPLETED, ended_at_ns=9, retagged={"shop": "7"})
             await store.journal.commit(new_batch(updates=[end]))
             assert await found(shop="7") == ["a"]
             assert await store.retention.purge(await store.retention.ended(before_ns=10), now_ns=11, until_ns=None) == [

@@ -77,7 +77,7 @@ def new_update(
     paused: bool = False,
     phase: str = "",
     ended_at_ns: int | None = None,
-    tags: dict[str, str] | None = None,
+    retagged: dict[str, str] | None = None,
 ) -> RunUpdate:
     """A run's new state; unowned and without a wake by default."""
     return RunUpdate(
@@ -92,7 +92,7 @@ def new_update(
         b"{}",
         18,
         ended_at_ns,
-        write_tags(tags or {}),
+        write_tags(retagged or {}),
         "waits",
         num,
     )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from durable_core.model.failure import describe
 from durable_core.model.run import RunRecord
+from durable_core.model.tags import read_tags
 from durable_core.model.trace import SpanIds, origin_of, trace_id_of
 from durable_core.model.worker import place_of
 from durable_core.tracing.span import SHORT_NS, Holder, SpanEvent, SpanLink, SpanRecord, Value
@@ -80,8 +81,14 @@ class SpanBuilder:
         self.prefix = vocabulary.prefix
         self.names = names_of(vocabulary.prefix)
         self.shared: dict[str, Value] = {self.names.id: record.id, self.names.run_name: record.name}
-        """What every span of the run says."""
+        """What every span of the run says from now on: also its tags."""
+        for key, value in read_tags(record.tags).items():
+            self.tag(key, value)
         self.began_ns = self.now_ns = record.created_at_ns
+
+    def tag(self, key: str, value: str) -> None:
+        """From now on every span says this tag."""
+        self.shared[f"{self.prefix}.tag.{key}"] = value
 
     def id(self, kind: str, key: str = "", attempt: int = 0, seq: int = 0) -> int:
         """The id of a span; see ``span_id_of``."""

@@ -15,6 +15,7 @@ from durable_core.model.keys import name_of, served
 from durable_core.model.record import ABANDON
 from durable_core.model.run import RunRecord
 from durable_core.model.said import SAID, said_in
+from durable_core.model.tags import TAGGED, tag_in
 from durable_core.tracing.builder import SpanBuilder
 from durable_core.tracing.scopes import SpanScopes
 from durable_core.tracing.span import SHORT_NS, Holder, SpanLink, SpanRecord, Value
@@ -163,6 +164,9 @@ class RunTrace:
     # -- the run itself --------------------------------------------------------------------------------------------
 
     def _marked(self, entry: Entry) -> list[SpanRecord]:
+        if entry.key == TAGGED:
+            self._pen.tag(*tag_in(entry))
+            return []
         found: list[SpanRecord] = []
         for meaning in self._vocabulary.mark(entry):
             found += self._meant(entry, meaning)

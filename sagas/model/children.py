@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from durable_core.layer import EntryKind, JournalEntry, StepStatus, at, error_text, fold, name_of, rebuild
+from durable_core.layer import EntryKind, JournalEntry, StepStatus, at, error_text, fold, name_of, rebuild, tags_in
 from sagas.model.info import SagaInfo, StepState
 from sagas.model.phases import Cause, Mark, MarkKind, SagaStatus, marks_in, payload_of, skipped_in
 from sagas.model.plan import undone
@@ -140,7 +140,7 @@ def child_info(root: SagaInfo, entries: Sequence[JournalEntry], key: str) -> Sag
         error=root.error if child.error is None else rebuild(child.error),
         created_at=at(child.opened.at_ns),
         ended_at=None if child.closed is None else at(child.closed.at_ns),
-        tags={},
+        tags=tags_in(entries, prefix),
         steps=[
             attrs.evolve(state, key=state.key.removeprefix(prefix)) for state in within(root, entries, prefix=prefix)
         ],

@@ -151,7 +151,7 @@ def _told(record: RunRecord, error: bytes | None) -> dict[str, Any]:
         "ended_at": maybe_at(record.ended_at_ns),
         "wake_at": not_before(record.wake_at_ns),
         "paused": record.paused,
-        "tags": read_tags(record.tags),
+        "tags": read_tags(record.current_tags),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from durable_core import RunStatus
-from durable_core.layer import CHILD_COMPLETED, CHILD_OPENED, EntryKind, JournalEntry, RunRecord
+from durable_core.layer import CHILD_COMPLETED, CHILD_OPENED, TAGGED, EntryKind, JournalEntry, RunRecord
 
 # -- Phases -----------------------------------------------------------------------------------------------------------
 
@@ -173,6 +173,8 @@ class MarkKind(StrEnum):
     """About a child: its own deadline passed in time."""
     CHILD_COMPENSATED = "child-compensated"
     """About a child: it failed, and its steps were undone. Payload: its ``cause``."""
+    TAGGED = TAGGED.removesuffix(":")
+    """About the keys of a child, or nothing: its code has set a tag. Payload: the tag."""
 
 
 _KINDS = {kind.value: kind for kind in MarkKind}

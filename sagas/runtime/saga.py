@@ -85,6 +85,18 @@ class Saga(BodyContext):
         """
         self._driver.set_status(status)
 
+    @watched
+    def tag(self, key: str, value: str) -> None:
+        """Set a tag to search by (``SagaInfo.tags``); durable with the next checkpoint. Setting it again replaces it.
+
+        A child's tags are its own, and are not searched by. A tag that cannot be one makes the saga stuck.
+
+        Args:
+            key: up to 64 characters.
+            value: up to 256 characters. A saga has up to 16 tags.
+        """
+        self._driver.ctx.tag(key, value)
+
     @overload
     def run(self, what: "Declared[P, R]", /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
     @overload

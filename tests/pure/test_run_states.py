@@ -65,6 +65,7 @@ def test_marks_are_stored_under_these_texts():
         "child-completed",
         "child-deadline",
         "child-compensated",
+        "tag",
     }
     assert Mark(MarkKind.SKIPPED, "pay").text == "skipped:pay"
     assert Mark(MarkKind.PAST_PIVOT).text == "past-pivot"

@@ -211,6 +211,6 @@ def _matches(run: RunRecord, query: RunQuery, unserved: Callable[[RunRecord], bo
         and (query.ended_before_ns is None or (run.ended_at_ns is not None and run.ended_at_ns < query.ended_before_ns))
         and (query.after is None or (run.place > query.after if query.oldest_first else run.place < query.after))
         and (query.restarts is None or run.restarts == query.restarts)
-        and (not query.tags or dict(query.tags).items() <= read_tags(run.tags).items())
+        and (not query.tags or dict(query.tags).items() <= read_tags(run.current_tags).items())
         and (not query.attention or (run.reason is not None and run.ended_at_ns is None) or unserved(run))
     )

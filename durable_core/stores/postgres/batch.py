@@ -28,7 +28,7 @@ MANY_RUNS = 100
 """From so many on, what all of them have alike is bound once."""
 OFTEN_ALIKE = frozenset(
     {"name", "version", "status", "owner", "wake_at_ns", "deadline_at_ns", "traceparent"}
-    | {"tags", "restarts", "phase", "paused", "error", "reason", "detail", "awaits"}
+    | {"tags", "retagged", "restarts", "phase", "paused", "error", "reason", "detail", "awaits"}
 )
 """Columns in which the runs of one batch mostly agree."""
 NO_SUCH_RUN = "22012"

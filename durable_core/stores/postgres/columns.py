@@ -25,6 +25,7 @@ RUN = {
     "updated_at_ns": "int8",
     "ended_at_ns": "int8",
     "tags": "text",
+    "retagged": "text",
     "awaits": "text",
     "restarts": "text",
 }
@@ -59,7 +60,7 @@ UPDATE = {
     "detail": "bytea",
     "updated_at_ns": "int8",
     "ended_at_ns": "int8",
-    "tags": "text",
+    "retagged": "text",
     "awaits": "text",
     "num": "int8",
 }

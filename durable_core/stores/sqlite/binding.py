@@ -80,7 +80,7 @@ def update(row: RunUpdate) -> tuple[object, ...]:
         detail,
         updated_at_ns,
         ended_at_ns,
-        tags,
+        retagged,
         awaits,
         num,
     ) = row
@@ -96,7 +96,7 @@ def update(row: RunUpdate) -> tuple[object, ...]:
         ABSENT if detail is None else bytearray(detail),
         updated_at_ns,
         ABSENT if ended_at_ns is None else ended_at_ns,
-        ABSENT if tags is None else tags,
+        ABSENT if retagged is None else retagged,
         ABSENT if awaits is None else awaits,
         num,
     )

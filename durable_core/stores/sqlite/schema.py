@@ -210,6 +210,7 @@ COLUMNS_OF_2 = (
     "DROP INDEX runs_children",
     "ALTER TABLE runs DROP COLUMN parent",
     "ALTER TABLE runs ADD COLUMN tags TEXT",
+    "ALTER TABLE runs ADD COLUMN retagged TEXT",
     "ALTER TABLE runs ADD COLUMN awaits TEXT",
     "ALTER TABLE runs ADD COLUMN restarts TEXT",
 )

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from sagas import DefinitionError, Orchestrator, PayloadError, Saga, lookup, saga
+from durable_core.layer import spans_of
+from sagas import DefinitionError, Orchestrator, PayloadError, Saga, SagaStuck, lookup, saga
 from sagas import blocking as threads
-from tests.kit import Place, orchestrator
+from sagas.model.spans import VOCABULARY
+from sagas.testing import ManualClock
+from tests.kit import Place, orchestrator, until
 
 
 @lookup
@@ -120,3 +123,106 @@ async def test_a_name_alone_may_have_tags_too():
     async with orchestrator("memory://tagged", order), Orchestrator("memory://tagged", worker=False) as observer:
         await observer.start("order", 1, id="a", tags={"customer": "42"})
         assert [info.id for info in await observer.list(tags={"customer": "42"})] == ["a"]
+
+
+@saga("tagging", version=1)
+async def tagging(s: Saga, number: int) -> int:
+    s.tag("stage", "first")
+    await s.run(tagged, number)
+    s.tag("stage", "second")
+    s.tag("courier", "é")
+    async with s.parallel() as p:
+        p.run(late)
+    await s.sleep(3600)
+    return number
+
+
+@saga("tagged", version=1)
+async def tagged(s: Saga, number: int) -> int:
+    s.tag("stage", "child")
+    return await s.run(look, number)
+
+
+async def late(s: Saga) -> None:
+    s.tag("branch", "1")
+
+
+async def test_a_body_tags_its_saga(place: Place):
+    """Again: it replaces; a child's tags are its own; they are found also after a replay and the end, until a purge."""
+    clock = ManualClock()
+    given = {"customer": "42", "stage": "none"}
+    whole = {"customer": "42", "stage": "second", "courier": "é", "branch": "1"}
+    async with place.orchestrator(tagging, clock=clock) as running:
+        await running.start(tagging, 1, id="a", tags=given)
+        await until(lambda: has(running, status="waiting"), running)
+        assert (await running.info("a")).tags == whole
+        assert (await running.info("a/tagged")).tags == {"stage": "child"}
+        assert not await has(running, tags={"stage": "child"})
+        assert not await has(running, tags={"stage": "first"})
+    async with place.orchestrator(tagging, clock=clock) as running:
+        await clock.advance(3600)
+        assert await (await running.get("a")).result() == 1
+        for tag in whole.items():
+            assert await has(running, tags=dict([tag]), status="completed")
+        marks = [entry for entry in await (await running.get("a")).history() if entry.key.startswith("tag:")]
+        assert [entry.key for entry in marks] == ["tag:", "tag:tagged/", "tag:", "tag:", "tag:"]
+        await running.purge(older_than=0)
+        assert not await has(running, tags=whole)
+
+
+async def has(running: Orchestrator, **filters: Any) -> bool:
+    """Whether a saga matches."""
+    return await running.count(**filters) == 1
+
+
+@pytest.mark.parametrize(
+    ("tags", "told"), [({"k": "v" * 257}, "257 characters"), (MANY, "17 tags"), ({"k": 7}, "text")]
+)
+async def test_what_is_no_tag_makes_the_saga_stuck(tags: Mapping[str, Any], told: str):
+    """At that line, before anything further is done; what was tagged before stays."""
+
+    @saga("mistaken", version=1)
+    async def mistaken(s: Saga) -> None:
+        s.tag("fine", "1")
+        for key, value in tags.items():
+            s.tag(key, value)
+        await s.run(look, 1)
+
+    async with orchestrator("memory://", mistaken) as running:
+        with pytest.raises(SagaStuck, match=told):
+            await (await running.start(mistaken, id="a")).result()
+        info = await running.info("a")
+        assert (info.tags["fine"], info.steps) == ("1", [])
+
+
+async def test_the_journal_decides_what_a_tag_is(place: Place):
+    """Code that would tag it otherwise today tags a recorded saga as it was tagged."""
+    clock, values = ManualClock(), ["today", "then"]
+
+    @saga("changing", version=1)
+    async def changing(s: Saga) -> None:
+        s.tag("value", values.pop())
+        await s.sleep(3600)
+
+    async with place.orchestrator(changing, clock=clock) as running:
+        await running.start(changing, id="a")
+        await until(lambda: has(running, status="waiting"), running)
+    async with place.orchestrator(changing, clock=clock) as running:
+        await clock.advance(3600)
+        await (await running.get("a")).result()
+        assert (values, (await running.info("a")).tags) == ([], {"value": "then"})
+
+
+async def test_tags_are_on_spans_from_then_on():
+    """Those of the start on all, each other one on what is written after it; and the saga's name on all."""
+    async with orchestrator("memory://", tagging, clock=ManualClock(auto=True)) as running:
+        await (await running.start(tagging, 1, id="a", tags={"customer": "42"})).result()
+        record = await running.engine.find("a")
+        found = spans_of(record, await running.engine.journal(record.num), vocabulary=VOCABULARY)
+    spans = {span.name: span.attributes for span in found}
+    assert all(attributes["saga.tag.customer"] == "42" for attributes in spans.values())
+    assert all(attributes["saga.name"] in ("tagging", "tagged") for attributes in spans.values())
+    assert "saga.tag.stage" not in spans["saga tagging"]
+    assert spans["look"]["saga.tag.stage"] == "first"
+    assert spans["outcome completed"]["saga.tag.stage"] == "second"
+    assert spans["outcome completed"]["saga.tag.courier"] == "é"

@@ -2,7 +2,8 @@
 
 DROP INDEX runs_children;
 
-ALTER TABLE runs DROP COLUMN parent, ADD COLUMN tags TEXT, ADD COLUMN awaits TEXT, ADD COLUMN restarts TEXT;
+ALTER TABLE runs DROP COLUMN parent, ADD COLUMN tags TEXT, ADD COLUMN retagged TEXT,
+    ADD COLUMN awaits TEXT, ADD COLUMN restarts TEXT;
 
 CREATE INDEX runs_named ON runs (name, created_at_ns, num);
 
@@ -24,17 +25,17 @@ CREATE TABLE run_tags (
 
 CREATE FUNCTION tag_runs() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_OP <> 'INSERT' AND old.tags IS NOT NULL THEN
+    IF TG_OP <> 'INSERT' AND coalesce(old.retagged, old.tags) IS NOT NULL THEN
         EXECUTE format(
             'DELETE FROM %I.run_tags WHERE (key, value, started_at_ns, run) IN'
             ' (SELECT key, value, $2, $3 FROM json_each_text($1::json))', TG_TABLE_SCHEMA
-        ) USING old.tags, old.created_at_ns, old.num;
+        ) USING coalesce(old.retagged, old.tags), old.created_at_ns, old.num;
     END IF;
-    IF TG_OP <> 'DELETE' AND new.tags IS NOT NULL THEN
+    IF TG_OP <> 'DELETE' AND coalesce(new.retagged, new.tags) IS NOT NULL THEN
         EXECUTE format(
             'INSERT INTO %I.run_tags (key, value, started_at_ns, run)'
             ' SELECT key, value, $2, $3 FROM json_each_text($1::json)', TG_TABLE_SCHEMA
-        ) USING new.tags, new.created_at_ns, new.num;
+        ) USING coalesce(new.retagged, new.tags), new.created_at_ns, new.num;
     END IF;
     RETURN NULL;
 END
@@ -42,6 +43,6 @@ $$;
 
 CREATE TRIGGER runs_tag AFTER INSERT ON runs FOR EACH ROW WHEN (new.tags IS NOT NULL) EXECUTE FUNCTION tag_runs();
 
-CREATE TRIGGER runs_tag_again AFTER UPDATE OF tags ON runs FOR EACH ROW WHEN (new.tags IS DISTINCT FROM old.tags) EXECUTE FUNCTION tag_runs();
+CREATE TRIGGER runs_tag_again AFTER UPDATE OF retagged ON runs FOR EACH ROW WHEN (new.retagged IS DISTINCT FROM old.retagged) EXECUTE FUNCTION tag_runs();
 
-CREATE TRIGGER runs_untag AFTER DELETE ON runs FOR EACH ROW WHEN (old.tags IS NOT NULL) EXECUTE FUNCTION tag_runs();
+CREATE TRIGGER runs_untag AFTER DELETE ON runs FOR EACH ROW WHEN (coalesce(old.retagged, old.tags) IS NOT NULL) EXECUTE FUNCTION tag_runs();
