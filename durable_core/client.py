@@ -22,17 +22,19 @@ from durable_core.engine.registry import Rewritten
 from durable_core.engine.retention import PurgeReport
 from durable_core.engine.runtime import Runtime
 from durable_core.engine.settings import Settings
+from durable_core.engine.start import Restart, announced_version, input_again
 from durable_core.engine.watch import AttentionLog
-from durable_core.errors import DefinitionError, DurableError, RunExists, RunNotFound
+from durable_core.errors import DefinitionError, DurableError, RunExists, RunNotFound, WrongState
 from durable_core.face import Face, Standing
 from durable_core.model.callback import COMPLETED, FAILED, HEARTBEAT, Answer, Taken
 from durable_core.model.duration import Duration, moment_of, ns_of, to_ns
 from durable_core.model.info import HistoryEntry, history_of
+from durable_core.model.keys import check_id
 from durable_core.model.retry import duration
-from durable_core.model.run import Place, RunQuery, RunRecord, RunRef, RunStatus
+from durable_core.model.run import ENDS, Place, RunQuery, RunRecord, RunRef, RunStatus
 from durable_core.model.shape import CallShape
 from durable_core.model.tags import check_tags, write_tags
-from durable_core.model.texts import is_text
+from durable_core.model.texts import check_text, is_text
 from durable_core.ports import Clock, Store
 from durable_core.tracing.enabled import spans_wanted
 
@@ -161,6 +163,54 @@ class Client(Generic[InfoT, StatusT]):
         except RunExists as taken:
             raise self._taken(taken) from None
 
+    async def restart(
+        self,
+        id: str,
+        *,
+        new_id: str | None = None,
+        input: Mapping[str, Any] | None = None,
+        version: int | None = None,
+        actor: str = "",
+        note: str = "",
+    ) -> RunRef:
+        """Begin an ended run again under a new id; durable on return. ``input`` replaces arguments by name.
+
+        Raises:
+            RunNotFound: there is no such run.
+            WrongState: it has not ended, or it is a child.
+            PayloadError: there is no such argument, or a value does not fit; nothing was started.
+        """
+        for name, text in (("actor", actor), ("note", note)):
+            check_text(text, f"{name}=")
+        record, child = await self.find(id)
+        if child or record.status not in ENDS:
+            why = f"is a part of {record.id!r}" if child else f"has not ended; it is {record.status}"
+            advice = "Restart that one" if child else "Only what has ended can begin again"
+            what = f"{self.face.noun} {id!r} {why}"
+            raise WrongState(what, f"{advice}; nothing was started", run_id=id, status=record.status)
+        runtime, name = self.runtime, record.name
+        if version is None:
+            version = record.version
+        elif runtime.registry.find(name, version) is None:
+            version = await announced_version(runtime.store, runtime.registry, name, version)
+        definition = runtime.registry.find(name, version)
+        payload = input_again(record, input, None if definition is None else definition.shape)
+        span_ns = None if record.deadline_at_ns is None else record.deadline_at_ns - record.created_at_ns
+        if new_id is not None:
+            check_id(new_id)
+        try:
+            return await runtime.begin_encoded(
+                name,
+                payload,
+                id=new_id,
+                version=version,
+                deadline_ns=span_ns,
+                tags=record.tags,
+                again=Restart(record.id, actor, note),
+            )
+        except RunExists as taken:
+            raise self._taken(taken) from None
+
     def _taken(self, taken: RunExists) -> RunExists:
         return self.face.exists(taken.text, taken.advice, run_id=taken.run_id, purged_at_ns=taken.purged_at_ns)
 
@@ -233,11 +283,19 @@ class Client(Generic[InfoT, StatusT]):
         return await self._standings(await self.runtime.select(query))
 
     async def _standings(self, found: Sequence[RunRecord]) -> list[Standing]:
+        """Runs with what is in no row of theirs: whether they are served, and begun again."""
         records = [each for each in found if self.face.shows(each)]
         unserved = await self.runtime.unserved(records)
         now_ns = self.runtime.clock.now_ns()
+        ended = [each.id for each in records if each.status in ENDS]
+        again = await self.runtime.store.runs.restarts(ended) if ended else {}
         return [
-            Standing(record=each, shape=self._shape(each), unserved_at_ns=now_ns if each.num in unserved else None)
+            Standing(
+                record=each,
+                shape=self._shape(each),
+                unserved_at_ns=now_ns if each.num in unserved else None,
+                restarted_as=tuple(again.get(each.id, ())),
+            )
             for each in records
         ]
 
@@ -308,14 +366,8 @@ class Client(Generic[InfoT, StatusT]):
 
     async def _standing(self, record: RunRecord, child: str = "") -> Standing:
         entries = await self.runtime.journal(record.num)
-        unserved = await self.runtime.unserved([record])
-        return Standing(
-            record=record,
-            entries=entries,
-            child=child,
-            shape=self._shape(record),
-            unserved_at_ns=self.runtime.clock.now_ns() if unserved else None,
-        )
+        (standing,) = await self._standings([record])
+        return attrs.evolve(standing, entries=entries, child=child)
 
     async def _described(self, record: RunRecord, child: str) -> InfoT:
         info = self.face.describe(await self._standing(record, child))

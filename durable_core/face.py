@@ -36,6 +36,8 @@ class Standing:
     """How its arguments and its result are stored, where its function is registered here."""
     unserved_at_ns: int | None = None
     """The time, where by now the run is due and no worker serves its version."""
+    restarted_as: tuple[str, ...] = ()
+    """The ids of the runs that begin it again."""
     paused: bool = False
     """Whether it is paused once it has taken up its waiting signals."""
     signals: Sequence[Signal] = ()

@@ -173,6 +173,10 @@ class Runs(Protocol):
         """How many runs match ``query``; its limit and its cursor are ignored."""
         ...
 
+    async def restarts(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        """The ids of the runs that begin runs of these ids again, in the order of their start; by the latter's id."""
+        ...
+
     async def next_wake_ns(self, *, after_ns: int) -> int | None:
         """The first time after ``after_ns`` at which an unowned open run falls due; None if there is none."""
         ...

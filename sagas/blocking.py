@@ -386,6 +386,29 @@ class Orchestrator:
 
     # -- operators -------------------------------------------------------------------------------------------------
 
+    def restart(
+        self,
+        id: str,
+        new_id: str | None = None,
+        *,
+        input: Mapping[str, Any] | None = None,
+        version: int | None = None,
+        actor: str = "",
+        note: str = "",
+    ) -> SagaHandle[Any]:
+        """Begin an ended saga again under a new id; durable on return. See ``sagas.Orchestrator.restart``.
+
+        Args:
+            id: the ended saga.
+            new_id: of the new one. Default: a random one.
+            input: arguments that replace those of the ended saga, by parameter name.
+            version: default: that of the ended saga.
+            actor: the person who asks.
+            note: the reason.
+        """
+        options: dict[str, Any] = {"input": input, "version": version, "actor": actor, "note": note}
+        return SagaHandle(self.home, self.home.call(lambda: self.served.restart(id, new_id, **options)))
+
     cancel = forward(Served.cancel)
     retry = forward(Served.retry)
     skip = forward(Served.skip)

@@ -92,17 +92,19 @@ class SagaFace(Face[SagaInfo, SagaStatus]):
         """A child is a saga of its own."""
         record, entries = standing.record, standing.entries
         info = info_of(record, entries, read_input=standing.read_input, read_result=standing.result_reader(self.noun))
-        info = self._with_workers(info, standing)
+        info = self._whole(info, standing)
         if standing.child:
             return child_info(info, entries, standing.child)
         return attrs.evolve(info, steps=within(info, entries, prefix=""))
 
     def summary(self, standing: Standing) -> SagaSummary:
         """A saga in a list; its journal is not needed."""
-        return self._with_workers(summary_of(standing.record), standing)
+        return self._whole(summary_of(standing.record), standing)
 
-    def _with_workers(self, info: SummaryT, standing: Standing) -> SummaryT:
-        """What the row and the journal cannot tell: that no worker serves its version."""
+    def _whole(self, info: SummaryT, standing: Standing) -> SummaryT:
+        """What the row and the journal cannot tell: that it was begun again, or that no worker serves its version."""
+        if standing.restarted_as:
+            info = attrs.evolve(info, restarted_as=standing.restarted_as)
         if standing.unserved_at_ns is None:
             return info
         return attrs.evolve(info, reason=self._unserved(standing, standing.unserved_at_ns), unserved=True)

@@ -589,6 +589,38 @@ class Orchestrator:
         """
         await self.client.act(id, "rollback", OperatorAction(actor=actor, note=note))
 
+    async def restart(
+        self,
+        id: str,
+        new_id: str | None = None,
+        *,
+        input: Mapping[str, Any] | None = None,
+        version: int | None = None,
+        actor: str = "",
+        note: str = "",
+    ) -> SagaHandle[Any]:
+        """Begin an ended saga again, from its first step, under a new id; durable on return. The ended one stays.
+
+        The new one has the same deadline, counted anew, and the tags of the ended one's start. Its journal begins with
+        the actor and the note. ``restarted_from`` and ``restarted_as`` link both.
+
+        Args:
+            id: the ended saga.
+            new_id: of the new one. Default: a random one. Repeating a restart with it returns the saga that is there.
+            input: arguments that replace those of the ended saga, by parameter name.
+            version: default: that of the ended saga.
+            actor: the person who asks.
+            note: the reason.
+
+        Raises:
+            WrongState: it has not ended, or is a part of another saga.
+            SagaExists: ``new_id`` is taken.
+            PayloadError: there is no such parameter, or a value does not fit; nothing was started.
+            DefinitionError: no worker has announced this version.
+        """
+        ref = await self.client.restart(id, new_id=new_id, input=input, version=version, actor=actor, note=note)
+        return SagaHandle(self.client, ref)
+
     async def purge(
         self,
         *,

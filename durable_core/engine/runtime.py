@@ -23,7 +23,7 @@ from durable_core.engine.process import ObserverProcess, WorkerProcess, follow_o
 from durable_core.engine.registry import Registry, Rewritten, VersionAnnouncer, warn
 from durable_core.engine.retention import ArchiveFile, Housekeeper, PurgeReport, Purging, preview, purge
 from durable_core.engine.settings import Settings
-from durable_core.engine.start import StartReceipt, announced_version, encoded_call, existing, new_run
+from durable_core.engine.start import Restart, StartReceipt, announced_version, encoded_call, existing, new_run
 from durable_core.engine.waiting import RunOutcome, Waiters, is_settled, missing
 from durable_core.engine.watch import Attention, UnservedWatch
 from durable_core.engine.worker import Worker
@@ -355,6 +355,7 @@ class Runtime:
         trace: Literal["link", "join"] = "link",
         traceparent: str | None = None,
         tags: str | None = None,
+        again: Restart | None = None,
     ) -> RunRef:
         """Start a run with arguments that ``CallShape.encode`` has written; it is durable on return.
 
@@ -381,10 +382,11 @@ class Runtime:
             now_ns=self.clock.now_ns(),
             traceparent=self._origin(uid, name, trace, traceparent),
             tags=tags,
+            restarts=None if again is None else again.id,
         )
         if self.registry.fresh:
             await self._process.announce()
-        while not await self._put(writer, row, definition, worker):
+        while not await self._put(writer, row, definition, worker, again):
             if found := await existing(self.store, row):
                 return found
             row = row._replace(num=self.store.journal.next_num())
@@ -396,7 +398,12 @@ class Runtime:
         return asked_by(asked, trace) if self.context is None else self.context.origin(uid, name, trace)
 
     def _put(
-        self, writer: Writer, row: NewRun, definition: DurableFunction | None, worker: Worker | None
+        self,
+        writer: Writer,
+        row: NewRun,
+        definition: DurableFunction | None,
+        worker: Worker | None,
+        again: Restart | None,
     ) -> "asyncio.Future[bool]":
         """Queue the start; the answer comes once it is durable, and is False if its id is taken."""
         receipt = StartReceipt(row.name, writer.loop.create_future())
@@ -404,6 +411,11 @@ class Runtime:
             worker.start(row, definition, receipt)
         else:
             writer.start(row, receipt)
+        if again is not None:
+            remark = again.entry(row, worker="" if worker is None else worker.worker)
+            writer.append(remark)
+            if receipt.run is not None:
+                receipt.run.cursor.seq = remark.seq
         return receipt.accepted
 
     # -- reading ---------------------------------------------------------------------------------------------------

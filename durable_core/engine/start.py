@@ -1,13 +1,20 @@
 """Starts of runs: the version, the arguments and the row, also for a function that is not loaded here."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
 
 from durable_core.engine.registry import Registry
 from durable_core.errors import PayloadError, RunExists, StoreError, sentences
 from durable_core.model.codec import Codec
 from durable_core.model.duration import moment
+from durable_core.model.entry import Entry, EntryKind
+from durable_core.model.info import plain_input
 from durable_core.model.run import NewRun, RunRecord, RunRef, RunStatus
+from durable_core.model.shape import CallShape
 from durable_core.model.spec import DurableFunction
 from durable_core.ports import Store
 
@@ -48,6 +55,25 @@ class StartReceipt:
             self.accepted.set_result(accepted)
 
 
+RESTARTED = "restarted"
+"""The label of the remark at the head of a journal that says who began an ended run again, and the key its id."""
+
+
+@attrs.frozen
+class Restart:
+    """An ended run that is begun again, and who asked for it."""
+
+    id: str
+    actor: str = ""
+    note: str = ""
+
+    def entry(self, row: NewRun, *, worker: str) -> Entry:
+        """The first entry of the new run's journal."""
+        asked = msgspec.json.encode({"actor": self.actor, "note": self.note})
+        at_ns = row.created_at_ns
+        return Entry(row.num, 1, EntryKind.NOTED, self.id, 0, RESTARTED, asked, None, None, at_ns, None, worker)
+
+
 def refused(error: StoreError, what: str) -> StoreError:
     """The store's error in terms of one call."""
     again = "Start it again under the same id: that gives the one that is there, or a new one" if error.in_doubt else ""
@@ -68,6 +94,38 @@ def encoded_call(
         return codec.encode_ordered({"args": args, "kwargs": kwargs} if kwargs else args, what=what)
     except PayloadError as error:
         raise PayloadError(error.text, sentences(error.advice, "Nothing was started")) from error
+
+
+def input_again(record: RunRecord, changes: Mapping[str, Any] | None, shape: CallShape | None) -> bytes:
+    """The stored arguments of a run that is begun again; ``shape`` where its function is known here.
+
+    Raises:
+        PayloadError: there is no such parameter, or a value does not fit.
+    """
+    what = f"restarting {record.id}: the arguments"
+    if changes is not None and not isinstance(changes, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PayloadError(f"{what}: give a dict of arguments by name; nothing was started")
+    try:
+        if shape is None:
+            return _plain_again(record.input, changes or {}, what) if changes else record.input
+        if changes:
+            return shape.corrected(record.input, changes, what=what)
+        shape.decode(record.input, what=what)  # another version may take other arguments
+    except PayloadError as error:
+        raise PayloadError(error.text, sentences(error.advice, "Nothing was started")) from error
+    return record.input
+
+
+def _plain_again(stored: bytes, changes: Mapping[str, Any], what: str) -> bytes:
+    """The same where the function is not known: as plain JSON, by place or by keyword."""
+    named = plain_input(stored)
+    unknown = sorted(changes.keys() - named.keys())
+    if unknown:
+        raise PayloadError(f"{what}: there is no argument {unknown[0]!r}; there are {', '.join(named) or 'none'}")
+    named |= changes
+    args = [value for name, value in named.items() if name.isdigit()]
+    kwargs = {name: value for name, value in named.items() if not name.isdigit()}
+    return Codec().encode_ordered({"args": args, "kwargs": kwargs} if kwargs else args, what=what)
 
 
 async def announced_version(store: Store, registry: Registry, name: str, version: int | None) -> int:
@@ -149,8 +207,14 @@ async def existing(store: Store, row: NewRun) -> RunRef | None:
 
 def _same(row: NewRun, record: RunRecord) -> RunRef:
     """The run that has the id of ``row``, if it is the same function with the same input."""
-    if record.name != row.name or record.input != row.input:
-        other = f"{record.name} v{record.version}" if record.name != row.name else "the same function with other input"
+    other = None
+    if record.name != row.name:
+        other = f"{record.name} v{record.version}"
+    elif record.input != row.input:
+        other = "the same function with other input"
+    elif row.restarts not in (None, record.restarts):
+        other = f"a run that does not begin {row.restarts!r} again"
+    if other is not None:
         raise RunExists(
             f"the id {row.id!r} is taken by {other}; nothing was started",
             "Use another id, or start it with the same input to get the one that is there",

@@ -198,8 +198,6 @@ class RunQuery:
     """Ended, and before that time."""
     tags: tuple[tuple[str, str], ...] = ()
     """Keys and values, all of which the run must have."""
-    restarts: str | None = None
-    """Only runs that begin the run of this id again."""
     after: Place | None = None
     """A page's cursor: only runs that follow this place in the order asked for."""
     oldest_first: bool = False

@@ -213,6 +213,21 @@ class CallShape:
         args, kwargs = self.decode(payload, what=f"the arguments of {self.name}()")
         return dict(self.signature.bind_partial(*args, **kwargs).arguments)
 
+    def corrected(self, payload: bytes, changes: Mapping[str, Any], *, what: str) -> bytes:
+        """The stored arguments with some of them replaced, by parameter name; written as ``encode`` does.
+
+        Raises:
+            PayloadError: there is no such parameter, a value does not fit, or what is stored cannot be read.
+        """
+        unknown = sorted(changes.keys() - self.signature.parameters.keys())
+        if unknown:
+            known = ", ".join(self.parameters) or "no parameter"
+            raise PayloadError(f"{what}: {self.name}() has no parameter {unknown[0]!r}; it has {known}")
+        args, kwargs = self.decode(payload, what=what)
+        bound = self.signature.bind_partial(*args, **kwargs)
+        bound.arguments.update(changes)
+        return self.encode(bound.args, bound.kwargs, what=what)
+
     def exchange_result(self, value: Any, *, what: str) -> tuple[bytes, Any]:
         """What is stored of a result, and what its reader gets, now and ever after.
 

@@ -31,7 +31,7 @@ ORDER BY wake_at_ns LIMIT 1"""
 UNBEGUN = """
 SELECT min(created_at_ns) FROM {s}runs
 WHERE ended_at_ns IS NULL AND owner IS NULL AND wake_at_ns = 0 AND paused = 0 AND status = 'pending'
-    AND NOT EXISTS (SELECT 1 FROM {s}journal WHERE run = runs.num)"""
+    AND NOT EXISTS (SELECT 1 FROM {s}journal WHERE run = runs.num AND kind <> 'noted')"""
 UNSERVED = f"SELECT num, id, name, version FROM {{s}}runs WHERE {NO_WORKER_SERVES} ORDER BY wake_at_ns, num"
 TALLY = "SELECT name, version, status, phase, count(*) FROM {s}runs WHERE"
 CURSORS = "SELECT worker, pos FROM {s}traced WHERE worker = ? OR worker NOT IN (SELECT id FROM {s}workers)"
@@ -79,6 +79,10 @@ class AskedRuns:
         asked = where(attrs.evolve(query, after=None))
         text = f"SELECT count(*) FROM {asked.rows} WHERE {asked.condition}"
         return await self._ask(Question("count runs", text, asked.values, number, reads=Reads.ALL))
+
+    async def restarts(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        """See ``Runs.restarts``."""
+        return await self._ask(self._questions.restarts(ids))
 
     async def next_wake_ns(self, *, after_ns: int) -> int | None:
         """See ``Runs.next_wake_ns``."""

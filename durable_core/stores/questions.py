@@ -103,6 +103,8 @@ TAGGED = """EXISTS (
 )"""
 TOMBSTONES = f"SELECT {sql.TOMBSTONE_COLUMNS} FROM {{s}}tombstones WHERE id {{ids}}"
 
+RESTARTS = "SELECT restarts, id FROM {s}runs WHERE restarts {ids} ORDER BY restarts, created_at_ns, num"
+
 _FIELDS = [field.name for field in attrs.fields(RunRecord)]
 _ID, _STATUS, _PAUSED = map(_FIELDS.index, ("id", "status", "paused"))
 _ESCAPED = tuple(map(_FIELDS.index, ("reason", "restarts")))
@@ -131,7 +133,7 @@ def where(query: RunQuery) -> Filter:
     parts: list[str] = []
     values: list[object] = []
     rows, at, num = "{s}runs", "created_at_ns", "num"
-    few = query.attention or (query.statuses is not None and query.statuses <= OPEN) or query.restarts is not None
+    few = query.attention or (query.statuses is not None and query.statuses <= OPEN)
     if few:
         at = "created_at_ns + 0"
         parts += [TAGGED] * len(query.tags)
@@ -157,7 +159,6 @@ def where(query: RunQuery) -> Filter:
         ("version = ?", query.version),
         (f"{at} >= ?", query.since_ns),
         ("ended_at_ns < ?", query.ended_before_ns),
-        ("restarts = ?", query.restarts),
     ):
         if value is not None:
             parts.append(text)
@@ -235,6 +236,17 @@ class Questions:
     def find_nums(self, nums: Collection[int]) -> Question[list[RunRecord]]:
         """The runs with these numbers."""
         return Question("find runs", FIND_NUMS, (), self.to_runs, keys=tuple(dict.fromkeys(nums)))
+
+    def restarts(self, ids: Collection[str]) -> Question[dict[str, list[str]]]:
+        """The ids of the runs that begin these again, by the id of the run that each begins again."""
+
+        def read(rows: Sequence[Row]) -> dict[str, list[str]]:
+            found: dict[str, list[str]] = {}
+            for before, id_ in rows:
+                found.setdefault(self.plain(before), []).append(self.plain(id_))
+            return found
+
+        return Question("look for restarts", RESTARTS, (), read, keys=self._keys(ids))
 
     def load(self, nums: Sequence[int]) -> Question[dict[int, list[Entry]]]:
         """The journals of these runs, each by ``seq``."""

@@ -71,10 +71,10 @@ class StoreContract(CommitRules, ClaimRules, VersionRules, PurgeRules, CheckupRu
                 (RunQuery(name="order"), [b, a]),
                 (RunQuery(name="order", version=1), [a]),
                 (RunQuery(since_ns=20), [c, b]),
-                (RunQuery(restarts="a"), [c]),
-                (RunQuery(restarts="c"), []),
             ):
                 assert [run.num for run in await store.runs.select(query)] == expected
+            assert await store.runs.restarts(["a", "b", "a"]) == {"a": ["c"]}
+            assert await store.runs.restarts([]) == await store.runs.restarts(["c"]) == {}
             assert await store.runs.count(RunQuery(limit=1)) == 3
             assert await store.runs.count(RunQuery(statuses=frozenset({completed}))) == 1
 

@@ -59,6 +59,7 @@ COMMANDS: Mapping[str, Callable[..., Any]] = {
     "kill": operate.kill,
     "pause": operate.pause,
     "resume": operate.resume,
+    "restart": operate.restart,
     "purge": store.purge,
     "doctor": store.doctor,
     "migrate": store.migrate,

@@ -143,6 +143,40 @@ def resume(options: Options, saga_id: SagaId) -> None:
     act(options, Action(verb="resume", saga_id=saga_id))
 
 
+@signed_command
+def restart(
+    options: Options,
+    saga_id: SagaId,
+    *,
+    new_id: Annotated[
+        str | None, typer.Option("--new-id", metavar="ID", help="The id of the new saga. [default: random]")
+    ] = None,
+    corrected: Annotated[
+        str | None,
+        typer.Option("--input", metavar="JSON", help="Arguments to replace: an object by parameter name."),
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(metavar="N", help="The version to start. [default: that of the ended saga]")
+    ] = None,
+) -> None:
+    """Begin an ended saga again, from its first step, under a new id.
+
+    The ended saga stays, and `show` names each in the other.
+    """
+    given: Any = None if corrected is None else json_of(corrected, what="--input", unchanged=UNCHANGED)
+    asked = {"new_id": new_id, "input": given, "version": version, "actor": options.actor, "note": options.note}
+    ref = ask(options.address, lambda orchestrator: orchestrator.client.restart(saga_id, **asked))
+    if options.json:
+        about = {"id": ref.id, "saga": ref.name, "version": ref.version, "restarted_from": saga_id}
+        output.document(about | {"actor": options.actor, "note": options.note})
+        return
+    output.say(
+        f"{ref.id} ({ref.name} v{ref.version}) begins {saga_id} again, and a worker that serves it will run it. "
+        "To follow:",
+        command=f"sagas show {quote(ref.id)}{options.address.option}",
+    )
+
+
 def act(options: Options, action: Action) -> None:
     """Send an action, and say what happens next.
 

@@ -127,6 +127,7 @@ TO_DO = {SagaStatus.STUCK: "to fix", SagaStatus.KILLED: "to undo"}
 OF_A_SAGA = (
     "id", "saga", "version", "status", "cause", "paused", "reason", "stuck_on",
     "created_at", "updated_at", "ended_at", "wake_at", "tags",
+    "restarted_from", "restarted_as",
 )  # fmt: skip
 
 
@@ -246,6 +247,9 @@ class Page:
         text, style = meaning(info)
         yield from self._labelled("status", f"{info.status.upper()}: {text}", style=style)
         yield from self._times()
+        for label, ids in (("restarts", (info.restarted_from,)), ("again as", info.restarted_as)):
+            if any(ids):
+                yield from self._labelled(label, ", ".join(map(str, ids)))
         if info.tags:
             yield from self._labelled("tags", ", ".join(f"{key}={value}" for key, value in info.tags.items()))
         if snapshot.error is not None and (info.reason is None or snapshot.error not in info.reason):

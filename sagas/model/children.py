@@ -141,6 +141,8 @@ def child_info(root: SagaInfo, entries: Sequence[JournalEntry], key: str) -> Sag
         created_at=at(child.opened.at_ns),
         ended_at=None if child.closed is None else at(child.closed.at_ns),
         tags=tags_in(entries, prefix),
+        restarted_from=None,
+        restarted_as=(),
         steps=[
             attrs.evolve(state, key=state.key.removeprefix(prefix)) for state in within(root, entries, prefix=prefix)
         ],

@@ -94,6 +94,10 @@ class SagaSummary:
     """The steps that need a person, if it is stuck."""
     tags: dict[str, str] = attrs.field(factory=dict[str, str])
     """What it can be searched by: given at its start, and by ``s.tag``."""
+    restarted_from: str | None = None
+    """The id of the ended saga that it begins again; see ``Orchestrator.restart``."""
+    restarted_as: tuple[str, ...] = ()
+    """The ids of the sagas that begin it again."""
     unserved: bool = False
     """It could continue, but no living worker serves its version; ``reason`` says which."""
 
@@ -152,6 +156,7 @@ def _told(record: RunRecord, error: bytes | None) -> dict[str, Any]:
         "wake_at": not_before(record.wake_at_ns),
         "paused": record.paused,
         "tags": read_tags(record.current_tags),
+        "restarted_from": record.restarts,
     }
 
 

@@ -193,7 +193,7 @@ def test_start_stops_waiting_after_its_timeout(shop: Shop):
 
 OF_A_SAGA = {
     "id", "saga", "version", "status", "cause", "paused", "reason", "stuck_on", "created_at", "updated_at", "ended_at",
-    "wake_at", "tags",
+    "wake_at", "tags", "restarted_from", "restarted_as",
 }  # fmt: skip
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 

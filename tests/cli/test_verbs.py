@@ -130,6 +130,20 @@ def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     sys.modules.pop(found.path.stem, None)
 
 
+def test_restart_begins_an_ended_saga_again(desk: Desk):
+    """With corrected arguments and under the id given; each names the other in `show`; an open saga is refused."""
+    desk.begin("stay", "s-1", '"Ritz"', "50", work="compensated")
+    found = desk.ok("restart", "s-1", "--new-id", "s-2", "--input", '{"1": 40}', "--note", "a typing error")
+    assert {name: found[name] for name in ("id", "restarted_from", "note")} == {
+        "id": "s-2", "restarted_from": "s-1", "note": "a typing error",
+    }  # fmt: skip
+    assert desk.run("restart", "s-2").code == 2
+    desk.work("s-2", "completed")
+    assert "s-1" in desk.run("show", "s-2").out
+    assert "s-2" in desk.run("show", "s-1").out
+    assert "s-2 " in desk.run("restart", "s-1", "--new-id", "s-2", "--input", '{"1": 40}').out
+
+
 def test_resolve_settles_a_doubt_with_its_result(desk: Desk):
     """A payment without an answer: `show` offers `resolve`, and with `--result` the saga goes on from there."""
     desk.there("silent")

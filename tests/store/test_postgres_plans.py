@@ -166,7 +166,6 @@ def test_a_batch_finds_its_runs_by_number(filled: Filled, mode: str, form: Form)
         (RunQuery(statuses=frozenset({RunStatus.STUCK}), limit=None), "runs_"),
         (RunQuery(name="saga7", after=Place(5000, 5000)), "runs_named"),
         (RunQuery(tags=(("customer", "42"),), after=Place(5000, 5000)), "run_tags_pkey"),
-        (RunQuery(restarts="r1"), "runs_restarts"),
     ],
 )
 def test_lists_use_an_index(filled: Filled, query: RunQuery, index: str):

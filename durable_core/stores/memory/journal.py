@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 
 from durable_core.errors import StoreError
-from durable_core.model.entry import Entry
+from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.run import NewRun, RunQuery, RunRecord, RunStatus, RunUpdate
 from durable_core.model.tags import read_tags
 from durable_core.ports import Batch
@@ -161,6 +161,14 @@ class MemoryRuns:
         """See ``Runs.count``."""
         return len(await self.select(attrs.evolve(query, limit=None, after=None)))
 
+    async def restarts(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        """See ``Runs.restarts``."""
+        found: dict[str, list[str]] = {}
+        for run in sorted(self._session.data.runs.values(), key=lambda run: run.place):
+            if run.restarts is not None and run.restarts in ids:
+                found.setdefault(run.restarts, []).append(run.id)
+        return found
+
     async def next_wake_ns(self, *, after_ns: int) -> int | None:
         """See ``Runs.next_wake_ns``."""
         return min(
@@ -186,7 +194,7 @@ class MemoryRuns:
                 if run.status is RunStatus.PENDING
                 and run.owner is None
                 and not run.paused
-                and not data.journals.get(run.num)
+                and all(entry.kind == EntryKind.NOTED for entry in data.journals.get(run.num, {}).values())
             ),
             default=None,
         )
@@ -210,7 +218,6 @@ def _matches(run: RunRecord, query: RunQuery, unserved: Callable[[RunRecord], bo
         and (query.since_ns is None or run.created_at_ns >= query.since_ns)
         and (query.ended_before_ns is None or (run.ended_at_ns is not None and run.ended_at_ns < query.ended_before_ns))
         and (query.after is None or (run.place > query.after if query.oldest_first else run.place < query.after))
-        and (query.restarts is None or run.restarts == query.restarts)
         and (not query.tags or dict(query.tags).items() <= read_tags(run.current_tags).items())
         and (not query.attention or (run.reason is not None and run.ended_at_ns is None) or unserved(run))
     )
