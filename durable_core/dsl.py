@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from durable_core.context import Context
-from durable_core.model.declared import Step
+from durable_core.model.declared import Step, says_what_to_write
 from durable_core.model.durable import Durable
 from durable_core.model.duration import Duration
 from durable_core.model.outcome import DEFAULT_UNKNOWN
@@ -77,6 +77,7 @@ def step(
     return declare if fn is None else declare(fn)
 
 
+@says_what_to_write('Write `@durable("quote", version=1)` above its body')
 def durable(
     name: str, *, version: int = 1
 ) -> Callable[[Callable[Concatenate[Context, P], Awaitable[R]]], Durable[P, R]]:

@@ -36,7 +36,14 @@ if TYPE_CHECKING:
     from durable_core.model.checkup import Checkup, Facts, Finding, Group, Level, WorkerSeen
     from durable_core.model.codec import Codec
     from durable_core.model.decide import Final, after_failure
-    from durable_core.model.declared import DeclaredStep, check_timeout, check_version, place_of, positional
+    from durable_core.model.declared import (
+        DeclaredStep,
+        check_timeout,
+        check_version,
+        place_of,
+        positional,
+        says_what_to_write,
+    )
     from durable_core.model.duration import Duration, at, maybe_at, not_before, ns_of, shown, to_ns
     from durable_core.model.failure import FailureText, capture, describe, rebuild
     from durable_core.model.info import (
@@ -113,13 +120,21 @@ LATER = {
         "CallbackState",
         "Taken",
         "same",
+        "says_what_to_write",
         "state_of",
     ),
     "durable_core.model.calls": ("Done", "StepCall"),
     "durable_core.model.checkup": ("Checkup", "Facts", "Finding", "Group", "Level", "WorkerSeen"),
     "durable_core.model.codec": ("Codec",),
     "durable_core.model.decide": ("Final", "after_failure"),
-    "durable_core.model.declared": ("DeclaredStep", "check_timeout", "check_version", "place_of", "positional"),
+    "durable_core.model.declared": (
+        "DeclaredStep",
+        "check_timeout",
+        "check_version",
+        "place_of",
+        "positional",
+        "says_what_to_write",
+    ),
     "durable_core.model.duration": ("Duration", "at", "maybe_at", "not_before", "ns_of", "shown", "to_ns"),
     "durable_core.model.failure": ("FailureText", "capture", "describe", "rebuild"),
     "durable_core.model.info": (
@@ -329,6 +344,7 @@ __all__ = [
     "read_tags",
     "rebuild",
     "same",
+    "says_what_to_write",
     "sentences",
     "served",
     "shown",

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from durable_core import DefinitionError, Retry
-from durable_core.layer import DEFAULT_UNKNOWN, Duration
+from durable_core.layer import DEFAULT_UNKNOWN, Duration, says_what_to_write
 from sagas.model.definition import FOREVER, Lookup, Pivot, Retriable, SagaDef, Step
 
 if TYPE_CHECKING:
@@ -306,6 +306,7 @@ def lookup(
     return declare if fn is None else declare(fn)
 
 
+@says_what_to_write('Write `@saga("place-order", version=1)` above its body', "version")
 def saga(
     name: str,
     *,

@@ -3,6 +3,7 @@
 Invariant: a declaration is checked when it is made, so a mistake is found where it stands and not in a run.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
@@ -91,6 +92,25 @@ def check_version(version: Any, what: str) -> None:
     """Refuse what is no whole number from 1."""
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise DefinitionError(f"{what}: version={version!r}", "Give a whole number from 1")
+
+
+def says_what_to_write(example: str, *needed: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Have a declaration refuse a call without its name, or without the options ``needed``, with ``example``."""
+
+    def checking(declare: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(declare)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            first: object = args[0] if args else None
+            missing = ["name"] if callable(first) or (not args and "name" not in kwargs) else []
+            missing += [each for each in needed if each not in kwargs]
+            if missing:
+                what = f" of {place_of(first)}" if callable(first) else ""
+                raise DefinitionError(f"the declaration{what} has no {' and no '.join(missing)}", example)
+            return declare(*args, **kwargs)
+
+        return checked
+
+    return checking
 
 
 def check_timeout(timeout: Duration | None, what: str) -> Duration | None:

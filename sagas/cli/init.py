@@ -1,5 +1,6 @@
 """``init``: writes a small project that runs and is tested, to begin with."""
 
+import keyword
 import re
 import shlex
 from collections.abc import Iterator
@@ -29,6 +30,10 @@ def init(name: Name, *, directory: Directory = None) -> None:
     """Write a small project: an order saga behind FastAPI, with tests, PostgreSQL and Jaeger."""
     if not NAMES.fullmatch(name):
         raise CommandError(f"{name!r} is no name for a project; use small letters, digits and hyphens: order-service")
+    if keyword.iskeyword(name):
+        raise CommandError(
+            f"{name!r} is a word of Python's own, and no name for a project; for example: {name}-service"
+        )
     place = directory or Path(name)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise CommandError(f"{place} is there already, and is not an empty directory; choose another --directory")

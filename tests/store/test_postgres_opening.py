@@ -241,9 +241,11 @@ def test_what_cannot_be_opened_is_told(server: Server, caplog: pytest.LogCapture
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("postgresql://u:12?secret=b@127.0.0.1/db", "cannot be read"),
-        ("postgresql://u:12#secret@127.0.0.1/db", "cannot be read"),
-        ("postgresql://u:12/secret@127.0.0.1/db", "cannot be read"),
+        ("postgresql://u:12?secret=b@127.0.0.1/db", "percent-encoded: @ as %40"),
+        ("postgresql://u:12#secret@127.0.0.1/db", "percent-encoded: .* # as %23"),
+        ("postgresql://u:12/secret@127.0.0.1/db", "percent-encoded: .* / as %2F"),
+        ("postgresql://u:12[secret@127.0.0.1/db", "percent-encoded: .* as %5B"),
+        ("postgresql://u:12@secret@127.0.0.1/db", "percent-encoded: @ as %40"),
         ("postgresql://u:secret@127.0.0.1/db?sslmode=sometimes", "sslmode is one of disable, .* given 'sometimes'"),
         ("postgresql://u:secret@127.0.0.1/db?target_session_attrs=quick", "is one of any, primary"),
         ("postgresql://u:secret@127.0.0.1/db?port=abc", "port is a number"),

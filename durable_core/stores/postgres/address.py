@@ -44,7 +44,8 @@ FILES: Mapping[str, str] = {
 """Options that name a file, and the variables of the environment that stand in for them."""
 LONGEST_SCHEMA = 63
 """Bytes of a name in PostgreSQL; a longer one is cut there, silently."""
-FORM = "Give postgresql://user:password@host:5432/database, with %XX for what is special in a password"
+FORM = "Give postgresql://user:password@host:5432/database"
+ESCAPES = "@ as %40, : as %3A, / as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, % as %25"
 
 
 @attrs.frozen
@@ -79,10 +80,10 @@ def place_of(url: str, options: Mapping[str, str]) -> Place:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:  # its text would repeat a part of what may be the password
-        raise StoreError(f"the PostgreSQL address cannot be read. {FORM}") from None
-    if "@" not in parts.netloc and "@" in parts.path + parts.query + parts.fragment:
-        # A special sign in the password: what follows it would pass for something that may be shown.
-        raise StoreError(f"the PostgreSQL address cannot be read. {FORM}")
+        raise _unreadable() from None
+    if parts.netloc.count("@") > 1 or ("@" not in parts.netloc and "@" in parts.path + parts.query + parts.fragment):
+        # A special character in the password: what follows it would pass for something that may be shown.
+        raise _unreadable()
     given = dict(parse_qsl(parts.query, keep_blank_values=True)) | dict(options)
     schema = given.pop("schema", None)
     unknown = sorted(given.keys() - PASSED)
@@ -104,3 +105,10 @@ def place_of(url: str, options: Mapping[str, str]) -> Place:
     shown += parts.path if len(parts.path) > 1 else ""
     dsn = parts._replace(scheme="postgresql", query=urlencode(given)).geturl()
     return Place(dsn, f"{shown} (schema {schema})" if schema else shown, schema)
+
+
+def _unreadable() -> StoreError:
+    return StoreError(
+        "the PostgreSQL address cannot be read, perhaps because of a special character in its user or password",
+        f"Write such a character percent-encoded: {ESCAPES}. {FORM}",
+    )

@@ -38,9 +38,7 @@ async def check_up(place: Place, *, now_ns: int, deep: bool) -> Checkup:
     try:
         connection = await connect(place.dsn)
     except CAUGHT as error:
-        return _failed(
-            "server", refusals.explain(error, place=place.shown, doing="look at it", outcome="nothing was changed")
-        )
+        return _failed("server", refusals.explain(error, place=place.shown, doing="look at it", outcome=""))
     try:
         name = await schema.checked(connection, place)
         look = _Look(connection, f"{schema.quoted(name)}", now_ns)
@@ -52,7 +50,7 @@ async def check_up(place: Place, *, now_ns: int, deep: bool) -> Checkup:
     except StoreError as error:
         return _failed("format", error)
     except CAUGHT as error:
-        what = refusals.explain(error, place=place.shown, doing="look into it", outcome="nothing was changed")
+        what = refusals.explain(error, place=place.shown, doing="look into it", outcome="")
         return _failed("database", what)
     finally:
         await connection.close()

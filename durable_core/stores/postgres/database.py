@@ -71,7 +71,7 @@ class PostgresDatabase:
             "open the store",
             lambda c: schema.made_ready(c, self.place, create=create),
             on=self.commits,
-            outcome="no run was changed",
+            outcome="",
         )
         self.statements = Statements(ready.quoted)
         self.listener = Listener(self.statements, ready.schema, notify=self._notified)
@@ -100,7 +100,8 @@ class PostgresDatabase:
         text = self.statements.of(question.text)
         if question.keys is None:
             on = self.at_length if question.reads is Reads.ALL else self.questions
-            return question.read(await self.run(question.doing, lambda c: c.fetch(text, *question.values), on=on))
+            told = await self.run(question.doing, lambda c: c.fetch(text, *question.values), on=on, outcome="")
+            return question.read(told)
         if not question.keys:
             return question.read([])
         together = self._together.get(text)
@@ -112,7 +113,7 @@ class PostgresDatabase:
 
     async def _rows_by_key(self, doing: str, text: str, by: int, keys: Collection[Any]) -> dict[Any, list[Row]]:
         found: dict[Any, list[Row]] = {}
-        for row in await self.run(doing, lambda c: c.fetch(text, list(keys))):
+        for row in await self.run(doing, lambda c: c.fetch(text, list(keys)), outcome=""):
             found.setdefault(row[by], []).append(row)
         return found
 
@@ -132,7 +133,7 @@ class PostgresDatabase:
             doing: for the error, what this is about.
             call: made with a connection.
             on: which connection; default the one for questions.
-            outcome: for the error, what is left if the connection is lost amid the call.
+            outcome: for the error, what is left if the connection is lost amid the call; empty for a question.
             repeat: whether it may be made again if nobody knows what became of it. If it may not, the connection
                 is tried first: it may have ended while nobody used it.
             patience_s: instead of the store's own; 0 tries once.

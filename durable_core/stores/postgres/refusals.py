@@ -136,12 +136,15 @@ def as_store_error(error: BaseException, *, place: str, doing: str, outcome: str
 
 
 def explain(error: BaseException, *, place: str, doing: str, outcome: str = NOTHING_WRITTEN) -> StoreError:
-    """The ``StoreError`` to raise from ``error``, which hit ``doing`` ("to write a batch of 7 rows")."""
+    """The ``StoreError`` to raise from ``error``, which hit ``doing`` ("to write a batch of 7 rows").
+
+    ``outcome`` says what is left of it; it is empty for a question, which changes nothing anyway.
+    """
     if not getattr(error, "sqlstate", None) and getattr(error.__context__, "sqlstate", None):
         error = error.__context__ or error  # a rollback that failed because of it hides the error that matters
     if isinstance(error, ValueError | OverflowError):  # the driver could not bind it
         return StoreError(
-            f"could not {doing}: it has a value that {place} cannot hold ({error}); {outcome}",
+            f"could not {doing}: it has a value that {place} cannot hold ({error}){_then(outcome)}",
             "Give texts without lone surrogates, whole numbers of 64 bits, and bytes",
         )
     advice = advice_for(error)
@@ -149,7 +152,17 @@ def explain(error: BaseException, *, place: str, doing: str, outcome: str = NOTH
     if _BINDING in said:
         said = said.rpartition(" (")[2].rstrip(")")  # without the values themselves: they are the user's
     return advice.kind(
-        f"could not {doing}: {advice.what.format(place=place)}; {outcome}. PostgreSQL says: {said}",
+        f"could not {doing}: {advice.what.format(place=place)}{_then(outcome)}. {_who(error)}: {said}",
         advice.then,
         transient=advice.transient,
+    )
+
+
+def _then(outcome: str) -> str:
+    return outcome and f"; {outcome}"
+
+
+def _who(error: BaseException) -> str:
+    return (
+        "The system says" if isinstance(error, OSError) and not isinstance(error, TimeoutError) else "PostgreSQL says"
     )

@@ -122,7 +122,7 @@ def _inside(path: str, *, now_ns: int, deep: bool) -> tuple[list[Finding], Facts
     except refusals.CAUGHT as error:
         if not used and Path(f"{path}-wal").exists():  # a worker came amid the look at a file that nobody used
             return _inside(path, now_ns=now_ns, deep=deep)
-        raise refusals.explain(error, path=path, doing="look into it", outcome="nothing was changed") from error
+        raise refusals.explain(error, path=path, doing="look into it", outcome="") from error
 
 
 def _looked(path: str, *, used: bool, now_ns: int, deep: bool) -> tuple[list[Finding], Facts]:

@@ -113,7 +113,7 @@ class SqliteDatabase:
             try:
                 version = self.file.data_version()
             except refusals.CAUGHT as error:
-                raise refusals.explain(error, path=self.path, doing="look for changes") from error
+                raise refusals.explain(error, path=self.path, doing="look for changes", outcome="") from error
             changed, self._version = version != self._version, version
             return changed
 
@@ -137,7 +137,7 @@ class SqliteDatabase:
             raise self._unread(error) from error
 
     def _unread(self, error: BaseException) -> StoreError:
-        return refusals.explain(error, path=self.path, doing="read", outcome="nothing was changed")
+        return refusals.explain(error, path=self.path, doing="read", outcome="")
 
     async def transact(self, doing: str, work: Callable[[SqliteFile], T], rows: int = 1, *, apart: bool = False) -> T:
         """Do ``work`` in one transaction; it is durable on return, or nothing of it was written.

@@ -55,7 +55,7 @@ class SqliteFile:
         except OSError as error:
             raise StoreNotFound(f"{path} cannot be opened: {error}", "Check its directory's permissions") from error
         except refusals.CAUGHT as error:
-            raise refusals.explain(error, path=path, doing="open the store", outcome="no run was changed") from error
+            raise refusals.explain(error, path=path, doing="open the store", outcome="") from error
         finally:
             lock.release()
 

@@ -62,23 +62,30 @@ CAUGHT = (sqlite3.Error, OverflowError, UnicodeEncodeError, OSError)
 
 
 def explain(error: BaseException, *, path: str, doing: str, outcome: str = NOTHING_WRITTEN) -> StoreError:
-    """The ``StoreError`` to raise from ``error``, which hit ``doing`` ("to write a batch of 7 rows")."""
+    """The ``StoreError`` to raise from ``error``, which hit ``doing`` ("to write a batch of 7 rows").
+
+    ``outcome`` says what is left of it; it is empty for a question, which changes nothing anyway.
+    """
     code = getattr(error, "sqlite_errorcode", None)
     if code is None and isinstance(error, UNBINDABLE):
         return StoreError(
-            f"could not {doing} in {path}: it has a value that SQLite cannot hold ({error}); {outcome}",
+            f"could not {doing} in {path}: it has a value that SQLite cannot hold ({error}){_then(outcome)}",
             "Give texts without lone surrogates, whole numbers of 64 bits, and bytes",
         )
     if isinstance(error, OSError):
         return StoreError(
-            f"could not {doing}: a file beside {path} could not be used ({error}); {outcome}",
+            f"could not {doing}: a file beside {path} could not be used ({error}){_then(outcome)}",
             "Check its directory and the limit of open files",
             transient=True,
         )
     advice = UNLISTED if code is None else ADVICE.get(code & 0xFF, UNLISTED)
     kind = StoreFull if advice is ADVICE[sqlite3.SQLITE_FULL] else StoreError
     return kind(
-        f"could not {doing}: {advice.what.format(path=path)}; {outcome}. SQLite says: {error}",
+        f"could not {doing}: {advice.what.format(path=path)}{_then(outcome)}. SQLite says: {error}",
         advice.then,
         transient=advice.transient,
     )
+
+
+def _then(outcome: str) -> str:
+    return outcome and f"; {outcome}"

@@ -14,6 +14,7 @@ import attrs
 import pytest
 import tenacity
 
+from durable_core import durable
 from sagas import (
     DefinitionError,
     Happened,
@@ -584,3 +585,22 @@ async def test_bodies_that_run_at_once_do_not_mix_their_current(url: str):
         handles = [await orchestrator.start(body, id=f"n{n}") for n in range(100)]
         assert [await handle.result() for handle in handles] == [f"n{n}" for n in range(100)]
     assert wrong == []
+
+
+def test_a_decorator_without_a_name_or_a_version_says_what_to_write():
+    """Bare, empty or half filled in: an error of ours that names what is missing, and the body where it has one."""
+
+    async def body(s: Saga) -> None: ...
+
+    forgetful: Any = saga
+    for forget, words in (
+        (lambda: forgetful(body), r"test_declaring\.py:\d+ has no name and no version"),
+        (forgetful, "no name and no version"),
+        (lambda: forgetful("order"), "no version"),
+    ):
+        with pytest.raises(DefinitionError, match=words) as caught:
+            forget()
+        assert '@saga("place-order", version=1)' in caught.value.advice
+    bare_durable: Any = durable
+    with pytest.raises(DefinitionError, match="has no name"):
+        bare_durable(body)
