@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from durable_core.model.outcome import DEFAULT_UNKNOWN, Outcome
     from durable_core.model.record import ABANDON, StepRecord, StepStatus, fold
     from durable_core.model.retry import duration
-    from durable_core.model.run import ENDS, RunQuery, RunRecord, RunRef
+    from durable_core.model.run import ENDS, OPEN, RunQuery, RunRecord, RunRef
     from durable_core.model.shape import CallShape
     from durable_core.model.spec import DurableFunction, StepSpec, is_async
     from durable_core.model.startable import StartOptions, Takes0, Takes1, Takes2, Takes3
@@ -154,7 +154,7 @@ LATER = {
     "durable_core.model.outcome": ("DEFAULT_UNKNOWN", "Outcome"),
     "durable_core.model.record": ("ABANDON", "StepRecord", "StepStatus", "fold"),
     "durable_core.model.retry": ("duration",),
-    "durable_core.model.run": ("ENDS", "RunQuery", "RunRecord", "RunRef"),
+    "durable_core.model.run": ("ENDS", "OPEN", "RunQuery", "RunRecord", "RunRef"),
     "durable_core.model.shape": ("CallShape",),
     "durable_core.model.spec": ("DurableFunction", "StepSpec", "is_async"),
     "durable_core.model.startable": ("StartOptions", "Takes0", "Takes1", "Takes2", "Takes3"),
@@ -207,6 +207,7 @@ __all__ = [
     "MANY_FAILURES",
     "METRICS",
     "MISFIT",
+    "OPEN",
     "TAGGED",
     "Announced",
     "Answer",

@@ -53,6 +53,7 @@ from sagas.model.resource import resource
 
 if TYPE_CHECKING:
     from durable_core import Callback, PurgeReport, VersionVerdict
+    from sagas.bulk import BulkReport
     from sagas.graph import SagaGraph
     from sagas.model.graph import Ref
     from sagas.model.versions import VersionInfo
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
 LATER = {
     "durable_core": ("Callback", "PurgeReport", "VersionVerdict"),
+    "sagas.bulk": ("BulkReport",),
     "sagas.graph": ("SagaGraph",),
     "sagas.model.graph": ("Ref",),
     "sagas.model.versions": ("VersionInfo",),
@@ -70,6 +72,7 @@ LATER = {
 """The names for running sagas, by the module that they are loaded from: declaring sagas takes half of the whole."""
 
 __all__ = [
+    "BulkReport",
     "Callback",
     "CallbackAlreadyAnswered",
     "CallbackClosed",

@@ -417,6 +417,7 @@ class Orchestrator:
     pause = forward(Served.pause)
     resume = forward(Served.resume)
     rollback = forward(Served.rollback)
+    apply = forward(Served.apply)
     purge = forward(Served.purge)
 
     # -- callbacks -------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from durable_core.layer import (
     name_of,
     to_ns,
 )
+from sagas.bulk import BulkReport, BulkVerb, apply, chosen
 from sagas.face import SagaFace
 from sagas.model.definition import SagaDef
 from sagas.model.info import SagaInfo, SagaSummary
@@ -620,6 +621,40 @@ class Orchestrator:
         """
         ref = await self.client.restart(id, new_id=new_id, input=input, version=version, actor=actor, note=note)
         return SagaHandle(self.client, ref)
+
+    async def apply(
+        self,
+        verb: str,
+        *,
+        step: str | None = None,
+        happened: bool | None = None,
+        dry_run: bool = False,
+        actor: str = "",
+        note: str = "",
+        **filters: Unpack[SagaFilters],
+    ) -> BulkReport:
+        """Give an operator's verb to all sagas that match, each in a commit of its own; durable on return.
+
+        Sagas that have ended are left alone unless ``status=`` names them. What was done stays done: after a crash, or
+        a ``StoreError``, call it again for the rest.
+
+        Args:
+            verb: ``retry``, ``skip``, ``resolve``, ``cancel``, ``kill``, ``pause``, ``resume``, ``rollback`` or
+                ``restart``, which restarts each once, under its id and ``~restarted``.
+            step: the key of the step, for ``retry``, ``skip`` and ``resolve``.
+            happened: for ``resolve``: whether the step's effect took place. Its result is then None.
+            dry_run: only count.
+            actor: the person who asks.
+            note: the reason.
+            **filters: see ``SagaFilters``; at least one.
+
+        Raises:
+            DefinitionError: there is no filter, no such verb, or the verb lacks what it needs.
+            StoreError: the store failed in the middle.
+        """
+        query = chosen(self.client.query(**_of_runs(**filters)), filters, verb)
+        order = BulkVerb(verb=verb, step=step, happened=happened, actor=actor, note=note)
+        return await apply(self.client, query, order, dry_run=dry_run)
 
     async def purge(
         self,
