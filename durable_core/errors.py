@@ -182,10 +182,12 @@ class StoreError(DurableError):
     Attributes:
         transient: whether trying again may help.
         in_doubt: whether it is unknown if the rows in question were written. Repeating the call is harmless.
+        logged: whether the store itself logs how long this lasts.
     """
 
     code = "DC010"
     in_doubt = False
+    logged = False
 
     def __init__(self, text: str, advice: str = "", *, transient: bool = False) -> None:
         super().__init__(text, advice)

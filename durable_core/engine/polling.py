@@ -16,6 +16,7 @@ from durable_core.engine.process import ObserverProcess, WorkerProcess
 from durable_core.engine.waiting import Waiters
 from durable_core.engine.writer import Writer
 from durable_core.errors import LeaseLost, StoreError
+from durable_core.model.outage import Outage
 from durable_core.ports import Clock, Store, check_cancelled
 
 log = logging.getLogger("durable_core")
@@ -133,6 +134,7 @@ class Poller:
         self.changes = ChangeListener(self._loop, process.woken.set)
         store.on_change(self.changes.heard)
         self._closed = False
+        self._outage = Outage()
         self._begin(again=False)
 
     async def close(self) -> None:
@@ -190,12 +192,15 @@ class Poller:
                     await process.release_dead()
                 await self._look()
                 self.changes.looked(began_s)
+                if (away_s := self._outage.over(loop.time())) is not None:
+                    log.warning("the store can be asked again; it was away for %.1f s", away_s)
             except LeaseLost as lost:
                 await process.lease_lost(lost)
             except StoreError as error:
                 if again and not error.transient:
                     return  # it was closed meanwhile: this process counts as dead
-                log.warning("the store could not be asked for work; trying again: %s", error)
+                if not error.logged and self._outage.met(loop.time()):
+                    log.warning("the store could not be asked for work; trying again until it can be: %s", error)
                 process.woken.set()
                 await asyncio.sleep(POLL_S)
             except Exception:

@@ -332,7 +332,8 @@ async def _until_done(name: str, step: Callable[[], Awaitable[None]]) -> None:
         try:
             await step()
         except StoreError as error:
-            log.warning("worker %s could not be announced; trying again: %s", name, error)
+            if not error.logged:
+                log.warning("worker %s could not be announced; trying again: %s", name, error)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
         else:

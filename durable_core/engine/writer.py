@@ -16,6 +16,7 @@ import attrs
 
 from durable_core.errors import LeaseLost, StoreError, StoreFull, sentences
 from durable_core.model.entry import Entry
+from durable_core.model.outage import Outage
 from durable_core.model.run import NewRun, RunStatus, RunUpdate, unchanged
 from durable_core.ports import Batch, Store, check_cancelled
 
@@ -327,7 +328,7 @@ class Writer:
         their starts have waited long enough, or at once if waiting cannot help.
         """
         batch, delay_s, waited_s = work.batch, FIRST_PAUSE_S, 0.0
-        first_s = self.loop.time()
+        first_s, outage = self.loop.time(), Outage()
         while True:
             began_s = self.loop.time()
             try:
@@ -342,12 +343,13 @@ class Writer:
                     return await self._write_run_by_run(work)
                 if not batch:
                     return frozenset()
-                log.warning("the store refused a commit of %d rows; next try in %.2f s: %s", len(batch), delay_s, error)
+                _tell_trouble(outage, error, self.loop.time())
                 await self._pause(delay_s, error)
                 waited_s = self.loop.time() - first_s
                 delay_s = min(delay_s * 2, LONGEST_PAUSE_S)
             else:
                 self._calm()
+                _tell_end(outage, self.loop.time())
                 if self.timed is not None:
                     self.timed(self.loop.time() - began_s)
                 return left_out
@@ -494,7 +496,8 @@ class RunByRun:
                 if not error.transient and await self._takes_others(num):
                     self.refused(num, error)
                     return frozenset()
-                log.warning("the rows of number %d are not taken; next try in %.2f s: %s", num, pause_s, error)
+                if not error.logged:
+                    log.warning("the rows of number %d are not taken; trying again: %s", num, error)
                 await self.pause(pause_s, error)
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
@@ -510,6 +513,16 @@ class RunByRun:
             log.warning("the row of number %d is not taken as it stands either: %s", num, also)
             return False
         return True
+
+
+def _tell_trouble(outage: Outage, error: StoreError, at_s: float) -> None:
+    if not error.logged and outage.met(at_s):
+        log.warning("the store does not take what is written; trying again until it does: %s", error)
+
+
+def _tell_end(outage: Outage, at_s: float) -> None:
+    if (away_s := outage.over(at_s)) is not None:
+        log.warning("the store takes what is written again, after %.1f s", away_s)
 
 
 def _fail_flushes(flushes: Iterable["asyncio.Future[None]"], error: StoreError) -> None:

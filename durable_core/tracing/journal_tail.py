@@ -84,7 +84,8 @@ class JournalTail:
                 if not leaving:
                     await self._look_besides()
             except StoreError as error:
-                log.warning("the journal could not be read for its %s; trying again: %s", self._what, error)
+                if not error.logged:
+                    log.warning("the journal could not be read for its %s; trying again: %s", self._what, error)
                 leaving = False
                 await asyncio.sleep(AGAIN_S)
             except Exception:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from durable_core.errors import StoreError
+from durable_core.model.outage import Outage
 from durable_core.stores.postgres import refusals, schema
 from durable_core.stores.postgres.address import Place
 from durable_core.stores.postgres.coalesced import Coalesced
@@ -50,6 +51,7 @@ class PostgresDatabase:
         self.patience_s = patience_s
         self.away_s = -math.inf
         """When the database was last found away, by the steady clock."""
+        self._outage = Outage()
         self.on_change: Callable[[], None] = lambda: None
         self.ready: schema.Ready | None = None
         """The schema; None unless the store is open."""
@@ -117,6 +119,18 @@ class PostgresDatabase:
             found.setdefault(row[by], []).append(row)
         return found
 
+    def failed(self, error: StoreError) -> None:
+        """The database did not answer; how long that lasts is logged here, and by nobody else."""
+        self.away_s = steady_s()
+        error.logged = True
+        if self._outage.met(self.away_s):
+            log.warning("%s. Trying again until it answers", error.message)
+
+    def answered(self) -> None:
+        """The database has answered."""
+        if (away_s := self._outage.over(steady_s())) is not None:
+            log.warning("%s answers again; it was away for %.1f s", self.place.shown, away_s)
+
     async def run(
         self,
         doing: str,
@@ -149,15 +163,18 @@ class PostgresDatabase:
                     if not repeat:
                         await connection.execute("SELECT 1")
                     asked = True
-                    return await call(connection)
+                    answer = await call(connection)
             except MET as error:
                 known = outcome if asked or repeat else refusals.NOTHING_ASKED
                 explained = refusals.as_store_error(error, place=self.place.shown, doing=doing, outcome=known)
+                if explained.transient:
+                    self.failed(explained)
                 if not (explained.transient and (repeat or not asked) and loop.time() < until_s):
                     if explained is error:
                         raise
                     raise explained from error
-                self.away_s = steady_s()
-                log.warning("%s; asking again", explained)
+            else:
+                self.answered()
+                return answer
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)

@@ -67,7 +67,8 @@ class PostgresJournal:
         try:
             self._numbers.add(await self._block())
         except StoreError as error:
-            log.warning("no run numbers could be reserved; trying again: %s", error)
+            if not error.logged:
+                log.warning("no numbers could be reserved; trying again: %s", error)
 
     # -- commits ---------------------------------------------------------------------------------------------------
 
@@ -172,12 +173,16 @@ class PostgresJournal:
             unknown = sent and database.commits.lost
             if unknown:
                 self._doubt = InDoubtCommit.about(batch, number)
-            raise refusals.explain_commit(
+            explained = refusals.explain_commit(
                 error, place=database.place.shown, rows=len(batch), sent=sent, in_doubt=unknown
-            ) from error
+            )
+            if explained.transient:
+                database.failed(explained)
+            raise explained from error
         except asyncio.CancelledError:
             self._doubt = InDoubtCommit.about(batch, number) if sent else None
             raise
+        database.answered()
         self._number = number
         if refused and worker is None:  # no count fences its echoes: one may have begun these
             refused -= {run.num for run in await database.ask(QUESTIONS.find_nums(refused))}

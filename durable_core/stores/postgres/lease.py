@@ -98,12 +98,13 @@ class Lease:
                 await connection.close(timeout=1)
 
     def _log(self, error: BaseException) -> None:
-        """Once when it begins, and now and then while it lasts: it is tried several times a second."""
-        if steady_s() - self._logged_s >= LOG_S:
+        """Once it endangers the lease, and now and then while it lasts: it is tried several times a second."""
+        if self.left_s() < self._lease_s / 2 and steady_s() - self._logged_s >= LOG_S:
             self._logged_s = steady_s()
             log.warning(
-                "the lease of worker %s could not be renewed; trying again until it can be: %s",
+                "the lease of worker %s could not be renewed and ends in %.0f s; trying again until it can be: %s",
                 self.worker,
+                max(self.left_s(), 0.0),
                 type(error).__name__,
             )
 
