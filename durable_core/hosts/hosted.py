@@ -24,7 +24,7 @@ from durable_core.model.codec import Codec
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.failure import rebuild
 from durable_core.model.keys import served
-from durable_core.model.record import ABANDON
+from durable_core.model.record import ABANDON, StepStatus
 from durable_core.model.run import ENDS, OPEN, RunRecord, RunStatus, RunUpdate
 from durable_core.model.spec import DurableFunction
 from durable_core.model.tags import write_tags
@@ -182,6 +182,7 @@ class HostedRun:
         run = self._run.identity
         forward = self._run.steps.get(served(step.key))
         result = None if forward is None or forward is step else forward.result
+        doubt = forward.error if forward is not None and forward.status is StepStatus.UNKNOWN else None
         return StepCall(
             run.id,
             run.uid,
@@ -194,6 +195,7 @@ class HostedRun:
             Raw(step.arguments or b"[]"),
             NOTHING if result is None else Raw(result),
             run.traceparent,
+            NOTHING if doubt is None else Raw(doubt),
         )
 
     def unfit(self, held: Collection[str]) -> Fault | None:

@@ -28,6 +28,8 @@ class StepCall(msgspec.Struct, frozen=True, omit_defaults=True):
     forward: Raw = NOTHING
     """Of a compensation: the result of the step that it undoes, JSON; empty if that is not known."""
     traceparent: str | None = None
+    doubt: Raw = NOTHING
+    """Of a compensation: why it is not known whether its step happened, as journals keep failures."""
     """What the run's row says of its trace."""
 
 

@@ -65,12 +65,12 @@ class StillUnknown:
 class Unknown:
     """Passed to a compensation instead of a result, if its parameter admits it: the step may or may not have happened.
 
-    Such a compensation must do no harm if nothing happened, and must prevent a late effect.
+    Such a compensation must do no harm if nothing happened, and must prevent a late effect. All of them are equal.
     """
 
-
-UNKNOWN = Unknown()
-"""The one that a compensation is given."""
+    error: BaseException | None = attrs.field(default=None, eq=False, repr=False)
+    """What the step's last attempt raised, as the body would see it, so that the undo can use what it carries. None if
+    no attempt has raised: its process died, or a host that keeps no exceptions runs the saga (Step Functions)."""
 
 
 # -- Declarations ------------------------------------------------------------------------------------------------------

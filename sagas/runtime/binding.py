@@ -8,10 +8,20 @@ import attrs
 import msgspec
 
 from durable_core import DefinitionError
-from durable_core.layer import AttemptFaults, CallShape, Codec, Duration, StepCall, StepSpec, is_async, name_of, to_ns
+from durable_core.layer import (
+    AttemptFaults,
+    CallShape,
+    Codec,
+    Duration,
+    StepCall,
+    StepSpec,
+    is_async,
+    name_of,
+    rebuild,
+    to_ns,
+)
 from sagas.check.scan import Scan, scan
 from sagas.model.definition import (
-    UNKNOWN,
     Declared,
     DidNotHappen,
     Happened,
@@ -22,6 +32,7 @@ from sagas.model.definition import (
     Serving,
     Step,
     StillUnknown,
+    Unknown,
     takes_arguments,
 )
 from sagas.model.graph import GraphDef
@@ -176,7 +187,7 @@ class Binder:
         what = f"saga {call.run}, step {call.key!r}"
         spec, extra = bound.spec, bound.extra or {}
         if call.kind == "compensation" and bound.undo is not None:
-            result: Any = UNKNOWN
+            result: Any = Unknown(_raised(spec, bytes(call.doubt)))
             if bytes(call.forward):
                 result = spec.shape.decode_result(bytes(call.forward), what=f"{what}: the result to undo")
             spec, extra = bound.undo, {RESULT: result, **(bound.undo_extra or {})}
@@ -288,6 +299,11 @@ class Binder:
             timeout_ns=_ns(serving.timeout),
             effect=False,
         )
+
+
+def _raised(spec: StepSpec, stored: bytes) -> BaseException | None:
+    """What an attempt of the step raised; None where it is not known."""
+    return rebuild(stored, (*spec.rejects, *spec.unknown)) if stored else None
 
 
 def _names(declared: Declared[..., Any]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from durable_core import DefinitionError
 from durable_core.layer import CallShape, HostContext, StepRecord, StepStatus, in_words, name_of
-from sagas.model.definition import UNKNOWN, SagaDef
+from sagas.model.definition import SagaDef, Unknown
 from sagas.model.graph import GraphDef, Node
 from sagas.model.phases import Mark, MarkKind
 from sagas.model.plan import is_undone, to_undo, undo_key
@@ -154,8 +154,9 @@ class Undo:
         args, kwargs = self.arguments(key, bound) if bound.undo_takes_arguments else ((), {})
         step = self._ctx.steps()[key]
         what = f"saga {self._ctx.id}, step {key!r}: the result to undo"
-        result: Any = UNKNOWN
-        if step.status is not StepStatus.UNKNOWN:
+        if step.status is StepStatus.UNKNOWN:
+            result: Any = Unknown(self._ctx.error_of(key))
+        else:
             result = bound.spec.shape.decode_result(step.result or b"null", what=what)
         extra = {RESULT: result} if bound.undo_extra is None else {RESULT: result, **bound.undo_extra}
         return self._ctx.perform(bound.undo, args, kwargs, extra=extra, key=undo_key(key))

@@ -84,7 +84,7 @@ async def fenced(who: str) -> str:
 
 @fenced.compensate
 async def undo_fenced(booked: str | Unknown) -> None:
-    WORLD.does(f"undo fenced {'unknown' if isinstance(booked, Unknown) else booked}")
+    WORLD.does(f"undo fenced {f'after {type(booked.error).__name__}' if isinstance(booked, Unknown) else booked}")
 
 
 @pivot(name="pay", rejects=(Refused,))
@@ -298,12 +298,12 @@ def test_an_unknown_outcome_is_settled(found: Any, end: str, log: list[str]) -> 
 
 @hosted
 async def test_a_lost_call_of_at_most_once_is_undone_as_unknown() -> MemoryHost:
-    """The process dies in a step that must not be called twice: it is undone without its result."""
+    """The process dies in a step that must not be called twice: it is undone without its result, with its error."""
     host = on_host(careful)
     await host.drive(until="fenced")
     await host.lose("fenced")
     await host.drive()
-    assert WORLD.log[-2:] == ["undo fenced unknown", "undo car"]
+    assert WORLD.log[-2:] == ["undo fenced after StepInterrupted", "undo car"]
     assert info(host).status == "compensated"
     return host
 

@@ -80,6 +80,7 @@ async def blind(number: int, op: Op, *, world: World = resource()) -> int:
 @blind.compensate(retry=AT_ONCE)
 async def undo_blind(result: int | Unknown, number: int, op: Op, *, world: World = resource()) -> None:
     assert result == (number if op.succeeds else Unknown())
+    assert op.succeeds or isinstance(result.error, Broken)  # type: ignore[union-attr]
     await _undo(op, world)
 
 

@@ -31,7 +31,7 @@ from sagas import (
     step,
 )
 from sagas.testing import ManualClock
-from tests.kit import act, never, settled, steps, until
+from tests.kit import Place, act, never, settled, steps, until
 
 
 class Declined(Exception): ...
@@ -450,6 +450,37 @@ async def test_a_bad_result_is_a_doubt_and_never_retried(url: str, world: list[s
     assert end.startswith("caught PayloadError")
     assert all(word in end for word in ("charge", "saga-x"))
     assert world == ["before", "charge", "refund True"]
+
+
+async def test_the_undo_of_a_doubt_gets_what_the_last_attempt_raised(place: Place):
+    """`Unknown.error` is the last attempt's exception with what it carries, also in a process that was begun later."""
+    seen: list[Any] = []
+
+    @step(retry=Retry(attempts=2, first=0), unknown=(Lost,))
+    async def charge() -> str:
+        lost = Lost("cut")
+        lost.reference = f"payment {current().attempt}"  # type: ignore[attr-defined]
+        raise lost
+
+    @charge.compensate(retry=1)
+    async def refund(paid: str | Unknown) -> None:
+        error = paid.error if isinstance(paid, Unknown) else None
+        seen.append((type(error), vars(error)["reference"], str(error)))
+        if len(seen) < 3:
+            raise Broken
+
+    @saga("lost", version=1)
+    async def lost(s: Saga) -> None:
+        await s.run(charge)
+
+    for times in (1, 2, 3):
+        async with place.orchestrator(lost) as running:
+            handle = await running.start(lost, id="saga-x")
+            if seen:
+                await running.retry("saga-x")
+            await until(lambda times=times: len(seen) == times, running)
+            await settled(handle)
+    assert seen == [(Lost, "payment 2", "cut")] * 3
 
 
 # -- time -----------------------------------------------------------------------------------------------------------
