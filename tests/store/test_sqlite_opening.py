@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -17,7 +18,7 @@ from durable_core.stores.sqlite import schema
 from durable_core.stores.sqlite.checkup import check_up
 from durable_core.stores.sqlite.locks import worker_lock
 from durable_core.stores.sqlite.store import SqliteStore
-from durable_core.testing.store_rows import add, in_loop
+from durable_core.testing.store_rows import add, in_loop, new_batch, new_entry, new_run
 from sagas import Orchestrator
 from tests.store.upgraded import ask, order
 
@@ -91,6 +92,35 @@ def test_the_secret_is_the_stores(tmp_path: Path):
         return found
 
     assert asyncio.run(secret("x.db")) == asyncio.run(secret("x.db")) != asyncio.run(secret("y.db"))
+
+
+def test_a_process_that_dies_while_it_copies_the_log_leaves_a_file_that_opens(tmp_path: Path):
+    """The file's first page, copied first, speaks of pages that are in the log only: read with the log it is whole."""
+
+    async def die() -> None:
+        store = SqliteStore(str(tmp_path / "x.db"))
+        await store.open(worker=None)
+        await store.journal.commit(
+            new_batch(starts=[new_run(7, "a")], entries=[new_entry(7, 1, payload=b"x" * 99_000)])
+        )
+        for name in ("x.db", "x.db-wal"):
+            shutil.copy(tmp_path / name, tmp_path / f"left-{name}")
+        await store.close()
+
+    asyncio.run(die())
+    log = (tmp_path / "left-x.db-wal").read_bytes()
+    frames = [log[at : at + 24 + 4096] for at in range(32, len(log), 24 + 4096)]
+    first_page = [frame[24:] for frame in frames if frame[:4] == (1).to_bytes(4, "big")][-1]
+    with (tmp_path / "left-x.db").open("r+b") as file:
+        file.write(first_page)
+
+    async def look() -> None:
+        store = SqliteStore(str(tmp_path / "left-x.db"))
+        await store.open(worker=None)
+        assert len((await store.journal.load([7]))[7]) == 1
+        await store.close()
+
+    asyncio.run(look())
 
 
 @pytest.mark.parametrize(("durability", "level"), [("power", 2), ("process", 1)])

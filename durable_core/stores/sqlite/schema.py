@@ -89,6 +89,9 @@ def check_ours(path: str) -> None:
     # Immutable: no lock, no log, no file beside it. Our mark is in the header from the file's first moment on.
     probe = sqlite3.connect(_uri(path, "mode=ro&immutable=1"), uri=True)
     try:
+        # While the log is copied to it, and after that was cut, the header may speak of pages that the file has not got
+        # yet. Read without its log that is damage to SQLite, unless the schema is asked for as it lies there.
+        probe.execute("PRAGMA writable_schema = ON")
         (mark,) = probe.execute("PRAGMA application_id").fetchone()
     except sqlite3.DatabaseError as error:
         raise StoreFormatError(
