@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sagas import Orchestrator, Saga, SagaCompensated, lookup, saga
+from tests import forked
 from tests.cli.line import Ended, Line, run_here
 from tests.cli.test_worker import until
 
@@ -195,7 +196,7 @@ def test_beside_a_running_worker(tmp_path: Path):
     def run(*arguments: str, token: str = "") -> Ended:
         return run_here(tmp_path, {**environment, "SAGAS_TOKEN": token}, *arguments)
 
-    with subprocess.Popen(
+    with forked.Process(
         [*program, "worker", "asking", "--json"], cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE
     ) as worker:
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.cli.line import Line
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ def line(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
 def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a Python of ours in the project, which sees this tree."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "SAGAS"))}
-    return subprocess.run(
+    return forked.run(
         [sys.executable, *arguments],
         cwd=project,
         env=environment | {"PYTHONPATH": os.pathsep.join([str(project), str(ROOT)])},

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sagas import Orchestrator
+from tests import forked
 from tests.cli.line import Line
 from tests.kit import until
 
@@ -60,12 +61,12 @@ class Shop:
     def fill(self) -> None:
         """Commit a start, and a cancel of a saga that is not there."""
         command = [sys.executable, "-c", FILL.format(module=self.module)]
-        subprocess.run(command, cwd=self.folder, env=self.env, check=True, timeout=60)
+        forked.run(command, cwd=self.folder, env=self.env, check=True, timeout=60)
 
     def process(self, *arguments: str) -> "subprocess.Popen[str]":
         """A command that goes on until it is stopped."""
         command = [sys.executable, "-c", "from sagas.cli import main; main()", *arguments]
-        return subprocess.Popen(
+        return forked.Process(
             command, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 

@@ -14,6 +14,7 @@ import pytest
 
 from sagas import Orchestrator
 from sagas.cli.reload import folders_of
+from tests import forked
 from tests.cli.line import Line
 
 SHOP = """
@@ -37,7 +38,7 @@ class Worker:
         self.url = f"sqlite:///{folder / 'sagas.db'}"
         self.write(SHOP.format(version=1))
         command = [sys.executable, "-m", "sagas", "worker", "--reload", "shop.py", "--store", self.url]
-        self.process = subprocess.Popen(
+        self.process = forked.Process(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
 

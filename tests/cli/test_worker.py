@@ -20,6 +20,7 @@ from sagas import Orchestrator
 from sagas.cli.health import WELL_S, HealthEndpoint, answering, report
 from sagas.cli.output import CommandError
 from sagas.cli.worker import _leave
+from tests import forked
 from tests.cli.line import Ended, run_here
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +106,7 @@ class Place:
 
     def work(self, *arguments: str) -> "tuple[subprocess.Popen[str], str]":
         """Start a worker; returns once it has said that it is ready, with what it said."""
-        worker = subprocess.Popen(
+        worker = forked.Process(
             [*SAGAS, "worker", *arguments],
             cwd=self.directory,
             env=self.env,

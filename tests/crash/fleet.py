@@ -18,6 +18,7 @@ from typing import Any
 
 from durable_core.layer import Store
 from sagas import Entry, Orchestrator, Saga, resource, saga, step
+from tests import forked
 from tests.crash.victim import SAGAS, Outside, charge, ship
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +99,7 @@ def worker(url: str, directory: Path, skew: float = 0, *, lease: float = 2, of: 
     """A worker process that has begun to start, of the fleet whose module is given."""
     errors = (directory / "errors").open("a")
     with errors:
-        return subprocess.Popen(
+        return forked.Process(
             [sys.executable, "-m", of, url, str(directory), str(lease), str(skew)],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sagas import CallbackAlreadyAnswered, SagaNotFound, SagaStatus
+from tests import forked
 from tests.crash.asker import opened
 from tests.crash.victim import DIED, Outside
 
@@ -30,7 +31,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextlib.contextmanager
 def worker(directory: Path, commits: int = 0) -> "Iterator[subprocess.Popen[str]]":
     """A worker in a process of its own, gone on exit."""
-    with subprocess.Popen(
+    with forked.Process(
         [sys.executable, "-m", "tests.crash.asker", str(directory), str(commits)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

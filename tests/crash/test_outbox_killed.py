@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sagas import Orchestrator, SagaStatus
+from tests import forked
 from tests.crash.outbox_victim import Effects, written
 from tests.kit import until
 from tests.outboxes import Shop, address, held, shop_at, soon
@@ -44,7 +45,7 @@ class Place:
         """A process that hands on, until it dies."""
         arguments = [self.outbox, self.store, str(self.effects.path), role, point]
         paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        process = subprocess.Popen(
+        process = forked.Process(
             [sys.executable, "-m", "tests.crash.outbox_victim", *arguments],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": paths},

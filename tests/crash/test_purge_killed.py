@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from durable_core.engine.retention import ArchiveFile
 from durable_core.layer import JournalEntry, RunRecord
 from durable_core.stores.sqlite.file import SqliteFile
 from sagas import Orchestrator, Saga, retriable, saga
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 Whole = tuple[RunRecord, list[JournalEntry]]
@@ -132,7 +132,7 @@ def test_a_purge_that_is_killed_loses_nothing(tmp_path: Path):
     url, file = f"sqlite:///{tmp_path}/sagas.db", tmp_path / "archive.jsonl"
     before = asyncio.run(filled(url, sagas=400, steps=20))
     command = [sys.executable, "-c", "from sagas.cli import main; main()", "purge", "--older-than", "0"]
-    purge = subprocess.Popen(
+    purge = forked.Process(
         [*command, "--archive", str(file), "--store", url], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     give_up_at = time.monotonic() + 60

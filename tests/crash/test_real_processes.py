@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sagas import Orchestrator
+from tests import forked
 from tests.crash.victim import DIED, WAITING, Outside, ends, opened, order, poisoned
 from tests.kit import End, end_of, within
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 
 def victim(directory: Path, role: str, point: str = "", **options: Any) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+    return forked.Process(
         [sys.executable, "-m", "tests.crash.victim", str(directory), role, point],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -14,6 +14,7 @@ import pytest
 
 from durable_core.layer import SpanRecord
 from sagas import Orchestrator, SagaCompensated
+from tests import forked
 from tests.crash.traced import traced
 from tests.otlp import Collector, Taken, collector
 from tests.traces import spans
@@ -26,7 +27,7 @@ SECRET = "correct horse battery staple"
 @contextmanager
 def worker(store: str, endpoint: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process that sends its traces to ``endpoint``; killed at the end if it still runs."""
-    process = subprocess.Popen(
+    process = forked.Process(
         [sys.executable, "-c", "from sagas.cli import main; main()", "worker", MODULE, "--store", store],
         env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.DEVNULL,

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import forked
+
 ROOT = Path(__file__).parents[2]
 WITHOUT_ASYNCIO = "-p no:asyncio"
 """For a reader's pytest: pytest-asyncio, which a reader need not have, warns until its loop scope is set."""
@@ -34,7 +36,7 @@ def run(code: str, folder: Path, *, source: Path | None, name: str = "example.py
     environment["PYTEST_ADDOPTS"] = WITHOUT_ASYNCIO
     if source is not None:
         environment["PYTHONPATH"] = str(source)
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-W", "error", *(("-m", "pytest", "-q") if name.startswith("test_") else ()), script.name],
         cwd=folder,
         env=environment,

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import attrs
 
+from tests import forked
 from tests.docs.readme import ROOT
 
 BLOCK = re.compile(r"(?:^<!-- (stays|eventually) -->\n)?^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -87,13 +88,13 @@ class Session:
             assert printed == command.prints
 
     def _printed(self, command: Command) -> list[str]:
-        done = subprocess.run(**self._call(command), stderr=subprocess.PIPE, timeout=DEADLINE_S, check=False)
+        done = forked.run(**self._call(command), stderr=subprocess.PIPE, timeout=DEADLINE_S, check=False)
         assert done.returncode in (0, 1, 2), done.stderr
         return steady(f"{done.stdout}{done.stderr if done.returncode == 2 else ''}")
 
     @contextmanager
     def _begun(self, command: Command) -> Generator["subprocess.Popen[str]"]:
-        child = subprocess.Popen(**self._call(command), stderr=subprocess.DEVNULL)
+        child = forked.Process(**self._call(command), stderr=subprocess.DEVNULL)
         try:
             yield child
         finally:

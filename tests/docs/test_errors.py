@@ -7,7 +7,6 @@ import contextlib
 import io
 import os
 import re
-import subprocess
 import sys
 import tomllib
 import types
@@ -20,6 +19,7 @@ import sagas.errors
 import sagas.orchestrator
 from durable_core import DurableError, Fault
 from durable_core.errors import PAGES as PUBLISHED
+from tests import forked
 from tests.docs.readme import BLOCK, ROOT
 
 PAGES = ROOT / "docs/errors"
@@ -145,7 +145,7 @@ def run_until_it_ends(code: str, folder: Path) -> str:
     """What a page's program prints in the first process that comes to its end."""
     (folder / "example.py").write_text(blocks(code, "python")[0], encoding="utf-8")
     for _ in range(RUNS):
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, "-W", "error", "example.py"],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},

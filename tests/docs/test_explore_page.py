@@ -1,13 +1,13 @@
 """The page about exploring: its programs run, its tests pass with the plugin, and its five mistakes are found."""
 
 import re
-import subprocess
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.docs.readme import ROOT, run
 
 PAGE = (ROOT / "docs/how-to/explore.md").read_text(encoding="utf-8")
@@ -34,5 +34,5 @@ def test_the_tests_of_the_page_pass(folder: Path):
     plugin = [] if entry_points(group="pytest11", name="sagas") else ["-p", "sagas.testing.plugin"]
     program = f"import sys; sys.path[:0] = [{str(ROOT)!r}, '.']; import pytest; sys.exit(pytest.main(sys.argv[1:]))"
     command = [sys.executable, "-c", program, "-q", "-p", "no:asyncio", "-p", "no:cacheprovider", *plugin, "."]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=90, check=False)
+    done = forked.run(command, cwd=folder, capture_output=True, text=True, timeout=90, check=False)
     assert "2 passed" in done.stdout, done.stdout + done.stderr

@@ -1,11 +1,11 @@
 """The page about FastAPI: its application passes the tests that it shows, and its table is that of the code."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 from sagas.fastapi import STATUSES
+from tests import forked
 from tests.docs.readme import BLOCK, ROOT, WITHOUT_ASYNCIO
 
 PAGE = ROOT / "docs/how-to/fastapi.md"
@@ -20,7 +20,7 @@ def test_the_application_passes_its_tests(tmp_path: Path):
     (tmp_path / "test_shop.py").write_text(tests, encoding="utf-8")
     # Starlette's client prefers another package to httpx, and says so; a reader may have either.
     warnings = ["-W", "error", "-W", "ignore:Using `httpx` with"]
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *warnings, "test_shop.py"],
         cwd=tmp_path,
         env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "HOME": str(tmp_path), "PYTEST_ADDOPTS": WITHOUT_ASYNCIO},

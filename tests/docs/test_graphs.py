@@ -2,13 +2,13 @@
 
 import inspect
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from sagas import SagaGraph
 from sagas.model.node_types import AddNode
+from tests import forked
 from tools.node_types import FILE, module
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ def block(language: str) -> str:
 
 def run(folder: Path, *command: str) -> str:
     """What a command in that folder prints."""
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, *command],
         cwd=folder,
         env={"PYTHONPATH": str(ROOT)},

@@ -1,12 +1,12 @@
 """The page about participants: its programs run in the order of the page, and print what it says."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.docs.readme import BLOCK, ROOT
 from tests.postgres_server import Server
 
@@ -17,7 +17,7 @@ DJANGO = [code for code in BLOCKS if "django" in code]
 
 def run(folder: Path, *command: str) -> str:
     """What a Python program prints in a folder; a warning is an error."""
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-W", "error", *command],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{folder}"},

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -24,6 +23,7 @@ from examples.participants.launcher import ROOT
 from examples.participants.service import open_service
 from sagas import Orchestrator, SagaCompensated, SagaHandle, SagaPastPivot
 from sagas.testing import ManualClock
+from tests import forked
 from tests.examples.suppliers_in_memory import SUPPLIERS, Fault, World
 from tests.examples.test_demo import processes_of
 
@@ -253,7 +253,7 @@ ENDS = {
 def test_the_demo_holds(tmp_path: Path):
     """Every scene ends as it should, in both forms, by the participants' own books; nothing runs on."""
     report, kept = tmp_path / "audit.json", tmp_path / "kept"
-    demo = subprocess.run(
+    demo = forked.run(
         [sys.executable, "-m", "examples.booking.demo", "--json", str(report), "--keep", str(kept)],
         cwd=ROOT,
         capture_output=True,

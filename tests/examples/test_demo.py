@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from examples.participants.launcher import ROOT
+from tests import forked
 from tests.otlp import Collector, collector
 from tests.postgres_server import Server
 
@@ -49,7 +50,7 @@ def test_the_demo_holds(tmp_path: Path) -> None:
     """
     report, kept = tmp_path / "audit.json", tmp_path / "kept"
     with collector() as found:
-        demo = subprocess.run(
+        demo = forked.run(
             [*DEMO, "--json", str(report), "--keep", str(kept)],
             cwd=ROOT,
             env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": found.url},
@@ -100,7 +101,7 @@ def check_traces(found: Collector, files: Path) -> None:
 def test_the_demo_holds_on_postgresql_with_three_workers(tmp_path: Path, server: Server) -> None:
     """The same books, where three workers share the orders and the one that runs an order is killed."""
     report, kept = tmp_path / "audit.json", tmp_path / "kept"
-    demo = subprocess.run(
+    demo = forked.run(
         [*DEMO, "--json", str(report), "--keep", str(kept), "--store", server.fresh(), "--workers", "3"],
         cwd=ROOT,
         capture_output=True,
@@ -145,7 +146,7 @@ def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path, asked: signa
 def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
     """``--keep`` does not mix its files with others: the demo says so and starts nothing."""
     (tmp_path / "something").touch()
-    demo = subprocess.run(
+    demo = forked.run(
         [*DEMO, "--keep", str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "400"},  # the message in one line, however long the name of the directory

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from durable_core.stores.sqlite.locks import FileLock, worker_lock
+from tests import forked
 
 
 def test_one_holder_at_a_time(tmp_path: Path):
@@ -81,7 +82,7 @@ if os.fork() == 0:
 os._exit(0)
 """
     path = str(tmp_path / "lock")
-    with subprocess.Popen(
+    with forked.Process(
         [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ, text=True
     ) as parent:
         assert parent.stdout is not None

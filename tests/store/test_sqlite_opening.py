@@ -5,7 +5,6 @@ import os
 import shutil
 import sqlite3
 import stat
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from durable_core.stores.sqlite.locks import worker_lock
 from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing.store_rows import add, in_loop, new_batch, new_entry, new_run
 from sagas import Orchestrator
+from tests import forked
 from tests.store.upgraded import ask, order
 
 
@@ -323,7 +323,7 @@ for path in sys.argv[1:]:
     sealed.chmod(0o555)
     closed.chmod(0o600)
     try:
-        done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
+        done = forked.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
     finally:
         sealed.chmod(0o755)
         closed.chmod(0o755)

@@ -13,6 +13,7 @@ from pathlib import Path
 from durable_core.model.run import RunQuery
 from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing.store_rows import add, claimed
+from tests import forked
 
 HEAD = """
 import asyncio, sys
@@ -34,7 +35,7 @@ def processes(path: Path, body: str, *workers: str) -> Iterator[list["subprocess
     """Child processes that open the store, each as one of ``workers``, and do ``body``."""
     code = HEAD + "".join(f"    {line}\n" for line in body.strip().splitlines()) + TAIL
     children = [
-        subprocess.Popen(
+        forked.Process(
             [sys.executable, "-c", code, str(path), worker],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

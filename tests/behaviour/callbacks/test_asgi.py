@@ -18,6 +18,7 @@ from starlette.routing import Mount
 
 from sagas import CallbackFailed, DefinitionError, Orchestrator, SagaCompensated, SagaStatus, StoreError, blocking
 from sagas.asgi import callbacks
+from tests import forked
 from tests.behaviour.callbacks import callback_scenes as on
 from tests.behaviour.callbacks.callback_scenes import kinds, on_stage, plain, waiting, watched
 
@@ -301,7 +302,7 @@ uvicorn.Server(uvicorn.Config(app, log_level="trace", timeout_graceful_shutdown=
 
 def serving(url: str, log: Path) -> "subprocess.Popen[bytes]":
     with log.open("wb") as errors:
-        return subprocess.Popen(
+        return forked.Process(
             [sys.executable, "-c", SERVER, url],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -29,6 +29,7 @@ from sagas import (
     saga,
 )
 from sagas.testing import ManualClock
+from tests import forked
 from tests.behaviour.callbacks import callback_scenes as on
 from tests.behaviour.callbacks.callback_scenes import (
     Approval,
@@ -461,7 +462,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 def sending(url: str, token: str, name: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+    return forked.Process(
         [sys.executable, "-c", SENDER, url, token, name],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

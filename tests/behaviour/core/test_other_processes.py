@@ -1,12 +1,13 @@
 """What one process stores another one reads alike: bytes, fingerprints, and exceptions of a main script."""
 
 import os
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+
+from tests import forked
 
 ROOT = Path(__file__).parents[3]
 
@@ -19,7 +20,7 @@ def test_ordered_bytes_do_not_depend_on_the_process():
         "print(len(t.awkward_values()))"
     )
     written = {
-        subprocess.run(
+        forked.run(
             [sys.executable, "-c", program],
             env={"PYTHONHASHSEED": str(seed)},
             cwd=ROOT,
@@ -64,7 +65,7 @@ def test_a_fingerprint_is_the_same_in_every_process(tmp_path: Path):
         print(first, fingerprint(shop_here.shop, scan(shop_here.shop)))
     """)
     told = {
-        subprocess.run(
+        forked.run(
             [sys.executable, "-c", show, str(tmp_path)],
             env={"PYTHONHASHSEED": seed},
             cwd=ROOT,
@@ -87,7 +88,7 @@ def test_main() -> None:
         "from durable_core.model.failure import capture, rebuild\n"
         "assert type(rebuild(capture(Gone('x')))) is Gone\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    done = forked.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -117,7 +118,7 @@ def test_main_is_the_module_of_the_same_file(tmp_path: Path, script: str, module
     environment = {**os.environ, "PYTHONPATH": f"{home}{os.pathsep}{ROOT}"}
 
     def run(*command: str) -> list[str]:
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, *command], check=False, capture_output=True, text=True, env=environment, cwd=home
         )
         assert done.stderr == ""
@@ -141,7 +142,5 @@ def test_main_by_module_name(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-m", "script"], check=False, capture_output=True, text=True, env=environment
-    )
+    done = forked.run([sys.executable, "-m", "script"], check=False, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")

@@ -33,7 +33,7 @@ WRONG: dict[str, tuple[type[Exception], str, Any]] = {
     "no saga": (DefinitionError, "saga itself", lambda o, s: o.start(s, no_way_back)),
     "a fault": (DefinitionError, "no_way_back", lambda o, s: o.start(s, faulty)),
     "too few arguments": (DefinitionError, "cannot be called", lambda o, s: o.start(s, order)),
-    "an unknown argument": (DefinitionError, "tags", lambda o, s: o.start(s, order, "tea", tags={"a": "b"})),
+    "an unknown argument": (DefinitionError, "memo", lambda o, s: o.start(s, order, "tea", memo={"a": "b"})),
     "a value": (PayloadError, "object", lambda o, s: o.start(s, loose, object())),
     "a wrong type": (PayloadError, "parameter 'what' must be str, and got int", lambda o, s: o.start(s, order, 7)),
     "another version": (DefinitionError, "v2", lambda o, s: o.start(s, loose, 1, version=1)),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sagas import Orchestrator, SagaCompensated
+from tests import forked
 from tests.behaviour.outcomes import victims
 
 ROOT = Path(__file__).parents[3]
@@ -44,7 +45,7 @@ class Home:
     def serve(self, what: str) -> subprocess.CompletedProcess[str]:
         """Serve the saga in a process of its own until it ends or dies."""
         command = [sys.executable, "-c", SERVE, self.url, what]
-        return subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=30, check=False)
+        return forked.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=30, check=False)
 
     def until_it_lives(self, what: str) -> tuple[int, str]:
         """Serve again and again: how often it died, and what it said in the end."""
@@ -62,7 +63,7 @@ class Home:
     def sagas(self, *words: str) -> subprocess.CompletedProcess[str]:
         """The command line."""
         command = [Path(sys.executable).with_name("sagas"), *words]
-        return subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=30, check=False)
+        return forked.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=30, check=False)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests import forked
 from tests.behaviour.participant.parties import DEADLINE_S, Base
 
 
@@ -12,7 +13,7 @@ from tests.behaviour.participant.parties import DEADLINE_S, Base
 def test_kill_in_the_middle(plain: Base, what: str):
     """After ``kill -9`` before the commit a repeat is first, its effect takes place once, and no barrier is left."""
     command = [sys.executable, "-m", "tests.behaviour.participant.victim", plain.url, plain.options.get("options", "")]
-    with subprocess.Popen([*command, what], stdout=subprocess.PIPE, text=True) as victim:
+    with forked.Process([*command, what], stdout=subprocess.PIPE, text=True) as victim:
         assert victim.stdout is not None
         assert victim.stdout.readline() == "here\n"
         repeat = plain.party()

@@ -27,6 +27,7 @@ from examples.participants.launcher import ROOT, ChildFailedError, Launcher
 from examples.participants.operation import Participant
 from examples.participants.payments import PAYMENTS
 from examples.participants.service import open_service
+from tests import forked
 
 ORDER = Order(id="order-1", sku="coffee", quantity=2, amount=1990, address="1 Main Street")
 
@@ -382,7 +383,7 @@ asyncio.run(main(Path(sys.argv[1])))
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_children_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> None:
     """No child outlives the demo, whether it is interrupted or killed outright."""
-    with subprocess.Popen(
+    with forked.Process(
         [sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
     ) as parent:
         assert parent.stdout is not None

@@ -1,7 +1,6 @@
 """A worker that lacks what its sagas' steps ask for says so on entry, before anything is claimed."""
 
 import asyncio
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from sagas import (
     saga,
     step,
 )
+from tests import forked
 from tests.kit import Place, World, end_of, party
 
 ROOT = Path(__file__).parents[3]
@@ -208,7 +208,7 @@ async def order(s: Saga) -> None:
 def test_the_command_worker_does_not_say_that_it_is_ready(tmp_path: Path):
     """`sagas worker` ends with exit code 2, and says on stderr what its modules' `resources` lack."""
     (tmp_path / "shop.py").write_text(MODULE, encoding="utf-8")
-    ran = subprocess.run(
+    ran = forked.run(
         [sys.executable, "-c", "from sagas.cli import main; main()", "worker", "shop.py", "--store", "sqlite:///s.db"],
         cwd=tmp_path,
         capture_output=True,

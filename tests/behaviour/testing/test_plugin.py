@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
+
 ROOT = Path(__file__).parents[3]
 INSTALLED = bool(entry_points(group="pytest11", name="sagas"))
 """Whether it comes with the package; else this tree was installed before it had the plugin."""
@@ -89,7 +91,7 @@ def run(tmp_path: Path, tests: str, *options: str, code: int = 0) -> str:
     plugin = [] if INSTALLED else ["-p", "sagas.testing.plugin"]
     bootstrap = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
     command = [sys.executable, "-W", "error", "-c", bootstrap, "-p", "no:cacheprovider", *plugin]
-    done = subprocess.run(
+    done = forked.run(
         [*command, *options, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False
     )
     assert done.returncode == code, done.stdout + done.stderr
@@ -144,6 +146,7 @@ def test_it_is_declared_by_the_package():
 def test_loading_it_costs_other_projects_next_to_nothing():
     """It loads neither an engine nor a store, no database library, and no tracing: only what declaring sagas loads."""
     program = f"""
+import subprocess
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 import pytest

@@ -21,6 +21,7 @@ from durable_core.tracing.collector import Collector
 from durable_core.tracing.otel import OtelSink, export_directly
 from sagas import DefinitionError, Saga, saga, tracing
 from sagas.cli import main as program
+from tests import forked
 from tests.kit import Place, World, end_of, party, play
 from tests.otlp import collector
 from tests.traces import spans
@@ -232,7 +233,7 @@ provider.shutdown()
 
 def configured(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program that calls ``configure`` with these arguments, and one saga."""
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-c", CONFIGURED, *arguments],
         env={"PYTHONPATH": str(Path(__file__).parents[3]), **environment},
         capture_output=True,

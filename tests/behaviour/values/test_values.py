@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,6 +26,7 @@ from sagas import (
     saga,
     step,
 )
+from tests import forked
 
 if TYPE_CHECKING:
     from decimal import Decimal as Amount
@@ -378,7 +378,7 @@ def test_a_script_and_its_module(tmp_path: Path, *, script_begins: bool) -> None
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"}
 
     def run(command: list[str]) -> str:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd=tmp_path)
+        done = forked.run(command, check=False, capture_output=True, text=True, env=environment, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.strip()
 
