@@ -36,14 +36,14 @@ def saga_ids(ctx: typer.Context, incomplete: str) -> list[Offer]:
     return _begun(_asked(ctx, newest), incomplete)
 
 
-def step_keys(ctx: typer.Context, incomplete: str) -> list[Offer]:
-    """The keys of the steps of the saga that stands before."""
-    saga_id: str | None = ctx.params.get("saga_id")
-    if saga_id is None:
-        return []
+def ids_and_steps(ctx: typer.Context, incomplete: str) -> list[Offer]:
+    """The keys of the steps of the first saga that stands before; where none does, the ids of the newest sagas."""
+    words: list[str] = list(ctx.params.get("saga_ids") or ())
+    if not words:
+        return saga_ids(ctx, incomplete)
 
     async def steps(orchestrator: "Orchestrator") -> list[Offer]:
-        return [(step.key, step.status) for step in (await orchestrator.info(saga_id)).steps]
+        return [(step.key, step.status) for step in (await orchestrator.info(words[0])).steps]
 
     return _begun(_asked(ctx, steps), incomplete)
 
@@ -77,12 +77,6 @@ SagaId = Annotated[
     str,
     typer.Argument(
         metavar="ID", help="The saga's id, as listed by `sagas list`.", show_default=False, autocompletion=saga_ids
-    ),
-]
-StepKey = Annotated[
-    str,
-    typer.Argument(
-        metavar="STEP", help="The step, as named by `sagas show`.", show_default=False, autocompletion=step_keys
     ),
 ]
 OneStep = Annotated[

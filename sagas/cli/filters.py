@@ -32,6 +32,11 @@ class Filters:
     attention: bool = False
 
     @property
+    def given(self) -> bool:
+        """Whether there is any."""
+        return any(attrs.astuple(self))
+
+    @property
     def words(self) -> str:
         """The filters that were given, for a message; empty if there were none."""
         given = [f"--tag {each}" for each in self.tag or ()]

@@ -17,7 +17,9 @@ import typer
 
 from durable_core.layer import AnswerReceipt, CallbackAddress, Client, Codec, Taken
 from sagas.cli import output, snapshot
-from sagas.cli.arguments import OneStep, SagaId, StepKey
+from sagas.cli.arguments import OneStep
+from sagas.cli.filters import Filters
+from sagas.cli.many import UNCHANGED, Which, give, step_command, verb_command
 from sagas.cli.options import Options, ask, command, json_of, signed_command
 from sagas.cli.output import CommandError
 from sagas.cli.snapshot import Snapshot
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from sagas.orchestrator import Orchestrator
 
 TOKEN = "SAGAS_TOKEN"  # noqa: S105 - the name of a variable
-UNCHANGED = "nothing was changed"
 
 ALREADY = {
     "cancel": "is already rolled back, or being rolled back",
@@ -71,99 +72,118 @@ class Action:
         return await orchestrator.client.act(self.saga_id, self.verb, action)
 
 
-@signed_command
-def retry(options: Options, saga_id: SagaId, *, step: OneStep = None) -> None:
+@verb_command
+def retry(options: Options, which: Which, *, step: OneStep = None) -> None:
     """Retry what a stuck saga failed on, after you fixed the cause."""
-    act(options, Action(verb="retry", saga_id=saga_id, step=step))
+    act(options, which, "retry", step=step)
 
 
-@signed_command
-def skip(options: Options, saga_id: SagaId, step: StepKey) -> None:
-    """Count the compensation of STEP as done: you undid it by hand."""
-    act(options, Action(verb="skip", saga_id=saga_id, step=step))
+@step_command
+def skip(options: Options, which: Which) -> None:
+    """Count the compensation of a step as done: you undid it by hand.
+
+    The step is the last word: `sagas skip ID STEP`; with filters the only one.
+    """
+    sagas, step = which.with_step("skip")
+    act(options, sagas, "skip", step=step)
 
 
-@signed_command
+@step_command
 def resolve(
     options: Options,
-    saga_id: SagaId,
-    step: StepKey,
+    which: Which,
     *,
     happened: Annotated[
         bool, typer.Option("--happened/--did-not-happen", help="What you found out.", show_default=False)
     ],
     result: Annotated[str | None, typer.Option(metavar="JSON", help="With --happened: the result of the step.")] = None,
 ) -> None:
-    """Settle the unknown outcome of STEP: it happened, or it did not."""
+    """Settle the unknown outcome of a step: it happened, or it did not.
+
+    The step is the last word: `sagas resolve ID STEP --happened`; with filters the only one.
+    """
+    sagas, step = which.with_step("resolve")
     if result is not None and not happened:
         raise CommandError(f"--result needs --happened: a step that did not happen has no result; {UNCHANGED}")
     value = None if result is None else json_of(result, what="--result", unchanged=UNCHANGED)
-    act(options, Action(verb="resolve", saga_id=saga_id, step=step, happened=happened, result=value))
+    act(options, sagas, "resolve", step=step, happened=happened, result=value)
 
 
-@signed_command
-def cancel(options: Options, saga_id: SagaId) -> None:
+@verb_command
+def cancel(options: Options, which: Which) -> None:
     """Cancel a saga: roll back what it has done.
 
     Attempts under way end first. Refused after the pivot.
     """
-    act(options, Action(verb="cancel", saga_id=saga_id))
+    act(options, which, "cancel")
 
 
-@signed_command
-def rollback(options: Options, saga_id: SagaId) -> None:
+@verb_command
+def rollback(options: Options, which: Which) -> None:
     """Undo what a stuck or killed saga has done.
 
     Refused after the pivot.
     """
-    act(options, Action(verb="rollback", saga_id=saga_id))
+    act(options, which, "rollback")
 
 
-@signed_command
-def kill(options: Options, saga_id: SagaId) -> None:
+@verb_command
+def kill(options: Options, which: Which) -> None:
     """End a saga at once, without undoing anything.
 
     `rollback` can undo it later.
     """
-    act(options, Action(verb="kill", saga_id=saga_id))
+    act(options, which, "kill")
 
 
-@signed_command
-def pause(options: Options, saga_id: SagaId) -> None:
+@verb_command
+def pause(options: Options, which: Which) -> None:
     """Pause a saga: no new step starts until `resume`.
 
     Its deadline keeps running.
     """
-    act(options, Action(verb="pause", saga_id=saga_id))
+    act(options, which, "pause")
 
 
-@signed_command
-def resume(options: Options, saga_id: SagaId) -> None:
+@verb_command
+def resume(options: Options, which: Which) -> None:
     """Continue a paused saga."""
-    act(options, Action(verb="resume", saga_id=saga_id))
+    act(options, which, "resume")
 
 
-@signed_command
+@verb_command
 def restart(
     options: Options,
-    saga_id: SagaId,
+    which: Which,
     *,
     new_id: Annotated[
         str | None, typer.Option("--new-id", metavar="ID", help="The id of the new saga. [default: random]")
     ] = None,
     corrected: Annotated[
-        str | None,
-        typer.Option("--input", metavar="JSON", help="Arguments to replace: an object by parameter name."),
+        str | None, typer.Option("--input", metavar="JSON", help="Arguments to replace: an object by parameter name.")
     ] = None,
     version: Annotated[
-        int | None, typer.Option(metavar="N", help="The version to start. [default: that of the ended saga]")
+        int | None,
+        typer.Option(metavar="N", help="The version to start. [default: the ended saga's] With filters, a filter."),
     ] = None,
 ) -> None:
-    """Begin an ended saga again, from its first step, under a new id.
+    """Begin ended sagas again, from their first step, under new ids.
 
-    The ended saga stays, and `show` names each in the other.
+    The ended saga stays, and `show` names each in the other. With filters, the new id is the old one and ~restarted.
     """
     given: Any = None if corrected is None else json_of(corrected, what="--input", unchanged=UNCHANGED)
+    named = which if which.filters.given and not which.ids else attrs.evolve(which, filters=Filters())
+    saga_id = named.one("restart")
+    if saga_id is None:
+        if new_id is not None or given is not None:
+            raise CommandError(f"--new-id and --input are for one saga; {UNCHANGED}")
+        signed: dict[str, Any] = {
+            "version": version if named.ids else None,
+            "actor": options.actor,
+            "note": options.note,
+        }
+        give(options, named, "restart", lambda orchestrator, id: orchestrator.client.restart(id, **signed))
+        return
     asked = {"new_id": new_id, "input": given, "version": version, "actor": options.actor, "note": options.note}
     ref = ask(options.address, lambda orchestrator: orchestrator.client.restart(saga_id, **asked))
     if options.json:
@@ -177,14 +197,41 @@ def restart(
     )
 
 
-def act(options: Options, action: Action) -> None:
-    """Send an action, and say what happens next.
+def act(
+    options: Options,
+    which: Which,
+    verb: str,
+    *,
+    step: str | None = None,
+    happened: bool | None = None,
+    result: Any = None,
+) -> None:
+    """Give a verb to the sagas that are meant, and say what happens next.
 
     Raises:
-        SagaNotFound: no saga has this id.
-        WrongState: the saga's status does not allow the verb, or the saga has no such step.
-        CommandError: the verb is about a whole saga, and a child was named.
+        CommandError: no saga is meant; or the verb is about a whole saga, and a child was named.
+        SagaNotFound: the only saga named is not there.
+        WrongState: the only saga named refuses it.
     """
+    about: dict[str, Any] = {"verb": verb, "step": step, "happened": happened, "result": result}
+    saga_id = which.one(verb)
+    if saga_id is not None:
+        _act(options, Action(saga_id=saga_id, **about))
+        return
+    if result is not None and not which.ids:
+        raise CommandError(f"--result is for sagas that are named by their ids; {UNCHANGED}")
+    signed = {"actor": options.actor, "note": options.note}
+
+    async def send(orchestrator: "Orchestrator", id: str) -> None:
+        action = Action(saga_id=id, **about)
+        _check_whole(action, await snapshot.take(orchestrator, id))
+        await action.send(orchestrator, signed)
+
+    give(options, which, verb, send, step=step, happened=happened)
+
+
+def _act(options: Options, action: Action) -> None:
+    """Send an action to one saga, and say what happens next."""
     signed = {"actor": options.actor, "note": options.note}
 
     async def send(orchestrator: "Orchestrator") -> tuple[Snapshot, bool]:

@@ -130,6 +130,54 @@ def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     sys.modules.pop(found.path.stem, None)
 
 
+def test_a_verb_takes_filters(desk: Desk):
+    """All sagas that match get it, each under the actor's name; a dry run only counts; what refused it is listed."""
+    closed = desk.there("closed")
+    for number in range(3):
+        desk.begin("stay", f"s-{number}", '"Ritz"', "50", "--tag", f"odd={number % 2}", work="stuck")
+    desk.begin("nap", "n-1", work="waiting")
+    counted = desk.run("retry", "--status", "stuck", "--saga", "stay", "--tag", "odd=0", "--dry-run")
+    assert (counted.code, "2 sagas found" in counted.out, "dry run" in counted.out) == (0, True, True)
+    found = desk.ok("retry", "--status", "stuck", "--saga", "stay", "--tag", "odd=0", "--note", "open again")
+    assert (found["matched"], found["done"], found["refused"], found["actor"]) == (2, 2, {}, "grace")
+    refused = desk.run("skip", "book", "--since", "1h")
+    assert (refused.code, "n-1 refused it" in refused.out) == (1, True)
+    closed.unlink()
+    for number in range(3):
+        desk.work(f"s-{number}", "compensated", "resolved")
+    assert desk.run("restart", "--status", "compensated", "--tag", "odd=0").code == 0
+    assert desk.shown("s-2~restarted")["restarted_from"] == "s-2"
+    assert "No sagas found" in desk.run("cancel", "--saga", "nobody").out
+
+
+def test_a_verb_takes_several_ids(desk: Desk):
+    """Each is told; one that refuses, or is not there, does not keep the others from it."""
+    for number in range(2):
+        desk.begin("nap", f"n-{number}", work="waiting")
+    ended = desk.run("pause", "n-0", "n-1", "nobody", "--json")
+    assert (ended.code, ended.document["done"], list(ended.document["refused"])) == (1, 2, ["nobody"])
+    assert desk.ok("pause", "n-1")["repeated"] is True
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["retry"], "name sagas by their ids, or use filters"),
+        (["retry", "n-1", "--saga", "nap"], "not both"),
+        (["kill", "n-1", "--dry-run"], "--dry-run counts"),
+        (["skip", "n-1"], "STEP"),
+        (["restart", "--status", "killed", "--new-id", "x"], "for one saga"),
+        (["resolve", "book", "--happened", "--result", "1", "--saga", "stay"], "--result is for"),
+        (["retry", "--status", "stcuk"], "no status"),
+    ],
+)
+def test_what_cannot_be_meant_exits_with_2(desk: Desk, command: list[str], told: str):
+    """Neither ids nor filters, both, or what only fits one saga: nothing is changed."""
+    desk.begin("nap", "n-1", work="waiting")
+    ended = desk.run(*command)
+    assert (ended.code, told in ended.err) == (2, True)
+
+
 def test_restart_begins_an_ended_saga_again(desk: Desk):
     """With corrected arguments and under the id given; each names the other in `show`; an open saga is refused."""
     desk.begin("stay", "s-1", '"Ritz"', "50", work="compensated")
