@@ -1,5 +1,7 @@
 """The errors of sagas. Those of the durable core that users meet are the same classes, under the same names.
 
+Those about one saga have its ``saga_id``.
+
 SagasError                 root of them all (the core's ``DurableError``)
 ├── DefinitionError        a declaration that cannot work
 ├── PayloadError           a value that cannot be stored or read back
@@ -24,7 +26,8 @@ SagasError                 root of them all (the core's ``DurableError``)
 from collections.abc import Sequence
 
 from durable_core import DurableError as SagasError
-from durable_core import RunExists, RunKilled, RunNotFound, RunStuck, WrongState
+from durable_core import RunExists, RunKilled, RunNotFound, RunStuck
+from durable_core import WrongState as RunInWrongState
 
 __all__ = [
     "KeyReused",
@@ -37,25 +40,37 @@ __all__ = [
     "SagasError",
     "Undone",
     "Unsupported",
+    "WrongState",
 ]
 
 
-class SagaExists(RunExists):
+class _AboutSaga(SagasError):
+    """An error about one saga. What the durable core calls a run is a saga here."""
+
+    run_id: str
+
+    @property
+    def saga_id(self) -> str:
+        """Which saga."""
+        return self.run_id
+
+
+class SagaExists(RunExists, _AboutSaga):
     """The id is taken by another saga, or by the same saga with other input. Nothing was started.
 
     Attributes:
-        run_id: the id.
+        saga_id: the id.
         purged_at_ns: if the saga that had it was purged: when, in nanoseconds since the epoch.
     """
 
     code = "SG001"
 
 
-class SagaNotFound(RunNotFound):
+class SagaNotFound(RunNotFound, _AboutSaga):
     """No saga has this id, or no longer has.
 
     Attributes:
-        run_id: the id.
+        saga_id: the id.
         purged_at_ns: if it was purged: when, in nanoseconds since the epoch.
     """
 
@@ -95,11 +110,11 @@ class SagaCompensated(SagasError):
         self.skipped = list(skipped)
 
 
-class SagaStuck(RunStuck):
+class SagaStuck(RunStuck, _AboutSaga):
     """The saga needs a person to continue. Nothing was lost; an operator's verb makes it go on.
 
     Attributes:
-        run_id: the saga's id.
+        saga_id: which saga.
         reason: why, and what to do.
         steps: the keys of the steps that are concerned.
     """
@@ -107,21 +122,30 @@ class SagaStuck(RunStuck):
     code = "SG004"
 
 
-class SagaKilled(RunKilled):
+class SagaKilled(RunKilled, _AboutSaga):
     """An operator ended the saga; nothing was undone. ``rollback`` still can.
 
     Attributes:
-        run_id: the saga's id.
+        saga_id: which saga.
     """
 
     code = "SG005"
+
+
+class WrongState(RunInWrongState, _AboutSaga):
+    """The verb does not apply in the state that the saga is in; nothing changed.
+
+    Attributes:
+        saga_id: which saga.
+        status: the status that it is in.
+    """
 
 
 class SagaPastPivot(WrongState):
     """The saga has passed its pivot: it only goes forward, and nothing is undone any more.
 
     Attributes:
-        run_id: the saga's id.
+        saga_id: which saga.
         status: its status.
     """
 

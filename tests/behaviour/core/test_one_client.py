@@ -27,7 +27,8 @@ from durable_core import (
     read_line,
 )
 from durable_core.testing import ManualClock
-from sagas import Orchestrator, Saga, SagaExists, SagaStuck, saga
+from sagas import Orchestrator, Saga, SagaExists, SagaNotFound, SagaStuck, saga
+from sagas.errors import WrongState as SagaInWrongState
 
 DAY = timedelta(days=1)
 SECRET = "s" * 32
@@ -239,10 +240,15 @@ async def test_a_saga_is_never_called_a_run(caplog: pytest.LogCaptureFixture):
                 await asyncio.sleep(0.002)
         with pytest.raises(PayloadError) as misfit:
             await running.complete_callback(value=3, saga_id="b", name="approval")
+        with pytest.raises(SagaNotFound) as nowhere:
+            await running.get("c")
+        with pytest.raises(SagaInWrongState) as waits:
+            await running.retry("b")
+        assert [each.value.saga_id for each in (stuck, taken, nowhere, waits)] == ["a", "b", "c", "b"]
         await running.complete_callback(value="yes", saga_id="b", name="approval")
         with pytest.raises(CallbackAlreadyAnswered) as late:
             await running.complete_callback(value="no", saga_id="b", name="approval")
-        texts += [str(each.value) for each in (taken, missing, misfit, late)]
+        texts += [str(each.value) for each in (taken, missing, misfit, late, nowhere, waits)]
     texts += [record.getMessage() for record in caplog.records if record.name == "sagas"]
     assert len(texts) > 6
     assert [text for text in texts if re.search(r"\bruns?\b", text.replace("s.run", ""))] == []
