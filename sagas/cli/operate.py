@@ -7,7 +7,7 @@ shows it.
 import getpass
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +41,12 @@ ALREADY = {
     "resolve": "was already given this outcome",
 }
 """Why a verb has nothing to change."""
+
+LATER: Mapping[tuple[str, bool | None], str] = {
+    ("resolve", True): "apply it, if the result is one of the step's type; else the saga stays stuck, and its reason "
+    "says why. To follow:"
+}
+"""What a worker does with a verb that this program, which knows no code of sagas, cannot judge to its end."""
 
 Token = Annotated[
     str | None,
@@ -249,8 +255,10 @@ def _act(options: Options, action: Action) -> None:
     if repeated:
         text = f"Nothing was changed: {action.saga_id} {ALREADY[action.verb]}. To see it:"
     else:
-        served = f"{root.saga} v{root.version}"
-        text = f"{action.verb} of {action.saga_id} is recorded. A worker that serves {served} will apply it. To follow:"
+        text = (
+            f"{action.verb} of {action.saga_id} is recorded. A worker that serves {root.saga} v{root.version} will "
+            f"{LATER.get((action.verb, action.happened), 'apply it. To follow:')}"
+        )
     output.say(text, command=f"sagas show {quote(action.saga_id)}{options.address.option}")
 
 

@@ -9,16 +9,17 @@ import msgspec
 
 from durable_core import HistoryEntry as Entry
 from durable_core import RunNotFound
-from durable_core.layer import EntryKind, JournalEntry, RunRecord, at, error_text, history_of, served
+from durable_core.layer import Answer, EntryKind, JournalEntry, RunRecord, Signal, at, error_text, history_of, served
 from sagas.model.children import child_info, children_of
 from sagas.model.info import SagaInfo, StepState, steps_of
 from sagas.model.phases import SagaStatus
 from sagas.model.plan import PROBE
-from sagas.model.verbs import OperatorAction
+from sagas.model.verbs import VERBS, OperatorAction
 
 if TYPE_CHECKING:
     from sagas.orchestrator import Orchestrator
 
+SAID_BY: Mapping[str, str] = {"completed": "an answer to", "failed": "a failure of", "heartbeat": "a heartbeat of"}
 FAILED = frozenset({SagaStatus.STUCK, SagaStatus.COMPENSATED, SagaStatus.RESOLVED})
 
 
@@ -41,6 +42,8 @@ class Snapshot:
     """When each sleep and callback ends on its own, by its full key."""
     probed: frozenset[str] = frozenset()
     """Full keys of the steps whose probe has been called."""
+    recorded: Sequence[str] = ()
+    """Verbs and answers that are recorded, and that no worker has taken up yet, oldest first."""
 
     @property
     def prefix(self) -> str:
@@ -76,7 +79,21 @@ async def take(orchestrator: "Orchestrator", saga_id: str) -> Snapshot:
         probed=frozenset(
             served(entry.key) for entry in entries if entry.kind == EntryKind.STARTED and entry.label == PROBE
         ),
+        recorded=[_recorded(each) for each in await orchestrator.engine.store.signals.waiting([record.num])],
     )
+
+
+def _recorded(signal: Signal) -> str:
+    """A verb or an answer as people say it: what, about which step or callback, by whom."""
+    name = signal.name.partition(" ")[0]
+    by: OperatorAction | Answer
+    if name in VERBS:
+        by = OperatorAction.read(name, signal.payload)
+        what = name if by.step is None else f"{name} of {by.step}"
+    else:
+        by = msgspec.json.decode(signal.payload, type=Answer)
+        what = f"{SAID_BY[by.kind]} callback {by.key}"
+    return what + (f" by {by.actor}" if by.actor else "") + (f" ({by.note})" if by.note else "")
 
 
 async def _root(orchestrator: "Orchestrator", saga_id: str) -> RunRecord:

@@ -250,21 +250,29 @@ class Page:
         for label, ids in (("restarts", (info.restarted_from,)), ("again as", info.restarted_as)):
             if any(ids):
                 yield from self._labelled(label, ", ".join(map(str, ids)))
+        yield from self._standing()
+        if info.status_detail is not None:
+            yield from self._labelled("detail", _json(info.status_detail))
+        if self.payloads:
+            yield from self._labelled("input", _json(info.input))
+            yield from self._labelled("result", _json(info.result))
+
+    def _standing(self) -> Iterator[Line]:
+        """What it waits for or is stuck on, and what helps."""
+        snapshot, info = self.snapshot, self.snapshot.info
         if info.tags:
             yield from self._labelled("tags", ", ".join(f"{key}={value}" for key, value in info.tags.items()))
         if snapshot.error is not None and (info.reason is None or snapshot.error not in info.reason):
             yield from self._labelled("error", snapshot.error, style="red")
         if info.status is SagaStatus.STUCK or (info.ended_at is None and info.reason is not None):
             yield from self._labelled("reason", _reason(snapshot.root))
+        if snapshot.recorded:
+            who = f"a worker that serves {snapshot.root.saga} v{snapshot.root.version} takes it up"
+            yield from self._labelled("recorded", f"{'; '.join(snapshot.recorded)}: {who}")
         label = TO_DO.get(snapshot.root.status, "continue")
         for place, remedy in enumerate(remedies(snapshot, option=self.option)):
             yield Piece((label if place == 0 else "or").ljust(LABEL), "dim"), Piece(clean(remedy.command), "bold")
             yield from wrapped(remedy.effect, width=self.width, indent=" " * (LABEL + 2), style="dim")
-        if info.status_detail is not None:
-            yield from self._labelled("detail", _json(info.status_detail))
-        if self.payloads:
-            yield from self._labelled("input", _json(info.input))
-            yield from self._labelled("result", _json(info.result))
 
     def _times(self) -> Iterator[Line]:
         info = self.snapshot.info

@@ -59,6 +59,7 @@ class OutcomeResolver:
         )
 
     async def _ask_probe(self, key: str, bound: Bound, probe: StepSpec, error: BaseException) -> Any:
+        misfit = ""
         while True:
             try:
                 answer = await self._probe(key, bound, probe)
@@ -69,12 +70,13 @@ class OutcomeResolver:
                 verdict = await ask(
                     self._ctx,
                     key,
-                    f"step {key!r} ended with an unknown outcome ({in_words(error)}), and its probe was given up "
-                    f"({in_words(failed)}). Fix the probe and run `sagas retry {self._ctx.id}`, or find out yourself "
-                    f"and run `sagas resolve {self._ctx.id} {key} --happened` or `--did-not-happen`",
+                    f"{misfit}step {key!r} ended with an unknown outcome ({in_words(error)}), and its probe was given "
+                    f"up ({in_words(failed)}). Fix the probe and run `sagas retry {self._ctx.id}`, or find out "
+                    f"yourself and run `sagas resolve {self._ctx.id} {key} --happened` or `--did-not-happen`",
                     (key,),
                 )
-                if verdict.happened is not None and self._misfit(key, verdict) is None:
+                misfit = self._misfit(key, verdict)
+                if verdict.happened is not None and not misfit:
                     return self._resolve(key, verdict, error)
             else:
                 return self._settled(key, happened=answer.happened, result=bytes(answer.value), error=error)
@@ -97,12 +99,10 @@ class OutcomeResolver:
         misfit = ""
         while True:
             verdict = await ask(self._ctx, key, misfit + reason, (key,))
-            misfit = ""
+            misfit = self._misfit(key, verdict)
             if verdict.happened is not None:
-                refused = self._misfit(key, verdict)
-                if refused is None:
+                if not misfit:
                     return self._resolve(key, verdict, error)
-                misfit = f"the result given to resolve was refused ({refused.message}). "
                 continue
             if self._ctx.spec_of(key) is None:
                 continue  # an abandoned body's step is not attempted again
@@ -112,17 +112,17 @@ class OutcomeResolver:
             except OutcomeUnknown as unknown:
                 error = unknown.__cause__ or error
 
-    def _misfit(self, key: str, verdict: OperatorAction) -> PayloadError | None:
-        """Why the result that a person gave does not have the step's type."""
+    def _misfit(self, key: str, verdict: OperatorAction) -> str:
+        """Why the result that a person gave does not have the step's type, as a sentence; empty if it does."""
         shape = self._undo.shape(key)
         if not verdict.happened or shape is None:
-            return None
+            return ""
         try:
             what = f"saga {self._ctx.id}, step {key!r}: the result given to resolve"
             shape.decode_result(_result(verdict), what=what)
         except PayloadError as misfit:
-            return misfit
-        return None
+            return f"the result given to resolve was refused ({misfit.message}). "
+        return ""
 
     def _resolve(self, key: str, verdict: OperatorAction, error: BaseException) -> Any:
         self._undo.resolved = True

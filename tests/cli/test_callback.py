@@ -111,6 +111,8 @@ def test_without_a_worker_an_answer_is_kept_and_the_sender_is_told(
     ended = counter.give("complete", "[1, 2]", *options.get(way, []))
     assert ended.code == 0, ended.err
     assert ended.out.startswith("Kept ")
+    shown = " ".join(counter.run("show", "n").out.split())
+    assert "recorded an answer to callback approval by" in shown
     assert counter.result() == [1, 2]
 
 

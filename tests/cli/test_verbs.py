@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sagas import Orchestrator
+from sagas import Orchestrator, PayloadError
 from sagas.cli.modules import load, sagas_of
 from sagas.model.phases import SagaStatus
 from sagas.model.verbs import VERBS
@@ -204,6 +204,35 @@ def test_resolve_settles_a_doubt_with_its_result(desk: Desk):
     text = desk.run("history", "o-1").out
     assert "by grace: it is on the bill" in text
     assert "pay happened" in text
+
+
+def test_a_result_that_does_not_fit_its_step_is_refused_where_the_type_is_known(desk: Desk):
+    """The command knows no types and says that a worker checks it; the saga stays stuck, and its reason says why."""
+    desk.there("silent")
+    desk.begin("stay", "o-1", '"Ritz"', "7", work="stuck")
+    told = " ".join(desk.run("resolve", "o-1", "pay", "--happened", "--result", '"seven"').out.split())
+    assert "if the result is one of the step's type; else the saga stays stuck" in told
+    waits = " ".join(desk.run("show", "o-1").out.split())
+    assert "recorded resolve of pay by grace: a worker that serves stay v2 takes it up" in waits
+
+    async def refused(orchestrator: Orchestrator) -> str:
+        while "refused" not in ((await orchestrator.info("o-1")).reason or ""):  # noqa: ASYNC110 - it gives no other sign
+            await asyncio.sleep(0.005)
+        before = await orchestrator.engine.journal((await orchestrator.engine.find("o-1")).num)
+        with pytest.raises(PayloadError, match="given to resolve") as misfit:  # here the type is known, so at once
+            await orchestrator.resolve("o-1", "pay", happened=True, result="eight")
+        assert await orchestrator.engine.journal((await orchestrator.engine.find("o-1")).num) == before
+        return str(misfit.value)
+
+    async def work() -> str:
+        async with Orchestrator(desk.url, sagas=sagas_of([load(str(desk.path))])) as orchestrator:
+            return await asyncio.wait_for(refused(orchestrator), LONGEST_S)
+
+    assert "step 'pay'" in asyncio.run(work())
+    shown = desk.shown("o-1")
+    assert shown["status"] == "stuck"
+    assert "the result given to resolve was refused" in shown["reason"]
+    assert desk.run("show", "o-1").out.count("recorded") == 0
 
 
 def test_resolve_says_that_it_did_not_happen(desk: Desk):
