@@ -24,7 +24,7 @@ from durable_core.engine.runtime import Runtime
 from durable_core.engine.settings import Settings
 from durable_core.engine.start import Restart, announced_version, input_again
 from durable_core.engine.watch import AttentionLog
-from durable_core.errors import DefinitionError, DurableError, RunExists, RunNotFound
+from durable_core.errors import DefinitionError, DurableError, RunExists, RunNotFound, WrongState
 from durable_core.face import Face, Standing
 from durable_core.model.callback import COMPLETED, FAILED, HEARTBEAT, Answer, Taken
 from durable_core.model.duration import Duration, moment_of, ns_of, to_ns
@@ -187,7 +187,7 @@ class Client(Generic[InfoT, StatusT]):
             why = f"is a part of {record.id!r}" if child else f"has not ended; it is {record.status}"
             advice = "Restart that one" if child else "Only what has ended can begin again"
             what = f"{self.face.noun} {id!r} {why}"
-            raise self.face.wrong_state(what, f"{advice}; nothing was started", run_id=id, status=record.status)
+            raise WrongState(what, f"{advice}; nothing was started", run_id=id, status=record.status)
         runtime, name = self.runtime, record.name
         if version is None:
             version = record.version

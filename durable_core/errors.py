@@ -225,7 +225,18 @@ class LeaseLost(StoreError):
         self.worker = worker
 
 
-class RunExists(DurableError):
+class _AboutRun:
+    """An error about one run."""
+
+    run_id: str
+
+    @property
+    def saga_id(self) -> str:
+        """The same id, as the users of sagas call it."""
+        return self.run_id
+
+
+class RunExists(_AboutRun, DurableError):
     """The id is taken by a run of another definition or with other input, or by one that was purged.
 
     ``purged_at_ns`` is the time of the purge, if it was purged.
@@ -239,7 +250,7 @@ class RunExists(DurableError):
         self.purged_at_ns = purged_at_ns
 
 
-class RunNotFound(DurableError):
+class RunNotFound(_AboutRun, DurableError):
     """No run has this id, or no longer has: ``purged_at_ns`` is the time of the purge, if it was purged."""
 
     code = "DC021"
@@ -250,7 +261,7 @@ class RunNotFound(DurableError):
         self.purged_at_ns = purged_at_ns
 
 
-class RunStuck(DurableError):
+class RunStuck(_AboutRun, DurableError):
     """The run needs a person.
 
     Attributes:
@@ -268,7 +279,7 @@ class RunStuck(DurableError):
         self.steps = steps
 
 
-class RunKilled(DurableError):
+class RunKilled(_AboutRun, DurableError):
     """An operator ended the run; nothing was undone."""
 
     code = "DC023"
@@ -278,7 +289,7 @@ class RunKilled(DurableError):
         self.run_id = run_id
 
 
-class WrongState(DurableError):
+class WrongState(_AboutRun, DurableError):
     """The verb does not apply in the state that the run is in; nothing changed.
 
     Attributes:

@@ -12,7 +12,7 @@ import attrs
 import msgspec
 
 from durable_core.engine.waiting import RunOutcome
-from durable_core.errors import RunExists, RunKilled, RunNotFound, RunStuck, WrongState, without_code
+from durable_core.errors import RunExists, RunKilled, RunNotFound, RunStuck, without_code
 from durable_core.model.entry import Entry
 from durable_core.model.info import plain_input
 from durable_core.model.run import RunRecord, RunRef, RunStatus
@@ -72,7 +72,6 @@ class Face(Protocol[InfoT, StatusT_co]):
     exists: ClassVar[type[RunExists]]
     killed: ClassVar[type[RunKilled]]
     stuck: ClassVar[type[RunStuck]]
-    wrong_state: ClassVar[type[WrongState]]
 
     def not_found(self, id: str, missing: RunNotFound | None = None) -> RunNotFound:
         """The error for a run that is not there; ``missing`` is what the runtime says about it."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from durable_core.engine.clock import SystemClock, SystemIds
     from durable_core.engine.home import at_home
     from durable_core.engine.polling import Health
+    from durable_core.engine.registry import warn_of_others
     from durable_core.engine.runtime import Runtime
     from durable_core.engine.settings import Settings
     from durable_core.engine.waiting import RunOutcome
@@ -106,6 +107,7 @@ LATER = {
     "durable_core.engine.clock": ("SystemClock", "SystemIds"),
     "durable_core.engine.polling": ("Health",),
     "durable_core.engine.home": ("at_home",),
+    "durable_core.engine.registry": ("warn_of_others",),
     "durable_core.engine.runtime": ("Runtime",),
     "durable_core.engine.settings": ("Settings",),
     "durable_core.engine.waiting": ("RunOutcome",),
@@ -360,6 +362,7 @@ __all__ = [
     "tracing_with",
     "versions_of",
     "waits_of",
+    "warn_of_others",
     "watched",
     "whole_spans",
     "without_code",

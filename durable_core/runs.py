@@ -50,7 +50,6 @@ class RunFace(Face[RunInfo, RunStatus]):
     not_open: ClassVar[tuple[str, str]] = ("this engine is not open", "Use it within its `async with` block")
     exists: ClassVar[type[RunExists]] = RunExists
     killed: ClassVar[type[RunKilled]] = RunKilled
-    wrong_state: ClassVar[type[WrongState]] = WrongState
     stuck: ClassVar[type[RunStuck]] = RunStuck
 
     def not_found(self, id: str, missing: RunNotFound | None = None) -> RunNotFound:

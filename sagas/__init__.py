@@ -18,6 +18,7 @@ from durable_core import (
     StepTimeout,
     StoreError,
     WrongLoop,
+    WrongState,
 )
 from durable_core import HistoryEntry as Entry
 from durable_core.layer import lazy_names
@@ -34,7 +35,6 @@ from sagas.errors import (
     SagaStuck,
     Undone,
     Unsupported,
-    WrongState,
 )
 from sagas.model.definition import (
     DidNotHappen,

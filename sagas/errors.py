@@ -26,8 +26,7 @@ SagasError                 root of them all (the core's ``DurableError``)
 from collections.abc import Sequence
 
 from durable_core import DurableError as SagasError
-from durable_core import RunExists, RunKilled, RunNotFound, RunStuck
-from durable_core import WrongState as RunInWrongState
+from durable_core import RunExists, RunKilled, RunNotFound, RunStuck, WrongState
 
 __all__ = [
     "KeyReused",
@@ -40,22 +39,10 @@ __all__ = [
     "SagasError",
     "Undone",
     "Unsupported",
-    "WrongState",
 ]
 
 
-class _AboutSaga(SagasError):
-    """An error about one saga. What the durable core calls a run is a saga here."""
-
-    run_id: str
-
-    @property
-    def saga_id(self) -> str:
-        """Which saga."""
-        return self.run_id
-
-
-class SagaExists(RunExists, _AboutSaga):
+class SagaExists(RunExists):
     """The id is taken by another saga, or by the same saga with other input. Nothing was started.
 
     Attributes:
@@ -66,7 +53,7 @@ class SagaExists(RunExists, _AboutSaga):
     code = "SG001"
 
 
-class SagaNotFound(RunNotFound, _AboutSaga):
+class SagaNotFound(RunNotFound):
     """No saga has this id, or no longer has.
 
     Attributes:
@@ -110,7 +97,7 @@ class SagaCompensated(SagasError):
         self.skipped = list(skipped)
 
 
-class SagaStuck(RunStuck, _AboutSaga):
+class SagaStuck(RunStuck):
     """The saga needs a person to continue. Nothing was lost; an operator's verb makes it go on.
 
     Attributes:
@@ -122,7 +109,7 @@ class SagaStuck(RunStuck, _AboutSaga):
     code = "SG004"
 
 
-class SagaKilled(RunKilled, _AboutSaga):
+class SagaKilled(RunKilled):
     """An operator ended the saga; nothing was undone. ``rollback`` still can.
 
     Attributes:
@@ -130,15 +117,6 @@ class SagaKilled(RunKilled, _AboutSaga):
     """
 
     code = "SG005"
-
-
-class WrongState(RunInWrongState, _AboutSaga):
-    """The verb does not apply in the state that the saga is in; nothing changed.
-
-    Attributes:
-        saga_id: which saga.
-        status: the status that it is in.
-    """
 
 
 class SagaPastPivot(WrongState):

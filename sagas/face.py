@@ -9,8 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import attrs
 import msgspec
 
-from durable_core import DefinitionError, RunExists, RunKilled, RunNotFound, RunStatus, RunStuck
-from durable_core import WrongState as RunInWrongState
+from durable_core import DefinitionError, RunExists, RunKilled, RunNotFound, RunStatus, RunStuck, WrongState
 from durable_core.layer import (
     ABANDON,
     CallShape,
@@ -27,15 +26,7 @@ from durable_core.layer import (
     plain_input,
     rebuild,
 )
-from sagas.errors import (
-    SagaCompensated,
-    SagaExists,
-    SagaKilled,
-    SagaNotFound,
-    SagaPastPivot,
-    SagaStuck,
-    WrongState,
-)
+from sagas.errors import SagaCompensated, SagaExists, SagaKilled, SagaNotFound, SagaPastPivot, SagaStuck
 from sagas.model.attention import line_of, needs_of
 from sagas.model.children import child_info, status_of_child, undone_in, within
 from sagas.model.info import SagaInfo, SagaSummary, info_of, parked, summary_of
@@ -63,7 +54,6 @@ class SagaFace(Face[SagaInfo, SagaStatus]):
     exists: ClassVar[type[RunExists]] = SagaExists
     killed: ClassVar[type[RunKilled]] = SagaKilled
     stuck: ClassVar[type[RunStuck]] = SagaStuck
-    wrong_state: ClassVar[type[RunInWrongState]] = WrongState
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

@@ -19,9 +19,10 @@ from durable_core import (
     DefinitionError,
     PayloadError,
     StoreError,
+    WrongState,
 )
 from durable_core.layer import Codec
-from sagas.errors import KeyReused, SagaExists, SagaNotFound, SagasError, Undone, WrongState
+from sagas.errors import KeyReused, SagaExists, SagaNotFound, SagasError, Undone
 from sagas.model.info import SagaInfo
 from sagas.orchestrator import Orchestrator
 from sagas.participant.rules import check_key

@@ -36,6 +36,7 @@ from durable_core.layer import (
     check_timeout,
     name_of,
     to_ns,
+    warn_of_others,
 )
 from sagas.bulk import BulkReport, BulkVerb, apply, chosen
 from sagas.face import SagaFace
@@ -787,8 +788,11 @@ def _vocabulary() -> "Vocabulary":
     return VOCABULARY
 
 
-def _rewritten(function: DurableFunction, runs: int) -> None:
+def _rewritten(function: DurableFunction, runs: int, others: Sequence[str]) -> None:
     """Warn that the body of a saga has changed under a version that was announced before."""
+    warn_of_others(log, f"saga {function.name!r} v{function.version}", others)
+    if not runs:
+        return
     log.warning(
         "the body of saga %r v%d has changed, and %d sagas of that version are open; one that does not fit the new "
         "code is parked as stuck, before any effect. Bring the old body back and declare the changed one under a new "

@@ -4,7 +4,7 @@ Invariant: a function is announced before a run of it begins here.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from durable_core.errors import DefinitionError, LeaseLost
 from durable_core.model.run import OPEN, RunQuery
@@ -70,12 +70,28 @@ class Registry:
         return found
 
 
-Rewritten = Callable[[DurableFunction, int], None]
-"""Called with a function whose body has changed under its version, and the number of open runs of that version."""
+Rewritten = Callable[[DurableFunction, int, Sequence[str]], None]
+"""Called with a function whose body has changed under its version, the number of open runs of that version, and the
+other living workers that serve it."""
 
 
-def warn(function: DurableFunction, runs: int) -> None:
+def warn_of_others(log: logging.Logger, what: str, others: Sequence[str]) -> None:
+    """Log that living workers serve ``what`` with another body; nothing where there are none."""
+    if others:
+        log.warning(
+            "%s has another body here than in a living worker (%s), and each of them takes what the other one starts. "
+            "If two programs use one name on one store, give one of them another name or a store (PostgreSQL: a "
+            "schema) of its own; if this is a new release, declare the changed body under a new version",
+            what,
+            ", ".join(others),
+        )
+
+
+def warn(function: DurableFunction, runs: int, others: Sequence[str]) -> None:
     """Log that open runs may no longer fit the code."""
+    warn_of_others(log, f"{function.name} v{function.version}", others)
+    if not runs:
+        return
     log.warning(
         "the body of %s v%d has changed, and %d runs of that version are open; one that does not fit the new code gets "
         "stuck. Bring the old body back and register the new one under a new version, or keep the old way "
@@ -92,9 +108,12 @@ class VersionAnnouncer:
     Only the worker that replaces the former fingerprint warns.
     """
 
-    __slots__ = ("_clock", "_on_rewritten", "_registry", "_store")
+    __slots__ = ("_clock", "_on_rewritten", "_own", "_registry", "_store")
 
-    def __init__(self, store: Store, registry: Registry, clock: Clock, on_rewritten: Rewritten) -> None:
+    def __init__(
+        self, store: Store, registry: Registry, clock: Clock, on_rewritten: Rewritten, *, own: Callable[[], str | None]
+    ) -> None:
+        self._own = own
         self._store = store
         self._registry = registry
         self._clock = clock
@@ -125,8 +144,9 @@ class VersionAnnouncer:
         replaced = await self._store.versions.announce(list(offers), now_ns=self._clock.now_ns())
         del self._registry.fresh[: len(fresh)]
         changed = {old[:2] for old in replaced}
+        workers = {each[:2]: each.workers for each in await self._store.versions.announced()} if changed else {}
         for offer, function in offers.items():
             if offer[:2] in changed:
                 query = RunQuery(statuses=OPEN, name=offer.name, version=offer.version)
-                if runs := await self._store.runs.count(query):
-                    self._on_rewritten(function, runs)
+                others = [worker for worker in workers.get(offer[:2], ()) if worker != self._own()]
+                self._on_rewritten(function, await self._store.runs.count(query), others)

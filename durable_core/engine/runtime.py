@@ -170,7 +170,7 @@ class Runtime:
     async def _worker_process(self, writer: Writer, waiters: Waiters) -> WorkerProcess:
         """Announce a worker, and make it and its chores."""
         store, clock, settings = self.store, self.clock, self.settings
-        announcer = VersionAnnouncer(store, self.registry, clock, self._on_rewritten)
+        announcer = VersionAnnouncer(store, self.registry, clock, self._on_rewritten, own=lambda: self.name)
         await announcer.enter(self._new_name)
         worker = Worker(
             name=self.name,

@@ -27,8 +27,7 @@ from durable_core import (
     read_line,
 )
 from durable_core.testing import ManualClock
-from sagas import Orchestrator, Saga, SagaExists, SagaNotFound, SagaStuck, saga
-from sagas.errors import WrongState as SagaInWrongState
+from sagas import Orchestrator, Saga, SagaExists, SagaNotFound, SagaStuck, WrongState, saga
 
 DAY = timedelta(days=1)
 SECRET = "s" * 32
@@ -242,7 +241,7 @@ async def test_a_saga_is_never_called_a_run(caplog: pytest.LogCaptureFixture):
             await running.complete_callback(value=3, saga_id="b", name="approval")
         with pytest.raises(SagaNotFound) as nowhere:
             await running.get("c")
-        with pytest.raises(SagaInWrongState) as waits:
+        with pytest.raises(WrongState) as waits:
             await running.retry("b")
         assert [each.value.saga_id for each in (stuck, taken, nowhere, waits)] == ["a", "b", "c", "b"]
         await running.complete_callback(value="yes", saga_id="b", name="approval")

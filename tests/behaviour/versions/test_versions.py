@@ -263,3 +263,20 @@ async def test_code_that_does_not_fit_is_parked_before_any_effect(
         assert await end_of(await running.get("o"), running) == End("completed", "done")
     assert world.log == ["first", "second"]
     assert world.count("first") == 1
+
+
+async def test_two_programs_with_one_name_and_version_on_one_store_are_warned(
+    place: Place, caplog: pytest.LogCaptureFixture
+):
+    """The second worker says so when it enters, with the name of the first, also while no saga of that version is open.
+
+    The same body in two workers is no reason.
+    """
+    async with place.orchestrator(order_1, world=World()) as one:
+        async with place.orchestrator(order_1, world=World()):
+            assert caplog.messages == []
+        async with place.orchestrator(another(1), world=World()):
+            pass
+        (line,) = caplog.messages
+    assert line.startswith(f"saga 'order' v1 has another body here than in a living worker ({one.engine.name})")
+    assert "another name or a store" in line
