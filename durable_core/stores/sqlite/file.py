@@ -31,8 +31,7 @@ class SqliteFile:
         self.path = path
         self.worker = worker
         self.connection = connection
-        self.reader = schema.connect_reader(path)
-        self.bulk_reader = schema.connect_reader(path)
+        self.reader, self.bulk_reader = schema.connect_readers(path)
         self.secret = b""
         self.numbers = range(0)
         self._lock = lock

@@ -10,6 +10,9 @@ from typing import NamedTuple
 from durable_core.errors import StoreError, StoreFull
 
 NOTHING_WRITTEN = "nothing of it was written"
+IN_DOUBT = "if this process ends before its next commit, it may turn out to be written; else nothing of it was"
+UNSYNCED = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
+"""The rows are in the log, and taken back in memory only: whoever recovers it before the next commit finds them."""
 
 
 class Advice(NamedTuple):
@@ -80,11 +83,15 @@ def explain(error: BaseException, *, path: str, doing: str, outcome: str = NOTHI
         )
     advice = UNLISTED if code is None else ADVICE.get(code & 0xFF, UNLISTED)
     kind = StoreFull if advice is ADVICE[sqlite3.SQLITE_FULL] else StoreError
-    return kind(
-        f"could not {doing}: {advice.what.format(path=path)}{_then(outcome)}. SQLite says: {error}",
+    in_doubt = code in UNSYNCED and outcome == NOTHING_WRITTEN
+    explained = kind(
+        f"could not {doing}: {advice.what.format(path=path)}{_then(IN_DOUBT if in_doubt else outcome)}. "
+        f"SQLite says: {error}",
         advice.then,
         transient=advice.transient,
     )
+    explained.in_doubt = in_doubt
+    return explained
 
 
 def _then(outcome: str) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from durable_core.errors import StoreError, StoreFormatError, StoreNotFound
 from durable_core.stores import sql
+from durable_core.stores.sqlite import refusals
 from durable_core.stores.sqlite.locks import is_held, worker_path
 from durable_core.stores.sqlite.workers import others
 
@@ -27,6 +28,8 @@ OLDEST_SQLITE = (3, 35, 0)
 FIRST_NUM = 1
 STATEMENTS_KEPT = 256
 """Prepared statements kept by a connection: more than there are."""
+FOREIGN = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+"""What SQLite says of a file that it has not made."""
 BUSY_S = 5.0
 """How long SQLite waits for another program's lock, in seconds; our own programs wait for the write lock instead."""
 WAL_LIMIT = 64 << 20
@@ -94,6 +97,8 @@ def check_ours(path: str) -> None:
         probe.execute("PRAGMA writable_schema = ON")
         (mark,) = probe.execute("PRAGMA application_id").fetchone()
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in FOREIGN:
+            raise refusals.explain(error, path=path, doing="read the header", outcome="it was left as it is") from error
         raise StoreFormatError(
             f"{path} is not a SQLite database ({error}), so it was left as it is", "Name another file"
         ) from error
@@ -164,13 +169,27 @@ def connect_writer(path: str, *, synchronous: str) -> sqlite3.Connection:
     )
 
 
+def connect_readers(path: str) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    """Two of ``connect_reader``, or none."""
+    first = connect_reader(path)
+    try:
+        return first, connect_reader(path)
+    except BaseException:
+        first.close()
+        raise
+
+
 def connect_reader(path: str) -> sqlite3.Connection:
     """A connection that cannot write and never checkpoints. The writer's must be open before and closed after it."""
     # Two connections that write and checkpoint at once can lose commits in SQLite 3.7.0 to 3.51.2 (the WAL-reset
     # bug, https://www.sqlite.org/wal.html#walresetbug): one that is read-only does neither, not even when it closes.
     connection = _connect(path, "mode=ro", timeout_s=BUSY_S)
-    connection.execute("PRAGMA query_only = ON")
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
