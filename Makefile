@@ -87,7 +87,9 @@ test-wheel: wheel ## install the built wheel away from this tree and try it ther
 	@place=$$(mktemp -d) && trap 'rm -rf "$$place"' EXIT \
 		&& $(PY) -m venv "$$place/venv" \
 		&& "$$place/venv/bin/python" -m pip install -qq --no-input -c $(PINS) dist/*.whl \
-		&& "$$place/venv/bin/python" -E tests/docs/wheel_smoke.py
+		&& "$$place/venv/bin/python" -E tests/docs/wheel_smoke.py \
+		&& "$$place/venv/bin/python" -m pip install -qq --no-input -c $(PINS) pytest \
+		&& "$$place/venv/bin/python" -E tests/docs/wheel_smoke.py plugin
 
 format: $(VENV)/.ready-lint ## format the code and repair what ruff can repair
 	@$(PY) -m ruff check --fix-only --quiet .

@@ -31,6 +31,39 @@ def check_demo(command: Path) -> None:
     assert "pip install 'durable-sagas[demo]'" in refused.stderr, refused.stderr
 
 
+TEST = """
+import asyncio
+from sagas import Saga, saga
+
+@saga("greet", version=1)
+async def greet(s: Saga) -> str:
+    return "hello"
+
+def test_a_saga(sagas_orchestrator):
+    async def main():
+        async with sagas_orchestrator(greet) as orchestrator:
+            assert await (await orchestrator.start(greet)).result() == "hello"
+    asyncio.run(main())
+"""
+
+
+def check_plugin() -> None:
+    """Pytest finds our plugin by its entry point, and gives a test the fixtures."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "test_greet.py")
+        file.write_text(TEST, encoding="utf-8")
+        ran = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", file],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=folder,
+        )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    print("pytest finds the plugin of the built wheel")
+
+
 def main() -> None:
     """Check packages, metadata, command and the README's example; say what was checked."""
     for name in ("durable_core", "sagas"):
@@ -60,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    check_plugin() if sys.argv[1:] == ["plugin"] else main()
