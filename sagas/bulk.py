@@ -26,7 +26,7 @@ AGAIN = "~restarted"
 """Behind the id of a saga that was restarted among many: so a walk that is begun again restarts none twice."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class BulkReport:
     """What a verb on many sagas has come to."""
 
@@ -34,7 +34,7 @@ class BulkReport:
     """How many sagas the filter found."""
     done: int
     """How many of them have taken the verb, or had it already; 0 in a dry run."""
-    refused: Mapping[str, str]
+    refused: dict[str, str]
     """Why the others did not, by id."""
 
 

@@ -52,11 +52,13 @@ def check_tags(tags: Any, what: str) -> dict[str, str]:
         return {}
     if not isinstance(tags, Mapping):
         raise PayloadError(f'{what} is {type(tags).__name__}; give a dict of texts, such as {{"customer": "42"}}')
-    for key, value in tags.items():
+    given: Mapping[Any, Any] = tags  # pyright: ignore[reportUnknownVariableType] - checked one by one
+    found = dict(given)
+    for key, value in found.items():
         check_tag(key, value, what)
-    if len(tags) > MOST_TAGS:
-        raise PayloadError(f"{what} has {len(tags)} tags; at most {MOST_TAGS} are possible. Nothing was changed")
-    return dict(tags)
+    if len(found) > MOST_TAGS:
+        raise PayloadError(f"{what} has {len(found)} tags; at most {MOST_TAGS} are possible. Nothing was changed")
+    return found
 
 
 def check_tag(key: Any, value: Any, what: str) -> None:

@@ -190,7 +190,18 @@ def restart(
         }
         give(options, named, "restart", lambda orchestrator, id: orchestrator.client.restart(id, **signed))
         return
-    asked = {"new_id": new_id, "input": given, "version": version, "actor": options.actor, "note": options.note}
+    asked: dict[str, Any] = {
+        "new_id": new_id,
+        "input": given,
+        "version": version,
+        "actor": options.actor,
+        "note": options.note,
+    }
+    _restart(options, saga_id, asked)
+
+
+def _restart(options: Options, saga_id: str, asked: dict[str, Any]) -> None:
+    """Restart one saga, and say what happens next."""
     ref = ask(options.address, lambda orchestrator: orchestrator.client.restart(saga_id, **asked))
     if options.json:
         about = {"id": ref.id, "saga": ref.name, "version": ref.version, "restarted_from": saga_id}

@@ -335,6 +335,22 @@ async def spoken(s: Saga, about: str) -> str:
     return await s.run(talk, "again")
 
 
+@saga("tagger", version=1)
+async def tagger(s: Saga, about: str) -> str:
+    s.tag("about", about)
+    await s.run(tagged, about)
+    s.tag("about", "again")
+    s.tag("stage", "late")
+    await s.sleep(60)
+    return await s.run(hotel, about)
+
+
+@saga("tagged", version=1)
+async def tagged(s: Saga, about: str) -> str:
+    s.tag("about", "the child's own")
+    return await s.run(car, about)
+
+
 @step(compensation=None, because="it only talks")
 async def pass_on(token: str | None, *, world: Participants = resource()) -> None:
     await world.act("pass_on")
@@ -365,6 +381,6 @@ SAGAS: dict[str, SagaDef[..., Any]] = {
     for each in (
         trip, undone, doubts, person, part, blocks, answers, heartbeats, waits, mended, forward, loops,
         crashes, overrun,
-        pair, chain, spoken, drawn(),
+        pair, chain, spoken, tagger, drawn(),
     )
 }  # fmt: skip

@@ -402,10 +402,15 @@ async def graph_undone(scene: Scene) -> None:
     await plain(scene, "drawn", DAY, about="tea", pay=["refused"], undo_car=["broken", "ok"])
 
 
+async def tags(scene: Scene) -> None:
+    """A body tags its saga, twice with one key, and so does a child; then a refusal: all is undone."""
+    await plain(scene, "tagger", DAY, hotel=["refused"])
+
+
 SCENES: tuple[Callable[[Scene], Awaitable[None]], ...] = (
     trip, refused_pivot, savepoint, doubts, blocks, deadline, answers, answered_by, heartbeats, cancelled_delay,
     cancelled_sleep, skipped, resolved, retried_doubt, past_pivot, paused, patched, crashed, left, withheld, overrun,
-    killed, rolled_back, held, said, graph, graph_undone,
+    killed, rolled_back, held, said, graph, graph_undone, tags,
 )  # fmt: skip
 
 
