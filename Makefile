@@ -11,8 +11,9 @@ PY := $(VENV)/bin/python
 PINS := constraints.txt
 INSTALL := $(PY) -m pip install -qq --no-input --disable-pip-version-check -c $(PINS)
 AT_ONCE := -n auto --dist worksteal
-# Tests against another engine's server, which `make test-hosts` runs: what they see depends on its timing.
-ON_OTHER_ENGINES := --ignore=tests/hosts/temporal
+# Tests that other targets run: against another engine, whose timing they see (`make test-hosts`), and by the type checkers
+# (`make types`).
+ELSEWHERE := --ignore=tests/hosts/temporal --ignore=tests/types
 JAEGER = program=$$($(PY) -m tests.real_jaeger.build) && SAGAS_JAEGER="$$program"
 CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 
@@ -38,10 +39,10 @@ demo-booking: $(VENV)/.ready-demo ## run the trips of examples/booking, by a sag
 	@$(PY) -m examples.booking.demo $(DEMO_ARGS)
 
 test: $(VENV)/.ready-test ## run the tests on all cores (PYTEST_ARGS="-k words" picks some, "-n0" keeps to one)
-	@$(PY) -m pytest $(AT_ONCE) $(ON_OTHER_ENGINES) $(PYTEST_ARGS)
+	@$(PY) -m pytest $(AT_ONCE) $(ELSEWHERE) $(PYTEST_ARGS)
 
 coverage: $(VENV)/.ready-test ## run the tests; fails where they cover too little, branches included
-	@$(PY) -m pytest --cov --cov-report=term $(AT_ONCE) $(ON_OTHER_ENGINES) $(PYTEST_ARGS)
+	@$(PY) -m pytest --cov --cov-report=term $(AT_ONCE) $(ELSEWHERE) $(PYTEST_ARGS)
 	@$(PY) -m tools.pure_coverage
 
 lint: $(VENV)/.ready-test $(VENV)/.ready-lint ## ruff, import contracts, unused code and dependencies

@@ -5,13 +5,18 @@
 
 import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.postgres_server import QUICK, Server
+from tests.postgres_server import QUICK, Server, types_looked_up_once
 
+MEMORY, ENOUGH_BYTES = Path("/dev/shm"), 2 << 30
+"""Files of tests are kept there where so much is free: nothing then waits for a disk, which no test is about."""
 MOST_PROCESSES = 8
 """Each has a PostgreSQL server of its own, and the longest tests end no sooner where there are more."""
 
@@ -32,6 +37,12 @@ settings.register_profile(
 )
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure() -> None:
+    """Keep temporary files in memory, unless somebody says where; processes that tests start do so too."""
+    if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES:
+        os.environ["TMPDIR"], tempfile.tempdir = str(MEMORY), None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -76,3 +87,10 @@ def server() -> Iterator[Server]:
     """A PostgreSQL for all tests of this process; each test takes a schema of its own in it."""
     with Server(**QUICK) as running:
         yield running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def types_of_postgres() -> Iterator[None]:
+    """Connections of this process to a PostgreSQL look its types up once; those of `crash` do so each time."""
+    with types_looked_up_once():
+        yield

@@ -16,12 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
 import asyncpg
+import pytest
 
 from durable_core.stores.postgres.store import PostgresStore
 
@@ -30,8 +33,8 @@ QUICK = {"fsync": "off", "full_page_writes": "off"}
 """The death of a process loses nothing without them; only the machine's would."""
 GUARDED, PASSWORD = "guarded", "hunter2"
 """A role that must give this password; all others are let in."""
-
-
+BUILT_IN = frozenset(range(1 << 14))
+"""The numbers of types that are the same in every database."""
 _numbers = itertools.count()
 
 
@@ -62,6 +65,28 @@ def crash(store: PostgresStore) -> None:
     store.crash()
     if worker is not None:
         expire(store, worker)
+
+
+@contextmanager
+def types_looked_up_once() -> Iterator[None]:
+    """Keep what a server says of its own types, which each new connection asks for.
+
+    That takes longer than all else that a short test asks.
+    """
+    kept: dict[frozenset[int], Any] = {}
+    ask = asyncpg.Connection._introspect_types
+
+    async def looked_up(self: Any, typeoids: Any, timeout: float | None) -> Any:
+        wanted = frozenset(typeoids)
+        if not wanted <= BUILT_IN:
+            return await ask(self, typeoids, timeout)
+        if wanted not in kept:
+            kept[wanted] = await ask(self, typeoids, timeout)
+        return kept[wanted]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncpg.Connection, "_introspect_types", looked_up)
+        yield
 
 
 def _reachable(path: Path) -> bool:
