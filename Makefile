@@ -68,7 +68,7 @@ test-node: $(VENV)/.ready-test $(VENV)/node/.ready ## what Mermaid and bpmn-js m
 
 soak: $(VENV)/.ready-test ## a fleet, PgBouncer, random sagas and verbs; behaviour on PostgreSQL; Jaeger; long
 	@$(JAEGER) SAGAS_SOAK=2000 $(PY) -m pytest -rs --timeout 900 tests/crash/test_fleet.py tests/crash/test_pooler.py \
-		tests/crash/test_cut_answers.py tests/store/test_power_loss.py tests/replay \
+		tests/crash/test_cut_answers.py tests/crash/test_every_crash_point.py tests/store/test_power_loss.py tests/replay \
 		tests/behaviour tests/real_jaeger $(PYTEST_ARGS)
 
 bench: $(VENV)/.ready-demo $(VENV)/.ready-postgres ## measure both databases and a fleet (BENCH_ARGS="--help" lists choices)

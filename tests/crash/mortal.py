@@ -78,19 +78,31 @@ def live(
 
         world.before = die if death is not None and death.side == "before" else None
         world.after = die if death is not None and death.side == "after" else None
-        running = orchestrator(store, *sagas, resources=[world], **options)
-        await running.__aenter__()
-        working, dying = asyncio.create_task(start(running)), asyncio.create_task(died.wait())
-        done, _ = await asyncio.wait({working, dying}, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
-        if died.is_set():
-            await nothing_runs_on()
-            return None
-        if working in done:
-            await running.__aexit__(None, None, None)
-            return working.result()
-        raise AssertionError(f"nothing happens any more:\n{await state(running)}")
+        return await lived(store, died, start, *sagas, resources=[world], **options)
 
     return asyncio.run(main())
+
+
+async def lived(
+    store: MemoryStore, died: asyncio.Event, start: Callable[[Any], Any], *sagas: SagaDef[..., Any], **options: Any
+) -> Any:
+    """What ``start`` gives in this process; None as soon as it has ``died``, and nothing of it runs on."""
+    running = orchestrator(store, *sagas, **options)
+
+    async def work() -> Any:
+        await running.__aenter__()
+        return await start(running)
+
+    working, dying = asyncio.create_task(work()), asyncio.create_task(died.wait())
+    done, _ = await asyncio.wait({working, dying}, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+    if died.is_set():
+        await nothing_runs_on()
+        return None
+    dying.cancel()
+    if working in done:
+        await running.__aexit__(None, None, None)
+        return working.result()
+    raise AssertionError(f"nothing happens any more:\n{await state(running)}")
 
 
 async def nothing_runs_on() -> None:

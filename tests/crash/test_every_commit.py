@@ -120,22 +120,6 @@ def test_a_process_that_dies_at_any_commit(number: int, side: Side):
         check(world, live(data, world, start_order(number), order), number)
 
 
-@pytest.mark.parametrize("side", ["before", "after"])
-@pytest.mark.parametrize("number", [7, -7], ids=["forward", "rolled back"])
-def test_two_processes_that_die_one_after_the_other(number: int, side: Side):
-    """Also the process that recovers may die, at any of its own commits: pairs of crashes lose and double nothing."""
-    for first in count(1):
-        for second in count(1):
-            data = MemoryData()
-            world = Auditor(data=data)
-            if live(data, world, start_order(number), order, death=Moment(side, commit=first)) is not None:
-                return
-            end = live(data, world, start_order(number), order, death=Moment(side, commit=second))
-            check(world, end or live(data, world, start_order(number), order), number)
-            if end is not None:
-                break
-
-
 MOMENTS = [
     *(Moment(side, step=step) for side in ("before", "after") for step in ("reserve", "charge", "ship")),
     *(Moment(side, step=step, compensating=True) for side in ("before", "after") for step in ("charge", "reserve")),
