@@ -61,7 +61,12 @@ def in_words(error: BaseException) -> str:
     """An exception as a part of another message: its class and what it says, without a code of ours."""
     ours = isinstance(error, _Explained) and type(error).__str__ is _Explained.__str__
     said = _message_of(error).removesuffix(".") if ours else str(error)
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return f"{type(error).__name__}: {one_line(said)}" if said else type(error).__name__
+
+
+def one_line(text: str) -> str:
+    """``text`` without its line breaks, as a part of a message of ours."""
+    return " ".join(filter(None, map(str.strip, text.splitlines()))) if "\n" in text else text
 
 
 def without_code(message: str) -> str:

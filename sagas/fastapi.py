@@ -86,6 +86,8 @@ class SagaState(BaseModel):
     status: str
     cause: str | None = None
     """Why it is or was undone: failed, cancelled, deadline."""
+    reason: str | None = None
+    """What it waits for or is stuck on, for a person. Set it to None where your callers must not read it."""
     detail: dict[str, Any] | None = None
     """What the saga said by ``s.set_status``."""
     result: Any = None
@@ -100,6 +102,7 @@ class SagaState(BaseModel):
             saga=info.saga,
             status=info.status.value,
             cause=info.cause,
+            reason=info.reason,
             detail=info.status_detail,
             result=result,
         )

@@ -4,7 +4,7 @@ Invariant: a function is announced before a run of it begins here.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from durable_core.errors import DefinitionError, LeaseLost
 from durable_core.model.run import OPEN, RunQuery
@@ -53,21 +53,33 @@ class Registry:
         """The function of this name and version, or its newest version; None if it is not registered here."""
         return self._newest.get(name) if version is None else self._functions.get((name, version))
 
-    def get(self, name: str, version: int | None = None) -> DurableFunction:
+    def get(
+        self, name: str, version: int | None = None, *, announced: Collection[tuple[str, int]] = ()
+    ) -> DurableFunction:
         """The function of this name and version, or its newest version.
+
+        Args:
+            name: its name.
+            version: its version.
+            announced: what workers of the store have announced, for the error.
 
         Raises:
             DefinitionError: there is none; the message lists what there is.
         """
         found = self.find(name, version)
         if found is None:
-            known = ", ".join(sorted(f"{known} v{number}" for known, number in self._functions)) or "none"
             asked = name if version is None else f"{name} v{version}"
+            there = _listed(self._functions)
+            elsewhere = f", and workers have announced: {_listed(announced)}" if announced else ""
             raise DefinitionError(
-                f"{asked!r} is not registered here; registered are: {known}",
+                f"{asked!r} is not registered here; registered are: {there}{elsewhere}",
                 "Register it, check the name, or start a worker that serves it",
             )
         return found
+
+
+def _listed(versions: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(sorted(f"{name} v{number}" for name, number in versions)) or "none"
 
 
 Rewritten = Callable[[DurableFunction, int, Sequence[str]], None]

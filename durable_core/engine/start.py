@@ -134,9 +134,10 @@ async def announced_version(store: Store, registry: Registry, name: str, version
     Raises:
         DefinitionError: no worker has announced it.
     """
-    known = [each.version for each in await store.versions.announced() if each.name == name]
+    announced = await store.versions.announced()
+    known = [each.version for each in announced if each.name == name]
     if not known or (version is not None and version not in known):
-        return registry.get(name, version).version  # raises, and lists what there is
+        return registry.get(name, version, announced=[each[:2] for each in announced]).version  # raises
     return max(known) if version is None else version
 
 

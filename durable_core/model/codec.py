@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, cast
 import attrs
 import msgspec
 
-from durable_core.errors import PayloadError
+from durable_core.errors import PayloadError, one_line
 from durable_core.model.changed import change
 from durable_core.model.fields import Unusable
 from durable_core.model.forms import form_of, whole_form
@@ -31,6 +31,8 @@ _SUPPORTED = (
     "plain JSON values, attrs classes, dataclasses, Enum, UUID, date and time types, Decimal, bytes, tuples, sets, "
     "NamedTuple, TypedDict, pydantic and SQLModel models, unions of these, and types that are registered with a codec"
 )
+_WHERE = re.compile(r" - at `[^`]*`$")
+"""Where in the value, as msgspec says it."""
 _EXPECTED = re.compile(r"Expected `[^`]*`, got `(?P<got>[^`]*)`")
 """What msgspec says of a value that is of another type as a whole, and not somewhere within."""
 _NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
@@ -252,14 +254,25 @@ class Codec:
         elif isinstance(error, RecursionError):
             detail = f"its {kind_name(value)} is nested too deeply, or contains itself"
         else:
-            detail = f"writing its {kind_name(value)} raised {type(error).__name__}: {error}"
+            detail = f"writing its {kind_name(value)} raised {type(error).__name__}: {_words_of(error)}"
         return PayloadError(f"{what} cannot be stored as JSON: {detail}. Supported are {_SUPPORTED}.")
+
+
+def _words_of(error: Exception) -> str:
+    """What an error of a type's own code says, in one line; of pydantic's without the values, which may be secret."""
+    model = error.__cause__ or error  # msgspec raises its own error from that of a model
+    faults = getattr(model, "errors", None)
+    if not callable(faults) or not type(model).__module__.startswith("pydantic"):
+        return one_line(str(error))
+    found = cast("list[dict[str, Any]]", faults(include_url=False, include_context=False, include_input=False))
+    said = "; ".join(": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"]))) for each in found)
+    return said + "".join(_WHERE.findall(str(error)))
 
 
 def misfit(declared: object, what: str, error: Exception) -> PayloadError:
     """The error for a payload that does not read back as ``declared``; raise it ``from error``."""
     message = (
-        f"{what} cannot be read as {type_name(declared)}: {error}. Mend the annotation, or the value "
+        f"{what} cannot be read as {type_name(declared)}: {_words_of(error)}. Mend the annotation, or the value "
         "where it is made; for data that an older release wrote, keep the type able to read it."
     )
     return PayloadError(message)
@@ -268,7 +281,7 @@ def misfit(declared: object, what: str, error: Exception) -> PayloadError:
 def unfit(declared: object, what: str, error: Exception) -> PayloadError:
     """The error for a value that was given just now and is not ``declared``; raise it ``from error``."""
     plain = _EXPECTED.fullmatch(str(error))
-    why = f", and got {plain['got']}" if plain is not None else f": {error}"
+    why = f", and got {plain['got']}" if plain is not None else f": {_words_of(error)}"
     return PayloadError(
         f"{what} must be {type_name(declared)}{why}", "Give a value of that type, or correct the annotation"
     )

@@ -29,7 +29,9 @@ Keep = Annotated[Path | None, typer.Option(metavar="DIR", help="Keep databases a
 
 
 def demo(which: Which = Example.ORDERS, *, keep: Keep = None) -> None:
-    """Play a shop, or a travel agency, of real processes whose participants fail, and audit their books.
+    """Play a shop, or a travel agency, whose participants fail.
+
+    They are real processes, and their books are audited in the end.
 
     Exit code 0 if every order and trip is whole or gone at the end.
     """

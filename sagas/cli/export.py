@@ -33,7 +33,7 @@ def asl(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a graph as a state machine of AWS Step Functions (Amazon States Language).
+    """Write a graph as a state machine of AWS Step Functions.
 
     Its tasks are served by `sagas.hosts.stepfunctions.handler`. What Step Functions cannot do as our engine does it is
     refused, with all reasons and their places, and exit code 2.

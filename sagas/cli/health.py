@@ -44,7 +44,10 @@ class HealthEndpoint:
 
 def report(name: str, health: Health, *, limit_s: float) -> dict[str, Any]:
     """The endpoint's answer for a worker that ends once its store has been silent for ``limit_s``."""
-    return {"worker": name, "well": health.silent_s < min(WELL_S, limit_s), **attrs.asdict(health)}
+    told = {
+        name: round(value, 3) if isinstance(value, float) else value for name, value in attrs.asdict(health).items()
+    }
+    return {"worker": name, "well": health.silent_s < min(WELL_S, limit_s), **told}
 
 
 @asynccontextmanager

@@ -27,7 +27,10 @@ Directory = Annotated[
 
 
 def init(name: Name, *, directory: Directory = None) -> None:
-    """Write a small project: an order saga behind FastAPI, with tests, PostgreSQL and Jaeger."""
+    """Write a small project: an order saga behind FastAPI.
+
+    It has tests, and a compose file with PostgreSQL and Jaeger.
+    """
     if not NAMES.fullmatch(name):
         raise CommandError(f"{name!r} is no name for a project; use small letters, digits and hyphens: order-service")
     if keyword.iskeyword(name):

@@ -104,7 +104,7 @@ def resolve(
     ],
     result: Annotated[str | None, typer.Option(metavar="JSON", help="With --happened: the result of the step.")] = None,
 ) -> None:
-    """Settle the unknown outcome of a step: it happened, or it did not.
+    """Settle an unknown outcome of a step: whether it happened.
 
     The step is the last word: `sagas resolve ID STEP --happened`; with filters the only one.
     """

@@ -35,7 +35,7 @@ class Kept:
 
 
 def plan(ctx: typer.Context, modules: Modules, *, write: Write = None, as_json: Json = False) -> None:
-    """Print the plan of each saga of MODULE: what it runs, in which order. Or keep it in a folder.
+    """Print what each saga of MODULE runs, in which order: its plan.
 
     `sagas check --plans DIR` fails where a plan has changed and its version has not.
     """

@@ -48,7 +48,7 @@ def relay(
     store: Store = None,
     as_json: Json = False,
 ) -> None:
-    """Hand on what is committed in an outbox (sagas.outbox), until SIGTERM or Ctrl-C.
+    """Hand on what is committed in an outbox, until SIGTERM or Ctrl-C.
 
     Workers whose modules have the outbox do the same. Several may run: one at a time hands on, and another one
     continues within seconds if it dies. --refused, --retry and --drop need no store.

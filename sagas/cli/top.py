@@ -22,7 +22,7 @@ def top(
     interval: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="How long between two looks.")] = 2,
     once: Annotated[bool, typer.Option("--once", help="Look once and exit; so does --json, or a pipe.")] = False,
 ) -> None:
-    """Watch a store: its workers, what needs attention, the newest sagas. Ctrl-C ends it."""
+    """Watch a store: its workers, and what needs attention. Ctrl-C ends it."""
     if options.json or once or not output.is_terminal():
         taken = ask(options.address, lambda orchestrator: overview.look(orchestrator, rows=overview.LEAST * 2))
         if options.json:

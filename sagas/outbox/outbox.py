@@ -32,7 +32,7 @@ from sagas.outbox import database as sql
 from sagas.outbox.database import Database, on_loop
 from sagas.outbox.entries import Answered, Cancelled, OutboxStats, RefusedEntry, Request, Start, Verb
 from sagas.outbox.kinds import AnySession, async_engine, sync_engine
-from sagas.outbox.session import NOTHING, add, check, plain
+from sagas.outbox.session import NOTHING, add, check, nothing_added, plain
 from sagas.outbox.tables import METADATA, OutboxRow
 from sagas.runtime.binding import Binder
 
@@ -123,7 +123,8 @@ class Outbox(Generic[EngineT]):
     ) -> str: ...
     @overload
     def start(self, session: AnySession, saga: SagaDef[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> str: ...
-    def start(  # type: ignore[misc]  # P has no options; the overloads that do come first
+    @nothing_added()  # type: ignore[misc]  # P has no options; the overloads that do come first
+    def start(
         self,
         session: AnySession,
         saga: Any,
@@ -178,6 +179,7 @@ class Outbox(Generic[EngineT]):
         self._add(session, Verb.START, saga_id, request)
         return saga_id
 
+    @nothing_added()
     def complete_callback(
         self,
         session: AnySession,
@@ -211,6 +213,7 @@ class Outbox(Generic[EngineT]):
         payload = self._codec.encode_ordered(value, what="the answer to a callback")
         self._answer(session, Verb.COMPLETE, payload, token=token, saga_id=saga_id, name=name, actor=actor, note=note)
 
+    @nothing_added()
     def fail_callback(
         self,
         session: AnySession,
@@ -236,6 +239,7 @@ class Outbox(Generic[EngineT]):
         payload = self._codec.encode(str(message), what="the message that fails a callback")
         self._answer(session, Verb.FAIL, payload, token=token, saga_id=saga_id, name=name, actor=actor, note=note)
 
+    @nothing_added()
     def cancel(self, session: AnySession, id: str, *, reason: str = "", actor: str = "", note: str = "") -> None:
         """Ask for a rollback of a saga once the session commits; see ``Orchestrator.cancel``.
 

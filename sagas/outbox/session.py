@@ -4,14 +4,17 @@ Invariant: a row's number is drawn at its commit, not at an earlier flush. So of
 committed before the other began to, the first has the lower numbers, however long either was open.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
 from sqlalchemy import Engine, delete, event, exc, func, insert, inspect, select
 from sqlalchemy.orm import Session
 
-from durable_core import DefinitionError
+from durable_core import DefinitionError, PayloadError
+from durable_core.layer import sentences
 from sagas.outbox.kinds import sync_session
 from sagas.outbox.tables import ENTRIES, OutboxRow
 
@@ -21,6 +24,18 @@ _KEY = "sagas_outbox"
 _OURS: dict[str, Any] = {"mapper": OutboxRow}
 AUTOCOMMIT = "AUTOCOMMIT"
 NOTHING = "Nothing was added"
+_OUTCOME = re.compile(r"(?i:[.;]? ?nothing was (?:started|changed|added))\.?(?= |$)")
+"""What checks that others make too say of it."""
+
+
+@contextmanager
+def nothing_added() -> Generator[None]:
+    """Have each refusal of what was to be added say that nothing was, whoever found the fault."""
+    try:
+        yield
+    except (DefinitionError, PayloadError) as error:
+        text, advice = (_OUTCOME.sub("", part) for part in (error.text, error.advice))
+        raise type(error)(text.rstrip("."), sentences(advice.rstrip("."), NOTHING)) from error.__cause__
 
 
 @attrs.define

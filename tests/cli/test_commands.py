@@ -500,9 +500,10 @@ def test_a_module_that_raises_is_told_with_its_line(shop: Shop, monkeypatch: pyt
 
 
 def test_help_names_every_command(shop: Shop):
-    """`--help` needs no store and lists the commands."""
+    """`--help` needs no store and lists the commands, with a line for each that is whole in 80 columns."""
     ended = shop.run("--help")
     assert ended.code == 0
+    assert "..." not in ended.out.replace("[ARGS]...", "")
     names = {
         "worker",
         "start",

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import attrs
 import pytest
+from pydantic import BaseModel
 
 from durable_core.errors import DefinitionError, PayloadError
 from durable_core.model.codec import Codec
@@ -375,6 +376,28 @@ def test_what_was_stored_and_no_longer_fits_is_named() -> None:
         found.decode(b'["often"]', what=WHAT)
     with pytest.raises(PayloadError, match="cannot be read as int"):
         found.decode_result(b'"often"', what=WHAT)
+
+
+class Parcel(BaseModel):
+    """A model with a rule of its own."""
+
+    weight: int
+    to: str
+
+
+def test_what_pydantic_refuses_is_named_in_one_line_without_its_value() -> None:
+    """Each field with its fault; neither the address of pydantic's pages nor what was given, which may be secret."""
+
+    def send(parcel: Parcel) -> None: ...
+
+    found = shape(send)
+    with pytest.raises(PayloadError) as refused:
+        found.decode(b'[{"weight": "hidden"}]', what=WHAT, given=True)
+    assert "weight: Input should be a valid integer, unable to parse string as an integer; to: Field required" in str(
+        refused.value
+    )
+    assert "\n" not in str(refused.value)
+    assert "hidden" not in str(refused.value)
 
 
 class Handle(Enum):

@@ -28,7 +28,7 @@ async def faulty(s: Saga) -> None:
 async def loose(s: Saga, what: object, *, how: str = "") -> None: ...
 
 
-WRONG: dict[str, tuple[type[Exception], str, Any]] = {
+WRONG: dict[str, tuple[type[DefinitionError | PayloadError], str, Any]] = {
     "a name": (DefinitionError, "saga itself", lambda o, s: o.start(s, "order", "tea")),
     "no saga": (DefinitionError, "saga itself", lambda o, s: o.start(s, no_way_back)),
     "a fault": (DefinitionError, "no_way_back", lambda o, s: o.start(s, faulty)),
@@ -60,8 +60,10 @@ def test_nothing_is_added(what: str):
     engine = create_engine("sqlite://")
     outbox = Outbox(engine)
     with Session(engine) as session:
-        with pytest.raises(kind, match=words):
+        with pytest.raises(kind, match=words) as refused:
             act(outbox, session)
+        assert refused.value.message.endswith("Nothing was added")
+        assert refused.value.message.lower().count("nothing was") == 1
         assert not session.new
         assert not session.in_transaction()
     engine.dispose()

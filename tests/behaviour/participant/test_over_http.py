@@ -177,4 +177,4 @@ async def test_a_start_is_accepted_and_its_state_is_shown():
         state: dict[str, Any] = (await asked(app, "/sagas/a")).json()
     assert state.pop("result") == {"number": 7}
     assert state.pop("detail") == {"number": 7}
-    assert state == {"id": "a", "saga": "buy", "status": "completed", "cause": None}
+    assert state == {"id": "a", "saga": "buy", "status": "completed", "cause": None, "reason": None}
