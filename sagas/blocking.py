@@ -6,6 +6,7 @@ It adds no logic of its own, so both orchestrators behave alike.
 
 import asyncio
 import functools
+import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ from sagas.orchestrator import SagaFilters, SagaStartOptions
 from sagas.orchestrator import SagaHandle as ServedHandle
 
 __all__ = ["Orchestrator", "SagaHandle"]
+
+log = logging.getLogger("sagas")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -84,10 +87,19 @@ class LoopThread:
     def leave(self, raised: Raised, *, silent: bool = False) -> None:
         """Leave the context manager and end the thread. In a fork this does nothing: only the parent leaves the block.
 
+        While Python is ending it cannot be done any more, and the log says so.
+
         Raises:
             StoreError: a step has ended the loop, by ``SystemExit`` or ``KeyboardInterrupt``.
         """
         if os.getpid() != self._process or self._thread is None:
+            return
+        if not threading.main_thread().is_alive():  # as in `atexit`: nothing on a thread can begin any more
+            log.warning(
+                "an orchestrator was left while Python was ending, which is too late: its sagas go on with the next "
+                "one on their store. Leave it before the main thread ends, not in an atexit function; or never, where "
+                "no block fits: what its calls have reported is durable"
+            )
             return
         with self._lock:
             loop, self._loop = self._loop, None

@@ -35,6 +35,7 @@ class _NotBegun(Enum):
     RECALLED = "recalled"
     HELD = "held"
     UNSAFE = "unsafe"
+    """The lease is too short for it, or there is no thread."""
 
 
 class _ThreadCall:
@@ -274,7 +275,12 @@ class StepExecutor:
         if step.spec.timeout_ns is not None:
             limit = partial(self._limit_thread, call, timers)
             call.begun = lambda: self.loop.call_soon_threadsafe(limit)
-        outcome = call.outcome = self.loop.run_in_executor(self.threads, lambda: context.run(call))
+        try:
+            outcome = call.outcome = self.loop.run_in_executor(self.threads, lambda: context.run(call))
+        except RuntimeError:  # Python is ending, or the system has no thread left: no fault of the step
+            call.recall()  # it may be queued nevertheless
+            del self.waiting[step]
+            return _NotBegun.UNSAFE, 0
         while True:
             try:
                 # A thread cannot be stopped: after a timeout, or when the program cancels its tasks, retry and undo

@@ -1,7 +1,9 @@
 """Plain functions run on a bounded number of threads, and what waits for one has not begun."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -88,6 +90,22 @@ async def test_waiting_for_a_thread_is_no_part_of_the_timeout(place: Place, shop
         assert await within(first.result(), running) == "first"
         kinds = [entry.kind for entry in await second.history()]
         assert "timed_out" not in kinds
+
+
+async def test_where_no_thread_can_begin_nothing_is_attempted(place: Place, shop: Shop):
+    """As while Python ends, or where the system has no thread left: no failure of the step, which is called later."""
+    shop.opened.set()
+    async with place.orchestrator(briskly, world=None) as running:
+        engine: Any = running.engine
+        executor = engine._process.worker.executor
+        spent = executor.threads = ThreadPoolExecutor(1)
+        spent.shutdown()
+        handle = await running.start(briskly, "tea", id="one")
+        await announced(running, "one")
+        executor.threads = None  # there are threads again
+        assert await within(handle.result(), running) == "tea"
+        assert shop.calls == ["tea"]
+        assert [entry.attempt for entry in await handle.history() if entry.kind == "succeeded"] == [1]
 
 
 async def test_what_waits_for_a_thread_can_still_be_cancelled(place: Place, shop: Shop):

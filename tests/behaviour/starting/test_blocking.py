@@ -529,6 +529,25 @@ print(orchestrator.count())
 """
 
 
+TOO_LATE = (
+    FORGOTTEN
+    + """
+import atexit
+atexit.register(orchestrator.__exit__, None, None, None)
+"""
+)
+
+
+def test_a_program_that_leaves_in_atexit_is_told_that_it_is_too_late(tmp_path: Path):
+    """A line of the log, no traceback; the store is usable afterwards."""
+    ended = python(TOO_LATE, tmp_path)
+    assert ended.stdout == "0\n"
+    assert "too late" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    with Orchestrator(f"sqlite:///{tmp_path}/sagas.db", sagas=ALL) as orchestrator:
+        assert orchestrator.count() == 0
+
+
 def test_a_program_that_forgets_to_leave_ends(tmp_path: Path):
     """A program that never leaves the block ends nevertheless, as by a crash, and the store is usable afterwards."""
     assert python(FORGOTTEN, tmp_path).stdout == "0\n"
