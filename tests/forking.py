@@ -21,15 +21,22 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-IMPORTED = (
+IMPORTED = (  # no plugin of pytest: it would complain, where it runs in a child
+    "aiosqlite",
     "asyncpg",
     "durable_core.stores.postgres.store",
     "durable_core.stores.sqlite.store",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "rich.console",
     "sagas.cli.app",
     "sagas.graph",
     "sagas.orchestrator",
+    "sagas.outbox.serving",
+    "sagas.participant",
     "sagas.tracing",
+    "sqlalchemy.dialects.postgresql.asyncpg",
+    "sqlalchemy.ext.asyncio",
+    "sqlmodel",
     "typer.rich_utils",
 )
 STREAMS = 3
