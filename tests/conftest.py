@@ -31,6 +31,7 @@ pytest.register_assert_rewrite(
 
 settings.register_profile(
     "default",
+    max_examples=50,
     deadline=None,  # a shared machine is slow at times, and that is no bug
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],

@@ -1,12 +1,14 @@
 """Every test of a behaviour runs in memory, on a file, and some on PostgreSQL (with ``SAGAS_SOAK`` all).
 
-Coroutine tests run on a loop of their own.
+A test of many cases runs all of them in memory, and every third one elsewhere: that stores are alike is what `store`
+proves. With ``SAGAS_SOAK`` all cases run on all stores. Coroutine tests run on a loop of their own.
 """
 
 import asyncio
 import inspect
 import itertools
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,10 @@ from tests.traces import sound
 sound_traces = sound()
 __all__ = ["read_once", "sound_traces"]
 
+HERE = Path(__file__).parent
 NUMBERS = itertools.count(1)
 PATIENCE = 100
+EVERY = 1 if "SAGAS_SOAK" in os.environ else 3
 
 ON_POSTGRES = frozenset(("test_child_sagas", "test_crashing_workers", "test_operators_and_restarts", "test_trip"))
 """What is most unlike on a server: restarts, and whole trees."""
@@ -33,6 +37,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         name = metafunc.module.__name__.rpartition(".")[2]
         more = ["postgres"] if name in ON_POSTGRES or "SAGAS_SOAK" in os.environ else []
         metafunc.parametrize("place", ["memory", "sqlite", *more], indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test's cases that are not in memory, keep every third."""
+    seen, left_out = Counter[tuple[str, str]](), list[pytest.Item]()
+    for item in items:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        kind = str(parameters.get("place", parameters.get("url")))
+        if kind in ("sqlite", "postgres") and HERE in item.path.parents:
+            test = item.nodeid.partition("[")[0], kind
+            if seen[test] % EVERY:
+                left_out.append(item)
+            seen[test] += 1
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        out = set(left_out)
+        items[:] = [item for item in items if item not in out]
 
 
 @pytest.fixture

@@ -342,7 +342,7 @@ CUT: dict[str, tuple[Scene, Scene]] = {
 # -- where -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "memory":
         return Place("memory://", MemoryData())
@@ -356,11 +356,14 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("durable_core.engine.process.FIRST_LOOK_S", 0.002)
 
 
-SIDES: tuple[Side, ...] = ("before", "after")
+WHERE = pytest.mark.parametrize(
+    ("place", "side"), [("memory", "before"), ("memory", "after"), ("sqlite", "after")], indirect=["place"]
+)
+"""What a file holds is the same right before a commit and right after the one before it."""
 LATER = pytest.mark.parametrize("waits", [False, True], ids=["ends at once", "ends later"])
 
 
-@pytest.mark.parametrize("side", SIDES)
+@WHERE
 @pytest.mark.parametrize("verbs", BEFORE)
 def test_verbs_before_any_worker(place: Place, verbs: str, side: Side):
     """No step begins, whichever commit is the first worker's last; the end is the verb's, which is kept once."""
@@ -368,7 +371,7 @@ def test_verbs_before_any_worker(place: Place, verbs: str, side: Side):
     asyncio.run(each_death(place, before, then, side=side, fewest=fewest))
 
 
-@pytest.mark.parametrize("side", SIDES)
+@WHERE
 @LATER
 @pytest.mark.parametrize("verbs", BEFORE)
 def test_verbs_over_an_attempt_in_flight(place: Place, verbs: str, waits: bool, side: Side):  # noqa: FBT001
@@ -376,7 +379,7 @@ def test_verbs_over_an_attempt_in_flight(place: Place, verbs: str, waits: bool, 
     asyncio.run(each_death(place, start, over_an_attempt(verbs, waits=waits), side=side, fewest=3))
 
 
-@pytest.mark.parametrize("side", SIDES)
+@WHERE
 @pytest.mark.parametrize("then", CUT)
 def test_an_attempt_that_is_cut_from_outside(place: Place, then: str, side: Side):
     """It is no outcome, whichever commit is a worker's last: run again, retried by a person, or undone by a cancel."""
