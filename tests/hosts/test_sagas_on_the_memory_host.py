@@ -206,6 +206,24 @@ async def test_all_is_done() -> MemoryHost:
     return host
 
 
+@saga("tagger", version=1)
+async def tagger(s: Saga, who: str) -> None:
+    s.tag("who", who)
+    await s.run(car, who)
+    s.tag("stage", "late")
+    await s.sleep(60)
+
+
+@hosted
+async def test_a_body_tags_its_saga() -> MemoryHost:
+    """Its tags, and what it waits for, are derived again from the host's history."""
+    host = on_host(tagger)
+    await host.drive()
+    assert info(host).tags == {"who": "ann", "stage": "late"}
+    assert (info(host).reason or "").startswith("waits for sleep 'sleep' until ")
+    return host
+
+
 @hosted
 async def test_all_is_undone() -> MemoryHost:
     """Where the last step is rejected, the others are undone, last first, and the end is no success."""
