@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol
 
 from durable_core import DefinitionError, Retry
 from durable_core.layer import DEFAULT_UNKNOWN, Duration, says_what_to_write
-from sagas.model.definition import FOREVER, Lookup, Pivot, Retriable, SagaDef, Step
+from sagas.model.definition import FOREVER, Lookup, OnFailure, Pivot, Retriable, SagaDef, Step
 
 if TYPE_CHECKING:
     from sagas.runtime.saga import Saga
@@ -68,6 +68,7 @@ def step(
     rejects: Types = ...,
     unknown: Types = ...,
     at_most_once: bool = ...,
+    on_failure: OnFailure | None = ...,
     compensation: None = ...,
     because: str = ...,
 ) -> StepMaker: ...
@@ -81,6 +82,7 @@ def step(
     rejects: Types = (),
     unknown: Types = DEFAULT_UNKNOWN,
     at_most_once: bool = False,
+    on_failure: OnFailure | None = None,
     compensation: Any = NEEDED,
     because: str = "",
 ) -> Any:
@@ -98,6 +100,8 @@ def step(
         unknown: exceptions after which the effect may or may not have happened. Default: ``TimeoutError`` and
             ``ConnectionError``.
         at_most_once: never call it again if an earlier call may have happened.
+        on_failure: ``stuck`` keeps a failure from the body, once its attempts are used up: an operator retries,
+            resolves or rolls back. ``rollback``: the body sees it. Default: as its saga says.
         compensation: None if there is nothing to undo; else declare it with ``@name.compensate``.
         because: why there is nothing to undo; required with ``compensation=None``.
 
@@ -114,9 +118,8 @@ def step(
     """
 
     def declare(fn: Any) -> Any:
-        declared: Step[..., Any] = Step(
-            fn, name=name, retry=retry, timeout=timeout, rejects=rejects, unknown=unknown, at_most_once=at_most_once
-        )
+        tries: dict[str, Any] = {"retry": retry, "timeout": timeout, "rejects": rejects, "unknown": unknown}
+        declared: Step[..., Any] = Step(fn, name=name, at_most_once=at_most_once, on_failure=on_failure, **tries)
         if compensation is not NEEDED:
             if compensation is not None:
                 raise DefinitionError(
@@ -150,6 +153,7 @@ def pivot(
     rejects: Types = ...,
     unknown: Types = ...,
     at_most_once: bool = ...,
+    on_failure: OnFailure | None = ...,
 ) -> PivotMaker: ...
 def pivot(
     fn: Any = None,
@@ -161,6 +165,7 @@ def pivot(
     rejects: Types = (),
     unknown: Types = DEFAULT_UNKNOWN,
     at_most_once: bool = False,
+    on_failure: OnFailure | None = None,
 ) -> Any:
     """Declare the point of no return: once it has succeeded, nothing is undone any more.
 
@@ -176,6 +181,8 @@ def pivot(
         unknown: exceptions after which the effect may or may not have happened. Default: ``TimeoutError`` and
             ``ConnectionError``.
         at_most_once: never call it again if an earlier call may have happened.
+        on_failure: ``stuck`` keeps a failure from the body, once its attempts are used up: an operator retries,
+            resolves or rolls back. ``rollback``: the body sees it. Default: as its saga says.
 
     Raises:
         DefinitionError: an option cannot be used; the message names the function's file and line.
@@ -189,7 +196,14 @@ def pivot(
 
     def declare(fn: Any) -> Any:
         declared: Pivot[..., Any] = Pivot(
-            fn, name=name, retry=retry, timeout=timeout, rejects=rejects, unknown=unknown, at_most_once=at_most_once
+            fn,
+            name=name,
+            retry=retry,
+            timeout=timeout,
+            rejects=rejects,
+            unknown=unknown,
+            at_most_once=at_most_once,
+            on_failure=on_failure,
         )
         return declared
 
@@ -263,6 +277,7 @@ def lookup(
     rejects: Types = ...,
     unknown: Types = ...,
     at_most_once: bool = ...,
+    on_failure: OnFailure | None = ...,
 ) -> LookupMaker: ...
 def lookup(
     fn: Any = None,
@@ -274,6 +289,7 @@ def lookup(
     rejects: Types = (),
     unknown: Types = DEFAULT_UNKNOWN,
     at_most_once: bool = False,
+    on_failure: OnFailure | None = None,
 ) -> Any:
     """Declare a read or a decision: it has no effect outside, so there is nothing to undo. It is allowed anywhere.
 
@@ -287,6 +303,8 @@ def lookup(
         rejects: exceptions that are an answer: there is no retry.
         unknown: exceptions that count as failed here, because there is no effect to be unsure about.
         at_most_once: never call it again after a crash.
+        on_failure: ``stuck`` keeps a failure from the body, once its attempts are used up: an operator retries,
+            resolves or rolls back. ``rollback``: the body sees it. Default: as its saga says.
 
     Raises:
         DefinitionError: an option cannot be used; the message names the function's file and line.
@@ -299,7 +317,14 @@ def lookup(
 
     def declare(fn: Any) -> Any:
         declared: Lookup[..., Any] = Lookup(
-            fn, name=name, retry=retry, timeout=timeout, rejects=rejects, unknown=unknown, at_most_once=at_most_once
+            fn,
+            name=name,
+            retry=retry,
+            timeout=timeout,
+            rejects=rejects,
+            unknown=unknown,
+            at_most_once=at_most_once,
+            on_failure=on_failure,
         )
         return declared
 
@@ -314,6 +339,7 @@ def saga(
     deadline: Duration | None = None,
     parallel_compensation: bool = False,
     on_compensation_failure: Literal["continue", "halt"] = "continue",
+    on_failure: OnFailure = "rollback",
 ) -> "Callable[[Callable[Concatenate[Saga, P], Awaitable[R]]], SagaDef[P, R]]":
     """Declare a saga: an ``async def`` whose first parameter is the ``Saga``.
 
@@ -325,6 +351,8 @@ def saga(
         parallel_compensation: undo in parallel what ran in parallel.
         on_compensation_failure: if a compensation is given up, ``continue`` with the others, or ``halt``. Either way
             the saga is then stuck.
+        on_failure: ``stuck`` keeps the failure of a step, pivot or lookup from the body, if that does not say otherwise
+            itself. A child follows its own declaration.
 
     Raises:
         DefinitionError: an option cannot be used, or the body is no ``async def``; the message names its file and line.
@@ -347,6 +375,7 @@ def saga(
             deadline=deadline,
             parallel_compensation=parallel_compensation,
             on_compensation_failure=on_compensation_failure,
+            on_failure=on_failure,
         )
 
     return declare

@@ -12,7 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
 from durable_core import DefinitionError
 from durable_core.layer import Duration, check_name, check_timeout, shown
 from sagas.check.scan import scan
-from sagas.model.definition import SagaDef
+from sagas.model.definition import OnFailure, SagaDef
 from sagas.model.graph import CallbackRef, Draft, GraphDef, Node, NodeKind, Ref, is_ref, kind_of
 from sagas.model.node_types import AddNode, Node1
 from sagas.runtime.saga import Saga
@@ -44,6 +44,7 @@ class SagaGraph(GraphDef[P]):
         deadline: how long a run may take before it is rolled back, a timedelta or seconds.
         parallel_compensation: undo side by side what does not depend on each other.
         on_compensation_failure: if a compensation is given up, ``continue`` with the others, or ``halt``.
+        on_failure: ``stuck`` keeps the failure of a node from the graph until an operator decides; see ``@step``.
     """
 
     @overload
@@ -56,6 +57,7 @@ class SagaGraph(GraphDef[P]):
         deadline: Duration | None = ...,
         parallel_compensation: bool = ...,
         on_compensation_failure: Literal["continue", "halt"] = ...,
+        on_failure: OnFailure = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -66,6 +68,7 @@ class SagaGraph(GraphDef[P]):
         deadline: Duration | None = ...,
         parallel_compensation: bool = ...,
         on_compensation_failure: Literal["continue", "halt"] = ...,
+        on_failure: OnFailure = ...,
     ) -> None: ...
     def __init__(
         self,
@@ -76,6 +79,7 @@ class SagaGraph(GraphDef[P]):
         deadline: Duration | None = None,
         parallel_compensation: bool = False,
         on_compensation_failure: Literal["continue", "halt"] = "continue",
+        on_failure: OnFailure = "rollback",
     ) -> None:
         async def body(s: Saga, *given: Any) -> Any:
             return await Walk(self, s, given).run()
@@ -92,6 +96,7 @@ class SagaGraph(GraphDef[P]):
             deadline=deadline,
             parallel_compensation=parallel_compensation,
             on_compensation_failure=on_compensation_failure,
+            on_failure=on_failure,
             draft=Draft(input_type=input),
             declared_at=_caller(),
             declared_in=str(_frame().f_globals.get("__name__", "")),

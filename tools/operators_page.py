@@ -44,7 +44,7 @@ def _by_verb() -> Iterator[str]:
     yield _row(["Verb", "What it does", "Its step must be", "After the pivot"])
     yield _row(["---"] * 4)
     for name, verb in VERBS.items():
-        step = "" if verb.step is None else f"`{verb.step}`"
+        step = " or ".join(f"`{status}`" for status in sorted(verb.steps))
         yield _row([f"`{name}`", verb.does, step, "refused" if verb.undoes else ""])
 
 

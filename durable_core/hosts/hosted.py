@@ -196,6 +196,7 @@ class HostedRun:
             NOTHING if result is None else Raw(result),
             run.traceparent,
             NOTHING if doubt is None else Raw(doubt),
+            step.edition,
         )
 
     def unfit(self, held: Collection[str]) -> Fault | None:

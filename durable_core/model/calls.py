@@ -30,6 +30,8 @@ class StepCall(msgspec.Struct, frozen=True, omit_defaults=True):
     traceparent: str | None = None
     doubt: Raw = NOTHING
     """Of a compensation: why it is not known whether its step happened, as journals keep failures."""
+    edition: int = 0
+    """How often its step was begun anew: its idempotency key depends on it."""
     """What the run's row says of its trace."""
 
 

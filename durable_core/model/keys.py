@@ -58,13 +58,16 @@ def served(key: str) -> str:
     return key.partition("~")[0]
 
 
-def idempotency_key(uid: bytes, key: str) -> str:
+def idempotency_key(uid: bytes, key: str, edition: int = 0) -> str:
     """32 hex digits, the same for each attempt of one step of one run, and of no other.
+
+    A step that is begun anew has another ``edition``, and with it another key.
 
     They derive from the run's random ``uid``, not from the user's id, so that an id used again after a purge never
     meets the answers that a participant stored for its first bearer.
     """
-    return hashlib.blake2b(key.encode(), key=uid, digest_size=16).hexdigest()
+    told = derived(key, str(edition + 1)) if edition else key
+    return hashlib.blake2b(told.encode(), key=uid, digest_size=16).hexdigest()
 
 
 class Scope:

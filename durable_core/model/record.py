@@ -3,11 +3,11 @@
 Invariant: the same entries give the same record, whoever folds them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from durable_core.model.entry import Entry, EntryKind, is_evidence
-from durable_core.model.keys import name_of
+from durable_core.model.keys import name_of, served
 from durable_core.model.outcome import Outcome
 
 ABANDON = "abandon"
@@ -20,6 +20,16 @@ def abandoned_at(entries: Sequence[Entry]) -> int | None:
         if entries[place].kind == EntryKind.SIGNALLED and entries[place].label == ABANDON:
             return place
     return None
+
+
+def anew(edition: int) -> str:
+    """The label of the entry by which a step is begun anew."""
+    return f"edition {edition}"
+
+
+def edition_in(label: str) -> int:
+    """The edition that such a label tells."""
+    return int(label.rpartition(" ")[2])
 
 
 class StepStatus(StrEnum):
@@ -46,6 +56,7 @@ class StepRecord:
         "begun",
         "crashes",
         "due_at_ns",
+        "edition",
         "ended_at_ns",
         "ended_seq",
         "error",
@@ -89,6 +100,8 @@ class StepRecord:
         self.ended_at_ns: int | None = None
         self.ended_seq = 0
         """The entry that ended it: the order of completion."""
+        self.edition = 0
+        """How often it was begun anew, under another idempotency key. What serves a step has the edition of that."""
 
     @property
     def name(self) -> str:
@@ -113,6 +126,8 @@ class StepRecord:
             self._end(StepStatus(entry.label), entry)
         elif kind == EntryKind.REOPENED:
             self.reopen(entry.at_ns)
+            if entry.label:
+                self._anew(entry)
             self.begun, self.withheld = True, False
             self.attempt = entry.attempt
         elif kind == EntryKind.SETTLED:
@@ -132,6 +147,14 @@ class StepRecord:
         self.begun = False
         self.due_at_ns = self.ended_at_ns = None
         self.status = StepStatus.RUNNING
+
+    def _anew(self, entry: Entry) -> None:
+        """It is begun anew: what was before counts no more, and its arguments may be others."""
+        self.edition = edition_in(entry.label)
+        self.unknown = False
+        self.result = self.error = None
+        if entry.payload is not None:
+            self.arguments = entry.payload
 
     def returned_late(self, note: Entry) -> None:
         """What a ``noted`` entry keeps of the attempt under way: it returned while nobody drove the run."""
@@ -178,6 +201,12 @@ class StepRecord:
         self.due_at_ns = None
 
 
+def edition_for(key: str, steps: Mapping[str, StepRecord]) -> int:
+    """The edition in which a step begins: that of the step which it serves."""
+    forward = steps.get(served(key)) if "~" in key else None
+    return 0 if forward is None else forward.edition
+
+
 def fold(entries: list[Entry]) -> dict[str, StepRecord]:
     """All steps of a run by key, in the order in which they first started."""
     steps: dict[str, StepRecord] = {}
@@ -188,6 +217,7 @@ def fold(entries: list[Entry]) -> dict[str, StepRecord]:
         elif entry.kind == EntryKind.STARTED:
             record = steps[entry.key] = StepRecord(entry.key, entry.label, entry.payload, entry.at_ns, entry.seq)
             record.attempt = entry.attempt
+            record.edition = edition_for(entry.key, steps)
         elif entry.kind == EntryKind.SIGNALLED:
             if entry.label == ABANDON:
                 for begun in steps.values():

@@ -34,6 +34,11 @@ class Attempted(Protocol):
         """The journal entry of its intent."""
         ...
 
+    @property
+    def edition(self) -> int:
+        """How often it was begun anew."""
+        ...
+
 
 class AttemptInfo:
     """The attempt under way, as its own code may ask (``durable_core.current``)."""
@@ -73,14 +78,14 @@ class AttemptInfo:
     @property
     def idempotency_key(self) -> str:
         """The same for each attempt of this step, and for no other step of any run."""
-        return idempotency_key(self._run.uid, self._step.key)
+        return idempotency_key(self._run.uid, self._step.key, self._step.edition)
 
     @property
     def forward_key(self) -> str | None:
         """The idempotency key of the step that this one serves; None where it serves none."""
         key = self._step.key
         forward = served(key)
-        return None if forward == key else idempotency_key(self._run.uid, forward)
+        return None if forward == key else idempotency_key(self._run.uid, forward, self._step.edition)
 
     @property
     def under_way(self) -> bool:

@@ -26,7 +26,7 @@ from durable_core.replay.blocks import Branches, ScopeBlock, Shield
 from durable_core.replay.callbacks import AwaitCallback, AwaitFirst, PendingCallback, create
 from durable_core.replay.run import CATCHING_UP, Run
 from durable_core.replay.scheduler import Command, Fiber
-from durable_core.replay.steps import Extra, PendingStep, Perform, Reattempt
+from durable_core.replay.steps import Anew, Extra, PendingStep, Perform, Reattempt
 from durable_core.replay.waits import Deadline, Sleep, WaitForPerson
 
 R = TypeVar("R")
@@ -170,6 +170,18 @@ class HostContext:
     def reattempt(self, key: str) -> Command[Any]:
         """Attempt a given-up step again under its own key, with a fresh policy."""
         return Reattempt(key)
+
+    def begin_anew(
+        self,
+        key: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        extra: Extra | None,
+        edition: int,
+    ) -> Command[Any]:
+        """Attempt a step that has ended again under another idempotency key, and with these arguments."""
+        return Reattempt(key, Anew(edition, args, kwargs, extra))
 
     def claim_key(self, name: str) -> str:
         """The key of the next occurrence of ``name`` in the caller's scope."""

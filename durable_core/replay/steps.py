@@ -33,7 +33,7 @@ from durable_core.model.duration import NS
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.failure import capture, rebuild
 from durable_core.model.outcome import Outcome
-from durable_core.model.record import StepRecord, StepStatus
+from durable_core.model.record import StepRecord, StepStatus, anew, edition_for
 from durable_core.model.said import SAID
 from durable_core.model.spec import StepSpec
 from durable_core.replay import faults
@@ -600,27 +600,48 @@ class Perform(Command[R]):
         attempt = 1 if before is None else before.attempt + (not before.withheld)
         entry, new = run.output(STARTED, key, attempt, spec.kind, payload)
         step = PendingStep(run, spec, self.args, self.kwargs, self.extra, fiber, entry)
+        if "~" in key:
+            step.edition = edition_for(key, run.steps)
         run.steps[key] = step
         fiber.wait = step
         if new:
             step.announce()
 
 
+class Anew(NamedTuple):
+    """How a step is begun anew: under another idempotency key, perhaps with other arguments."""
+
+    edition: int
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    extra: Extra | None
+
+
 class Reattempt(Command[R]):
-    """Attempt a given-up step again, under its own key and with a fresh policy."""
+    """Attempt a given-up step again with a fresh policy: under its own key, or anew."""
 
-    __slots__ = ("key",)
+    __slots__ = ("anew", "key")
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, anew: Anew | None = None) -> None:
         self.key = key
+        self.anew = anew
 
     def issue(self, run: Run, fiber: Fiber) -> None:
         """Reopen the step; it answers ``fiber`` from now on."""
         step = run.steps.get(self.key)
-        if not isinstance(step, PendingStep) or step.waiting or step.status is StepStatus.SUCCEEDED:
+        if not isinstance(step, PendingStep) or step.waiting:
             raise Closed
-        entry, new = run.output(EntryKind.REOPENED, self.key, step.attempt + (not step.withheld))
+        label, payload = "", None
+        if self.anew is not None:
+            label = anew(self.anew.edition)
+            what = f"{run.title}, step {self.key!r}: the arguments"
+            payload = step.spec.shape.encode(self.anew.args, self.anew.kwargs, what=what)
+        elif step.status is StepStatus.SUCCEEDED:
+            raise Closed
+        entry, new = run.output(EntryKind.REOPENED, self.key, step.attempt + (not step.withheld), label, payload)
         step.apply(entry)
+        if self.anew is not None:
+            step.args, step.kwargs, step.extra = self.anew.args, self.anew.kwargs, self.anew.extra
         step.fiber = fiber
         fiber.wait = step
         if new:

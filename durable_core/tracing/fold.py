@@ -95,8 +95,7 @@ class RunTrace:
         if before is not None:
             found = before.cut() + found
         serves = self._steps.get(served(key)) if "~" in key else None
-        links = () if serves is None else self._pen.link(serves.latest)
-        self._steps[key] = StepTrace(self._pen, self._vocabulary, entry, parent, links)
+        self._steps[key] = StepTrace(self._pen, self._vocabulary, entry, parent, serves=serves)
         return found
 
     def _attempt(self, entry: Entry) -> list[SpanRecord]:

@@ -5,10 +5,11 @@ Invariant: an attempt's span has the id that its own code saw while it ran, howe
 
 from durable_core.model.entry import Entry, EntryKind
 from durable_core.model.keys import idempotency_key, name_of, served
+from durable_core.model.record import edition_in
 from durable_core.model.said import NOTHING_SAID, Said
 from durable_core.model.trace import ATTEMPT
 from durable_core.tracing.builder import SpanBuilder, written_by
-from durable_core.tracing.span import Holder, SpanEvent, SpanLink, SpanRecord, Value
+from durable_core.tracing.span import Holder, SpanEvent, SpanRecord, Value
 from durable_core.tracing.vocabulary import PLAIN, StepWords, Vocabulary
 
 CUT = "cut"
@@ -19,10 +20,11 @@ MS = 1_000_000
 class _Subject:
     """The step, as each of its spans describes it."""
 
-    __slots__ = ("_pen", "key", "kind", "name", "step", "words")
+    __slots__ = ("_pen", "edition", "key", "kind", "name", "step", "words")
 
-    def __init__(self, pen: SpanBuilder, vocabulary: Vocabulary, started: Entry) -> None:
+    def __init__(self, pen: SpanBuilder, vocabulary: Vocabulary, started: Entry, edition: int) -> None:
         self._pen = pen
+        self.edition = edition
         self.key, self.kind = started.key, started.label
         self.words: StepWords = vocabulary.kinds.get(started.label, PLAIN)
         self.step = name_of(started.key)
@@ -45,7 +47,7 @@ class _Subject:
             found[names.outcome] = outcome
         if attempt is not None:
             found[names.attempt] = attempt
-            found[names.idempotency_key] = idempotency_key(pen.uid, self.key)
+            found[names.idempotency_key] = idempotency_key(pen.uid, self.key, self.edition)
         if self.words.serves is not None:
             found[f"{pen.prefix}.{self.words.serves}"] = served(self.key)
         return found
@@ -83,13 +85,19 @@ class StepTrace:
     )
 
     def __init__(
-        self, pen: SpanBuilder, words: Vocabulary, started: Entry, parent: Holder, links: tuple[SpanLink, ...] = ()
+        self,
+        pen: SpanBuilder,
+        words: Vocabulary,
+        started: Entry,
+        parent: Holder,
+        *,
+        serves: "StepTrace | None" = None,
     ) -> None:
         self._pen = pen
-        self._subject = _Subject(pen, words, started)
+        self._subject = _Subject(pen, words, started, 0 if serves is None else serves.edition)
         self._intent = started.seq
         self._parent = parent
-        self._links = links
+        self._links = () if serves is None else pen.link(serves.latest)
         self._began_ns = pen.now_ns
         self._group: Holder | None = None
         self._attempt = _Attempt(started, pen.now_ns)
@@ -99,6 +107,11 @@ class StepTrace:
         """What the last attempt raised, if one has failed since the last success."""
         self.over = False
         """Whether no attempt is under way or promised."""
+
+    @property
+    def edition(self) -> int:
+        """How often it was begun anew."""
+        return self._subject.edition
 
     @property
     def open(self) -> bool:
@@ -115,6 +128,8 @@ class StepTrace:
         found = self.cut()
         if self.latest is not None and self._group is None:
             found += self._grouped()
+        if entry.kind == EntryKind.REOPENED and entry.label:
+            self._subject.edition = edition_in(entry.label)
         self._attempt, self.over = _Attempt(entry, self._pen.now_ns), False
         return found
 

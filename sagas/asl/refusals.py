@@ -14,6 +14,9 @@ from sagas.asl.layout import Work, joined
 from sagas.model.definition import Declared, Pivot, Probed, Retriable, SagaDef, Step
 from sagas.model.graph import GraphDef, Node, Plan, type_of
 
+NO_OPERATOR = (
+    "and an execution cannot wait for an operator: it fails. Leave it out; after a failure everything is undone"
+)
 SHOWN = 40
 """Refusals that are shown."""
 
@@ -41,6 +44,8 @@ def _of_whole(graph: GraphDef[...]) -> Iterator[str]:
             f"{graph.place}: the graph {graph.name!r} has a deadline, and the service's own time limit ends an "
             "execution without undoing anything. Leave out `deadline=`, and give the steps and callbacks timeouts"
         )
+    if graph.on_failure == "stuck":
+        yield f'{graph.place}: the graph {graph.name!r} has on_failure="stuck", {NO_OPERATOR}'
     output = graph.output
     if output is not None and output.is_token:
         yield f"{graph.place}: the graph {graph.name!r} returns {output.described}, which is known to one state only"
@@ -75,6 +80,8 @@ def _of_step(step: Declared[..., Any]) -> Iterator[str]:
             "is at_most_once and has retries: the service would repeat an attempt without knowing whether it was made. "
             "Give it `retry=1`"
         )
+    if step.on_failure == "stuck":
+        yield f'has on_failure="stuck", {NO_OPERATOR}'
     if isinstance(step, Step) and step.compensating is not None:
         serving = step.compensating
         yield from _of_attempts("its compensation ", serving.retry, serving.timeout, forever=True)

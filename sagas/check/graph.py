@@ -430,9 +430,10 @@ def traits(what: "Declared[..., Any] | SagaDef[..., Any] | None") -> list[str]:
     match what:
         case SagaDef():
             return [f"version {what.version}"]
-        case Step(compensating=None):
-            return ["not undone"]
-        case _:
+        case Declared():
+            undone = ["not undone"] if isinstance(what, Step) and what.compensating is None else []
+            return undone if what.on_failure is None else [*undone, f"on failure {what.on_failure}"]
+        case None:
             return []
 
 

@@ -57,7 +57,8 @@ def plan_of(definition: SagaDef[..., Any], found: Scan) -> SagaPlan:
         body = [*lines_of(definition), *sorted(_children(definition, found))]
     else:
         body = list(_coded(definition, found))
-    lines = [f"saga {definition.name}", f"version {definition.version}", *body]
+    policy = [] if definition.on_failure == "rollback" else [f"on failure {definition.on_failure}"]
+    lines = [f"saga {definition.name}", f"version {definition.version}", *policy, *body]
     return SagaPlan(definition.name, definition.version, HEAD + "".join(f"{line}\n" for line in lines))
 
 

@@ -53,7 +53,7 @@ def _ways(snapshot: Snapshot) -> Iterator[Way]:
 def _unstick(snapshot: Snapshot) -> Iterator[Way]:
     root = snapshot.root
     mine = [step for step in root.steps if step.key in root.stuck_on]
-    doubts = [step for step in mine if step.status == "unknown"]
+    doubts = [step for step in mine if step.status in ("unknown", "failed")]
     undone = [step for step in mine if step.status == "compensation_failed"]
     for step in doubts:
         yield (

@@ -38,6 +38,7 @@ from sagas.model.resource import resources_of
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+OnFailure = Literal["rollback", "stuck"]
 
 
 # -- What a probe answers ----------------------------------------------------------------------------------------------
@@ -99,8 +100,11 @@ class Declared(DeclaredStep[P, R]):
 
     operation = "run"
 
-    def __init__(self, fn: Callable[P, Any], **options: Any) -> None:
+    def __init__(self, fn: Callable[P, Any], *, on_failure: OnFailure | None = None, **options: Any) -> None:
         super().__init__(fn, **options)
+        if on_failure is not None:
+            check_on_failure(on_failure, self.what)
+        self.on_failure: OnFailure | None = on_failure
         self.call = f"s.run({self.name}, ...)"
         self.resources = resources_of(fn)
 
@@ -309,6 +313,8 @@ class SagaDef(Generic[P, R]):
     """Whether what ran in parallel is undone in parallel."""
     on_compensation_failure: Literal["continue", "halt"] = "continue"
     """What happens if a compensation is given up."""
+    on_failure: OnFailure = "rollback"
+    """What happens if a step, pivot or lookup fails that does not say so itself."""
 
     def __attrs_post_init__(self) -> None:
         what = f"the saga {self.name!r} ({self.place})"
@@ -322,6 +328,7 @@ class SagaDef(Generic[P, R]):
             raise DefinitionError(
                 f"{what}: on_compensation_failure={self.on_compensation_failure!r}", "Use 'continue' or 'halt'"
             )
+        check_on_failure(self.on_failure, what)
         check_timeout(self.deadline, f"{what}: deadline")
 
     @property
@@ -358,6 +365,12 @@ class SagaDef(Generic[P, R]):
             f"the saga {self.name!r} was called like a function",
             "Start it with `await orchestrator.start(...)`, or run it within another saga with `await s.run(...)`",
         )
+
+
+def check_on_failure(given: str, what: str) -> None:
+    """Refuse what is no policy for failures."""
+    if given not in ("rollback", "stuck"):
+        raise DefinitionError(f"{what}: on_failure={given!r}", "Use 'rollback' or 'stuck'")
 
 
 def is_step(what: object) -> TypeGuard[Declared[..., Any]]:

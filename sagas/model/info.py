@@ -193,6 +193,8 @@ def steps_of(entries: Sequence[JournalEntry]) -> list[StepState]:
 
 
 def _status(step: StepRecord, undo: StepRecord | None, *, skipped: bool, given_up: bool) -> str:
+    if undo is not None and undo.edition != step.edition:
+        undo = None  # it undid what was before the step was begun anew
     if skipped:
         return "skipped"
     if given_up:

@@ -24,9 +24,16 @@ def probe_key(key: str) -> str:
 
 
 def is_undone(steps: Mapping[str, StepRecord], key: str) -> bool:
-    """Whether the compensation of the step at ``key`` has succeeded."""
+    """Whether the compensation of the step at ``key`` has succeeded, since the step was begun anew last."""
     undo = steps.get(undo_key(key))
-    return undo is not None and undo.status is StepStatus.SUCCEEDED
+    return undo is not None and undo.status is StepStatus.SUCCEEDED and undo.edition == steps[key].edition
+
+
+def is_spent(steps: Mapping[str, StepRecord], key: str) -> bool:
+    """Whether the step at ``key`` can no longer happen under its idempotency key: it was undone, or a probe says so."""
+    probe = steps.get(probe_key(key))
+    asked = probe is not None and probe.status is StepStatus.SUCCEEDED and probe.edition == steps[key].edition
+    return asked or is_undone(steps, key)
 
 
 def in_doubt(steps: Mapping[str, StepRecord], prefix: str = "", *, skipped: Collection[str] = ()) -> list[str]:

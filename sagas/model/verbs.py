@@ -27,8 +27,8 @@ class Verb:
     """Statuses in which it has been done already: it is accepted, and nothing changes."""
     undoes: bool = False
     """It leads to a rollback, so it is refused after the pivot."""
-    step: str | None = None
-    """The status of the step that it must name; None if it names no step."""
+    steps: frozenset[str] = frozenset()
+    """The statuses of the step that it must name; none if it names no step."""
     step_done: str | None = None
     """The status that it gives that step: repeating it there is harmless."""
     does: str = ""
@@ -45,12 +45,14 @@ VERBS: Mapping[str, Verb] = {
     "retry": Verb(accepted=STUCK, does="try again what the saga is stuck on, with a fresh retry policy"),
     "skip": Verb(
         accepted=STUCK,
-        step="compensation_failed",
+        steps=frozenset({"compensation_failed"}),
         step_done="skipped",
         does="count the compensation of a step as done, because a person has undone it",
     ),
     "resolve": Verb(
-        accepted=STUCK, step="unknown", does="settle an unknown outcome: the step has happened, or it has not"
+        accepted=STUCK,
+        steps=frozenset({"unknown", "failed"}),
+        does="settle an unknown outcome, or a failure that was held back: the step has happened, or it has not",
     ),
     "kill": Verb(accepted=OPEN, repeated=frozenset({SagaStatus.KILLED}), does="end it here and now; nothing is undone"),
     "pause": Verb(accepted=OPEN, does="start no further step until it is resumed; its deadline runs on"),
@@ -136,15 +138,22 @@ def judge(  # noqa: PLR0911 - an answer for each reason, in the order in which t
             f"saga {info.id!r} is {info.status}, and `{verb}` applies only to a saga that is "
             f"{', '.join(sorted(rule.accepted))}; nothing was changed"
         )
-    if rule.step is not None and named is not None and named.status != rule.step:
-        return Refuse(
-            f"step {step!r} of saga {info.id!r} is {named.status}, and `{verb}` is for a step that is {rule.step}; "
-            "nothing was changed"
-        )
+    if named is not None and (why := _unfit(verb, named, phase)) is not None:
+        return Refuse(f"step {step!r} of saga {info.id!r} {why}; nothing was changed")
     if rule.accepted == STUCK and step is not None and step not in info.stuck_on:
         on = ", ".join(info.stuck_on) or "its code, and no step"
         return Refuse(f"saga {info.id!r} is stuck on {on}, not on {step!r}; nothing was changed")
     return Accept()
+
+
+def _unfit(verb: str, named: StepState, phase: str) -> str | None:
+    """Why the verb is not for this step, as it stands."""
+    fits = VERBS[verb].steps
+    if fits and named.status not in fits:
+        return f"is {named.status}, and `{verb}` is for a step that is {' or '.join(sorted(fits))}"
+    if verb == "resolve" and named.status == "failed" and phase == Phase.PAST_PIVOT:
+        return "has failed after the pivot, where all must succeed; retry it"
+    return None
 
 
 def _unknown_pivot(info: SagaInfo) -> str | None:

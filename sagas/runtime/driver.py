@@ -21,6 +21,7 @@ from durable_core.layer import (
     Operation,
     OutcomeUnknown,
     Perform,
+    StepStatus,
     capture,
     derived,
     in_words,
@@ -29,7 +30,7 @@ from durable_core.layer import (
     to_ns,
 )
 from sagas.errors import SagaCompensated
-from sagas.model.definition import Declared, Pivot, SagaDef, Step
+from sagas.model.definition import Declared, Pivot, Retriable, SagaDef, Step
 from sagas.model.info import ANSWERING
 from sagas.model.phases import CAUSE_OF_SIGNAL, MOVES, Cause, Mark, MarkKind, Phase, skipped_in, stored
 from sagas.model.plan import undone
@@ -56,6 +57,7 @@ class Driver:
         "_errors",
         "_known",
         "_late",
+        "_policies",
         "_undo",
         "at_pivot",
         "binder",
@@ -77,6 +79,8 @@ class Driver:
         """The last exception of each failed step: after the pivot it shows which step to attempt again."""
         self._cause: Cause | None = None
         """Why the body is being closed."""
+        self._policies: dict[str, str] = {}
+        """What becomes of failures in the children under way, by their keys."""
         self.at_pivot = False
         """The pivot is in flight, or its outcome is being settled."""
         self.parts: list[Part] = []
@@ -246,13 +250,16 @@ class Driver:
                 result = yield from self.doubt.settle(unknown.key, unknown.__cause__).__await__()
         except Exception as error:
             ctx.refuse_own(error)
-            if step is None:
+            if step is None or bound is None:
                 raise
-            self._errors[step.key or ""] = error
+            key = step.key or ""
+            self._errors[key] = error
             self.at_pivot = False
-            if isinstance(declared, Pivot):
-                yield from self._stop_after_pivot().__await__()
-            raise
+            if not self._holds_back(declared, key):
+                if isinstance(declared, Pivot):
+                    yield from self._stop_after_pivot().__await__()
+                raise
+            result = yield from self._held_back(declared, key, error).__await__()
         if bound.pivot:
             self.at_pivot = False
             self._pass_pivot()
@@ -261,6 +268,49 @@ class Driver:
             for part in self.parts:
                 part.pivot_succeeded()
         return result
+
+    def _holds_back(self, declared: Declared[..., Any], key: str) -> bool:
+        """Whether the failure of the step waits for an operator. One that a cancel or deadline waits for does not."""
+        policy = declared.on_failure or self._policy_at(key)
+        if policy != "stuck" or isinstance(declared, Retriable):
+            return False
+        step = self.ctx.steps().get(key)
+        return (
+            step is not None
+            and step.status is not StepStatus.REJECTED
+            and key not in self.undo.skipped
+            and self._cause is None
+            and self._late is None
+            and not any(part.late for part in self.parts)
+        )
+
+    def _policy_at(self, key: str) -> str:
+        """The policy of the saga or child whose code runs the step at ``key``."""
+        while key and self._policies:
+            key = key.rpartition("/")[0]
+            if key in self._policies:
+                return self._policies[key]
+        return self.definition.on_failure
+
+    async def _held_back(self, declared: Declared[..., Any], key: str, error: Exception) -> Any:
+        """A failure that the body does not see before an operator has decided; the step's result in the end."""
+        doubt = self.doubt
+        while True:
+            verdict = await doubt.decided(key, doubt.why_held_back(key, error))
+            self.at_pivot = isinstance(declared, Pivot)
+            try:
+                if verdict.happened is None:
+                    return await doubt.again(key)
+                return doubt.resolve(key, verdict, error)
+            except Exception as again:  # noqa: BLE001 - the border of the user's step
+                self.ctx.refuse_own(again)
+                self._errors[key] = error = again
+                self.at_pivot = False
+            if verdict.happened is not None or not self._holds_back(declared, key):
+                break
+        if isinstance(declared, Pivot):
+            await self._stop_after_pivot()
+        raise error
 
     async def _stop_after_pivot(self) -> None:
         """A cancel or deadline that came while the pivot was in flight counts, because the pivot has failed."""
@@ -326,6 +376,7 @@ class Driver:
         self._refuse_endless(definition)
         child = ChildBlock(self.ctx, shape, args, kwargs, **named)
         body = definition.body(saga, *child.args, **child.kwargs)
+        self._policies[child.key] = definition.on_failure
         try:
             result = await (body if child.due_at_ns is None else Part(self, child, child.due_at_ns).run(body))
             stored = child.stored(result)
@@ -342,6 +393,8 @@ class Driver:
             if self.phase is PAST_PIVOT:
                 raise
             raise await self._child_undone(child.key, child.prefix, error) from error
+        finally:
+            del self._policies[child.key]
         child.leave()
         return child.completed(stored)
 
@@ -409,7 +462,7 @@ class Part:
     or is being closed for another reason, and as soon as the pivot has succeeded.
     """
 
-    __slots__ = ("_branches", "_deadline", "_driver", "_expired", "_key", "_late")
+    __slots__ = ("_branches", "_deadline", "_driver", "_expired", "_key", "late")
 
     def __init__(self, driver: Driver, child: ChildBlock, due_at_ns: int) -> None:
         self._driver = driver
@@ -417,7 +470,7 @@ class Part:
         self._branches: Branches = driver.ctx.group()
         self._deadline = driver.ctx.deadline(derived(child.key, Cause.DEADLINE), due_at_ns, self._due)
         self._expired = False
-        self._late = False
+        self.late = False
         """The deadline has passed while the pivot was in flight."""
 
     async def run(self, body: Coroutine[Any, Any, Any]) -> Any:
@@ -450,14 +503,14 @@ class Part:
 
     def pivot_failed(self) -> bool:
         """A deadline that passed while the pivot was in flight counts now. Returns whether there is one."""
-        if self._late:
+        if self.late:
             self.expire()
-        return self._late
+        return self.late
 
     def pivot_succeeded(self) -> None:
         """The deadline no longer counts; one that passed meanwhile came too late."""
         self._deadline.void()
-        if self._late:
+        if self.late:
             self._driver.ctx.mark(Mark(MarkKind.TOO_LATE, Cause.DEADLINE).text, {"child": self._key})
 
     def _due(self) -> None:
@@ -465,7 +518,7 @@ class Part:
         if self._branches.stopped:
             return
         if self._driver.at_pivot:
-            self._late = True
+            self.late = True
             self._driver.hurry_pivot()
         else:
             self.expire()

@@ -8,7 +8,7 @@ from typing import Any
 from durable_core import PayloadError
 from durable_core.layer import HostContext, OutcomeUnknown, StepSpec, StepStatus, in_words
 from sagas.model.definition import Step
-from sagas.model.plan import in_doubt, probe_key
+from sagas.model.plan import in_doubt, is_spent, probe_key
 from sagas.model.verbs import OperatorAction
 from sagas.runtime.binding import Bound, ProbeAnswer
 from sagas.runtime.undo import Undo, ask
@@ -77,40 +77,70 @@ class OutcomeResolver:
                 )
                 misfit = self._misfit(key, verdict)
                 if verdict.happened is not None and not misfit:
-                    return self._resolve(key, verdict, error)
+                    return self.resolve(key, verdict, error)
             else:
                 return self._settled(key, happened=answer.happened, result=bytes(answer.value), error=error)
 
     async def _probe(self, key: str, bound: Bound, probe: StepSpec) -> ProbeAnswer:
         """Call the probe. If it has answered, it is not called again; if it was given up, it keeps its key."""
         mine = probe_key(key)
-        before = self._ctx.steps().get(mine)
-        if before is not None and self._ctx.spec_of(mine) is not None:
+        edition = self._ctx.steps()[key].edition
+        before = self._ctx.steps().get(mine) if self._ctx.spec_of(mine) is not None else None
+        if before is not None and before.edition == edition:
             if before.status is StepStatus.SUCCEEDED:
                 answered: ProbeAnswer = probe.shape.decode_result(before.result or b"null", what=f"step {mine!r}")
                 return answered
             answer: ProbeAnswer = await self._ctx.reattempt(mine)
             return answer
         args, kwargs = self._undo.arguments(key, bound)
+        if before is not None:
+            anew: ProbeAnswer = await self._ctx.begin_anew(mine, args, kwargs, extra=bound.probe_extra, edition=edition)
+            return anew
         first: ProbeAnswer = await self._ctx.perform(probe, args, kwargs, extra=bound.probe_extra, key=mine)
         return first
 
     async def _ask_person(self, key: str, reason: str, error: BaseException) -> Any:
+        while True:
+            verdict = await self.decided(key, reason)
+            if verdict.happened is not None:
+                return self.resolve(key, verdict, error)
+            if self._ctx.spec_of(key) is None:
+                continue  # an abandoned body's step is not attempted again
+            return await self.again(key)
+
+    async def again(self, key: str) -> Any:
+        """Attempt the step at ``key`` again, and settle its outcome if that is unknown.
+
+        It keeps its idempotency key, so that a participant which keeps keys answers once; one under which it can no
+        longer happen is replaced.
+        """
+        bound = self._undo.bound(key)
+        try:
+            if bound is None or not is_spent(self._ctx.steps(), key):
+                return await self._ctx.reattempt(key)
+            args, kwargs = self._undo.arguments(key, bound)
+            edition = self._ctx.steps()[key].edition + 1
+            return await self._ctx.begin_anew(key, args, kwargs, extra=bound.extra, edition=edition)
+        except OutcomeUnknown as unknown:
+            return await self.settle(key, unknown.__cause__)
+
+    def why_held_back(self, key: str, error: BaseException) -> str:
+        """For a person: why the failure of the step at ``key`` is kept from the body, and what can be done."""
+        return (
+            f"step {key!r} has failed ({in_words(error)}) and is not attempted again by itself. Nothing is undone yet, "
+            f'because of on_failure="stuck". Fix the cause and run `sagas retry {self._ctx.id}`; or say what is so, by '
+            f"`sagas resolve {self._ctx.id} {key} --happened` or `--did-not-happen`; or undo the saga by `sagas "
+            f"rollback {self._ctx.id}`"
+        )
+
+    async def decided(self, key: str, reason: str) -> OperatorAction:
+        """An operator's verb about the step at ``key``; if it gives a result, that is of the step's type."""
         misfit = ""
         while True:
             verdict = await ask(self._ctx, key, misfit + reason, (key,))
             misfit = self._misfit(key, verdict)
-            if verdict.happened is not None:
-                if not misfit:
-                    return self._resolve(key, verdict, error)
-                continue
-            if self._ctx.spec_of(key) is None:
-                continue  # an abandoned body's step is not attempted again
-            # `retry`: attempt the step again, under its own key, so a participant that keeps it answers once.
-            try:
-                return await self._ctx.reattempt(key)
-            except OutcomeUnknown as unknown:
-                error = unknown.__cause__ or error
+            if not misfit:
+                return verdict
 
     def _misfit(self, key: str, verdict: OperatorAction) -> str:
         """Why the result that a person gave does not have the step's type, as a sentence; empty if it does."""
@@ -124,7 +154,8 @@ class OutcomeResolver:
             return f"the result given to resolve was refused ({misfit.message}). "
         return ""
 
-    def _resolve(self, key: str, verdict: OperatorAction, error: BaseException) -> Any:
+    def resolve(self, key: str, verdict: OperatorAction, error: BaseException) -> Any:
+        """Settle it as an operator says; its result, or ``error`` if it never happened."""
         self._undo.resolved = True
         return self._settled(key, happened=bool(verdict.happened), result=_result(verdict), error=error)
 

@@ -136,8 +136,9 @@ class Undo:
         if (bound is not None and bound.undo is None) or is_undone(steps, key):
             return None
         mine = undo_key(key)
+        before = steps.get(mine) if self._ctx.spec_of(mine) is not None else None
         try:
-            if mine in steps and self._ctx.spec_of(mine) is not None:
+            if before is not None and before.edition == steps[key].edition:
                 await self._ctx.reattempt(mine)
             else:
                 await self._compensation(key, bound)
@@ -159,6 +160,8 @@ class Undo:
         else:
             result = bound.spec.shape.decode_result(step.result or b"null", what=what)
         extra = {RESULT: result} if bound.undo_extra is None else {RESULT: result, **bound.undo_extra}
+        if self._ctx.spec_of(undo_key(key)) is not None:
+            return self._ctx.begin_anew(undo_key(key), args, kwargs, extra=extra, edition=step.edition)
         return self._ctx.perform(bound.undo, args, kwargs, extra=extra, key=undo_key(key))
 
     async def _wait_for_fix(self, failed: dict[str, BaseException]) -> None:

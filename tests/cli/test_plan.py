@@ -14,14 +14,14 @@ STEPS = """from sagas import Saga, SagaGraph, lookup, pivot, retriable, saga, st
 @step(compensation=None, because="a test")
 async def look(what: str) -> int: ...
 
-@lookup
+@lookup(on_failure="rollback")
 async def holds(what: str) -> bool: ...
 
 @retriable
 async def mail(number: int) -> str: ...
 
 """
-GRAPH = """g = SagaGraph("graph saga", version=2, input=str)
+GRAPH = """g = SagaGraph("graph saga", version=2, input=str, on_failure="stuck")
 a = g.step(look, g.input)
 b = g.step(look, what="x", after=[a], when=g.lookup(holds, g.input))
 g.returns(g.retriable(mail, a, after=[b, g.sleep(60, after=[a]), g.callback("ok", bool, after=[a])]))
@@ -34,9 +34,10 @@ async def coded(s: Saga, what: str) -> None:
 """
 WRITTEN = """saga graph saga
 version 2
+on failure stuck
 graph of str
 step look(input) not undone
-lookup holds(input)
+lookup holds(input) on failure rollback
 step look#2(what="x") after look when holds not undone
 sleep sleep() for 0:01:00 after look
 callback ok() of bool after look

@@ -268,7 +268,7 @@ def test_whatever_is_offered_is_accepted(status: SagaStatus, phase: str, cause: 
     steps = state("a", "unknown"), state("b", "compensation_failed"), state("c", "succeeded")
     info = saga(status, *steps, cause=cause, paused=paused, ended_at=over)
     for verb, saga_id, *more in offered(Snapshot(info, None, NOW_NS, phase=phase)):
-        step = more[0] if VERBS[verb].step is not None else None
+        step = more[0] if VERBS[verb].steps else None
         assert verb in known
         assert saga_id == info.id
         assert judge(verb, info, phase, step) == Accept()
@@ -282,6 +282,9 @@ def test_each_kind_of_stuck_has_its_remedies():
     assert offers(saga(stuck, state("pay", "compensation_failed"), cause="failed")) == ["retry", "skip"]
     assert offers(saga(stuck, state("pay", "succeeded", kind="pivot")), phase="past-pivot") == ["retry"]
     assert offers(saga(stuck, state("pay", "succeeded"))) == ["retry", "rollback"]
+    held = saga(stuck, state("pay", "failed"), stuck_on=("pay",))
+    assert offers(held) == ["resolve", "resolve", "retry", "rollback"]
+    assert offers(held, phase="past-pivot") == ["retry"]
     assert offers(saga(stuck, state("fly", "unknown", kind="pivot"))) == ["resolve", "resolve", "retry"]
     assert offers(saga(stuck, state("pay", "unknown"), stuck_on=())) == ["retry", "rollback"]
     assert offers(saga(stuck, paused=True)) == ["resume", "retry", "rollback"]

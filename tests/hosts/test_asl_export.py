@@ -263,6 +263,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a coded saga": (lambda: coded, "'coded' is written as code; only graphs"),
     "a coded child": (with_child, "only graphs can be exported"),
     "a deadline": (lambda: alone(pay, deadline=60), "has a deadline"),
+    "a failure that waits": (lambda: alone(declared(on_failure="stuck")), "an execution cannot wait for an operator"),
+    "failures that wait": (lambda: alone(pay, on_failure="stuck"), "an execution cannot wait for an operator"),
     "at most once with retries": (
         lambda: alone(declared(at_most_once=True, retry=2)),
         "is at_most_once and has retries",

@@ -131,6 +131,13 @@ async def doubts(s: Saga, who: str) -> None:
     await s.run(hotel, who)
 
 
+@saga("patiently", version=1, on_failure="stuck")
+async def patiently(s: Saga, who: str) -> None:
+    await s.run(car, who)
+    await s.run(fenced, who)
+    await s.run(hotel, who)
+
+
 @saga("careful", version=1)
 async def careful(s: Saga, who: str) -> None:
     await s.run(car, who)
@@ -379,6 +386,21 @@ async def test_a_stuck_compensation_is_retried() -> MemoryHost:
     assert (await host.drive()).end is RunStatus.FAILED
     assert info(host).status == "compensated"
     assert WORLD.log == ["car", "hotel", "flight", "undo hotel", "undo hotel", "undo car", "undo hotel"]
+    return host
+
+
+@hosted
+async def test_failures_wait_for_an_operator() -> MemoryHost:
+    """With `on_failure="stuck"` a failure is held back; what was undone in doubt is begun anew, and undone again."""
+    host = on_host(
+        patiently, fenced=[TimeoutError()], hotel=[OSError("down"), OSError("down")], undo_fenced=[OSError()]
+    )
+    for stuck_on in ("fenced", "hotel", "hotel"):
+        run = await host.drive()
+        assert f"step '{stuck_on}' has failed" in (run.stuck or "")
+        host.tell("retry" if stuck_on == "fenced" or len(WORLD.log) < 6 else "rollback")
+    assert (await host.drive()).end is RunStatus.FAILED
+    assert (info(host).status, info(host).cause) == ("compensated", "failed")
     return host
 
 

@@ -198,6 +198,7 @@ def plain(s: Saga) -> None: ...
         (plain, {}, "the body must be an `async def` whose first parameter is the Saga"),
         (nothing, {}, "the body takes no parameter; the first one is the Saga"),
         (body, {"on_compensation_failure": "stop"}, "on_compensation_failure='stop'. Use 'continue' or 'halt'"),
+        (body, {"on_failure": "stop"}, "on_failure='stop'. Use 'rollback' or 'stuck'"),
         (body, {"version": True}, "version=True. Give a whole number from 1"),
         (body, {"deadline": -1}, "deadline: -1 is no duration"),
     ],

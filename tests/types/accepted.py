@@ -244,7 +244,7 @@ async def branch(s: Saga, sku: str) -> dict[str, list[int]]:
     return await s.run(stock, sku)
 
 
-@saga("no-input", version=2, parallel_compensation=True, on_compensation_failure="halt")
+@saga("no-input", version=2, parallel_compensation=True, on_compensation_failure="halt", on_failure="stuck")
 async def no_input(s: Saga) -> None:
     """A saga without arguments."""
     await s.sleep(1)
