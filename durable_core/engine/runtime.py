@@ -30,6 +30,7 @@ from durable_core.engine.worker import Worker
 from durable_core.engine.writer import Writer
 from durable_core.errors import LeaseLost, RunNotFound, StoreError
 from durable_core.model.codec import Codec
+from durable_core.model.damage import check_rows
 from durable_core.model.entry import Entry
 from durable_core.model.keys import check_id
 from durable_core.model.run import NewRun, RunQuery, RunRecord, RunRef
@@ -466,12 +467,15 @@ class Runtime:
         return announced, await self.store.versions.tally(name)
 
     async def journal(self, num: int) -> list[Entry]:
-        """The run's journal, as far as it is durable."""
-        return (await self.store.journal.load([num]))[num]
+        """The run's journal, as far as it is durable. Raises ``PayloadError`` where a row is damaged."""
+        return (await self.journals([num]))[num]
 
     async def journals(self, nums: Sequence[int]) -> dict[int, list[Entry]]:
-        """The journals of several runs in one query."""
-        return await self.store.journal.load(nums)
+        """The journals of several runs in one query. Raises ``PayloadError`` where a row is damaged."""
+        journals = await self.store.journal.load(nums)
+        for entries in journals.values():
+            check_rows(entries)
+        return journals
 
     async def outcome(self, num: int, run_id: str) -> RunOutcome:
         """Wait until the run has ended or is stuck.

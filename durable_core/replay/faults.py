@@ -14,6 +14,17 @@ def internal(run: RunIdentity, bug: Exception) -> Fault:
     return Fault(f"{run.title}: internal error of the engine ({bug!r}); please report it, then retry the {run.noun}")
 
 
+def unreadable(run: RunIdentity, damage: Exception) -> Fault:
+    """The journal cannot be fed to the run, though its code may be right: a row was changed by hand, or by the disk."""
+    why = damage.text if isinstance(damage, DurableError) else repr(damage)
+    fault = Fault(
+        f"{run.title}: its journal cannot be read ({why})",
+        f"Restore the store from a backup, or kill the {run.noun}; if nobody has changed its rows, report it",
+    )
+    fault.__cause__ = damage
+    return fault
+
+
 OURS = tuple(f"{Path(__file__).parents[2] / name}{os.sep}" for name in ("durable_core", "sagas"))
 """Where our own code lies."""
 

@@ -13,6 +13,7 @@ from durable_core.model.entry import ROLES, Entry, EntryKind, Role, effective, e
 from durable_core.model.record import ABANDON, StepRecord, StepStatus, abandoned_at, fold
 from durable_core.model.spec import StepSpec
 from durable_core.ports import Signal
+from durable_core.replay import faults
 from durable_core.replay.cursor import End, LateResult, Message, Row
 from durable_core.replay.host_context import HostContext
 from durable_core.replay.parts import AbandonedBody, Step
@@ -42,13 +43,29 @@ def restore(
         signals: those that wait for it, in their order.
         late: how attempts ended that its predecessor in memory had begun, where the journal does not hold that.
     """
+    run.cursor.inbox = (*late, *(Message(signal.verb, signal.payload) for signal in signals))
     try:
         args, kwargs = run.definition.shape.decode(input, what=f"{run.title}: the arguments")
     except DurableError as unreadable:
-        run.cursor.inbox = (*late, *(Message(signal.verb, signal.payload) for signal in signals))
         advice = f"Bring back the signature that it was started with, then retry the {run.noun}"
         run.stop(Fault(unreadable.text, sentences(unreadable.advice, advice)))
         return
+    try:
+        _feed(run, (args, kwargs), entries, signals, late)
+    except Exception as damage:  # noqa: BLE001 - whatever the rows hold: this run is stuck, and the others go on
+        run.stop(faults.unreadable(run.identity, damage))
+    if not run.dead:
+        run.effects.arm(run)
+
+
+def _feed(
+    run: Run,
+    call: tuple[tuple[Any, ...], dict[str, Any]],
+    entries: list[Entry],
+    signals: Sequence[Signal],
+    late: Sequence[LateResult],
+) -> None:
+    """Journal the signals that change what is replayed, and replay; what else came goes into the inbox."""
     returned = [] if abandoned_at(entries) is not None else [*map(LateResult.of, evidence(entries).values()), *late]
     if killed_by(entries) is not None:
         run.row.paused = False  # the kill has ended the pause
@@ -66,11 +83,9 @@ def restore(
         place = next((place for place, one in enumerate(messages) if one.at_ns > due_at_ns), len(messages))
         messages.insert(place, Message(DEADLINE, b"{}", 0, due_at_ns))
     run.cursor.inbox = (*returned, *messages)
-    to_feed = _abandon(run, entries, args, kwargs)
-    begin(run, args, kwargs)
+    to_feed = _abandon(run, entries, *call)
+    begin(run, *call)
     run.replay(to_feed)
-    if not run.dead:
-        run.effects.arm(run)
 
 
 def _is_overdue(run: Run, entries: Sequence[Entry]) -> bool:
