@@ -31,6 +31,7 @@ from durable_core.model.tags import write_tags
 from durable_core.model.verbs import faulted_on
 from durable_core.ports import Signal
 from durable_core.replay import restoring
+from durable_core.replay.awaiting import waiting_on
 from durable_core.replay.callbacks import PendingCallback
 from durable_core.replay.cursor import End, LateResult, Row, RunIdentity
 from durable_core.replay.effects import Timed
@@ -148,7 +149,10 @@ class HostedRun:
         record = self._record
         if record.status not in OPEN or record.status is RunStatus.STUCK:
             return record
-        return attrs.evolve(record, status=RunStatus.RUNNING if self._ops.calls else RunStatus.WAITING)
+        if self._ops.calls:
+            return attrs.evolve(record, status=RunStatus.RUNNING)
+        awaits = waiting_on(self._run.steps.values(), self._run.waits)
+        return attrs.evolve(record, status=RunStatus.WAITING, awaits=awaits)
 
     @property
     def end(self) -> RunStatus | None:

@@ -30,7 +30,7 @@ from durable_core.model.failure import capture
 from durable_core.model.run import RunStatus
 from durable_core.model.spec import DurableFunction
 from durable_core.replay import faults
-from durable_core.replay.awaiting import awaits_of
+from durable_core.replay.awaiting import stuck_on, waiting_on
 from durable_core.replay.cursor import NOTHING, Cursor, End, LateResult, Message, Row, RunIdentity
 from durable_core.replay.effects import Effects, Timed, TimedKind
 from durable_core.replay.guard import LoopGuard
@@ -524,8 +524,10 @@ class Run:
         """Queue the run's row as it stands now."""
         effects, row = self.effects, self.row
         awaits = None
-        if row.status is RunStatus.WAITING or row.status is RunStatus.STUCK:
-            awaits = awaits_of(row, stuck=self.stuck.values(), steps=self.steps.values(), waits=self.waits)
+        if row.status is RunStatus.WAITING:
+            awaits = waiting_on(self.steps.values(), self.waits)
+        elif row.status is RunStatus.STUCK:
+            awaits = stuck_on(self.stuck.values(), row.stuck_on)
         effects.update(
             row.update(
                 self.identity.num, owner=owner, wake_at_ns=wake_at_ns, now_ns=effects.now_ns(), end=end, awaits=awaits

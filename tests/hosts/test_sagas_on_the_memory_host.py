@@ -225,9 +225,11 @@ async def tagger(s: Saga, who: str) -> None:
 async def test_a_body_tags_its_saga() -> MemoryHost:
     """Its tags, and what it waits for, are derived again from the host's history."""
     host = on_host(tagger)
-    await host.drive()
+    await host.drive(until="sleep sleep")
     assert info(host).tags == {"who": "ann", "stage": "late"}
     assert (info(host).reason or "").startswith("waits for sleep 'sleep' until ")
+    assert (await host.drive()).end is RunStatus.COMPLETED
+    assert info(host).tags == {"who": "ann", "stage": "late"}
     return host
 
 
