@@ -24,7 +24,7 @@ from durable_core.engine.runtime import Runtime
 from durable_core.engine.settings import Settings
 from durable_core.engine.start import Restart, announced_version, input_again
 from durable_core.engine.watch import AttentionLog
-from durable_core.errors import DefinitionError, DurableError, RunExists, RunNotFound, WrongState
+from durable_core.errors import DefinitionError, DurableError, RunExists, RunNotFound, WrongState, in_words
 from durable_core.face import Face, Standing
 from durable_core.model.callback import COMPLETED, FAILED, HEARTBEAT, Answer, Taken
 from durable_core.model.duration import Duration, moment_of, ns_of, to_ns
@@ -382,7 +382,7 @@ class Client(Generic[InfoT, StatusT]):
             standing = await self._standing(record, child)
             info = self.face.describe(standing)
         except DurableError as error:
-            line = f"{self.face.noun} {run_id!r} needs a person, and could not be read: {error}"
+            line = f"{self.face.noun} {run_id!r} needs a person, and could not be read: {in_words(error)}"
             self._attention_log.once(line, run_id=run_id)
             return
         if info is None:

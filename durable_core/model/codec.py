@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, cast
 import attrs
 import msgspec
 
-from durable_core.errors import PayloadError, one_line
+from durable_core.errors import PayloadError, in_words, one_line
 from durable_core.model.changed import change
 from durable_core.model.fields import Unusable
 from durable_core.model.forms import form_of, whole_form
@@ -298,7 +298,7 @@ def _typed(declared: Any) -> Typed:
     except Unusable as error:
         raise _unusable(declared, str(error)) from error
     except Exception as error:  # evaluating a class's annotations may raise anything
-        raise _unusable(declared, f"{type(error).__name__}: {error}") from error
+        raise _unusable(declared, in_words(error)) from error
     read = form.read
     return Typed(declared, lambda payload: read(PLAIN.read(payload)), form.lower, open=False)
 

@@ -17,6 +17,7 @@ from durable_core.errors import (
     StepExited,
     StepInterrupted,
     StepTimeout,
+    in_words,
     sentences,
 )
 from durable_core.model.decide import (
@@ -132,7 +133,7 @@ def unstorable(spec: StepSpec, value: object, *, what: str) -> PayloadError:
     except PayloadError as refused:
         return refused
     except Exception as error:  # noqa: BLE001 - as in ``measure``
-        broken = PayloadError(f"{what} could not be stored ({type(error).__name__}: {error})", "Make it plain data")
+        broken = PayloadError(f"{what} could not be stored ({in_words(error)})", "Make it plain data")
         broken.__cause__ = error
         return broken
     return PayloadError(f"{what} could not be stored", "Make it plain data")

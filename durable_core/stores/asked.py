@@ -72,13 +72,13 @@ class AskedRuns:
 
     async def select(self, query: RunQuery) -> list[RunRecord]:
         """See ``Runs.select``."""
-        return await self._ask(Question("list runs", *select(query), self._questions.to_runs, reads=Reads.ALL))
+        return await self._ask(Question("list what there is", *select(query), self._questions.to_runs, reads=Reads.ALL))
 
     async def count(self, query: RunQuery) -> int:
         """See ``Runs.count``."""
         asked = where(attrs.evolve(query, after=None))
         text = f"SELECT count(*) FROM {asked.rows} WHERE {asked.condition}"
-        return await self._ask(Question("count runs", text, asked.values, number, reads=Reads.ALL))
+        return await self._ask(Question("count what there is", text, asked.values, number, reads=Reads.ALL))
 
     async def restarts(self, ids: Sequence[str]) -> dict[str, list[str]]:
         """See ``Runs.restarts``."""
@@ -90,7 +90,7 @@ class AskedRuns:
 
     async def unbegun_since_ns(self) -> int | None:
         """See ``Runs.unbegun_since_ns``."""
-        return await self._ask(Question("look for runs to begin", UNBEGUN, (), only, reads=Reads.ALL))
+        return await self._ask(Question("look for what is to begin", UNBEGUN, (), only, reads=Reads.ALL))
 
     async def last_seen_ns(self) -> int | None:
         """See ``Runs.last_seen_ns``."""
@@ -130,7 +130,7 @@ class AskedVersions:
         def read(rows: Sequence[Row]) -> list[RunRef]:
             return [RunRef(num, self._questions.plain(id_), name, version) for num, id_, name, version in rows]
 
-        doing = "look for runs that no worker serves"
+        doing = "look for what no worker serves"
         return await self._ask(Question(doing, UNSERVED, (now_ns,), read, reads=Reads.MANY))
 
     async def tally(self, name: str | None = None) -> list[Tally]:
@@ -140,7 +140,9 @@ class AskedVersions:
             return sorted(Tally(name, version, RunStatus(status), *rest) for name, version, status, *rest in rows)
 
         text = f"{TALLY} {'1 = 1' if name is None else 'name = ?'} GROUP BY 1, 2, 3, 4"
-        return await self._ask(Question("count runs", text, () if name is None else (name,), read, reads=Reads.ALL))
+        return await self._ask(
+            Question("count what there is", text, () if name is None else (name,), read, reads=Reads.ALL)
+        )
 
 
 class AskedSpans:

@@ -47,9 +47,9 @@ class RunNumbers:
         if not self._left:
             if not self._spare:
                 raise StoreError(
-                    f"all {self._size} run numbers reserved in {self._place} are handed out, and no commit came "
+                    f"all {self._size} numbers reserved in {self._place} are handed out, and no commit came "
                     "to reserve more",
-                    "Start fewer runs at a time",
+                    "Start fewer at a time",
                     transient=True,
                 )
             self._use(self._spare)

@@ -231,11 +231,11 @@ class Questions:
 
     def find(self, ids: Collection[str]) -> Question[list[RunRecord]]:
         """The runs with these ids."""
-        return Question("find runs", FIND, (), self.to_runs, keys=self._keys(ids), by=_ID)
+        return Question("look up an id", FIND, (), self.to_runs, keys=self._keys(ids), by=_ID)
 
     def find_nums(self, nums: Collection[int]) -> Question[list[RunRecord]]:
         """The runs with these numbers."""
-        return Question("find runs", FIND_NUMS, (), self.to_runs, keys=tuple(dict.fromkeys(nums)))
+        return Question("look up a number", FIND_NUMS, (), self.to_runs, keys=tuple(dict.fromkeys(nums)))
 
     def restarts(self, ids: Collection[str]) -> Question[dict[str, list[str]]]:
         """The ids of the runs that begin these again, by the id of the run that each begins again."""
@@ -288,7 +288,7 @@ class Questions:
         only_named = "AND name || '' = ?" if named else ""  # not by the index of names: the longest ended come first
         text = f"{ENDED} {only_named} ORDER BY ended_at_ns, num LIMIT ?"
         values = (at_ns, num, before_ns, *named, max(limit, 0))
-        return Question("look for ended runs", text, values, read, reads=Reads.ALL)
+        return Question("look for what has ended", text, values, read, reads=Reads.ALL)
 
     def tombstones(self, ids: Collection[str]) -> Question[list[Tombstone]]:
         """The tombstones of these ids."""
@@ -296,7 +296,7 @@ class Questions:
         def read(rows: Sequence[Row]) -> list[Tombstone]:
             return [Tombstone(num, self.plain(id_), *rest) for num, id_, *rest in rows]
 
-        return Question("find purged runs", TOMBSTONES, (), read, keys=self._keys(ids), by=1)
+        return Question("look up what was purged", TOMBSTONES, (), read, keys=self._keys(ids), by=1)
 
     def facts(self, now_ns: int) -> Mapping[str, Question[Any]]:
         """How the runs stand: for each field of ``Facts`` that is read alike in both databases, its question.

@@ -194,3 +194,24 @@ def test_every_test_states_its_claim():
             for path in TESTS
         }
     )
+
+
+SPEAKS_SQL = re.compile(r"\b(SELECT|UPDATE|INSERT|DELETE|WHERE|ALTER|CREATE|AND|SET)\b|^\W|^run, ")
+"""Texts that a database reads, and joints of them."""
+VERB = re.compile(r"already runs|server runs|worker runs|[Rr]un (workers|`)")
+
+
+def messages(tree: ast.Module) -> Iterator[str]:
+    """The texts in a file that people may read: with blanks, no docstrings, no SQL."""
+    said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) and id(node) not in said else None
+        if isinstance(text, str) and " " in text and not SPEAKS_SQL.search(text):
+            yield text
+
+
+def test_no_message_of_a_store_says_run():
+    """A store serves any layer, and a saga's user reads its messages too: they name numbers, rows and work."""
+    noun = re.compile(r"\bruns?\b")
+    stores = [path for path in SOURCES if name(path).startswith("durable_core/stores/")]
+    assert_none({path: [text for text in messages(parsed(path)) if noun.search(VERB.sub("", text))] for path in stores})

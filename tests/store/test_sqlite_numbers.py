@@ -24,7 +24,7 @@ def test_without_a_spare_it_ends_and_may_go_on():
     numbers = RunNumbers("here")
     numbers.begin(range(2))
     assert [numbers.take(), numbers.take()] == [0, 1]
-    with pytest.raises(StoreError, match="all 2 run numbers reserved in here") as caught:
+    with pytest.raises(StoreError, match="all 2 numbers reserved in here") as caught:
         numbers.take()
     assert caught.value.transient
     assert numbers.low

@@ -59,8 +59,8 @@ class MemorySignals:
             return False
         if record is None:
             raise StoreError(
-                f"there is no run of number {run} in the memory store, so the signal {name!r} was not stored",
-                "Look the run up by its id first",
+                f"there is nothing of number {run} in the memory store, so the signal {name!r} was not stored",
+                "Look its id up first",
             )
         if record.ended_at_ns is not None:
             if not ended:

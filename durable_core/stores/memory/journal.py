@@ -75,14 +75,12 @@ def _check(data: MemoryData, batch: Batch, refused: frozenset[int], updates: Map
     for start in batch.starts:
         if start.num not in refused:
             if start.num in data.runs or start.num in begun:
-                raise StoreError(
-                    f"the run number {start.num} is taken; nothing of the batch was written", "Report it as a bug"
-                )
+                raise StoreError(f"number {start.num} is taken; nothing of the batch was written", "Report it as a bug")
             begun.add(start.num)
     unknown = [num for num in updates if num not in data.runs and num not in begun]
     if unknown:
         raise StoreError(
-            f"a batch of {len(batch)} rows updates runs that the memory store does not hold (numbers {unknown}); "
+            f"a batch of {len(batch)} rows updates rows that the memory store does not hold (numbers {unknown}); "
             "nothing of it was written",
             "Report it as a bug",
         )
@@ -91,8 +89,8 @@ def _check(data: MemoryData, batch: Batch, refused: frozenset[int], updates: Map
         if run not in refused:
             if (run, seq) in places or seq in data.journals.get(run, {}):
                 raise StoreError(
-                    f"the journal of run number {run} already has an entry {seq}; nothing of the batch was "
-                    "written. Two writers drove one run, or one batch was written twice: report it as a bug"
+                    f"the journal of number {run} already has an entry {seq}; nothing of the batch was "
+                    "written. Two writers drove the same, or one batch was written twice: report it as a bug"
                 )
             places.add((run, seq))
 

@@ -221,7 +221,7 @@ def _judged(row: Row | None, batch: Batch, sender: Sender) -> frozenset[int]:
 def no_such_run(batch: Batch, place: str) -> StoreError:
     """The error of a batch that updates runs which are not there."""
     return StoreError(
-        f"a batch of {len(batch)} rows updates runs that {place} does not hold (some of the numbers "
+        f"a batch of {len(batch)} rows updates rows that {place} does not hold (some of the numbers "
         f"{sorted(batch.updates)[:20]}); nothing of it was written",
         "Report it as a bug",
     )

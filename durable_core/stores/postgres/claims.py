@@ -40,11 +40,11 @@ class PostgresClaims:
         any_due = self._database.statements["any_due"]
         for _ in range(CLAIMS):
             if not self._claiming and not await self._database.run(
-                "look for due runs", lambda c: c.fetchval(any_due, *due, 1)
+                "look for work", lambda c: c.fetchval(any_due, *due, 1)
             ):
                 return []
             claim = partial(self._claim, worker=worker, due=due, limit=limit)
-            if taken := await self._database.run("claim runs", claim):
+            if taken := await self._database.run("take up work", claim):
                 return taken
         return []
 

@@ -57,7 +57,7 @@ class PostgresJournal:
 
     async def _block(self) -> range:
         text = self._database.statements["numbers"]
-        first = int(await self._database.run("reserve run numbers", lambda c: c.fetchval(text)))
+        first = int(await self._database.run("reserve numbers", lambda c: c.fetchval(text)))
         block = range(first, first + NUMBERS)
         self._blocks.append(block)
         return block
@@ -218,7 +218,9 @@ class PostgresJournal:
         stray = sorted(outcome.begun - wanted)
         if stray and worker is not None:
             await database.run(
-                "free runs", lambda c: let_stray_go(c, database.statements, stray, worker), on=database.commits
+                "release what it does not drive",
+                lambda c: let_stray_go(c, database.statements, stray, worker),
+                on=database.commits,
             )
         self._doubt, self._number = None, outcome.number
         return frozenset(wanted - outcome.begun) | left_out if outcome.written and same else None

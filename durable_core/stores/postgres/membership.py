@@ -114,7 +114,7 @@ class Membership:
             self.lease.lost = True
         return LeaseLost(
             f"worker {self.worker} was silent for longer than its lease of {self._lease_s:g} s, so others drive its "
-            "runs now; nothing of what it wrote late was kept. It takes another name and goes on; where this happens "
+            "work now; nothing of what it wrote late was kept. It takes another name and goes on; where this happens "
             "often, give it more processor time or a longer lease=",
             worker=self.worker or "",
         )

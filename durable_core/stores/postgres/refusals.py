@@ -51,7 +51,7 @@ _SPLITS = "not allowed in statement pooling mode"
 """PgBouncer's words; it has no code for that."""
 _TWICE = Advice(
     "{place} already holds a row that this one contradicts",
-    "two writers drove one run, or one batch was written twice: report it as a bug",
+    "two writers drove the same, or one batch was written twice: report it as a bug",
 )
 _LOCKED_OUT = Advice("{place} refused the user or the password", "correct them in the address", kind=StoreNotFound)
 _FULL = Advice("the disk of {place} is full", "free space there", True, StoreFull)  # noqa: FBT003

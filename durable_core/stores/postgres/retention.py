@@ -95,7 +95,7 @@ class PostgresRetention:
                 )
             return [int(row[0]) for row in rows]
 
-        return await self._database.run("purge runs", purge, on=self._database.at_length) if runs else []
+        return await self._database.run("purge", purge, on=self._database.at_length) if runs else []
 
     async def sweep(self, *, limit: int) -> Swept:
         """See ``Retention.sweep``."""
@@ -110,7 +110,7 @@ class PostgresRetention:
                     await connection.execute(self._text("swept"), nums)
             return Swept(removed, left=bool(await connection.fetchval(self._text("any_left"))))
 
-        doing = "remove the journals of purged runs"
+        doing = "remove purged journals"
         return await self._database.run(doing, sweep, on=self._database.at_length)
 
     async def forget(self, *, now_ns: int, limit: int) -> int:
@@ -126,4 +126,4 @@ class PostgresRetention:
                 await connection.execute(self._text("dirty"), nums)
                 return int(await connection.fetchval(self._text("forget"), nums))
 
-        return await self._database.run("forget purged runs", forget, on=self._database.at_length)
+        return await self._database.run("forget purged ids", forget, on=self._database.at_length)

@@ -145,11 +145,11 @@ class PostgresSignals:
         if sent is not None:
             return sent
         purged = self._database.statements.of(_PURGED)
-        if await self._database.run("find a run", lambda c: c.fetchval(purged, run)):
+        if await self._database.run("look up a number", lambda c: c.fetchval(purged, run)):
             return False
         raise StoreError(
-            f"there is no run of number {run} in {self._database.place.shown}, so the signal {name!r} was not stored",
-            "Look the run up by its id first",
+            f"there is nothing of number {run} in {self._database.place.shown}, so the signal {name!r} was not stored",
+            "Look its id up first",
         )
 
     async def _send_one(self, connection: Connection, sending: Sending) -> bool | None:
@@ -162,7 +162,7 @@ class PostgresSignals:
             if row[2]:
                 return bool(row[1])
         raise StoreError(
-            f"run number {sending.run} went from one worker to another again and again, and the signal "
+            f"number {sending.run} went from one worker to another again and again, and the signal "
             f"{sending.name!r} was not left",
             "Ask again",
             transient=True,

@@ -102,7 +102,7 @@ class PostgresStore:
             except CAUGHT as error:
                 # Nothing is lost, and the caller can do nothing: a worker that did not sign off is found dead.
                 log.warning(
-                    "%s: this worker could not sign off, so others release its runs when its lease ends: %s",
+                    "%s: this worker could not sign off, so others release its work when its lease ends: %s",
                     self.place.shown,
                     refusals.explain(error, place=self.place.shown, doing="sign off"),
                 )

@@ -110,7 +110,9 @@ def _escaped(name: str) -> str:
 def _disk(path: str) -> Finding:
     free = shutil.disk_usage(Path(path).parent).free
     level = Level.FAIL if free < TOO_LITTLE else Level.WARN if free < LITTLE else Level.OK
-    advice = "" if level is Level.OK else "free space there: purge ended runs, or move the file while no worker runs"
+    advice = (
+        "" if level is Level.OK else "free space there: purge what has ended, or move the file while no worker runs"
+    )
     return Finding("disk", level, f"{_size(free)} free", advice)
 
 

@@ -46,7 +46,7 @@ class SqliteClaims:
             return []
         if not self._database.read(lambda connection: _due(connection, served, now_ns=now_ns, limit=1)):
             return []
-        return await self._database.transact("claim runs", work, limit)
+        return await self._database.transact("take up work", work, limit)
 
     async def release_dead(self) -> int:
         """Free the runs of workers whose lock file nobody holds; see ``Claims.release_dead``."""

@@ -80,7 +80,7 @@ class SqliteDatabase:
                 await self._threaded(self._writes, file.close)
             except (StoreError, *refusals.CAUGHT) as error:
                 # Nothing is lost, and the caller can do nothing: a worker that did not sign off is found dead.
-                log.warning("%s: this worker could not sign off, so others release its runs: %s", self.path, error)
+                log.warning("%s: this worker could not sign off, so others release its work: %s", self.path, error)
             finally:
                 self._writes.shutdown(wait=False)
                 self._reads.shutdown(wait=False)

@@ -176,7 +176,7 @@ class SqliteFile:
         if self._alive is not None and not self._alive.has_name():
             raise StoreError(
                 f"the lock file {self._alive.path} was removed, so other processes take the worker "
-                f"{self.worker!r} for dead and may drive its runs; nothing more is written",
+                f"{self.worker!r} for dead and may drive its work; nothing more is written",
                 "Start this process again",
             )
 

@@ -132,7 +132,7 @@ def _update(connection: sqlite3.Connection, batch: Batch, *, path: str) -> None:
         known = "SELECT 1 FROM runs WHERE num = ?"
         unknown = [num for num in updates if connection.execute(known, (num,)).fetchone() is None]
         raise StoreError(
-            f"a batch of {len(batch)} rows updates runs that {path} does not hold (numbers {unknown}); nothing of "
+            f"a batch of {len(batch)} rows updates rows that {path} does not hold (numbers {unknown}); nothing of "
             "it was written",
             "Report it as a bug",
         )

@@ -54,7 +54,7 @@ ADVICE: Mapping[int, Advice] = {
     sqlite3.SQLITE_TOOBIG: Advice("a value for {path} is larger than SQLite can hold", "store less in one value"),
     sqlite3.SQLITE_CONSTRAINT: Advice(
         "{path} already holds a row that this one contradicts",
-        "two writers drove one run, or one batch was written twice: report it as a bug",
+        "two writers drove the same, or one batch was written twice: report it as a bug",
     ),
 }
 UNLISTED = Advice("SQLite refused {path}", "see SQLite's own words")

@@ -48,7 +48,7 @@ class SqliteRetention:
         if not runs:
             return []
         return await self._database.transact(
-            "purge runs",
+            "purge",
             lambda file: purge(file.connection, runs, now_ns=now_ns, until_ns=until_ns),
             rows=len(runs),
             apart=True,
@@ -59,7 +59,7 @@ class SqliteRetention:
         if self._database.read(_unswept) is None:
             return Swept(0, left=False)
         return await self._database.transact(
-            "remove the journals of purged runs",
+            "remove purged journals",
             lambda file: sweep(file.connection, limit=limit),
             rows=limit,
             apart=True,
@@ -74,7 +74,7 @@ class SqliteRetention:
         if not self._database.read(partial(_expired, now_ns=now_ns, limit=1)):
             return 0
         return await self._database.transact(
-            "forget purged runs",
+            "forget purged ids",
             lambda file: forget(file.connection, now_ns=now_ns, limit=limit),
             rows=limit,
             apart=True,

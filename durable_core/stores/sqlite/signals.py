@@ -109,8 +109,8 @@ def _write(file: SqliteFile, sending: _Sending) -> bool | StoreError:
         return False
     if row is None:
         return StoreError(
-            f"there is no run of number {run} in {file.path}, so the signal {name!r} was not stored",
-            "Look the run up by its id first",
+            f"there is nothing of number {run} in {file.path}, so the signal {name!r} was not stored",
+            "Look its id up first",
         )
     if row[1] is not None and not ended:
         return False
