@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from durable_core.model.verbs import faulted_on
     from durable_core.model.version import Announced, Offer, Tally
     from durable_core.model.versions import versions_of
-    from durable_core.ports import AttemptFaults, Ids, MortalWorker, Signal, Store
+    from durable_core.ports import AttemptFaults, Ids, MortalWorker, Store
     from durable_core.replay.blocks import Branches
     from durable_core.replay.callbacks import PendingCallback
     from durable_core.replay.current import CURRENT
@@ -166,7 +166,7 @@ LATER = {
     "durable_core.model.verbs": ("faulted_on",),
     "durable_core.model.version": ("Announced", "Offer", "Tally"),
     "durable_core.model.versions": ("versions_of",),
-    "durable_core.ports": ("AttemptFaults", "Ids", "MortalWorker", "Signal", "Store"),
+    "durable_core.ports": ("AttemptFaults", "Ids", "MortalWorker", "Store"),
     "durable_core.replay.blocks": ("Branches",),
     "durable_core.replay.callbacks": ("PendingCallback",),
     "durable_core.replay.current": ("CURRENT",),
@@ -274,7 +274,6 @@ __all__ = [
     "RunTrace",
     "Runtime",
     "Settings",
-    "Signal",
     "SpanEvent",
     "SpanLink",
     "SpanRecord",

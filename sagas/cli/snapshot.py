@@ -9,7 +9,7 @@ import msgspec
 
 from durable_core import HistoryEntry as Entry
 from durable_core import RunNotFound
-from durable_core.layer import Answer, EntryKind, JournalEntry, RunRecord, Signal, at, error_text, history_of, served
+from durable_core.layer import Answer, EntryKind, JournalEntry, RunRecord, at, error_text, held, history_of, served
 from sagas.model.children import child_info, children_of
 from sagas.model.info import SagaInfo, StepState, steps_of
 from sagas.model.phases import SagaStatus
@@ -19,6 +19,8 @@ from sagas.model.verbs import VERBS, OperatorAction
 if TYPE_CHECKING:
     from sagas.orchestrator import Orchestrator
 
+ANSWERS = frozenset({"answer", "heartbeat"})
+"""Names of the signals that are about a callback."""
 SAID_BY: Mapping[str, str] = {"completed": "an answer to", "failed": "a failure of", "heartbeat": "a heartbeat of"}
 FAILED = frozenset({SagaStatus.STUCK, SagaStatus.COMPENSATED, SagaStatus.RESOLVED})
 
@@ -79,20 +81,28 @@ async def take(orchestrator: "Orchestrator", saga_id: str) -> Snapshot:
         probed=frozenset(
             served(entry.key) for entry in entries if entry.kind == EntryKind.STARTED and entry.label == PROBE
         ),
-        recorded=[_recorded(each) for each in await orchestrator.engine.store.signals.waiting([record.num])],
+        recorded=[
+            *(_recorded(each.key, each.payload) for each in held(entries)),
+            *(
+                _recorded(each.name, each.payload)
+                for each in await orchestrator.engine.store.signals.waiting([record.num])
+            ),
+        ],
     )
 
 
-def _recorded(signal: Signal) -> str:
+def _recorded(signal: str, payload: bytes | None) -> str:
     """A verb or an answer as people say it: what, about which step or callback, by whom."""
-    name = signal.name.partition(" ")[0]
+    name = signal.partition(" ")[0]
     by: OperatorAction | Answer
     if name in VERBS:
-        by = OperatorAction.read(name, signal.payload)
+        by = OperatorAction.read(name, payload)
         what = name if by.step is None else f"{name} of {by.step}"
-    else:
-        by = msgspec.json.decode(signal.payload, type=Answer)
+    elif name in ANSWERS and payload:
+        by = msgspec.json.decode(payload, type=Answer)
         what = f"{SAID_BY[by.kind]} callback {by.key}"
+    else:
+        return name
     return what + (f" by {by.actor}" if by.actor else "") + (f" ({by.note})" if by.note else "")
 
 

@@ -18,6 +18,7 @@ from sagas import (
     retriable,
     saga,
 )
+from sagas.cli import snapshot
 from tests.behaviour.callbacks import callback_scenes as on
 from tests.behaviour.callbacks.callback_scenes import kinds, on_stage, reserve
 from tests.kit import journalled
@@ -98,6 +99,8 @@ async def test_an_answer_to_a_saga_that_is_stuck_on_its_code_is_kept_and_deliver
             await journalled(handle, outside, "held")
             (held,) = [entry for entry in await handle.history() if entry.kind == "held"]
             assert (held.actor, held.note) == ("ann", "by mail")
+            shown = await snapshot.take(outside, "c")
+            assert shown.recorded == ["an answer to callback approval by ann (by mail)"]
             with pytest.raises(CallbackAlreadyAnswered):
                 await outside.complete_callback(saga_id="c", name="approval", value="no")
         for _ in range(3):
