@@ -29,7 +29,7 @@ from durable_core.layer import (
 from sagas.errors import SagaCompensated, SagaExists, SagaKilled, SagaNotFound, SagaPastPivot, SagaStuck
 from sagas.model.attention import line_of, needs_of
 from sagas.model.children import child_info, status_of_child, undone_in, within
-from sagas.model.info import SagaInfo, SagaSummary, info_of, parked, summary_of
+from sagas.model.info import SagaInfo, SagaSummary, info_of, parked, summary_of, undo_given_up
 from sagas.model.phases import SagaStatus, cause_of, is_compensating, is_saga, query_of, rolls_back, status_of
 from sagas.model.verbs import VERBS, Accept, OperatorAction, Refuse, Repeat, judge
 
@@ -169,7 +169,7 @@ class SagaFace(Face[SagaInfo, SagaStatus]):
             case Refuse(why=why):
                 raise WrongState(why, run_id=record.id, status=record.status)
             case Accept():
-                if action.happened and action.step is not None:
+                if action.happened and action.step is not None and action.step not in undo_given_up(parked(entries)):
                     self._check_result(record, action.step, bytes(action.result))
                 label, since = _reopening(verb, entries)
                 undoing = is_compensating(record.phase) and record.ended_at_ns is None
@@ -232,7 +232,7 @@ def _judgement(verb: str, action: OperatorAction, standing: Standing) -> Accept 
     lasting = LASTING.get(_lasting(standing) or "")
     if lasting is not None:
         info, signalled = attrs.evolve(info, status=lasting), False
-    match judge(verb, info, record.phase, action.step):
+    match judge(verb, info, record.phase, action.step, happened=action.happened):
         case Accept() as found:
             # A cancel shows in no status before what is in flight has ended.
             doubtful = signalled or (verb == "cancel" and record.status in GOING)

@@ -514,6 +514,9 @@ class Orchestrator:
     ) -> None:
         """Settle an unknown outcome: ``step`` has succeeded with ``result``, or never happened; durable on return.
 
+        Likewise a failure that ``on_failure="stuck"`` holds back. Where the step has succeeded and its compensation was
+        given up, that is meant: it has happened.
+
         Args:
             id: the saga.
             step: the key of the step.
@@ -523,7 +526,7 @@ class Orchestrator:
             note: the reason.
 
         Raises:
-            WrongState: the saga is not stuck, or that step's outcome is not unknown.
+            WrongState: the saga is not stuck on that step, or its compensation is said not to have happened.
             PayloadError: the result cannot be stored.
         """
         stored = Codec().encode(result, what=f"saga {id}, step {step!r}: the result given to resolve")

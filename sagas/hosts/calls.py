@@ -316,7 +316,7 @@ class HostClient:
     async def resolve(
         self, id: str, step: str, *, happened: bool, result: object = None, actor: str = "", note: str = ""
     ) -> None:
-        """Settle an unknown outcome; durable on return.
+        """Settle an unknown outcome, or a failure that is held back, or a given-up compensation; durable on return.
 
         Args:
             id: the saga.

@@ -51,8 +51,9 @@ VERBS: Mapping[str, Verb] = {
     ),
     "resolve": Verb(
         accepted=STUCK,
-        steps=frozenset({"unknown", "failed"}),
-        does="settle an unknown outcome, or a failure that was held back: the step has happened, or it has not",
+        steps=frozenset({"unknown", "failed", "compensation_failed"}),
+        does="settle an unknown outcome, or a failure that was held back: the step has happened, or it has not; or say "
+        "that a compensation that was given up has happened",
     ),
     "kill": Verb(accepted=OPEN, repeated=frozenset({SagaStatus.KILLED}), does="end it here and now; nothing is undone"),
     "pause": Verb(accepted=OPEN, does="start no further step until it is resumed; its deadline runs on"),
@@ -108,9 +109,9 @@ class Refuse:
 
 
 def judge(  # noqa: PLR0911 - an answer for each reason, in the order in which they count
-    verb: str, info: SagaInfo, phase: str, step: str | None
+    verb: str, info: SagaInfo, phase: str, step: str | None, *, happened: bool | None = None
 ) -> Accept | Repeat | Refuse:
-    """Whether ``verb`` (about ``step``) applies to a saga in this state."""
+    """Whether ``verb`` (about ``step``, which ``happened`` or not) applies to a saga in this state."""
     rule = VERBS[verb]
     if verb in ("pause", "resume") and info.status in rule.accepted and info.paused == (verb == "pause"):
         return Repeat()
@@ -138,7 +139,7 @@ def judge(  # noqa: PLR0911 - an answer for each reason, in the order in which t
             f"saga {info.id!r} is {info.status}, and `{verb}` applies only to a saga that is "
             f"{', '.join(sorted(rule.accepted))}; nothing was changed"
         )
-    if named is not None and (why := _unfit(verb, named, phase)) is not None:
+    if named is not None and (why := _unfit(verb, named, phase, happened)) is not None:
         return Refuse(f"step {step!r} of saga {info.id!r} {why}; nothing was changed")
     if rule.accepted == STUCK and step is not None and step not in info.stuck_on:
         on = ", ".join(info.stuck_on) or "its code, and no step"
@@ -146,13 +147,15 @@ def judge(  # noqa: PLR0911 - an answer for each reason, in the order in which t
     return Accept()
 
 
-def _unfit(verb: str, named: StepState, phase: str) -> str | None:
+def _unfit(verb: str, named: StepState, phase: str, happened: bool | None) -> str | None:  # noqa: FBT001
     """Why the verb is not for this step, as it stands."""
     fits = VERBS[verb].steps
     if fits and named.status not in fits:
         return f"is {named.status}, and `{verb}` is for a step that is {' or '.join(sorted(fits))}"
     if verb == "resolve" and named.status == "failed" and phase == Phase.PAST_PIVOT:
         return "has failed after the pivot, where all must succeed; retry it"
+    if verb == "resolve" and named.status == "compensation_failed" and happened is False:
+        return "has succeeded, and its compensation must succeed too; retry it, or say that it happened"
     return None
 
 

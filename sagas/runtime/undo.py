@@ -179,8 +179,8 @@ class Undo:
                 tuple(failed),
             )
             for key in [verdict.step] if verdict.step in failed else list(failed):
-                if verdict.verb == "skip":
-                    self._skip(key)
+                if verdict.verb != "retry":
+                    self._done_by_hand(key, verdict)
                     del failed[key]
                     continue
                 error = await self._undo(key)
@@ -189,8 +189,12 @@ class Undo:
                 else:
                     failed[key] = error
 
-    def _skip(self, key: str) -> None:
+    def _done_by_hand(self, key: str, verdict: OperatorAction) -> None:
+        """An operator says that the compensation has happened (``resolve``), or counts it as done (``skip``)."""
         self.resolved = True
+        if verdict.verb == "resolve" and undo_key(key) in self._ctx.steps():
+            self._ctx.settle(undo_key(key), happened=True, result=bytes(verdict.result))
+            return
         self.skipped.append(key)
         self._ctx.mark(Mark(MarkKind.SKIPPED, key).text)
 

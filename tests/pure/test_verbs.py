@@ -128,7 +128,7 @@ def test_the_pivot_matters_to_undoing_alone(verb: str):
     ("verb", "needs", "done", "phase"),
     [
         ("skip", {"compensation_failed"}, "skipped", "compensating/failed"),
-        ("resolve", {"unknown", "failed"}, None, ""),
+        ("resolve", {"unknown", "failed", "compensation_failed"}, None, ""),
     ],
 )
 def test_a_step_is_skipped_or_resolved_where_the_saga_is_stuck_on_it(
@@ -181,3 +181,10 @@ def test_rollback_waits_for_the_pivots_outcome():
     stuck = info(SagaStatus.STUCK, state("unknown", "sell", "pivot"), stuck_on=("sell",))
     assert isinstance(judge("rollback", stuck, "", None), Refuse)
     assert isinstance(judge("resolve", stuck, "", "sell"), Accept)
+
+
+def test_a_compensation_must_happen():
+    """A given-up compensation can be said to have happened, and never not to have."""
+    stuck = info(SagaStatus.STUCK, state("compensation_failed"), stuck_on=("charge",))
+    assert isinstance(judge("resolve", stuck, "compensating/failed", "charge", happened=True), Accept)
+    assert isinstance(judge("resolve", stuck, "compensating/failed", "charge", happened=False), Refuse)

@@ -151,7 +151,8 @@ class Played:
         elif "sagas skip" in reason and key is not None and rng.random() < 0.3:
             key = key.partition("~")[0]
             self.world.undone_by_hand(saga, key)
-            told = await self.give(saga, "skip", by, step=key)
+            how: dict[str, Any] = rng.choice(({"verb": "skip"}, {"verb": "resolve", "happened": True}))
+            told = await self.give(saga, by=by, step=key, **how)
         else:
             told = await self.give(saga, "retry", by)
         return not told.refused

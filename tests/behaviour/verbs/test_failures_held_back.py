@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sagas import Saga, SagaCompensated, SagaGraph, SagaStuck, lookup, pivot, saga
+from sagas import Saga, SagaCompensated, SagaGraph, SagaStuck, WrongState, lookup, pivot, saga
 from tests.kit import ENDS, PROMPT, Place, World, entered, reaches, steps, watched
 
 before, after = watched("before"), watched("after")
@@ -189,3 +189,23 @@ async def test_a_cancel_that_waits_for_the_pivot_comes_before_the_operator(place
         gate.open()
         info = await reaches(handle, running, *ENDS)
         assert (info.status, info.cause) == ("compensated", "cancelled")
+
+
+async def test_a_compensation_that_was_given_up_has_happened(place: Place):
+    """`resolve` with `happened` ends it, also if another process takes that up; `happened=False` changes nothing."""
+    world = World().plan("plain", "refused").plan("undo before", "broken")
+    async with place.orchestrator(*SAGAS, world=world) as running:
+        handle = await running.start(lenient, "plain", id="o")
+        assert (await reaches(handle, running, "stuck")).stuck_on == ("before",)
+        with pytest.raises(WrongState, match="must succeed too"):
+            await running.resolve("o", "before", happened=False)
+    async with place.orchestrator(*SAGAS, world=world, worker=False) as desk:
+        await desk.resolve("o", "before", happened=True, actor="mia")
+    async with place.orchestrator(*SAGAS, world=world) as running:
+        handle = await running.get("o")
+        info = await reaches(handle, running, *ENDS)
+        assert (info.status, steps(info)["before"]) == ("resolved", "compensated")
+        with pytest.raises(SagaCompensated) as ended:
+            await handle.result()
+    assert (ended.value.compensated, ended.value.skipped) == (["after", "before"], [])
+    assert world.count("undo before") == 1
