@@ -11,9 +11,10 @@ PY := $(VENV)/bin/python
 PINS := constraints.txt
 INSTALL := $(PY) -m pip install -qq --no-input --disable-pip-version-check -c $(PINS)
 AT_ONCE := -n auto --dist worksteal
-# Tests that other targets run: against another engine, whose timing they see (`make test-hosts`), and by the type checkers
-# (`make types`).
-ELSEWHERE := --ignore=tests/hosts/temporal --ignore=tests/types
+# Other engines whose timing the tests of their adapters see: `make test-hosts` runs them.
+HOSTS := temporal
+# Tests that other targets run: against those engines, and by the type checkers (`make types`).
+ELSEWHERE := $(HOSTS:%=--ignore=tests/hosts/%) --ignore=tests/types
 JAEGER = program=$$($(PY) -m tests.real_jaeger.build) && SAGAS_JAEGER="$$program"
 CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 
@@ -61,7 +62,7 @@ test-jaeger: $(VENV)/.ready-test ## what a real Jaeger says of our traces; build
 	@$(JAEGER) $(PY) -m pytest -rs tests/real_jaeger $(PYTEST_ARGS)
 
 test-hosts: $(VENV)/.ready-test ## the same sagas on Temporal's test server; needs Linux and the right to make a network namespace
-	@$(PY) -m pytest -rs -n 2 tests/hosts/temporal $(PYTEST_ARGS)
+	@$(PY) -m pytest -rs -n 2 $(HOSTS:%=tests/hosts/%) $(PYTEST_ARGS)
 
 test-node: $(VENV)/.ready-test $(VENV)/node/.ready ## what Mermaid and bpmn-js make of our pictures; needs npm
 	@NODE_PATH=$(abspath $(VENV))/node/node_modules $(PY) -m pytest -rs tests/node $(PYTEST_ARGS)

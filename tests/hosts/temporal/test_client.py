@@ -27,8 +27,9 @@ from sagas import (
     saga,
     step,
 )
-from tests.hosts.temporal import scenes
-from tests.hosts.temporal.stage import QUEUE, Stage, needs_temporal, on_temporal
+from tests.hosts import scenes
+from tests.hosts.stage import Stage
+from tests.hosts.temporal.stage import QUEUE, needs_temporal, on_temporal
 from tests.kit import World, begun, reaches, until, within
 
 pytestmark = needs_temporal

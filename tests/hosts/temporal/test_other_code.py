@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sagas import Saga, SagaDef, SagaStuck, saga
-from tests.hosts.temporal import scenes
+from tests.hosts import scenes
 from tests.hosts.temporal.stage import QUEUE, environment, needs_temporal, replays
 from tests.kit import World, begun, entered, reaches, until, within
 

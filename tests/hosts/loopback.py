@@ -1,7 +1,7 @@
-"""Runs Temporal's test server where only this machine can reach it: the server itself would listen on every interface.
+"""Runs a server where only this machine can reach it: the server itself would listen on every interface.
 
-``python loopback.py SERVER PORT``: listens on 127.0.0.1, then enters a network of its own, in which it starts the
-server, and passes connections on. Linux only. The server ends with this process.
+``python loopback.py SERVER PORT``: listens on 127.0.0.1, then enters a network of its own, in which it starts
+``SERVER PORT``, and passes connections on. Linux only. The server ends with this process.
 """
 
 import asyncio
