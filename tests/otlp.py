@@ -4,7 +4,7 @@ import gzip
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -93,8 +93,9 @@ def collector() -> Iterator[Collector]:
             for name, value in ({} if status == 200 else found.headers).items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(told)))
-            self.end_headers()
-            self.wfile.write(told)
+            with suppress(ConnectionError):  # a process that leaves waits for no answer
+                self.end_headers()
+                self.wfile.write(told)
 
         def log_message(self, *_about: Any) -> None:
             """Say nothing."""
