@@ -196,7 +196,7 @@ async def test_the_same_step_and_reason_are_not_logged_again(place: Place, caplo
 
 
 async def test_a_log_line_is_one_line(place: Place, caplog: pytest.LogCaptureFixture):
-    """What an exception's text holds of line ends and control characters is spelled out."""
+    """A line end in an exception's text is a space there, and a control character is spelled out."""
 
     @saga("rude", version=1)
     async def rude(s: Saga) -> None:
@@ -207,4 +207,4 @@ async def test_a_log_line_is_one_line(place: Place, caplog: pytest.LogCaptureFix
         assert (await end_of(await running.start(rude, id="o"), running)).status == "stuck"
     (line,) = errors(caplog)
     assert line.isprintable()
-    assert r"first\nsecond" in line
+    assert "first second" in line
