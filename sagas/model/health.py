@@ -63,7 +63,7 @@ def _overdue(facts: Facts, now_ns: int) -> Finding:
         return Finding("overdue", Level.OK, "no saga waits for a worker")
     saga_id, since_ns = facts.runnable
     waited_s = max(now_ns - since_ns, 0) / 1e9
-    return Finding("overdue", Level.OK, f"the one that has waited longest for a worker is {saga_id}: {waited_s:.0f} s")
+    return Finding("overdue", Level.OK, f"none; {saga_id} has waited longest for a worker: {waited_s:.0f} s")
 
 
 def _deadline(late: Group) -> Finding:
@@ -93,7 +93,7 @@ def _kept(facts: Facts) -> Finding:
     said = f"{ended} ended sagas are kept"
     if facts.oldest_end_ns is not None:
         said += f", the oldest since {at(facts.oldest_end_ns):%Y-%m-%d}"
-    said += f"; {facts.rows['tombstones']} purged ids are refused"
+    said += f"; the ids of {facts.rows['tombstones']} purged ones stay refused"
     if facts.unswept:
         said += f"; the next purge removes the journals of {facts.unswept} purged ones"
     return Finding("kept", Level.OK, said)

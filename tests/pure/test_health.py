@@ -92,7 +92,7 @@ NO_WORKER = "open sagas wait for one: sagas worker MODULE"
         ),
         (
             {"runnable": ("a", -3 * NS)},
-            Finding("overdue", Level.OK, "the one that has waited longest for a worker is a: 3 s"),
+            Finding("overdue", Level.OK, "none; a has waited longest for a worker: 3 s"),
         ),
         (
             {"past_deadline": Group(2, ("a", "b"))},
@@ -115,7 +115,11 @@ NO_WORKER = "open sagas wait for one: sagas worker MODULE"
         ({"statuses": {"running": 2, "stuck": 0, "waiting": 1}}, Finding("open", Level.OK, "2 running, 1 waiting")),
         (
             {"oldest_end_ns": 86_400 * NS, "rows": {"runs": 4, "tombstones": 2}},
-            Finding("kept", Level.OK, "4 ended sagas are kept, the oldest since 1970-01-02; 2 purged ids are refused"),
+            Finding(
+                "kept",
+                Level.OK,
+                "4 ended sagas are kept, the oldest since 1970-01-02; the ids of 2 purged ones stay refused",
+            ),
         ),
         ({"rows": {"runs": 4, "tombstones": 2}}, Finding("rows", Level.OK, "runs 4, tombstones 2")),
     ],

@@ -53,7 +53,7 @@ def _library() -> Finding:
         oldest = ".".join(map(str, schema.OLDEST_SQLITE))
         return Finding("sqlite", Level.FAIL, f"{shown}; a store needs {oldest} or newer", "use a newer Python")
     if WAL_RESET[0] <= version <= WAL_RESET[1]:
-        shown += "; its WAL-reset bug cannot strike, since all writers take turns under one lock"
+        shown += ", which has a bug (WAL-reset) that does no harm here: writers take turns"
     return Finding("sqlite", Level.OK, shown)
 
 
@@ -100,7 +100,7 @@ def _beside(path: str) -> Finding:
     if Path(f"{path}-journal").exists():
         what = "a rollback journal lies beside it, so a program that is not ours has written it, or was cut"
         return Finding("files", Level.WARN, what, "let no other program write this file; the next worker recovers it")
-    return Finding("files", Level.OK, f"beside it: {shown}; the log holds {_size(size)}")
+    return Finding("files", Level.OK, f"{shown} beside it; the write-ahead log holds {_size(size)}")
 
 
 def _escaped(name: str) -> str:
