@@ -19,7 +19,7 @@ from sagas.testing import ManualClock
 from tests.crash.fleet import check_journal
 from tests.crash.mortal import Side
 from tests.crash.successors import Successors
-from tests.crash.verbs_sagas import SAGAS, careful, order, plain_order
+from tests.crash.verbs_sagas import SAGAS, careful, firm, order, plain_order
 from tests.kit import Call, Place, World, end_of, reaches, rung, until
 from tests.postgres_server import Server
 
@@ -108,7 +108,7 @@ class Play:
 
     @property
     def middle(self) -> str:
-        return "once" if self.watch.count("once") else "second"
+        return next((name for name in ("once", "plain") if self.watch.count(name)), "second")
 
     def nothing_new(self, since: int) -> None:
         """No step that had not begun before call ``since`` began after it, and none at all once it was undone."""
@@ -332,6 +332,35 @@ async def killed_in_doubt(play: Play) -> None:
     assert await play.told() == verbs
 
 
+async def start_firm(play: Play) -> None:
+    play.watch.plan("plain", "broken", "broken", "broken", "ok").gate("plain").open()
+    await play.start(firm)
+
+
+async def held_back_and_retried(play: Play) -> None:
+    """A failure is held back as often as it comes, and the body sees none of them."""
+    retries = 0
+    while (await end_of(play.handle, play.desk)).status == "stuck":
+        assert (play.watch.undone, play.watch.count("sell")) == ([], 0)
+        await play.tell("retry")
+        retries += 1
+    await play.ended("completed")
+    assert await play.told() == ["retry"] * retries
+    assert retries >= 1
+
+
+async def held_back_and_rolled_back(play: Play) -> None:
+    """A failure that was held back is the cause of the rollback; an attempt that was cut is settled before it."""
+    assert (await end_of(play.handle, play.desk)).status == "stuck"
+    verbs = ["rollback"]
+    await play.tell("rollback")
+    if (await end_of(play.handle, play.desk)).status == "stuck":
+        await play.desk.resolve(play.id, "plain", happened=False, actor="mia")
+        verbs.append("resolve")
+    await play.ended("resolved" if "resolve" in verbs else "compensated", "failed")
+    assert await play.told() == verbs
+
+
 CUT: dict[str, tuple[Scene, Scene]] = {
     "run again": (start, cut_and_run_again),
     "retried": (start_careful, cut_and_retried),
@@ -379,6 +408,16 @@ def test_verbs_over_an_attempt_in_flight(place: Place, verbs: str, waits: bool, 
     asyncio.run(each_death(place, start, over_an_attempt(verbs, waits=waits), side=side, fewest=3))
 
 
+HELD: dict[str, Scene] = {"retried": held_back_and_retried, "rolled back": held_back_and_rolled_back}
+
+
+@WHERE
+@pytest.mark.parametrize("then", HELD)
+def test_a_failure_that_is_held_back(place: Place, then: str, side: Side):
+    """It waits for the operator, whose verb counts once, whichever commit is a worker's last."""
+    asyncio.run(each_death(place, start_firm, HELD[then], side=side, fewest=3))
+
+
 @WHERE
 @pytest.mark.parametrize("then", CUT)
 def test_an_attempt_that_is_cut_from_outside(place: Place, then: str, side: Side):
@@ -392,6 +431,7 @@ ON_POSTGRES: dict[str, tuple[Side, Scene, Scene]] = {
     "cancel over an attempt, after": ("after", start, over_an_attempt("cancel", waits=True)),
     "kill, rollback over an attempt": ("after", start, over_an_attempt("kill, rollback", waits=False)),
     "cut and retried": ("before", *CUT["retried"]),
+    "held back and retried": ("after", start_firm, held_back_and_retried),
 }
 
 

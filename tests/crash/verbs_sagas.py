@@ -37,4 +37,12 @@ async def careful(s: Saga) -> str:
     return "done"
 
 
-SAGAS = (order, plain_order, careful, bell)
+@saga("firm", version=1, on_failure="stuck")
+async def firm(s: Saga) -> str:
+    await s.run(first)
+    await s.run(plain)
+    await s.run(sell)
+    return "done"
+
+
+SAGAS = (order, plain_order, careful, firm, bell)
