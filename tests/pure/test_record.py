@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from durable_core.model.entry import Entry
-from durable_core.model.record import ABANDON, StepRecord, StepStatus, fold
+from durable_core.model.record import ABANDON, StepRecord, StepStatus, abandoned_at, anew, fold
 
 
 def entry(kind: str, seq: int, *, key: str = "charge", attempt: int = 1, label: str = "", **columns: Any) -> Entry:
@@ -167,3 +167,36 @@ def test_a_run_has_its_steps_in_the_order_of_their_intents():
     )
     assert list(steps) == ["charge", "ship"]
     assert [step.status for step in steps.values()] == [StepStatus.RUNNING, StepStatus.SUCCEEDED]
+
+
+def test_an_attempt_that_was_announced_and_given_up_was_never_called():
+    """One that was promised for later had not been announced."""
+    given_up = entry("gave_up", 4, label="failed")
+    failed = entry("failed", 2, label="failed", due_at_ns=9)
+    assert folded(failed, entry("retried", 3, attempt=2), given_up).withheld
+    assert not folded(failed, given_up).withheld
+
+
+def test_a_step_begun_anew_is_another_edition_with_its_own_arguments():
+    """Doubt, result and error of the former one count no more; without arguments it keeps those that it had."""
+    doubtful = entry("failed", 2, label="unknown", error=b"e")
+    again = folded(doubtful, entry("reopened", 3, attempt=2, label=anew(1), payload=b'["other"]'))
+    assert (again.edition, again.unknown, again.result, again.error) == (1, False, None, None)
+    assert (again.arguments, again.attempt, again.status) == (b'["other"]', 2, StepStatus.RUNNING)
+    assert (again.begun, again.withheld, again.ended_at_ns) == (True, False, None)
+    assert folded(doubtful, entry("reopened", 3, attempt=2, label=anew(1))).arguments == b'["order"]'
+    assert folded(doubtful).edition == 0
+
+
+def test_an_intent_tells_which_attempt_it_is():
+    """A step that serves another edition may begin with a later one."""
+    assert fold([STARTED._replace(attempt=3)])["charge"].attempt == 3
+
+
+def test_the_last_word_that_a_body_is_over_counts():
+    """Its place is that of the last such signal, wherever it is; a signal with another label says nothing of it."""
+    over = entry("signalled", 2, key="rollback", label=ABANDON)
+    assert abandoned_at([over]) == 0
+    assert abandoned_at([STARTED, over, over, STARTED]) == 2
+    assert abandoned_at([STARTED, entry("signalled", 2, key="retry", label="charge")]) is None
+    assert abandoned_at([STARTED._replace(label=ABANDON)]) is None
