@@ -1,4 +1,4 @@
-"""Makes attempts as activities, and reads how they ended.
+"""Makes attempts in activities, and reads how they ended.
 
 Invariant: an attempt that was made says so by an envelope of ours; without one its process is dead.
 """
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 from temporalio import activity, workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.common import (
@@ -16,21 +15,8 @@ from temporalio.common import (
 )
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from durable_core import DefinitionError, PayloadError
-from durable_core.layer import (
-    Clocked,
-    Done,
-    StepCall,
-    SystemClock,
-    SystemIds,
-    attempt,
-    capture,
-    in_words,
-    rebuild,
-)
-from sagas.hosts.shared import (
-    Registry,
-)
+from durable_core.layer import Done, in_words, rebuild
+from sagas.hosts.attempts import Attempts, NotLoaded
 from sagas.hosts.temporal.limits import LEASE
 
 CALL = b"call"
@@ -44,40 +30,25 @@ def raw(data: bytes, mark: bytes = b"") -> RawValue:
     return RawValue(Payload(metadata={"encoding": b"json/plain", **({"sagas": mark} if mark else {})}, data=data))
 
 
-class Attempts:
-    """Makes the attempts of one worker."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._clocked = Clocked(SystemClock().now_ns, SystemIds().draw)
-
-    async def make(self, args: Sequence[RawValue]) -> RawValue:
-        """The attempt that a workflow asks for. It heartbeats, so that the death of this process is noticed."""
-        call = msgspec.json.decode(args[0].payload.data, type=StepCall)
-        function = self._registry.functions.get((call.name, call.version))
-        if function is None:
-            served = f"saga {call.run}: this worker does not serve {call.name!r} v{call.version}; nothing was called"
-            raise ApplicationError(served, type=NOT_LOADED)
-        beating = asyncio.create_task(_beat())
-        try:
-            done = await attempt(function, call, self._clocked)
-        except DefinitionError as unknown:
-            raise ApplicationError(unknown.message, type=NOT_LOADED) from None
-        except PayloadError as refused:  # its arguments no longer fit: nothing was called
-            now_ns = self._clocked.now_ns()
-            done = Done(at=now_ns, began=now_ns, error=Raw(capture(refused)), repeatable=False)
-        finally:
-            beating.cancel()
-        if not bytes(done.error):
-            return raw(msgspec.json.encode(done))
-        error = rebuild(bytes(done.error))
-        raise ApplicationError(  # so that Temporal's own views show a failed attempt as failed
-            in_words(error),
-            raw(msgspec.json.encode(done)),
-            type=type(error).__name__,
-            non_retryable=True,
-            category=ApplicationErrorCategory.BENIGN,
-        )
+async def make(attempts: Attempts, args: Sequence[RawValue]) -> RawValue:
+    """The attempt that a workflow asks for. It heartbeats, so that the death of this process is noticed."""
+    beating = asyncio.create_task(_beat())
+    try:
+        done = await attempts.make(args[0].payload.data)
+    except NotLoaded as unknown:
+        raise ApplicationError(str(unknown), type=NOT_LOADED) from None
+    finally:
+        beating.cancel()
+    if not bytes(done.error):
+        return raw(msgspec.json.encode(done))
+    error = rebuild(bytes(done.error))
+    raise ApplicationError(  # so that Temporal's own views show a failed attempt as failed
+        in_words(error),
+        raw(msgspec.json.encode(done)),
+        type=type(error).__name__,
+        non_retryable=True,
+        category=ApplicationErrorCategory.BENIGN,
+    )
 
 
 async def _beat() -> None:

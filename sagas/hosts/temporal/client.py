@@ -1,8 +1,6 @@
 """The client: Temporal as ``HostClient`` needs it."""
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import hashlib
 import logging
@@ -21,7 +19,7 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from durable_core import CallbackNotFound, DefinitionError, PayloadError, RunStatus, StoreError
+from durable_core import PayloadError, RunStatus, StoreError
 from durable_core.layer import (
     sentences,
 )
@@ -33,6 +31,7 @@ from sagas.hosts.shared import (
 )
 from sagas.hosts.temporal.attempts import CALL, raw
 from sagas.hosts.temporal.limits import LARGEST_PAYLOAD
+from sagas.hosts.tokens import forged, id_of
 from sagas.model.definition import SagaDef
 from sagas.model.verbs import VERBS, OperatorAction
 
@@ -258,19 +257,12 @@ class _Port:
         return True
 
     async def locate(self, token: str) -> tuple[str, str]:
-        if not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise DefinitionError(f"a token is a text, and this is a {type(token).__name__}; nothing was changed")
-        where, dot, _ = token.partition(".")
-        forged = CallbackNotFound("no callback has this token", "Check that it was copied whole, and the namespace")
-        try:
-            id = base64.urlsafe_b64decode(where + "=" * (-len(where) % 4)).decode()
-        except (ValueError, binascii.Error):
-            raise forged from None
-        if not dot or not id or await self.find(id) is None:
-            raise forged
+        id = id_of(token)
+        if await self.find(id) is None:
+            raise forged()
         key: str | None = await self._query(id, "callback", None, token)
         if key is None:
-            raise forged
+            raise forged()
         return id, key
 
 

@@ -5,9 +5,7 @@ first, and an attempt that was lost is never repeated by Temporal itself.
 """
 
 import asyncio
-import base64
 import hashlib
-import hmac
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -16,7 +14,6 @@ from typing import Any, ClassVar
 
 import attrs
 import msgspec
-from msgspec import Raw
 from temporalio import workflow
 from temporalio.common import (
     RawValue,
@@ -35,10 +32,10 @@ from durable_core.layer import (
     RunRef,
     StepCall,
     Want,
-    capture,
     in_words,
     ns_of,
 )
+from sagas.hosts.attempts import not_made
 from sagas.hosts.shared import (
     Begin,
     Cut,
@@ -53,6 +50,7 @@ from sagas.hosts.shared import (
 )
 from sagas.hosts.temporal import limits
 from sagas.hosts.temporal.attempts import CALL, NOT_LOADED, end_of, raw
+from sagas.hosts.tokens import Tokens
 from sagas.model.verbs import VERBS, OperatorAction
 
 log = logging.getLogger("sagas")
@@ -81,7 +79,7 @@ class Execution:
         self._run: HostedRun | None = None
         self._new: Callable[[], HostedRun]
         self._fed: list[Input] = []
-        self._uid, self._where = b"", ""
+        self._tokens: Tokens
         self._begun: set[str] = set()
         self._in_flight: dict[str, workflow.ActivityHandle[Any]] = {}
         self._timers: dict[str, tuple[int, asyncio.Task[None]]] = {}
@@ -135,9 +133,8 @@ class Execution:
     )
     def callback(self, token: str) -> str | None:
         """Check a token."""
-        entries = self._derived().journal
-        keys = [entry.key for entry in entries if entry.kind == EntryKind.ARMED and entry.label == "callback"]
-        return next((key for key in keys if hmac.compare_digest(self._token(key).encode(), token.encode())), None)
+        journal = self._derived().journal
+        return self._tokens.key_of(token, journal)
 
     async def main(self, args: Sequence[RawValue]) -> RawValue:
         """Drive the saga to its end.
@@ -176,7 +173,8 @@ class Execution:
 
     def _begin(self, args: Sequence[RawValue]) -> None:
         info = workflow.info()
-        self._uid, self._where = _uid(info), _in_url(info.workflow_id.encode())
+        uid = _uid(info)
+        self._tokens = Tokens(info.workflow_id, uid, self.secret)
         begin = msgspec.convert(workflow.memo_value("sagas", {}), type=Begin)
         function = self._function(info.workflow_type, begin.version)
         at_ns = ns_of(info.start_time)
@@ -186,10 +184,10 @@ class Execution:
                 function,
                 _input_of(args),
                 id=info.workflow_id,
-                uid=self._uid,
+                uid=uid,
                 at_ns=at_ns,
                 codec=self.registry.codec,
-                token=self._token,
+                token=self._tokens.of,
                 deadline_at_ns=None if begin.deadline_ns is None else at_ns + begin.deadline_ns,
                 tags=begin.tags,
             )
@@ -212,11 +210,6 @@ class Execution:
                 f"{', '.join(map(str, served)) or 'no version of it'}. Start a worker that serves it"
             )
         return function
-
-    def _token(self, key: str) -> str:
-        """Asked for while the body is driven, when the workflow's own calls are refused."""
-        proof = hashlib.blake2b(self._uid + key.encode(), key=self.secret, digest_size=32).digest()
-        return f"{self._where}.{_in_url(proof)}"
 
     async def _drive(self) -> None:
         self._look_for_fault()
@@ -332,9 +325,7 @@ class Execution:
         stored = msgspec.json.encode(want.call)
         refused = self._too_much(run, want.call, stored)
         if refused is not None:
-            now_ns = workflow.time_ns()
-            done = Done(at=now_ns, began=now_ns, error=Raw(capture(refused)), repeatable=False)
-            self._inbox.append(Returned(want.op, done))
+            self._inbox.append(Returned(want.op, not_made(refused, workflow.time_ns())))
             return
         digest = hashlib.blake2b(bytes(want.call.args) + bytes(want.call.forward), digest_size=6).hexdigest()
         handle = workflow.start_activity(
@@ -410,10 +401,6 @@ class Execution:
         else:
             text, kind = f"saga {record.id!r} ended as {record.status}", "SagasError"
         raise ApplicationError(text, raw(msgspec.json.encode(ended)), type=kind, non_retryable=True)
-
-
-def _in_url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def _verb_of(order: bytes) -> str:

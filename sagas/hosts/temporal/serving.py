@@ -1,8 +1,6 @@
 """Makes the worker that serves sagas on a task queue."""
 
-import hashlib
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -19,12 +17,14 @@ from durable_core.layer import (
     Duration,
     duration,
 )
+from sagas.hosts.attempts import Attempts
 from sagas.hosts.shared import (
     Registry,
 )
-from sagas.hosts.temporal.attempts import Attempts
+from sagas.hosts.temporal.attempts import make
 from sagas.hosts.temporal.execution import Execution
 from sagas.hosts.temporal.limits import GRACE, LEASE
+from sagas.hosts.tokens import secret_of
 from sagas.model.definition import SagaDef
 
 
@@ -80,22 +80,21 @@ def serve(
             )
         options.pop(name, None)
     options.setdefault("graceful_shutdown_timeout", GRACE)
-    making = activity.defn(dynamic=True)(_dynamic(Attempts(registry).make))
+    making = activity.defn(dynamic=True)(_dynamic(Attempts(registry)))
     return Worker(
         client,
         task_queue=task_queue,
-        workflows=[_workflow_of(registry, duration(lease, "lease"), _secret(secret), _behavior(options))],
+        workflows=[_workflow_of(registry, duration(lease, "lease"), secret_of(secret), _behavior(options))],
         activities=[making],
         **options,
     )
 
 
-def _dynamic(make: Callable[[Sequence[RawValue]], Any]) -> Any:
+def _dynamic(attempts: Attempts) -> Any:
     """A plain function, as the SDK wants it."""
 
     async def attempt_step(args: Sequence[RawValue]) -> RawValue:
-        made: RawValue = await make(args)
-        return made
+        return await make(attempts, args)
 
     return attempt_step
 
@@ -104,14 +103,6 @@ def _behavior(options: Mapping[str, Any]) -> VersioningBehavior:
     config = options.get("deployment_config")
     pinned = config is not None and config.use_worker_versioning
     return VersioningBehavior.PINNED if pinned else VersioningBehavior.UNSPECIFIED
-
-
-def _secret(given: str | bytes | None) -> bytes:
-    secret = os.environ.get("SAGAS_SECRET", "") if given is None else given
-    stored = secret.encode() if isinstance(secret, str) else secret
-    if (stored or given is not None) and len(stored) < 32:  # noqa: PLR2004 - as Orchestrator has it
-        raise DefinitionError(f"the secret has {len(stored)} bytes", "Give it at least 32")
-    return hashlib.blake2b(stored, digest_size=32).digest()
 
 
 def _workflow_of(registry: Registry, lease: timedelta, secret: bytes, behavior: VersioningBehavior) -> type[Execution]:
