@@ -238,8 +238,8 @@ class Driver:
         """Run a step; its outcome is known when this returns or raises. A generator, which ``Operation`` drives."""
         ctx = self.ctx
         step: Perform[Any] | None = None
+        bound = self._known.get(declared)
         try:
-            bound = self._known.get(declared)
             if bound is None or bound.pivot or self.phase is PAST_PIVOT:
                 bound = self._allowed(declared)
             step = ctx.perform(bound.spec, args, kwargs, extra=bound.extra, key=key)
