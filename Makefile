@@ -98,7 +98,7 @@ format: $(VENV)/.ready-lint ## format the code and repair what ruff can repair
 	@$(PY) -m ruff format .
 
 generated: $(VENV)/.ready-test ## write what is made from the code: SQL of the stores, tables in docs/reference
-	@for tool in store_sql spans_page operators_page limits_page pictures readme_pictures node_types; do $(PY) -m tools.$$tool || exit; done
+	@for tool in store_sql spans_page operators_page limits_page hosts_page pictures readme_pictures node_types; do $(PY) -m tools.$$tool || exit; done
 
 pins: ## make constraints.txt anew from the newest versions
 	@place=$$(mktemp -d) && trap 'rm -rf "$$place"' EXIT \

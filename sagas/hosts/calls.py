@@ -36,6 +36,7 @@ from durable_core.layer import (
     to_ns,
 )
 from sagas.errors import SagaExists, SagaNotFound, Unsupported
+from sagas.hosts.declared import Host
 from sagas.hosts.shared import Begin, Ended, Registry, Snapshot, is_answered, is_misfit
 from sagas.model.definition import SagaDef
 from sagas.model.info import SagaInfo
@@ -103,10 +104,8 @@ class HostClient:
         sagas: sagas whose arguments and results are known by type here; others are plain JSON.
     """
 
-    host: ClassVar[str]
-    """Its name, for messages."""
-    unsupported: ClassVar[Mapping[str, str]]
-    """The calls of ``Orchestrator`` that the host cannot do, each with the host's own means."""
+    host: ClassVar[Host]
+    """What it cannot do."""
 
     def __init__(self, port: Port, sagas: Sequence[SagaDef[..., Any]] = ()) -> None:
         self._port = port
@@ -114,16 +113,16 @@ class HostClient:
         self._ids = SystemIds()
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self.unsupported:
+        if name.startswith("_") or name not in self.host.unsupported:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
         async def refuse(*_args: Any, **_kwargs: Any) -> NoReturn:
-            raise self._no(name)
+            raise self._no(name, self.host.unsupported[name])
 
         return refuse
 
-    def _no(self, call: str) -> Unsupported:
-        return Unsupported(f"{self.host} has no `{call}` for sagas; nothing was changed", self.unsupported[call])
+    def _no(self, call: str, means: str) -> Unsupported:
+        return Unsupported(f"{self.host.name} has no `{call}` for sagas; nothing was changed", means)
 
     # -- starting and looking --------------------------------------------------------------------------------------
 
@@ -227,7 +226,7 @@ class HostClient:
             for root in filter(None, self._registry.face.candidates(id)):
                 if await self._port.find(root) is not None:
                     return root, id[len(root) + 1 :]
-        raise not_found(id, self.host)
+        raise not_found(id, self.host.name)
 
     def _standing(self, snapshot: Snapshot, child: str = "") -> Standing:
         record = snapshot.record
@@ -402,8 +401,8 @@ class HostClient:
                 if verb != "cancel" or child or not await self._port.cancel(root, action):
                     raise
                 return
-            if verb == "rollback" and snapshot.record.status is RunStatus.KILLED:
-                raise self._no("rollback")
+            if verb == "rollback" and snapshot.record.status is RunStatus.KILLED and self.host.not_killed:
+                raise self._no(verb, self.host.not_killed)
             order = self._registry.face.judge(verb, action, self._standing(snapshot, child))
             if order is None:
                 return
@@ -415,7 +414,7 @@ class HostClient:
                 return
             if snapshot.record.status not in ENDS:
                 continue  # it has ended meanwhile: judge again
-            raise not_found(id, self.host)
+            raise not_found(id, self.host.name)
 
     # -- callbacks -------------------------------------------------------------------------------------------------
 
@@ -530,7 +529,7 @@ class HostHandle(Generic[R]):
         return f"{self._root}/{self._child}" if self._child else self._root
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id!r} on {self._client.host}>"
+        return f"<{type(self).__name__} {self.id!r} on {self._client.host.name}>"
 
     async def result(self, timeout: Duration | None = None) -> R:
         """Wait for the end; returns what the body returned.

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +24,7 @@ from durable_core.layer import (
     sentences,
 )
 from sagas.hosts.calls import HostClient, not_found
+from sagas.hosts.declared import TEMPORAL
 from sagas.hosts.shared import (
     Begin,
     Ended,
@@ -62,18 +63,6 @@ DOES_NOT_FIT = (
 )
 MISFITS = 2
 """Workers in a row that could not derive a saga, before it counts as stuck: others may serve its version."""
-UNSUPPORTED: Mapping[str, str] = {
-    "list": "Use `temporal workflow list --query \"WorkflowType = '<saga>'\"`; `info` shows one saga",
-    "count": "Use `temporal workflow count --query \"WorkflowType = '<saga>'\"`",
-    "scan": "Use `temporal workflow list`, and `info` for each saga",
-    "apply": 'Use `temporal workflow signal --query ... --name operator --input \'{"verb": "retry"}\'`',
-    "versions": "Use `temporal worker deployment list`, and `temporal task-queue describe`",
-    "purge": "The retention period of the namespace removes closed executions",
-    "restart": "Start the saga again under a new id",
-    "send_event": "Use a callback",
-    "rollback": "The execution of a killed saga is closed: `temporal workflow reset` begins anew from before the kill",
-}
-"""The calls of ``Orchestrator`` that are not there, each with Temporal's own means."""
 
 
 class Client(HostClient):
@@ -87,8 +76,7 @@ class Client(HostClient):
         sagas: sagas whose arguments and results are known by type here; others are plain JSON.
     """
 
-    host = "Temporal"
-    unsupported = UNSUPPORTED
+    host = TEMPORAL
 
     def __init__(
         self, client: temporal_client.Client, *, task_queue: str, sagas: Sequence[SagaDef[..., Any]] = ()
@@ -164,7 +152,7 @@ class _Port:
                 raise _DoesNotFit(str(error)) from error
             except RPCError as error:
                 if error.status is RPCStatusCode.NOT_FOUND:
-                    raise not_found(id, Client.host) from error
+                    raise not_found(id, Client.host.name) from error
                 if error.status in MISFIT_STATUS:
                     raise _DoesNotFit(error.message) from error
                 if left_s <= 0:
@@ -229,7 +217,7 @@ class _Port:
             return Ended(RunStatus.KILLED, reason=ENDED_BY_HOST.format(why=type(cause).__name__))
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
-                raise not_found(id, Client.host) from error
+                raise not_found(id, Client.host.name) from error
             raise _lost(error, f"saga {id} could not be awaited") from error
         return Ended(RunStatus.COMPLETED, output=found.payload.data)
 
