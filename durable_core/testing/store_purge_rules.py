@@ -168,6 +168,7 @@ class PurgeRules(Rules):
 
             async def start_all(starter: Store) -> None:
                 for id in itertools.cycle(ids):
+                    await asyncio.sleep(0)  # a commit may end without letting the loop turn
                     if over.is_set():
                         return
                     start = new_run(starter.journal.next_num(), id)
