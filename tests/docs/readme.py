@@ -4,9 +4,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-
-from tests import forked
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 WITHOUT_ASYNCIO = "-p no:asyncio"
@@ -22,10 +22,18 @@ def first_example() -> tuple[str, str]:
     return blocks[code][1], blocks[languages.index("text", code)][1]
 
 
-def run(code: str, folder: Path, *, source: Path | None, name: str = "example.py") -> str:
+def run(
+    code: str,
+    folder: Path,
+    *,
+    source: Path | None,
+    name: str = "example.py",
+    by: Callable[..., "subprocess.CompletedProcess[Any]"] = subprocess.run,
+) -> str:
     """What ``code`` prints when run in ``folder`` by this Python; with ``source`` as the place of the packages.
 
-    A ``name`` that begins with ``test_`` is run by pytest.
+    A ``name`` that begins with ``test_`` is run by pytest. ``by`` starts the process: the check of a wheel has no other
+    way than Python's own, since our tests are not installed there.
 
     Raises:
         AssertionError: it failed; the message holds what it wrote to its standard error.
@@ -36,7 +44,7 @@ def run(code: str, folder: Path, *, source: Path | None, name: str = "example.py
     environment["PYTEST_ADDOPTS"] = WITHOUT_ASYNCIO
     if source is not None:
         environment["PYTHONPATH"] = str(source)
-    done = forked.run(
+    done = by(
         [sys.executable, "-W", "error", *(("-m", "pytest", "-q") if name.startswith("test_") else ()), script.name],
         cwd=folder,
         env=environment,
@@ -47,4 +55,5 @@ def run(code: str, folder: Path, *, source: Path | None, name: str = "example.py
         check=False,
     )
     assert done.returncode == 0, f"{name} ended with code {done.returncode}:\n{done.stdout}{done.stderr}"
-    return done.stdout
+    printed: str = done.stdout
+    return printed

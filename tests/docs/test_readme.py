@@ -4,29 +4,30 @@ import re
 import tomllib
 from pathlib import Path
 
+from tests import forked
 from tests.docs.readme import ROOT, first_example, run
 
 
 def test_the_example_prints_what_the_page_says(tmp_path: Path):
     """The first example runs as it stands and prints the text below it."""
     code, printed = first_example()
-    assert run(code, tmp_path, source=ROOT) == printed
+    assert run(code, tmp_path, source=ROOT, by=forked.run) == printed
 
 
 def test_the_example_run_again_repeats_no_step(tmp_path: Path):
     """A second process reads the end from the file: no compensation is called again, the outcome is the same."""
     code, printed = first_example()
-    run(code, tmp_path, source=ROOT)
-    assert run(code, tmp_path, source=ROOT).splitlines() == printed.splitlines()[-1:]
+    run(code, tmp_path, source=ROOT, by=forked.run)
+    assert run(code, tmp_path, source=ROOT, by=forked.run).splitlines() == printed.splitlines()[-1:]
 
 
 def test_the_example_ships_where_the_card_is_good(tmp_path: Path):
     """Another id and an amount that is covered: the saga completes, as the page says below the example."""
     code, printed = first_example()
-    run(code, tmp_path, source=ROOT)
+    run(code, tmp_path, source=ROOT, by=forked.run)
     covered = code.replace('"teapot", 42, id="order-17"', '"teapot", 30, id="order-18"')
     assert covered != code
-    assert run(covered, tmp_path, source=ROOT) == "shipped the teapot from shelf 7\n"
+    assert run(covered, tmp_path, source=ROOT, by=forked.run) == "shipped the teapot from shelf 7\n"
     assert "put back" in printed
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.docs.readme import ROOT, run
 from tests.docs.snippets import PAGES, Partial, Program, blocks
 
@@ -43,7 +44,7 @@ def test_the_programs_of_a_page_run(page: Path, tmp_path: Path):
     """Each block of python is a program that ends well, in a folder with the page's files, and prints what is said."""
     for number, block in enumerate(blocks(page)):
         if isinstance(block, Program):
-            printed = run(block.text, tmp_path, source=ROOT, name=block.name)
+            printed = run(block.text, tmp_path, source=ROOT, name=block.name, by=forked.run)
             assert block.prints in (None, printed), f"program {number + 1} of {named(page)}"
 
 
