@@ -1,11 +1,8 @@
 """A disk that is full or broken, from any call of SQLite on: an error that says so, and no false acknowledgement."""
 
 import asyncio
-import os
 import shutil
 import sqlite3
-import tempfile
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -16,14 +13,6 @@ from durable_core.errors import StoreError, StoreFull
 from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing.store_rows import in_loop, new_batch, new_entry, new_run
 from tests.store.disk import OK, below_sqlite
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """A directory whose real syncs cost nothing, where the system has one."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as directory:
-        yield Path(os.path.realpath(directory))
 
 
 @attrs.define
@@ -89,10 +78,10 @@ async def again(ask, trouble: Trouble, seen: list[StoreError]):
         ("delete", sqlite3.SQLITE_IOERR_DELETE, True),
     ],
 )
-def test_a_call_that_the_disk_refuses(place: Path, call: str, code: int, lasting: bool):  # noqa: FBT001
+def test_a_call_that_the_disk_refuses(tmp_path: Path, call: str, code: int, lasting: bool):  # noqa: FBT001
     """Whichever it is, the error is worth asking again and says what to do; then everything is there, once."""
     for at in count(1):
-        trouble, seen, path = Trouble(call, code, at, lasting), list[StoreError](), place / f"{at}.db"
+        trouble, seen, path = Trouble(call, code, at, lasting), list[StoreError](), tmp_path / f"{at}.db"
         with below_sqlite(refusing=trouble.refuse):
             asyncio.run(work(path, trouble, seen))
         for error in seen:
@@ -111,11 +100,11 @@ def test_a_call_that_the_disk_refuses(place: Path, call: str, code: int, lasting
 
 
 @in_loop
-async def test_rows_whose_sync_failed_may_come_back_after_a_kill(place: Path):
+async def test_rows_whose_sync_failed_may_come_back_after_a_kill(tmp_path: Path):
     """They are in the log until a later commit overwrites them: the error says so, and asking again is harmless."""
     trouble = Trouble("sync", sqlite3.SQLITE_IOERR_FSYNC, at=1, lasting=False, over=True)
     with below_sqlite(refusing=trouble.refuse):
-        store = SqliteStore(str(place / "x.db"))
+        store = SqliteStore(str(tmp_path / "x.db"))
         await store.open(worker="w1")
         batch = new_batch(starts=[new_run(1, "a")])
         trouble.over = False
@@ -124,7 +113,7 @@ async def test_rows_whose_sync_failed_may_come_back_after_a_kill(place: Path):
         assert caught.value.in_doubt
         assert caught.value.transient
         assert await store.runs.find(["a"]) == []
-        left = left_by_a_kill(place)
+        left = left_by_a_kill(tmp_path)
         assert await store.journal.commit(batch) == frozenset()
         await store.close()
     connection = sqlite3.connect(left)

@@ -14,10 +14,8 @@ from durable_core.ports import Store
 from durable_core.stores.postgres import schema
 from durable_core.stores.postgres.address import place_of
 from durable_core.testing.store_rows import add, claimed, in_loop, new_batch, new_entry, opened
-from sagas import Orchestrator
 from tests.postgres_server import GUARDED, PASSWORD, Server, execute
-from tests.store.test_sqlite_opening import old_file
-from tests.store.upgraded import ask, order
+from tests.store.upgraded import goes_on, old_file
 from tools import store_sql as generate
 
 COLUMNS = """
@@ -116,16 +114,7 @@ def test_the_first_migration_is_upgraded_with_runs_in_flight(
     copy_rows(tmp_path / "old.db", server.url(), name_in(url))
     assert asyncio.run(schema.migrate(place_of(url, {}))).after == len(schema.migrations())
 
-    async def go_on() -> None:
-        async with Orchestrator(url, sagas=[order, ask]) as orchestrator:
-            assert await (await orchestrator.get("in-flight")).result() == "slow packed"
-            await orchestrator.complete_callback(saga_id="waiting", name="approval", value="yes")
-            assert await (await orchestrator.get("waiting")).result() == "tea packed, yes"
-            handle = await orchestrator.start(order, "new", id="new", tags={"customer": "42"})
-            assert await handle.result() == "new packed"
-            assert [info.id for info in await orchestrator.list(tags={"customer": "42"})] == ["new"]
-
-    asyncio.run(go_on())
+    asyncio.run(goes_on(url))
 
 
 def copy_rows(path: Path, url: str, name: str) -> None:

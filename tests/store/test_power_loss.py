@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -24,14 +23,6 @@ from tests.store.disk import Recorder, below_sqlite
 from tests.store.power_cuts import Image, images
 
 THOROUGH = "SAGAS_SOAK" in os.environ
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """A directory whose real syncs cost nothing, where the system has one."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as directory:
-        yield Path(os.path.realpath(directory))
 
 
 @attrs.define
@@ -122,17 +113,17 @@ def lost(found: list[Image], directory: Path) -> Iterator[Image]:
 
 
 @pytest.mark.parametrize("workload", [one_process, two_processes])
-def test_a_power_cut_at_any_moment_loses_nothing_acknowledged(workload: Workload, place: Path):
+def test_a_power_cut_at_any_moment_loses_nothing_acknowledged(workload: Workload, tmp_path: Path):
     """With the default settings every image opens, and has all acknowledged batches; each batch is whole or absent."""
-    found = recorded(workload, place / "recorded")
+    found = recorded(workload, tmp_path / "recorded")
     assert len(found) > 400, "the workload has fewer writes than this test supposes"
-    assert list(lost(found, place / "laid")) == []
+    assert list(lost(found, tmp_path / "laid")) == []
 
 
-def test_without_synchronous_commits_a_power_cut_loses_what_was_acknowledged(place: Path):
+def test_without_synchronous_commits_a_power_cut_loses_what_was_acknowledged(tmp_path: Path):
     """``durability="process"`` gives this up, and the images show it: so they can tell."""
-    found = recorded(one_process, place / "recorded", "process")
-    assert next(lost(found, place / "laid"), None) is not None
+    found = recorded(one_process, tmp_path / "recorded", "process")
+    assert next(lost(found, tmp_path / "laid"), None) is not None
 
 
 # -- a saga ------------------------------------------------------------------------------------------------------------
@@ -155,11 +146,11 @@ def rejecting() -> World:
     return World().plan("ship", "refused")
 
 
-def test_a_saga_goes_on_after_a_power_cut(place: Path):
+def test_a_saga_goes_on_after_a_power_cut(tmp_path: Path):
     """After a cut at any moment it is rolled back all the same, and no step or undo that was recorded runs again."""
-    (place / "recorded").mkdir()
-    recorder, done = Recorder(str(place / "recorded")), [Counter[str]()]
-    store = FaultyStore(SqliteStore(str(place / "recorded" / "x.db")))
+    (tmp_path / "recorded").mkdir()
+    recorder, done = Recorder(str(tmp_path / "recorded")), [Counter[str]()]
+    store = FaultyStore(SqliteStore(str(tmp_path / "recorded" / "x.db")))
 
     def acknowledged(batch: Batch) -> None:
         recorder.acknowledge()
@@ -170,12 +161,12 @@ def test_a_saga_goes_on_after_a_power_cut(place: Path):
     with below_sqlite(recorder):
         end = asyncio.run(play(store, rejecting()))
     assert (end.status, end.error[0], end.undone) == ("compensated", Refused, ("charge", "reserve"))
-    (place / "laid").mkdir()
+    (tmp_path / "laid").mkdir()
     drastic = [image for image in images(recorder.ops) if not image.kept and image.acknowledged]
     assert len(drastic) > 5
     for image in drastic:
-        image.lay(place / "laid")
+        image.lay(tmp_path / "laid")
         world = rejecting()
-        assert asyncio.run(play(SqliteStore(str(place / "laid" / "x.db")), world)) == end
+        assert asyncio.run(play(SqliteStore(str(tmp_path / "laid" / "x.db")), world)) == end
         again = {f"{call.step}~undo" if call.compensating else call.step for call in world.calls}
         assert not again & set(done[image.acknowledged])

@@ -18,9 +18,8 @@ from durable_core.stores.sqlite.checkup import check_up
 from durable_core.stores.sqlite.locks import worker_lock
 from durable_core.stores.sqlite.store import SqliteStore
 from durable_core.testing.store_rows import add, in_loop, new_batch, new_entry, new_run
-from sagas import Orchestrator
 from tests import forked
-from tests.store.upgraded import ask, order
+from tests.store.upgraded import goes_on, old_file
 
 
 def refusal(path: Path | str, *, worker: str | None = "w1") -> StoreError:
@@ -140,13 +139,6 @@ async def test_commits_are_as_durable_as_promised(tmp_path: Path, durability: st
     await store.close()
 
 
-def old_file(path: Path) -> None:
-    """A file of stored format 1, as a killed process of that release left it."""
-    connection = sqlite3.connect(path)
-    connection.executescript((Path(__file__).parent / "format-1.sql").read_text(encoding="utf-8"))
-    connection.close()
-
-
 def tables(path: Path) -> list[tuple[object, ...]]:
     """All columns, indexes and triggers."""
     connection = sqlite3.connect(path)
@@ -161,14 +153,7 @@ def tables(path: Path) -> list[tuple[object, ...]]:
 async def test_a_file_of_the_older_format_is_upgraded(tmp_path: Path):
     """Its tables become those of a fresh file, and the sagas that were in flight go on to their end."""
     old_file(tmp_path / "old.db")
-    async with Orchestrator(f"sqlite:///{tmp_path / 'old.db'}", sagas=[order, ask]) as orchestrator:
-        assert await (await orchestrator.get("in-flight")).result() == "slow packed"
-        await orchestrator.complete_callback(saga_id="waiting", name="approval", value="yes")
-        assert await (await orchestrator.get("waiting")).result() == "tea packed, yes"
-        handle = await orchestrator.start(order, "new", id="new", tags={"customer": "42"})
-        assert await handle.result() == "new packed"
-        assert [info.id for info in await orchestrator.list(tags={"customer": "42"})] == ["new"]
-        assert await orchestrator.count(status="completed") == 4
+    await goes_on(f"sqlite:///{tmp_path / 'old.db'}")
     store = SqliteStore(str(tmp_path / "fresh.db"))
     await store.open(worker=None)
     await store.close()
