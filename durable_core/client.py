@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 import attrs
 import msgspec
@@ -64,6 +64,15 @@ class AnswerReceipt:
     key: str
     """The callback's key in its run."""
     taken: Taken
+
+
+class Identified(Protocol):
+    """Whatever has the id of a run: a summary of it, or all of its info."""
+
+    @property
+    def id(self) -> str:
+        """The id."""
+        ...
 
 
 class Client(Generic[InfoT, StatusT]):
@@ -278,8 +287,14 @@ class Client(Generic[InfoT, StatusT]):
         whole = [attrs.evolve(each, entries=journals[each.record.num]) for each in rows]
         return [info for info in map(self.face.describe, whole) if info is not None]
 
-    async def rows(self, query: RunQuery) -> list[Standing]:
-        """Runs that match the query, in its order, without their journals."""
+    async def rows(self, query: RunQuery, *, after: Identified | str | None = None) -> list[Standing]:
+        """Runs that match the query, in its order, without their journals; those behind ``after``, or behind its id.
+
+        Raises:
+            RunNotFound: no run has the id ``after``, and none that was purged had it.
+        """
+        if after is not None:
+            query = attrs.evolve(query, after=await self.place_of(after if isinstance(after, str) else after.id))
         return await self._standings(await self.runtime.select(query))
 
     async def _standings(self, found: Sequence[RunRecord]) -> list[Standing]:

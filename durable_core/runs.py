@@ -379,10 +379,7 @@ class Engine:
             RunNotFound: no run has the id ``after``, and none that was purged had it.
         """
         query = self.client.query(limit=limit, order=order, **filters)
-        if after is not None:
-            place = await self.client.place_of(after if isinstance(after, str) else after.id)
-            query = attrs.evolve(query, after=place)
-        return [self._face.summary(each) for each in await self.client.rows(query)]
+        return [self._face.summary(each) for each in await self.client.rows(query, after=after)]
 
     async def count(self, **filters: Unpack[RunFilters]) -> int:
         """Count the runs that match these filters; see ``RunFilters``."""

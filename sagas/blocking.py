@@ -9,7 +9,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, MutableSequence, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -381,9 +381,9 @@ class Orchestrator:
         walk = self.served.scan(order=order, **filters)
 
         async def page() -> Sequence[SagaSummary]:
-            found: Sequence[SagaSummary] = []
+            found: MutableSequence[SagaSummary] = []
             async for each in walk:
-                found = [*found, each]
+                found.append(each)
                 if len(found) == PAGE:
                     break
             return found

@@ -118,26 +118,39 @@ def step(
     """
 
     def declare(fn: Any) -> Any:
-        tries: dict[str, Any] = {"retry": retry, "timeout": timeout, "rejects": rejects, "unknown": unknown}
-        declared: Step[..., Any] = Step(fn, name=name, at_most_once=at_most_once, on_failure=on_failure, **tries)
-        if compensation is not NEEDED:
-            if compensation is not None:
-                raise DefinitionError(
-                    f"{declared.what}: compensation= takes only None",
-                    f"Declare the compensation with `@{fn.__name__}.compensate`",
-                )
-            if not because.strip():
-                raise DefinitionError(
-                    f"{declared.what}: compensation=None needs because='...'",
-                    "Say why there is nothing to undo",
-                )
-            declared.compensated_by_nothing = True
-            declared.because = because
-        elif because:
-            raise DefinitionError(f"{declared.what}: because= is for compensation=None", "Give both, or neither")
+        declared: Step[..., Any] = Step(
+            fn,
+            name=name,
+            retry=retry,
+            timeout=timeout,
+            rejects=rejects,
+            unknown=unknown,
+            at_most_once=at_most_once,
+            on_failure=on_failure,
+        )
+        _compensate_by(declared, compensation, because)
         return declared
 
     return declare if fn is None else declare(fn)
+
+
+def _compensate_by(declared: Step[..., Any], compensation: Any, because: str) -> None:
+    """Take up what ``@step`` says of the compensation: nothing, or that there is nothing to undo, and why."""
+    if compensation is NEEDED:
+        if because:
+            raise DefinitionError(f"{declared.what}: because= is for compensation=None", "Give both, or neither")
+        return
+    if compensation is not None:
+        raise DefinitionError(
+            f"{declared.what}: compensation= takes only None",
+            f"Declare the compensation with `@{declared.fn.__name__}.compensate`",
+        )
+    if not because.strip():
+        raise DefinitionError(
+            f"{declared.what}: compensation=None needs because='...'", "Say why there is nothing to undo"
+        )
+    declared.compensated_by_nothing = True
+    declared.because = because
 
 
 @overload

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack, overload
 
-import attrs
 import msgspec
 
 from durable_core import Clock, DefinitionError, PayloadError, PurgeReport
@@ -422,10 +421,7 @@ class Orchestrator:
             SagaNotFound: no saga has the id ``after``, and none that was purged had it.
         """
         query = self.client.query(limit=limit, order=order, **_of_runs(**filters))
-        if after is not None:
-            place = await self.client.place_of(after if isinstance(after, str) else after.id)
-            query = attrs.evolve(query, after=place)
-        return [self._face.summary(each) for each in await self.client.rows(query)]
+        return [self._face.summary(each) for each in await self.client.rows(query, after=after)]
 
     async def scan(
         self, *, order: Literal["newest", "oldest"] = "newest", **filters: Unpack[SagaFilters]

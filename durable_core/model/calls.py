@@ -28,11 +28,11 @@ class StepCall(msgspec.Struct, frozen=True, omit_defaults=True):
     forward: Raw = NOTHING
     """Of a compensation: the result of the step that it undoes, JSON; empty if that is not known."""
     traceparent: str | None = None
+    """What the run's row says of its trace."""
     doubt: Raw = NOTHING
     """Of a compensation: why it is not known whether its step happened, as journals keep failures."""
     edition: int = 0
     """How often its step was begun anew: its idempotency key depends on it."""
-    """What the run's row says of its trace."""
 
 
 class Done(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -377,8 +377,10 @@ class HostContext:
 
         The journal decides: on replay the recorded one counts. Only the run's own tags are searched by.
         """
-        run, scope = self._run, self.caller().scope.prefix
-        row, child = run.row, max((each for each in self.tags if scope.startswith(each)), key=len, default="")
+        run, child = self._run, self.caller().scope.prefix
+        while child and child not in self.tags:  # a scope within it
+            child = child[: child.rfind("/", 0, -1) + 1]
+        row = run.row
         tags = self.tags[child] if child else read_tags(row.tags if row.retagged is None else row.retagged)
         try:
             check_tags({**tags, key: value}, f"{self.word}.tag")
