@@ -4,7 +4,7 @@ Invariant: what was done stays done. A walk that was cut can be begun again, and
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -21,7 +21,8 @@ RESTART = "restart"
 AT_ONCE = 32
 """Sagas that are told at once: so many that a store commits them together, so few that others come in between."""
 PAGE = 512
-NO_STEP = frozenset(VERBS) - {"retry", "skip", "resolve"}
+OF_A_STEP = frozenset({"retry", "skip", "resolve"})
+"""The verbs that take a step."""
 AGAIN = "~restarted"
 """Behind the id of a saga that was restarted among many: so a walk that is begun again restarts none twice."""
 
@@ -60,7 +61,7 @@ class BulkVerb:
             raise DefinitionError(f"apply({self.verb!r}): there is no such verb", f"Use one of {known}")
         if self.step is None and self.verb in ("skip", "resolve"):
             raise DefinitionError(f"apply({self.verb!r}) needs step=, the key of the step; nothing was changed")
-        if self.step is not None and (self.verb in NO_STEP or self.verb == RESTART):
+        if self.step is not None and self.verb not in OF_A_STEP:
             raise DefinitionError(f"apply({self.verb!r}) takes no step=; nothing was changed")
         if (self.happened is None) == (self.verb == "resolve"):
             raise DefinitionError(
@@ -112,20 +113,12 @@ async def _told(
 ) -> dict[str, str]:
     """Give the verb to a few sagas; why it was refused, by id."""
 
-    async def tell(standing: Standing) -> str | None:
-        try:
-            if order.verb == RESTART:
-                await _restart(client, standing, order)
-            else:
-                await client.act(standing.record.id, order.verb, msgspec.structs.replace(action))
-        except StoreError:
-            raise
-        except SagasError as error:
-            return error.text
-        return None
+    def tell(standing: Standing) -> Awaitable[object]:
+        if order.verb == RESTART:
+            return _restart(client, standing, order)
+        return client.act(standing.record.id, order.verb, action)
 
-    reasons = await asyncio.gather(*map(tell, some), return_exceptions=True)
-    await asyncio.sleep(0)
+    reasons = await asyncio.gather(*(refusal(tell(each)) for each in some), return_exceptions=True)
     refused: dict[str, str] = {}
     for standing, reason in zip(some, reasons, strict=True):
         if isinstance(reason, BaseException):
@@ -133,6 +126,21 @@ async def _told(
         if reason is not None:
             refused[standing.record.id] = reason
     return refused
+
+
+async def refusal(told: Awaitable[object]) -> str | None:
+    """Why a saga refuses what it is told; None if it does not.
+
+    Raises:
+        StoreError: the store failed, which is no answer of the saga's.
+    """
+    try:
+        await told
+    except StoreError:
+        raise
+    except SagasError as error:
+        return error.text
+    return None
 
 
 async def _restart(client: Client[SagaInfo, SagaStatus], standing: Standing, order: BulkVerb) -> None:

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 import attrs
 import typer
 
-from durable_core import StoreError
-from sagas.bulk import BulkReport
+from sagas.bulk import BulkReport, refusal
 from sagas.cli import output
 from sagas.cli.arguments import Status, ids_and_steps, saga_ids
 from sagas.cli.filters import Filters, Since, Tags, Version
 from sagas.cli.options import Options, SagaName, ask, signed_command
 from sagas.cli.output import CommandError
-from sagas.errors import SagasError
 
 if TYPE_CHECKING:
     from sagas.orchestrator import Orchestrator
@@ -134,13 +132,13 @@ def give(
         if which.ids:
             return await _each(which.ids, lambda id: send(orchestrator, id))
         asked = which.filters.asked(orchestrator.engine.clock.now_ns())
-        asked |= {"actor": options.actor, "note": options.note, **told}
+        asked |= {**options.signed, **told}
         return await orchestrator.apply(verb, dry_run=which.dry_run, **asked)
 
     report = ask(options.address, tell)
     if options.json:
         about = {"verb": verb, **told, "dry_run": which.dry_run}
-        output.document(about | attrs.asdict(report, recurse=False) | {"actor": options.actor, "note": options.note})
+        output.document(about | attrs.asdict(report, recurse=False) | options.signed)
     else:
         _say(report, verb, which, options)
     raise typer.Exit(1 if report.refused else 0)
@@ -149,12 +147,8 @@ def give(
 async def _each(ids: list[str], send: Callable[[str], Any]) -> BulkReport:
     refused: dict[str, str] = {}
     for id in dict.fromkeys(ids):
-        try:
-            await send(id)
-        except StoreError:
-            raise
-        except SagasError as error:
-            refused[id] = error.text
+        if (reason := await refusal(send(id))) is not None:
+            refused[id] = reason
     matched = len(set(ids))
     return BulkReport(matched=matched, done=matched - len(refused), refused=refused)
 

@@ -183,21 +183,10 @@ def restart(
     if saga_id is None:
         if new_id is not None or given is not None:
             raise CommandError(f"--new-id and --input are for one saga; {UNCHANGED}")
-        signed: dict[str, Any] = {
-            "version": version if named.ids else None,
-            "actor": options.actor,
-            "note": options.note,
-        }
-        give(options, named, "restart", lambda orchestrator, id: orchestrator.client.restart(id, **signed))
+        how: dict[str, Any] = {"version": version, **options.signed}
+        give(options, named, "restart", lambda orchestrator, id: orchestrator.client.restart(id, **how))
         return
-    asked: dict[str, Any] = {
-        "new_id": new_id,
-        "input": given,
-        "version": version,
-        "actor": options.actor,
-        "note": options.note,
-    }
-    _restart(options, saga_id, asked)
+    _restart(options, saga_id, {"new_id": new_id, "input": given, "version": version, **options.signed})
 
 
 def _restart(options: Options, saga_id: str, asked: dict[str, Any]) -> None:
@@ -205,7 +194,7 @@ def _restart(options: Options, saga_id: str, asked: dict[str, Any]) -> None:
     ref = ask(options.address, lambda orchestrator: orchestrator.client.restart(saga_id, **asked))
     if options.json:
         about = {"id": ref.id, "saga": ref.name, "version": ref.version, "restarted_from": saga_id}
-        output.document(about | {"actor": options.actor, "note": options.note})
+        output.document(about | options.signed)
         return
     output.say(
         f"{ref.id} ({ref.name} v{ref.version}) begins {saga_id} again, and a worker that serves it will run it. "
@@ -237,31 +226,29 @@ def act(
         return
     if result is not None and not which.ids:
         raise CommandError(f"--result is for sagas that are named by their ids; {UNCHANGED}")
-    signed = {"actor": options.actor, "note": options.note}
 
     async def send(orchestrator: "Orchestrator", id: str) -> None:
         action = Action(saga_id=id, **about)
         _check_whole(action, await snapshot.take(orchestrator, id))
-        await action.send(orchestrator, signed)
+        await action.send(orchestrator, options.signed)
 
     give(options, which, verb, send, step=step, happened=happened)
 
 
 def _act(options: Options, action: Action) -> None:
     """Send an action to one saga, and say what happens next."""
-    signed = {"actor": options.actor, "note": options.note}
 
     async def send(orchestrator: "Orchestrator") -> tuple[Snapshot, bool]:
         before = await snapshot.take(orchestrator, action.saga_id)
         _check_whole(action, before)
-        return before, not await action.send(orchestrator, signed)
+        return before, not await action.send(orchestrator, options.signed)
 
     before, repeated = ask(options.address, send)
     info, root = before.info, before.root
     if options.json:
         about = {"id": info.id, "saga": info.saga, "version": info.version, "status_before": info.status}
         what = {"verb": action.verb, "step": action.step, "happened": action.happened, "repeated": repeated}
-        output.document(about | what | signed)
+        output.document(about | what | options.signed)
         return
     if repeated:
         text = f"Nothing was changed: {action.saga_id} {ALREADY[action.verb]}. To see it:"
@@ -294,8 +281,9 @@ def complete_callback(
 ) -> None:
     """Answer a callback with a value."""
     answer = json_of(value, what="the answer", unchanged=UNCHANGED, example="yes")
-    signed = {"actor": options.actor, "note": options.note}
-    taken = _answer(options, (token, saga, name), lambda client, which: client.complete(which, answer, **signed))
+    taken = _answer(
+        options, (token, saga, name), lambda client, which: client.complete(which, answer, **options.signed)
+    )
     _say_taken(options, taken, "completed", "is answered")
 
 
@@ -312,8 +300,7 @@ def fail_callback(
 
     The saga's body sees CallbackFailed, and the saga is rolled back unless the body catches it.
     """
-    signed = {"actor": options.actor, "note": options.note}
-    taken = _answer(options, (token, saga, name), lambda client, which: client.fail(which, message, **signed))
+    taken = _answer(options, (token, saga, name), lambda client, which: client.fail(which, message, **options.signed))
     _say_taken(options, taken, "failed", "is answered with a failure")
 
 

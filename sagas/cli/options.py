@@ -95,6 +95,11 @@ class Options:
     actor: str = ""
     note: str = ""
 
+    @property
+    def signed(self) -> dict[str, str]:
+        """Who asks, and why, as the calls of an orchestrator take it."""
+        return {"actor": self.actor, "note": self.note}
+
 
 def command(function: Callable[Concatenate[Options, P], None]) -> Callable[..., None]:
     """Make a command of ``function``, with ``--store`` and ``--json``."""
