@@ -18,7 +18,6 @@ import typer
 from durable_core.layer import AnswerReceipt, CallbackAddress, Client, Codec, Taken
 from sagas.cli import output, snapshot
 from sagas.cli.arguments import OneStep
-from sagas.cli.filters import Filters
 from sagas.cli.many import UNCHANGED, Which, give, step_command, verb_command
 from sagas.cli.options import Options, ask, command, json_of, signed_command
 from sagas.cli.output import CommandError
@@ -178,7 +177,9 @@ def restart(
     The ended saga stays, and `show` names each in the other. With filters, the new id is the old one and ~restarted.
     """
     given: Any = None if corrected is None else json_of(corrected, what="--input", unchanged=UNCHANGED)
-    named = which if which.filters.given and not which.ids else attrs.evolve(which, filters=Filters())
+    named = which
+    if which.ids:  # of those that are named, --version says what to start
+        named = attrs.evolve(which, filters=attrs.evolve(which.filters, version=None))
     saga_id = named.one("restart")
     if saga_id is None:
         if new_id is not None or given is not None:

@@ -167,6 +167,7 @@ def test_a_verb_takes_several_ids(desk: Desk):
         (["kill", "n-1", "--dry-run"], "--dry-run counts"),
         (["skip", "n-1"], "STEP"),
         (["restart", "--status", "killed", "--new-id", "x"], "for one saga"),
+        (["restart", "n-1", "--status", "killed"], "not both"),
         (["resolve", "book", "--happened", "--result", "1", "--saga", "stay"], "--result is for"),
         (["retry", "--status", "stcuk"], "no status"),
     ],
